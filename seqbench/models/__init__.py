@@ -1,0 +1,1 @@
+"""The models, one file a family. They know `seqbench.spec` and torch only."""

@@ -1,0 +1,169 @@
+"""Temporal convolutional network (Bai, Kolter, Koltun 2018, section 3).
+
+A stack of residual blocks; block i holds two causal convolutions of dilation 2^i, so the receptive
+field grows exponentially with depth while the past never sees the future.
+
+Read at the last step only, most of that stack is never looked at: block i is asked for every
+2^(i+1)-th position, counted back from the end. On the grid of those positions the dilation becomes
+one, and the second convolution of a block takes stride two. That is the same function of the same
+weights (zero padding falls on the same places), with about 3T instead of 2T x levels positions
+computed.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
+
+from seqbench.errors import ConfigError
+from seqbench.models.embedding import tie
+from seqbench.spec import Features, SequenceSpec
+
+DropoutKind = Literal["channel", "element"]
+
+
+class Block(nn.Module):
+    """Two weight-normalised causal convolutions with a residual connection (section 3.3).
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: taps of each convolution.
+        dilation: distance between taps when the block runs on the full time grid.
+        dropout: probability of dropping after each convolution.
+        dropout_kind: `channel` drops whole channels of a sequence, as the paper says; `element`
+            drops single values, as the released code does.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        dilation: int,
+        dropout: float,
+        dropout_kind: DropoutKind,
+    ) -> None:
+        super().__init__()
+        self.conv1: nn.Conv1d = weight_norm(nn.Conv1d(in_channels, out_channels, kernel_size))
+        self.conv2: nn.Conv1d = weight_norm(nn.Conv1d(out_channels, out_channels, kernel_size))
+        self.downsample = None
+        if in_channels != out_channels:
+            self.downsample = nn.Conv1d(in_channels, out_channels, 1)
+            nn.init.normal_(self.downsample.weight, std=0.01)
+        self.dropout = nn.Dropout1d(dropout) if dropout_kind == "channel" else nn.Dropout(dropout)
+        self.dilation = dilation
+
+    def forward(self, x: Tensor, thin: bool) -> Tensor:
+        """Apply the block.
+
+        Args:
+            x: `(batch, in_channels, time)`; with `thin`, time is the grid of spacing `dilation`
+                that ends at the last step.
+            thin: compute only what the next block, or the last step, reads.
+
+        Returns:
+            `(batch, out_channels, time)`, or with `thin` every second position of it, the last
+            one included.
+        """
+        dilation, stride = (1, 2) if thin else (self.dilation, 1)
+        y = self.dropout(F.relu(causal_conv(x, self.conv1, dilation)))
+        y = self.dropout(F.relu(causal_conv(y, self.conv2, dilation, stride)))
+        if stride > 1:
+            x = x[..., (x.shape[-1] - 1) % stride :: stride]
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+def causal_conv(x: Tensor, conv: nn.Conv1d, dilation: int, stride: int = 1) -> Tensor:
+    """Convolve so that output t reads inputs <= t, and the last output stands at the last input.
+
+    Args:
+        x: `(batch, channels, time)`.
+        conv: holds `weight` `(out, channels, kernel_size)` and `bias` `(out,)`.
+        dilation: distance between taps.
+        stride: keep every `stride`-th output, counted back from the last.
+
+    Returns:
+        `(batch, out, ceil(time / stride))`.
+    """
+    weight = conv.weight
+    reach = (weight.shape[-1] - 1) * dilation
+    off_grid = (x.shape[-1] - 1) % stride
+    return F.conv1d(
+        F.pad(x, (reach - off_grid, 0)), weight, conv.bias, stride=stride, dilation=dilation
+    )
+
+
+class TCN(nn.Module):
+    """Temporal convolutional network.
+
+    Args:
+        spec: the form of the problem.
+        channels: width of each level, first to last; the dilation of level i is 2^i.
+        kernel_size: taps of each convolution, at least 2.
+        dropout: probability of dropping after each convolution.
+        dropout_kind: `channel` (the paper) or `element` (the released code since 2018-04-16).
+        embedding_dim: width of the embedding of tokens; `None` takes the first level's width.
+            Real features enter the first level as they are.
+        tied: share the embedding with the output layer; the last level must be as wide as it.
+        output_std: standard deviation of the output layer's initial weights; `None` for torch's
+            default. The paper's is 0.01.
+
+    Raises:
+        ConfigError: a size that cannot be.
+    """
+
+    def __init__(
+        self,
+        spec: SequenceSpec,
+        channels: Sequence[int],
+        kernel_size: int,
+        dropout: float,
+        dropout_kind: DropoutKind,
+        embedding_dim: int | None,
+        tied: bool,
+        output_std: float | None,
+    ) -> None:
+        super().__init__()
+        if not channels or min(channels) < 1:
+            raise ConfigError(f"model.channels must be positive widths, not {list(channels)}")
+        if kernel_size < 2:
+            raise ConfigError(f"model.kernel_size must be at least 2, not {kernel_size}")
+        if not 0 <= dropout < 1:
+            raise ConfigError(f"model.dropout must be in [0, 1), not {dropout}")
+        self.embedding: nn.Embedding | None = None
+        if isinstance(spec.input, Features):
+            width = spec.input.dim
+        else:
+            width = embedding_dim or channels[0]
+            self.embedding = nn.Embedding(spec.input.vocab_size, width)
+        self.readout = spec.readout
+        self.receptive_field = 1 + 2 * (kernel_size - 1) * (2 ** len(channels) - 1)
+        self.blocks = nn.ModuleList(
+            Block(before, after, kernel_size, 2**i, dropout, dropout_kind)
+            for i, (before, after) in enumerate(zip([width, *channels[:-1]], channels, strict=True))
+        )
+        self.output = nn.Linear(channels[-1], spec.output_dim)
+        if output_std is not None:
+            nn.init.normal_(self.output.weight, std=output_std)
+        if tied:
+            tie(self.output, self.embedding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map a sequence to logits or values.
+
+        Args:
+            x: `(batch, time)` int64 or `(batch, time, dim)` float.
+
+        Returns:
+            `(batch, out)` for readout `last`, `(batch, time, out)` for `every`.
+        """
+        thin = self.readout == "last"
+        h = (x if self.embedding is None else self.embedding(x)).transpose(1, 2)
+        for block in self.blocks:
+            h = block(h, thin)
+        if thin:
+            return self.output(h[..., -1])
+        return self.output(h.transpose(1, 2))

@@ -1,0 +1,1 @@
+"""The tasks: where batches, losses, metrics and baselines come from."""
