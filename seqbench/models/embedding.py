@@ -7,7 +7,7 @@ from seqbench.spec import Features, SequenceSpec
 
 
 def input_layer(spec: SequenceSpec, dim: int) -> nn.Linear | nn.Embedding:
-    """An embedding for tokens, a linear map without bias for real features.
+    """An embedding for tokens, a linear map for real features.
 
     Args:
         spec: the form of the problem.
@@ -18,12 +18,14 @@ def input_layer(spec: SequenceSpec, dim: int) -> nn.Linear | nn.Embedding:
         `(batch, time, dim)`.
     """
     if isinstance(spec.input, Features):
-        return nn.Linear(spec.input.dim, dim, bias=False)
+        # With a bias, since a model that normalises what it reads sees only directions: without
+        # it, a single feature would lose all but its sign.
+        return nn.Linear(spec.input.dim, dim)
     return nn.Embedding(spec.input.vocab_size, dim)
 
 
 def tie(output: nn.Linear, embedding: nn.Module | None) -> None:
-    """Share the embedding's weights with the output layer.
+    """Let the embedding use the output layer's weights.
 
     Raises:
         ConfigError: the task has no tokens, or the two layers differ in shape.
@@ -35,4 +37,5 @@ def tie(output: nn.Linear, embedding: nn.Module | None) -> None:
             f"model.tied needs an output layer {tuple(output.weight.shape)} of the same shape as "
             f"the embedding {tuple(embedding.weight.shape)}"
         )
-    output.weight = embedding.weight
+    # This way round: torch starts embeddings at N(0, 1), with which first logits are far too large.
+    embedding.weight = output.weight

@@ -1,5 +1,6 @@
 """What a task is: a sequence problem with its data, its loss and the scores to hold a model to."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -185,3 +186,11 @@ def generator(*key: int) -> torch.Generator:
     """A CPU generator whose stream is fixed by a key of non-negative integers."""
     (state,) = np.random.SeedSequence(key).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state))
+
+
+def checksum(*tensors: Tensor) -> str:
+    """SHA-256 of the bytes of CPU tensors: tells whether two machines made the same data."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,5 @@
+"""`python -m seqbench`."""
+
+from seqbench.cli.main import main
+
+main()

@@ -1,0 +1,33 @@
+"""`seqbench config show`: the composed configuration, to read, copy and edit."""
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
+
+
+@app.callback()
+def config() -> None:
+    """Look at configurations."""
+
+
+@app.command("show", context_settings={"ignore_unknown_options": True})
+def show(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Choices and values, as for `train`."),
+    ] = None,
+    config_dir: Annotated[
+        str | None, typer.Option(help="A folder with choices of your own.")
+    ] = None,
+) -> None:
+    """Print the configuration that a run would have, as YAML, and check it."""
+    import yaml
+
+    from seqbench.configuration import compose
+
+    print(
+        yaml.safe_dump(compose(overrides or [], config_dir), sort_keys=False, allow_unicode=True),
+        end="",
+    )

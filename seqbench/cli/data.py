@@ -1,0 +1,90 @@
+"""`seqbench data`: fetch datasets, verify them, and say where they are."""
+
+from typing import Annotated
+
+import typer
+
+from seqbench.datasets.catalog import DATASETS, find
+from seqbench.errors import ConfigError, DataError
+
+app = typer.Typer(help="Fetch datasets, verify them, and say where they are.", no_args_is_help=True)
+
+
+def dataset_names(incomplete: str) -> list[str]:
+    """For shell completion."""
+    return [name for name in DATASETS if name.startswith(incomplete)]
+
+
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[NAME]...", help=", ".join(DATASETS), autocompletion=dataset_names),
+]
+DataDir = Annotated[
+    str | None,
+    typer.Option(help="The data folder [default: $SEQBENCH_DATA, else the user's cache]."),
+]
+
+
+@app.command()
+def fetch(
+    names: Names = None,
+    every: Annotated[bool, typer.Option("--all", help="Fetch every dataset.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Download datasets, unless they are there; a download that was cut off goes on.
+
+    Example: seqbench data fetch mnist ptb
+    """
+    from seqbench.datasets.download import data_folder, ensure
+
+    if not names and not every:
+        raise ConfigError(f"name a dataset ({', '.join(DATASETS)}), or give --all")
+    chosen = {name: find(name) for name in (DATASETS if every else names or ())}
+    failures = []
+    for name, dataset in chosen.items():
+        try:
+            ensure(name, data_dir)
+        except DataError as error:
+            failures.append(str(error))
+        else:
+            typer.echo(f"{name}: ready in {data_folder(data_dir) / dataset.folder}", err=True)
+    if failures:
+        raise DataError("; ".join(failures))
+
+
+@app.command()
+def verify(names: Names = None, data_dir: DataDir = None) -> None:
+    """Hold files to their SHA-256: ok, missing or bad, and exit code 3 if any is not ok.
+
+    Example: seqbench data verify mnist
+    """
+    from seqbench.datasets.download import check, data_folder
+
+    chosen = {name: find(name) for name in names or DATASETS}
+    failed = []
+    for name, dataset in chosen.items():
+        for file in dataset.files:
+            path = data_folder(data_dir) / dataset.folder / file.name
+            state = check(file, path)
+            typer.echo(f"{state:7}  {path}")
+            if state != "ok" and name not in failed:
+                failed.append(name)
+    if failed:
+        raise DataError(f"not complete: run 'seqbench data fetch {' '.join(failed)}'")
+
+
+@app.command()
+def path(
+    name: Annotated[
+        str | None, typer.Argument(help="A dataset.", autocompletion=dataset_names)
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Print the folder of a dataset, or of all of them, whether it is there yet or not.
+
+    Example: ls "$(seqbench data path mnist)"
+    """
+    from seqbench.datasets.download import data_folder
+
+    folder = data_folder(data_dir)
+    typer.echo(folder / find(name).folder if name else folder)

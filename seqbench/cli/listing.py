@@ -1,0 +1,58 @@
+"""`seqbench list`: what there is to choose from."""
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+
+class Kind(str, Enum):
+    """What can be listed."""
+
+    models = "models"
+    tasks = "tasks"
+    optimizers = "optimizers"
+    schedules = "schedules"
+    recipes = "recipes"
+    budgets = "budgets"
+    papers = "papers"
+    datasets = "datasets"
+
+
+GROUPS = {
+    Kind.models: "model",
+    Kind.tasks: "task",
+    Kind.optimizers: "optimizer",
+    Kind.schedules: "schedule",
+    Kind.recipes: "recipe",
+    Kind.budgets: "budget",
+    Kind.papers: "paper",
+}
+
+
+def listing(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
+    """List what there is: a name a line, with what its file says of it."""
+    if kind is Kind.datasets:
+        from seqbench.datasets.catalog import DATASETS
+
+        rows = [(name, dataset.description) for name, dataset in DATASETS.items()]
+    else:
+        from seqbench.config_folder import CONFIG_FOLDER
+
+        paths = sorted((CONFIG_FOLDER / GROUPS[kind]).glob("*.yaml"))
+        rows = [(path.stem, header(path.read_text(encoding="utf-8"))) for path in paths]
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, text in rows:
+        print(f"{name:<{width}}  {text}".rstrip())
+
+
+def header(text: str) -> str:
+    """The first sentence of a YAML file's opening comment."""
+    lines = []
+    for line in text.splitlines():
+        if line.startswith("# @package"):
+            continue
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("# "))
+    return " ".join(lines).split(". ")[0].rstrip(".")

@@ -1,0 +1,49 @@
+"""The command `seqbench`: puts the commands together and turns errors into a line and a code."""
+
+import os
+import sys
+
+import typer
+
+from seqbench.cli import config, listing, train
+from seqbench.errors import SeqbenchError
+
+app = typer.Typer(
+    name="seqbench",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Which sequence model is better on which task, and can one believe it?",
+)
+app.command("train", context_settings={"ignore_unknown_options": True})(train.train)
+app.add_typer(config.app, name="config")
+app.command("list")(listing.listing)
+
+
+def main() -> None:
+    """Run the command line, and leave with its exit code."""
+    try:
+        app()
+    except SeqbenchError as error:
+        leave(str(error), error.exit_code, error)
+    except KeyboardInterrupt as error:
+        leave("interrupted", 130, error)
+    except OSError as error:
+        # A full disk or a folder that cannot be written ends a command, not in a traceback.
+        leave(
+            f"{error.strerror or error}: {error.filename}" if error.filename else str(error),
+            1,
+            error,
+        )
+
+
+def leave(message: str, code: int, error: BaseException) -> None:
+    """Say what went wrong in one line, and exit."""
+    if os.environ.get("SEQBENCH_TRACEBACK"):
+        raise error
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

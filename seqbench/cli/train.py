@@ -1,0 +1,67 @@
+"""`seqbench train`: train one model on one task."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = """
+\b
+seqbench train model=tcn task=adding budget=quick       two minutes on a laptop
+seqbench train model=lstm task=copy task.length=500     the task at another size
+seqbench train model=gru optimizer=sgd optimizer.lr=1   another optimiser
+seqbench train model=llama task=char_file task.path=my.txt
+seqbench train --config-dir my_configs model=mine       your own model
+
+Every value of the configuration can be set as key=value: see `seqbench config show`.
+The same configuration is the same run: a finished one is shown, an unfinished one goes on.
+"""
+
+
+def train(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Choices and values, as Hydra takes them."),
+    ] = None,
+    config_dir: Annotated[
+        str | None, typer.Option(help="A folder with choices of your own (model/mine.yaml).")
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Go on with this run: its id, a prefix of it, or a path."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run again what is finished.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Run again what failed.")] = False,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(help="With --resume: a package that the run may name besides ours."),
+    ] = None,
+) -> None:
+    """Train a model on a task, test it, and keep a record.
+
+    Examples are at the end of this help.
+    """
+    from seqbench.cli.progress import Terminal
+    from seqbench.configuration import compose, read
+    from seqbench.errors import ConfigError, RunError
+    from seqbench.results.collect import find_run
+
+    if resume is not None:
+        if overrides:
+            raise ConfigError(
+                "--resume goes on with a run as it was configured: leave out key=value"
+            )
+        folder = find_run(resume, Path("outputs"))
+        config = read(folder / "config.yaml", trust or ())
+        config["output_dir"] = str(folder.resolve().parents[3])
+    else:
+        config = compose(overrides or [], config_dir)
+
+    from seqbench.experiment import run
+
+    record = run(config, Terminal(config), force=force, retry=retry)
+    if record.status != "completed":
+        raise RunError(f"{record.error} (run again with --retry)")
+
+
+train.__doc__ = f"{train.__doc__}\n{EXAMPLES}"

@@ -1,0 +1,1 @@
+"""Where the bytes come from: mirrors, checksums, the cache, and parsing into arrays and strings."""

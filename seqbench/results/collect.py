@@ -1,0 +1,215 @@
+"""Finds runs on disk: the finished ones by their record, the others by their configuration."""
+
+import difflib
+import gc
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from seqbench.errors import ConfigError
+from seqbench.runs.record import Record, RecordError, read_record
+
+# The end of an event log in which its last whole line is looked for.
+TAIL_BYTES = 65536
+
+# libyaml is ten times faster than PyYAML's own reader; not every build has it.
+YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A run without a record: it is running, was cut off, or never got further.
+
+    Attributes:
+        folder: the run's folder, outputs/runs/<task>/<model>/<run_id>.
+        run_id: 12 hex digits that name the configuration.
+        task: the task's name.
+        model: the model's name.
+        config: the resolved configuration; empty if it cannot be read.
+        steps: step of the last event; `None` before the first.
+        touched: when it last wrote an event, ISO 8601 in UTC.
+        status: always `unfinished`.
+    """
+
+    folder: Path
+    run_id: str
+    task: str
+    model: str
+    config: dict[str, Any]
+    steps: int | None
+    touched: str
+    status: str = "unfinished"
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What stands below some folders.
+
+    Attributes:
+        records: every run that is over, once.
+        folders: run_id -> the folder it was found in.
+        unfinished: folders with a configuration and no record.
+        unreadable: a line for each record that cannot be read.
+    """
+
+    records: list[Record] = field(default_factory=list)
+    folders: dict[str, Path] = field(default_factory=dict)
+    unfinished: list[Path] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+
+
+def collect(paths: Iterable[Path]) -> Collected:
+    """Read all records at or below `paths`.
+
+    A run that is found twice counts once: the copy that completed, otherwise the first one.
+    """
+    found: dict[str, tuple[Record, Path]] = {}
+    result = Collected()
+    with _no_garbage_collection():
+        for folder in (folder for path in paths for folder in run_folders(path)):
+            try:
+                record = read_record(folder / "record.json")
+            except RecordError as error:
+                if (folder / "record.json").exists():
+                    result.unreadable.append(str(error))
+                else:
+                    result.unfinished.append(folder)
+                continue
+            known = found.get(record.run_id)
+            if known is None or (known[0].status != "completed" == record.status):
+                found[record.run_id] = record, folder
+    result.records.extend(record for record, _ in found.values())
+    result.folders.update({run_id: folder for run_id, (_, folder) in found.items()})
+    return result
+
+
+def run_folders(path: Path) -> Iterator[Path]:
+    """Folders at or below `path` that hold a run, in sorted order.
+
+    `path` may also be a record itself. A run's own folder is not searched further, and links
+    inside `path` are not followed.
+    """
+    if path.name == "record.json" and path.is_file():
+        yield path.parent
+        return
+    try:
+        with os.scandir(path) as entries:
+            names = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+    except OSError:  # deleted while we look, or not ours to read
+        return
+    if "record.json" in names or "config.yaml" in names:
+        yield path
+        return
+    for name in sorted(name for name, is_folder in names.items() if is_folder):
+        yield from run_folders(path / name)
+
+
+def find_run(run: str, output_dir: Path) -> Path:
+    """The folder of a run.
+
+    Args:
+        run: a run id, a beginning of one that no other run has, or a path.
+        output_dir: where runs are written; `runs` and `reference` in it are searched.
+
+    Raises:
+        ConfigError: there is no such run, or more than one.
+    """
+    path = Path(run)
+    if path.name == "record.json":
+        path = path.parent
+    if any((path / name).is_file() for name in ("record.json", "config.yaml")):
+        return path
+    folders: dict[str, Path] = {}
+    for place in ("runs", "reference"):
+        for folder in run_folders(output_dir / place):
+            folders.setdefault(folder.name, folder)
+    matching = [name for name in folders if name.startswith(run)]
+    if run in folders or len(matching) == 1:
+        return folders[run if run in folders else matching[0]]
+    if matching:
+        listed = ", ".join(sorted(matching)[:5]) + (", ..." if len(matching) > 5 else "")
+        raise ConfigError(f"run '{run}' could be any of {len(matching)}: {listed}")
+    near = difflib.get_close_matches(run, folders, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else "`seqbench runs` lists them"
+    raise ConfigError(f"no run '{run}' in {output_dir} ({hint})")
+
+
+def read_unfinished(folder: Path) -> Unfinished:
+    """What can be told of a run that has no record."""
+    try:
+        config = yaml.load((folder / "config.yaml").read_bytes(), Loader=YamlLoader)
+    except (OSError, ValueError, yaml.YAMLError):
+        config = {}
+    events = folder / "events.jsonl"
+    try:
+        moment = (events if events.exists() else folder).stat().st_mtime
+    except OSError:
+        moment = 0.0
+    return Unfinished(
+        folder=folder,
+        run_id=folder.name,
+        task=folder.parent.parent.name,
+        model=folder.parent.name,
+        config=config if isinstance(config, dict) else {},
+        steps=last_step(events),
+        touched=datetime.fromtimestamp(moment, timezone.utc).isoformat(timespec="seconds"),
+    )
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """The events of a run; a last line that was cut off while being written is left out.
+
+    Raises:
+        RecordError: it cannot be read, or a line before the last is no event.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise RecordError(f"{path}: {error.strerror or error}") from error
+    events = []
+    for number, line in enumerate(lines, start=1):
+        event = _event(line)
+        if event is not None:
+            events.append(event)
+        elif line.strip() and number < len(lines):
+            raise RecordError(f"{path}: line {number} is no event")
+    return events
+
+
+def last_step(path: Path) -> int | None:
+    """Step of the last whole event in a log, without reading all of it."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            lines = file.read().split(b"\n")
+    except OSError:
+        return None
+    steps = (event.get("step") for event in map(_event, reversed(lines)) if event)
+    return next((step for step in steps if isinstance(step, int)), None)
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line, parse_constant=lambda name: None)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) else None
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    # Records hold no cycles, and looking for them among 10,000 doubles the time it takes to read.
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -1,0 +1,67 @@
+"""What a handful of seeds says about a mean."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """A sample of scores, one for each seed.
+
+    Attributes:
+        n: size of the sample, at least 1.
+        mean: its mean.
+        sd: sample standard deviation (n - 1 below the line); `None` for n=1.
+        ci95: half width of the 95% confidence interval of the mean by Student's t; `None` for n=1.
+        median: its median.
+        min: the smallest.
+        max: the largest.
+    """
+
+    n: int
+    mean: float
+    sd: float | None
+    ci95: float | None
+    median: float
+    min: float
+    max: float
+
+
+def describe(values: Sequence[float]) -> Statistics:
+    """Summarise a sample of at least one finite value."""
+    n = len(values)
+    sd = statistics.stdev(values) if n > 1 else None
+    return Statistics(
+        n=n,
+        mean=statistics.fmean(values),
+        sd=sd,
+        ci95=None if sd is None else t_quantile(n - 1) * sd / math.sqrt(n),
+        median=statistics.median(values),
+        min=min(values),
+        max=max(values),
+    )
+
+
+@lru_cache(maxsize=256)
+def t_quantile(df: int, coverage: float = 0.95) -> float:
+    """The t with `P(|T| < t) = coverage` for Student's T with `df` degrees of freedom."""
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if t_coverage(middle, df) < coverage else (low, middle)
+    return math.tan(low) * math.sqrt(df)
+
+
+def t_coverage(theta: float, df: int) -> float:
+    """`P(|T| < tan(theta) sqrt(df))`, a finite sum (Abramowitz and Stegun 26.7.3, 26.7.4)."""
+    sine, cosine = math.sin(theta), math.cos(theta)
+    # The terms cos, 2/3 cos^3, 2*4/(3*5) cos^5, ... for odd df; 1, 1/2 cos^2, ... for even df.
+    term = cosine if df % 2 else 1.0
+    total = 0.0
+    for power in range(2 + df % 2, df + 1, 2):
+        total += term
+        term *= cosine * cosine * (power - 1) / power
+    return 2 / math.pi * (theta + sine * total) if df % 2 else sine * total

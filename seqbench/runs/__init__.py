@@ -1,0 +1,1 @@
+"""A run on disk: its identity, lock, events and record. Nothing here needs torch."""

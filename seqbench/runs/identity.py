@@ -1,0 +1,73 @@
+"""Which run is this? The same configuration is the same run, whoever launches it and wherever."""
+
+import hashlib
+import inspect
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+# Where a run happens, how often it speaks and where it writes cannot change its result.
+OUTSIDE: dict[str, frozenset[str]] = {
+    "": frozenset({"device", "threads", "data_dir", "output_dir", "recipe"}),
+    "trainer": frozenset({"log_every", "checkpoint_every", "deterministic", "compile"}),
+}
+
+
+def run_id(config: dict[str, Any]) -> str:
+    """12 hex digits that name a configuration: SHA-256 over what can change its result."""
+    text = json.dumps(what_matters(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def without_place(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without where it runs and how it logs: equal for equal runs."""
+    return {
+        key: {k: v for k, v in value.items() if k not in OUTSIDE.get(key, ())}
+        if isinstance(value, dict)
+        else value
+        for key, value in config.items()
+        if key not in OUTSIDE[""] or key == "recipe"
+    }
+
+
+def what_matters(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that can change the result.
+
+    An option that still has its default in the signature of what it configures is left out: so an
+    option added later, with the old behaviour as its default, leaves old ids as they are.
+    """
+    kept: dict[str, Any] = {}
+    for key, value in config.items():
+        if key in OUTSIDE[""]:
+            continue
+        if isinstance(value, dict) and "_target_" in value:
+            defaults = signature_defaults(value["_target_"])
+            outside = OUTSIDE.get(key, frozenset())
+            value = {
+                name: option
+                for name, option in value.items()
+                if name not in outside and not (name in defaults and defaults[name] == option)
+            }
+        kept[key] = value
+    return kept
+
+
+@cache
+def signature_defaults(target: str) -> dict[str, Any]:
+    """Defaults of the parameters of the class or function that `target` names."""
+    from hydra.utils import get_object  # here, because listing runs must not wait for Hydra
+
+    parameters = inspect.signature(get_object(target)).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+@cache
+def source_hash() -> str:
+    """12 hex digits over seqbench's own sources: a result of other code can be told as such."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]

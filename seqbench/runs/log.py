@@ -1,0 +1,96 @@
+"""A run as lines of text: for its log file, and for a terminal that is none."""
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from seqbench.runs.observer import Observer
+from seqbench.runs.record import Record
+
+
+class LineLog(Observer):
+    """Says what happens in a run, a line at each evaluation.
+
+    Args:
+        write: takes a line, without its end.
+    """
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self.write = write
+        self.loss: float | None = None
+        self.best: float | None = None
+        self.total_steps = 0
+        self.first_step = 0
+        self.begin = 0.0
+
+    def started(self, facts: dict[str, Any]) -> None:
+        self.primary, self.total_steps = facts["primary"], facts["total_steps"]
+        self.first_step, self.begin = facts["step"], time.perf_counter()
+        for line in headline(facts):
+            self.write(line)
+
+    def event(self, event: dict[str, Any]) -> None:
+        if event["split"] == "train":
+            self.loss = event["loss"]
+            return
+        value, step = event[self.primary.metric], event["step"]
+        if self.best is None or self.primary.better(value, self.best):
+            self.best = value
+        speed = (step - self.first_step) / (time.perf_counter() - self.begin)
+        left = timedelta(seconds=round((self.total_steps - step) / speed)) if speed else "?"
+        self.write(
+            f"step {step}/{self.total_steps}  loss {number(self.loss)}  "
+            f"valid {score(self.primary.metric, value)}  best {number(self.best)}  "
+            f"{speed:.1f} steps/s  {left} left"
+        )
+
+    def finished(self, record: Record) -> None:
+        self.write(outcome(record))
+
+
+def headline(facts: dict[str, Any]) -> list[str]:
+    """What is about to be trained, in a few lines; `facts` as `Observer.started` gets them."""
+    choices, primary = facts["config"]["choices"], facts["primary"]
+    lines = [
+        f"{choices['model']} on {choices['task']}, length {facts['length']}, "
+        f"budget {facts['config']['budget']}, seed {facts['config']['seed']}: "
+        f"{facts['parameters']:,} parameters, {facts['total_steps']:,} steps on {facts['device']}",
+    ]
+    bounds = f"without memory: {score(primary.metric, facts['baseline'])}"
+    if facts["optimum"] is not None:
+        bounds += f"; the best possible: {number(facts['optimum'])}"
+    lines.append(bounds)
+    field = facts["receptive_field"]
+    if field is not None:
+        lines.append(f"receptive field {field:,} steps, sequences of {facts['sequence']:,}")
+        if field < facts["sequence"]:
+            lines.append(
+                "warning: the receptive field is shorter than the sequence: the model cannot see "
+                "its beginning; more levels or a larger model.kernel_size would"
+            )
+    lines += [f"note: {name.replace('_', ' ')} {value}" for name, value in facts["notes"].items()]
+    if facts["step"]:
+        lines.append(f"resumed from the checkpoint at step {facts['step']:,}")
+    return lines
+
+
+def outcome(record: Record) -> str:
+    """How a run ended, in a line."""
+    if record.score is None:
+        return f"{record.status}: {record.error}"
+    seconds = record.measured.get("seconds")
+    took = f" after {seconds:.0f} s of training" if isinstance(seconds, (int, float)) else ""
+    return f"completed: test {score(record.score.metric, record.score.value)}{took}"
+
+
+def score(metric: str, value: float | None) -> str:
+    """A metric with its value; accuracies in per cent."""
+    if value is not None and metric.endswith("accuracy"):
+        return f"{metric.replace('_', ' ')} {100 * value:.2f}%"
+    return f"{metric.replace('_', ' ')} {number(value)}"
+
+
+def number(value: float | None) -> str:
+    """Three significant digits."""
+    return "-" if value is None else f"{value:.3g}"

@@ -1,0 +1,279 @@
+"""What is kept of a run: one JSON file, written once, when the run is over.
+
+Everything outside `measured` is the same, bit for bit, for two equal runs. JSON knows no NaN and
+no infinity: such a number is written as null and read as `None`, so nobody meets one unawares.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from seqbench.errors import RunError, SeqbenchError
+
+SCHEMA = 1
+
+
+class RecordError(SeqbenchError):
+    """A record is not what a record should be; the text names the key."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """The one number that ranks a run.
+
+    Attributes:
+        metric: its name in `Record.metrics[split]`.
+        split: where it was measured.
+        value: `None` if it was not finite.
+        direction: `min` or `max`, whichever is better.
+    """
+
+    metric: str
+    split: str
+    value: float | None
+    direction: Literal["min", "max"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A run that is over.
+
+    Attributes:
+        schema: version of this format.
+        run_id: 12 hex digits that name the configuration.
+        status: how it ended.
+        task: the task's name among the configuration's choices.
+        model: the model's name likewise.
+        seed: of the initial weights and the order of the training data.
+        budget: name of the budget, if one was chosen.
+        protocol: name of the protocol, if one was chosen.
+        length: the task's size in time steps, T in the papers.
+        metrics: split -> metric -> value, accuracies as fractions.
+        score: the metric that ranks models; `None` if the run did not come to it.
+        baseline: what a predictor without memory scores.
+        optimum: the best possible score, where it is known.
+        parameters: trainable parameters of the model.
+        steps: training steps taken.
+        tokens: time steps read in training, over all sequences.
+        data: name -> SHA-256 of the data.
+        versions: name -> version of the libraries that computed it.
+        source: hash of seqbench's own sources.
+        config: the resolved configuration.
+        error: the one line that says why it failed.
+        notes: facts of the task; `solved` is 0 or 1.
+        measured: what may differ between equal runs: seconds, throughput, peak_memory_bytes,
+            device, threads, host, git, and started and finished as ISO 8601 in UTC.
+    """
+
+    schema: int = SCHEMA
+    run_id: str
+    status: Literal["completed", "diverged", "failed"]
+    task: str
+    model: str
+    seed: int
+    budget: str | None
+    protocol: str | None
+    length: int | None
+    metrics: dict[str, dict[str, float | None]]
+    score: Score | None
+    baseline: float | None
+    optimum: float | None
+    parameters: int | None
+    steps: int | None
+    tokens: int | None
+    data: dict[str, str]
+    versions: dict[str, str]
+    source: str
+    config: dict[str, Any]
+    error: str | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+    measured: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as an object that strict JSON can hold, inner keys in sorted order."""
+        return {f.name: _strict(getattr(self, f.name)) for f in fields(self)}
+
+    @classmethod
+    def from_json(cls, obj: object) -> "Record":
+        """Check an object read from JSON.
+
+        Keys that this version does not know are dropped: a version may add facts to its own
+        schema, but what changes the meaning of a record gets a new number.
+
+        Raises:
+            RecordError: it is no record, or one of a newer schema.
+        """
+        if not isinstance(obj, dict):
+            raise RecordError(f"a record is an object, not {_kind(obj)}")
+        schema = _whole(obj.get("schema"), "schema")
+        if schema > SCHEMA:
+            raise RecordError(
+                f"schema {schema} is newer than this seqbench reads ({SCHEMA}): upgrade seqbench"
+            )
+        if schema < 1:
+            raise RecordError(f"schema must be 1 or more, not {schema}")
+        obj = {"notes": {}, **obj}
+        if missing := [key for key in CHECKS if key not in obj]:
+            raise RecordError(f"{missing[0]} is missing")
+        return cls(**{key: check(obj[key], key) for key, check in CHECKS.items()})
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record so that a reader finds the old file or the new one, whole, even after a crash.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    text = json.dumps(record.to_json(), indent=2, allow_nan=False) + "\n"
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        try:
+            with draft.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+        # The new name is on disk only when its folder is.
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def read_record(path: Path) -> Record:
+    """Read and check a record.
+
+    Raises:
+        RecordError: it cannot be read, or is no record.
+    """
+    try:
+        obj = json.loads(path.read_bytes(), parse_constant=lambda name: None)
+        return Record.from_json(obj)
+    except OSError as error:
+        raise RecordError(f"{path}: {error.strerror or error}") from error
+    except RecordError as error:
+        raise RecordError(f"{path}: {error}") from None
+    except (ValueError, RecursionError):
+        raise RecordError(f"{path}: not JSON") from None
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, Score):
+        value = vars(value)
+    if isinstance(value, dict):
+        return {str(key): _strict(value[key]) for key in sorted(value, key=str)}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return value
+
+
+Check = Callable[[Any, str], Any]
+
+
+def _text(value: Any, key: str) -> str:
+    if not isinstance(value, str):
+        raise _wrong(key, "text", value)
+    return value
+
+
+def _whole(value: Any, key: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _wrong(key, "a whole number", value)
+    return value
+
+
+def _real(value: Any, key: str) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise _wrong(key, "a number or null", value)
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        raise RecordError(f"{_shown(key)} is too large a number") from None
+
+
+def _object(value: Any, key: str) -> dict[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise _wrong(key, "an object", value)
+    return value
+
+
+def _object_of(check: Check) -> Check:
+    def checked(value: Any, key: str) -> dict[str, Any]:
+        return {k: check(v, f"{key}.{k}") for k, v in _object(value, key).items()}
+
+    return checked
+
+
+def _optional(check: Check) -> Check:
+    return lambda value, key: None if value is None else check(value, key)
+
+
+def _one_of(*choices: str) -> Check:
+    def checked(value: Any, key: str) -> str:
+        if value not in choices:
+            raise RecordError(f"{_shown(key)} must be one of {', '.join(choices)}")
+        return str(value)
+
+    return checked
+
+
+def _score(value: Any, key: str) -> Score:
+    parts = _object(value, key)
+    checks = {"metric": _text, "split": _text, "value": _real, "direction": _one_of("min", "max")}
+    if missing := [name for name in checks if name not in parts]:
+        raise RecordError(f"{key}.{missing[0]} is missing")
+    return Score(**{name: check(parts[name], f"{key}.{name}") for name, check in checks.items()})
+
+
+CHECKS: dict[str, Check] = {
+    "schema": _whole,
+    "run_id": _text,
+    "status": _one_of("completed", "diverged", "failed"),
+    "task": _text,
+    "model": _text,
+    "seed": _whole,
+    "budget": _optional(_text),
+    "protocol": _optional(_text),
+    "length": _optional(_whole),
+    "metrics": _object_of(_object_of(_real)),
+    "score": _optional(_score),
+    "baseline": _real,
+    "optimum": _real,
+    "parameters": _optional(_whole),
+    "steps": _optional(_whole),
+    "tokens": _optional(_whole),
+    "data": _object_of(_text),
+    "versions": _object_of(_text),
+    "source": _text,
+    "config": _object,
+    "error": _optional(_text),
+    "notes": _object,
+    "measured": _object,
+}
+
+
+def _wrong(key: str, wanted: str, value: Any) -> RecordError:
+    return RecordError(f"{_shown(key)} must be {wanted}, not {_kind(value)}")
+
+
+def _kind(value: Any) -> str:
+    kinds = {dict: "an object", list: "a list", str: "text", bool: "true or false"}
+    kinds |= {int: "a number", float: "a number"}
+    return "null" if value is None else kinds.get(type(value), f"a {type(value).__name__}")
+
+
+def _shown(key: str) -> str:
+    return key if key.isprintable() else ascii(key)

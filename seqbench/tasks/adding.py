@@ -1,0 +1,85 @@
+"""The adding problem (Hochreiter and Schmidhuber 1997; Bai, Kolter, Koltun 2018, section 4.1).
+
+Two numbers in a long sequence are marked; the answer is their sum. Whoever remembers nothing can
+only say 1, the mean, and scores the variance of a sum of two uniform numbers: 1/6.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from seqbench.errors import ConfigError
+from seqbench.spec import Features, SequenceSpec, Values
+from seqbench.tasks.task import Batch, ExampleTask, Primary, Split, checksum, generator
+
+Markers = Literal["anywhere", "one_per_half"]
+
+
+class Adding(ExampleTask):
+    """Sum the two marked numbers of a sequence.
+
+    Inputs are `(batch, length, 2)`: a number drawn uniformly from [0, 1), and a marker that is 1 at
+    two positions. Targets are `(batch, 1)`.
+
+    Args:
+        length: number of time steps.
+        markers: where the two markers may stand. `anywhere`: at any two positions (the TCN paper's
+            code); `one_per_half`: one in each half of the sequence (Arjovsky et al. 2016).
+        train_size: training sequences; drawn once, then reused every epoch.
+        eval_size: sequences of the validation and of the test split.
+        data_seed: fixes all splits.
+
+    Raises:
+        ConfigError: a length under 2.
+    """
+
+    primary = Primary("mse", "min", solved=1e-3)
+    baseline = 1 / 6
+    optimum = 0.0
+
+    def __init__(
+        self,
+        length: int,
+        markers: Markers,
+        train_size: int,
+        eval_size: int,
+        data_seed: int,
+        *,
+        batch_size: int,
+        seed: int,
+        data_dir: str | None,
+    ) -> None:
+        super().__init__(batch_size, seed, data_dir)
+        if length < 2:
+            raise ConfigError(f"task.length must be at least 2 to hold two markers, not {length}")
+        self.spec = SequenceSpec(Features(2), Values(1), "last", length)
+        sizes: dict[Split, int] = {"train": train_size, "valid": eval_size, "test": eval_size}
+        splits: dict[Split, tuple[Tensor, Tensor]] = {}
+        for part, (split, size) in enumerate(sizes.items()):
+            random = generator(data_seed, part)
+            numbers = torch.rand(size, length, generator=random)
+            places = marker_places(size, length, markers, random)
+            inputs = torch.stack([numbers, torch.zeros_like(numbers).scatter_(1, places, 1)], -1)
+            splits[split] = inputs, numbers.gather(1, places).sum(1, keepdim=True)
+            self.checksums[split] = checksum(*splits[split])
+        self.set_splits(splits)
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        return torch.nn.functional.mse_loss(outputs.float(), batch.targets)
+
+    def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[Tensor, int]]:
+        error = (outputs.float() - batch.targets).square().sum()
+        return {"mse": (error, len(outputs))}
+
+
+def marker_places(size: int, length: int, markers: Markers, random: torch.Generator) -> Tensor:
+    """Two distinct positions for each of `size` sequences, `(size, 2)` int64."""
+    if markers == "one_per_half":
+        half = length // 2
+        first = torch.randint(half, (size, 1), generator=random)
+        return torch.cat([first, torch.randint(half, length, (size, 1), generator=random)], 1)
+    first = torch.randint(length, (size, 1), generator=random)
+    # The second is drawn from the other length - 1 positions: a distance of 1 to length - 1.
+    distance = torch.randint(1, length, (size, 1), generator=random)
+    return torch.cat([first, (first + distance) % length], 1)

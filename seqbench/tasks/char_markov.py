@@ -1,0 +1,162 @@
+"""Language modelling of a text whose best possible score is known.
+
+The text comes from a hidden Markov model made on the spot, so nothing is downloaded, and the
+forward algorithm (Rabiner 1989, section III A) gives the source's own probability of each symbol
+after all those before it. In expectation no model can do better. How close one comes says how well
+it infers what is hidden from a past of tens of symbols.
+"""
+
+import math
+from bisect import bisect
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seqbench.errors import ConfigError
+from seqbench.tasks.char_lm import SegmentTask
+from seqbench.tasks.task import Split, checksum
+from seqbench.tasks.vocabulary import Vocabulary
+
+ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+
+
+class HiddenMarkovSource:
+    """A hidden Markov model whose state walks in circles and now and then jumps.
+
+    The states stand in random cycles (a random permutation). At each step the state moves on along
+    its cycle, or with probability `jump` goes to any state at random. Each state emits symbols by a
+    distribution of its own, and these overlap: one symbol says little about where the walk is, tens
+    of them much. So a predictor without memory is far from the best one.
+
+    Random numbers come from numpy's legacy `RandomState`, whose streams numpy keeps as they are
+    for good, unlike those of `Generator`: the text must be the same for everybody.
+
+    Args:
+        num_states: hidden states.
+        vocab_size: symbols.
+        jump: probability per step of a jump, in (0, 1].
+        concentration: of the Dirichlet distribution that emissions are drawn from; the smaller, the
+            fewer symbols a state emits.
+        seed: fixes the source and all its texts.
+
+    Attributes:
+        start: `(states,)`, the stationary distribution, in which texts begin.
+        transition: `(states, states)`, row from, column to.
+        emission: `(states, symbols)`.
+    """
+
+    def __init__(
+        self, num_states: int, vocab_size: int, jump: float, concentration: float, seed: int
+    ) -> None:
+        random = np.random.RandomState(seed)
+        cycles = np.eye(num_states)[random.permutation(num_states)]
+        self.seed = seed
+        # Both the cycles and the jumps leave the uniform distribution as it is.
+        self.start = np.full(num_states, 1 / num_states)
+        self.transition = (1 - jump) * cycles + jump * self.start
+        self.emission = random.dirichlet(np.full(vocab_size, concentration), num_states)
+
+    def sample(self, size: int, stream: int) -> NDArray[np.uint8]:
+        """The first `size` symbols of a text, one unbroken chain; each `stream` is another text."""
+        random = np.random.RandomState([self.seed, stream])
+        state = random.randint(len(self.start))
+        draws = random.random_sample((size, 2))
+        # A chain is a loop. Over plain lists it takes 0.3 microseconds a step. The last bound is
+        # left out: rounding may put it below one, and then the last state would be overstepped.
+        bounds = [row.cumsum()[:-1].tolist() for row in self.transition]
+        states = np.empty(size, np.int64)
+        for t, draw in enumerate(draws[:, 0].tolist()):
+            states[t] = state
+            state = bisect(bounds[state], draw)
+        emitted = self.emission.cumsum(1)[states, :-1] <= draws[:, 1:]
+        return emitted.sum(1).astype(np.uint8)
+
+    def log_probabilities(self, symbols: NDArray[Any]) -> NDArray[np.float64]:
+        """Natural logarithm of p(symbol t | symbols before t) for each t, `(len(symbols),)`."""
+        # Row s of `step[x]`: emit x in state s, then move.
+        step = self.emission.T[:, :, None] * self.transition
+        belief = self.start
+        probabilities = np.empty(len(symbols))
+        for t, symbol in enumerate(symbols.tolist()):
+            belief = belief @ step[symbol]
+            probabilities[t] = probability = belief.sum()
+            belief = belief / probability
+        return np.log(probabilities)
+
+
+class CharMarkov(SegmentTask):
+    """Language modelling of a text from a `HiddenMarkovSource`.
+
+    Args:
+        num_states: hidden states of the source.
+        vocab_size: symbols, at most 26; they are written as letters.
+        jump: probability per step that the source loses its place.
+        concentration: of the Dirichlet distribution that emissions are drawn from.
+        data_seed: fixes the source and its texts.
+        train_size: symbols of the training text.
+        eval_size: symbols of the validation and of the test text.
+        length: symbols in a window.
+        context: leading symbols of a window that repeat the one before.
+
+    Raises:
+        ConfigError: a size that cannot be.
+    """
+
+    def __init__(
+        self,
+        num_states: int,
+        vocab_size: int,
+        jump: float,
+        concentration: float,
+        data_seed: int,
+        train_size: int,
+        eval_size: int,
+        length: int,
+        context: int,
+        *,
+        batch_size: int,
+        seed: int,
+        data_dir: str | None,
+    ) -> None:
+        if num_states < 1:
+            raise ConfigError(f"task.num_states must be at least 1, not {num_states}")
+        if not 2 <= vocab_size <= len(ALPHABET):
+            raise ConfigError(f"task.vocab_size must be from 2 to 26, not {vocab_size}")
+        if not 0 < jump <= 1:
+            raise ConfigError(f"task.jump must be in (0, 1], not {jump}")
+        if concentration <= 0:
+            raise ConfigError(f"task.concentration must be above 0, not {concentration}")
+        if data_seed < 0:
+            raise ConfigError(f"task.data_seed must be at least 0, not {data_seed}")
+        if min(train_size, eval_size) < 2:
+            raise ConfigError(
+                "task.train_size and task.eval_size must be at least 2 symbols, "
+                f"not {train_size} and {eval_size}"
+            )
+        self.source = HiddenMarkovSource(num_states, vocab_size, jump, concentration, data_seed)
+        sizes = (train_size, eval_size, eval_size)
+        self.symbols = {
+            split: self.source.sample(size, stream)
+            for stream, (split, size) in enumerate(zip(SPLITS, sizes, strict=True))
+        }
+        super().__init__(
+            self.symbols,
+            Vocabulary(ALPHABET[:vocab_size]),
+            length,
+            context,
+            batch_size=batch_size,
+            seed=seed,
+            data_dir=data_dir,
+        )
+        self.optimum = float(self.source_nats("test").mean()) / math.log(2)
+        self.checksums = {split: checksum(text) for split, text in self.texts.items()}
+
+    def source_nats(self, split: Split) -> NDArray[np.float64]:
+        """The source's own loss in nats at each scored position, in the order of the text.
+
+        Of the `(segments, rows, time)` losses of a model on `eval_batches`, those scored come in
+        this order when the first two dimensions are swapped.
+        """
+        return -self.source.log_probabilities(self.symbols[split])[1:]

@@ -1,0 +1,86 @@
+"""Sequential and permuted MNIST (Le, Jaitly, Hinton 2015; Bai, Kolter, Koltun 2018, section 4.1).
+
+A digit's 784 pixels are read one by one; the class is asked for after the last. Permuted, the
+pixels come in one fixed random order, the same for everybody.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from seqbench.datasets.mnist import load_mnist
+from seqbench.errors import ConfigError
+from seqbench.spec import Classes, Features, SequenceSpec
+from seqbench.tasks.task import Batch, ExampleTask, Primary, Split
+
+# Of the 60,000 training images, in units of the full brightness.
+PIXEL_MEAN, PIXEL_STD = 0.1307, 0.3081
+# The last training images, in the order of the file, are the validation split.
+VALID_SIZE = 5000
+
+
+class SequentialMnist(ExampleTask):
+    """Classify a digit from its pixels, read one at a time.
+
+    Inputs are `(batch, 784, 1)`, normalised; targets `(batch,)` of ten classes.
+
+    Args:
+        permutation_seed: fixes the order of the pixels; `None` reads row by row.
+        train_size: training images, the first so many; `None` for all 55,000 that are not kept for
+            validation.
+        eval_size: validation and test images, the first so many; `None` for all 5,000 and 10,000.
+
+    Raises:
+        DataError: MNIST cannot be had or is not what it should be.
+    """
+
+    primary = Primary("accuracy", "max")
+    baseline = 0.1
+    spec = SequenceSpec(Features(1), Classes(10), "last", 784)
+
+    def __init__(
+        self,
+        permutation_seed: int | None,
+        train_size: int | None,
+        eval_size: int | None,
+        *,
+        batch_size: int,
+        seed: int,
+        data_dir: str | None,
+    ) -> None:
+        super().__init__(batch_size, seed, data_dir)
+        mnist = load_mnist(data_dir)
+        self.checksums.update(mnist.checksums)
+        available = len(mnist.train_labels) - VALID_SIZE
+        train_size = available if train_size is None else train_size
+        if not 0 < train_size <= available:
+            raise ConfigError(f"task.train_size must be 1 to {available}, not {train_size}")
+        order = np.arange(784)
+        if permutation_seed is not None:
+            # RandomState's streams are frozen by numpy's policy: the same order on every version.
+            order = np.random.RandomState(permutation_seed).permutation(784)
+
+        def part(images: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
+            pixels = images.reshape(-1, 784)[:, order]
+            return torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64))
+
+        images, labels = mnist.train_images, mnist.train_labels
+        splits: dict[Split, tuple[Tensor, Tensor]] = {
+            "train": part(images[:train_size], labels[:train_size]),
+            "valid": part(images[available:][:eval_size], labels[available:][:eval_size]),
+            "test": part(mnist.test_images[:eval_size], mnist.test_labels[:eval_size]),
+        }
+        self.set_splits(splits)
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """From bytes `(batch, 784)` to normalised features `(batch, 784, 1)`."""
+        return ((inputs.float() / 255 - PIXEL_MEAN) / PIXEL_STD)[..., None]
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        return F.cross_entropy(outputs.float(), batch.targets)
+
+    def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[Tensor, int]]:
+        correct = (outputs.argmax(-1) == batch.targets).sum()
+        entropy = F.cross_entropy(outputs.float(), batch.targets, reduction="sum")
+        return {"accuracy": (correct, len(outputs)), "cross_entropy": (entropy, len(outputs))}

@@ -1,0 +1,61 @@
+"""Checkpoints: everything a run needs to go on as if it had never stopped.
+
+One safetensors file holds the tensors, and in its header the rest as JSON with a digest of both, so
+that a torn or rotten file is known as such. Nothing is ever unpickled.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from seqbench.errors import RunError
+from seqbench.runs import atomic
+
+
+def save(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Write tensors and facts atomically: the file is whole, or the one before is still there.
+
+    Args:
+        path: the file.
+        tensors: by name.
+        facts: anything that JSON can say.
+    """
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(facts)
+    header = {"facts": text, "digest": digest(contiguous, text)}
+    atomic.write(path, to_bytes(contiguous, metadata=header))
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read tensors and facts back, onto the CPU.
+
+    Raises:
+        RunError: the file is torn or rotten.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        facts = json.loads(header["facts"])
+        whole = header["digest"] == digest(tensors, header["facts"])
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise RunError(f"checkpoint {path} cannot be read: {error}") from error
+    if not whole:
+        raise RunError(f"checkpoint {path} is damaged: its checksum does not match")
+    return tensors, facts
+
+
+def digest(tensors: dict[str, Tensor], facts: str) -> str:
+    """SHA-256 over names, shapes and bytes of CPU tensors, and over the facts."""
+    result = hashlib.sha256(facts.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        result.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        result.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return result.hexdigest()

@@ -1,0 +1,165 @@
+"""The state of a training: all that must be put back for a run to go on as if never stopped."""
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from seqbench.errors import RunError
+from seqbench.training import checkpoint
+from seqbench.training.carried import Carried, flatten, unflatten
+from seqbench.training.schedules import Schedule
+
+
+@dataclass
+class Progress:
+    """How far a run has come; with the weights and states, all that a checkpoint holds.
+
+    Attributes:
+        step: optimiser steps done.
+        best: the best validation score so far, and the step it was reached at.
+        seconds: time spent in the loop, over all its parts.
+        tokens: time steps read in training.
+        solved: validation reached the score at which the task counts as solved.
+    """
+
+    step: int = 0
+    best: float | None = None
+    best_step: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    solved: bool = False
+
+
+@dataclass
+class TrainingState:
+    """What training changes, in one place.
+
+    Attributes:
+        model: its weights.
+        optimizer: its slots, and the learning rates that the schedule scales.
+        schedule: what it has learnt of validation.
+        scaler: the loss scale of fp16.
+        progress: counters, and the best score so far.
+        carried: the model's state at the end of the last segment, if it carries one.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    scaler: torch.amp.GradScaler
+    progress: Progress = field(default_factory=Progress)
+    carried: Carried = None
+
+    def save(self, path: Path, events_offset: int) -> None:
+        """Write a checkpoint.
+
+        Args:
+            path: the file.
+            events_offset: bytes of the event log that this state has seen.
+        """
+        slots, optimizer_facts = optimizer_state(self.optimizer)
+        random_tensors, random_facts = random_state()
+        facts = {
+            "progress": vars(self.progress),
+            "optimizer": optimizer_facts,
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": random_facts,
+            "events_offset": events_offset,
+            "threads": torch.get_num_threads(),
+        }
+        carried = flatten(self.carried, "carried")
+        tensors = weights(self.model) | slots | random_tensors | carried
+        checkpoint.save(path, tensors, facts)
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Put everything back where `save` took it from."""
+        load_weights(self.model, tensors)
+        load_optimizer_state(self.optimizer, tensors, facts["optimizer"])
+        self.schedule.load_state_dict(facts["schedule"])
+        self.scaler.load_state_dict(facts["scaler"])
+        load_random_state(tensors, facts["random"])
+        self.progress = Progress(**facts["progress"])
+        device = next(self.model.parameters()).device
+        carried = {k: v.to(device) for k, v in tensors.items() if k.startswith("carried")}
+        self.carried = unflatten(carried, "carried")
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An optimiser's state as named tensors and JSON."""
+    state = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {}
+    scalars: dict[str, dict[str, Any]] = {}
+    for index, slots in state["state"].items():
+        for name, value in slots.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{index}.{name}"] = value
+            else:
+                scalars.setdefault(str(index), {})[name] = value
+    return tensors, {"groups": state["param_groups"], "scalars": scalars}
+
+
+def load_optimizer_state(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], facts: dict[str, Any]
+) -> None:
+    """Put back what `optimizer_state` took."""
+    slots: dict[int, dict[str, Any]] = {int(k): dict(v) for k, v in facts["scalars"].items()}
+    for key, tensor in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".", 2)
+            slots.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": slots, "param_groups": facts["groups"]})
+
+
+def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The state of every global random generator: torch's, numpy's and Python's."""
+    tensors = {"random.cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    kind, keys, position, has_gauss, cached = np.random.get_state()
+    version, words, gauss = random.getstate()
+    facts = {
+        "numpy": [kind, np.asarray(keys).tolist(), position, has_gauss, cached],
+        "python": [version, list(words), gauss],
+    }
+    return tensors, facts
+
+
+def load_random_state(tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Put back what `random_state` took."""
+    torch.set_rng_state(tensors["random.cpu"])
+    if "random.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+    kind, keys, position, has_gauss, cached = facts["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    version, words, gauss = facts["python"]
+    random.setstate((version, tuple(words), gauss))
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """A model's parameters and buffers by name; shared ones once, as safetensors wants it."""
+    seen: dict[int, str] = {}
+    kept: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if seen.setdefault(id(tensor), name) == name:
+            kept[f"model.{name}"] = tensor
+    return kept
+
+
+def load_weights(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Put back what `weights` took.
+
+    Raises:
+        RunError: the weights are of another model.
+    """
+    state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    expected = {name.removeprefix("model.") for name in weights(model)}
+    if state.keys() != expected:
+        differing = ", ".join(sorted(state.keys() ^ expected)[:3])
+        raise RunError(f"the checkpoint is of another model: {differing} ...")
+    model.load_state_dict(state, strict=False)

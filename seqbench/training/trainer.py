@@ -1,0 +1,287 @@
+"""The training loop."""
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from seqbench.errors import ConfigError, RunError
+from seqbench.runs.observer import Observer
+from seqbench.runs.run import EventLog
+from seqbench.tasks.task import Batch, Split, Task
+from seqbench.training import checkpoint
+from seqbench.training.carried import Carried, detached, joined, rows
+from seqbench.training.schedules import Schedule
+from seqbench.training.state import Progress, TrainingState, weights
+
+Precision = Literal["fp32", "bf16", "fp16"]
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Diverged(RunError):
+    """The loss or a score is no longer a finite number."""
+
+
+class Interrupted(RunError):
+    """Somebody asked the run to stop; a checkpoint was written."""
+
+    exit_code = 130
+
+
+class Trainer:
+    """Trains one model on one task.
+
+    Args:
+        steps: optimiser steps; or else
+        epochs: passes over the training data.
+        batch_size: sequences in a batch, all micro-batches together.
+        accumulate: micro-batches that a batch is cut into, to save memory.
+        clip: largest gradient norm, applied after backward; `None` for no clipping.
+        precision: `fp32`, or mixed precision in `bf16` or `fp16`.
+        eval_every: steps between evaluations on validation; `None` for twenty in a run.
+        checkpoint_every: steps between checkpoints; `None` for one at each evaluation.
+        log_every: steps between readings of the loss.
+        stop_when_solved: end as soon as validation reaches the task's mark.
+        deterministic: use deterministic algorithms only, so that a CUDA run can be repeated bit
+            for bit.
+        compile: hand the model to torch.compile. Seldom pays for models this small.
+
+    Raises:
+        ConfigError: a number that cannot be.
+    """
+
+    def __init__(
+        self,
+        steps: int | None,
+        epochs: float | None,
+        batch_size: int,
+        accumulate: int,
+        clip: float | None,
+        precision: Precision,
+        eval_every: int | None,
+        checkpoint_every: int | None,
+        log_every: int,
+        stop_when_solved: bool,
+        deterministic: bool,
+        compile: bool,
+    ) -> None:
+        if (steps is None) == (epochs is None):
+            raise ConfigError(
+                "give one of trainer.steps and trainer.epochs, and leave the other null"
+            )
+        for name, value in {
+            "steps": steps,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "accumulate": accumulate,
+            "clip": clip,
+            "eval_every": eval_every,
+            "checkpoint_every": checkpoint_every,
+            "log_every": log_every,
+        }.items():
+            if value is not None and value <= 0:
+                raise ConfigError(f"trainer.{name} must be positive, not {value}")
+        if batch_size % accumulate:
+            raise ConfigError(
+                f"trainer.batch_size={batch_size} cannot be cut into "
+                f"trainer.accumulate={accumulate} equal parts"
+            )
+        self.steps = steps
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.accumulate = accumulate
+        self.clip = clip
+        self.precision = precision
+        self.eval_every = eval_every
+        self.checkpoint_every = checkpoint_every
+        self.log_every = log_every
+        self.stop_when_solved = stop_when_solved
+        self.deterministic = deterministic
+        self.compile = compile
+
+    def total_steps(self, task: Task) -> int:
+        """Optimiser steps of the whole run."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return max(1, round(self.epochs * task.steps_per_epoch))
+
+    def fit(
+        self,
+        model: nn.Module,
+        task: Task,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        events: EventLog,
+        folder: Path,
+        observer: Observer,
+        interrupted: Callable[[], bool],
+        resume: tuple[dict[str, Tensor], dict[str, Any]] | None = None,
+    ) -> Progress:
+        """Train until the last step, or until the task is solved if that was asked for.
+
+        The best weights by the task's primary metric on validation stand in
+        `folder/best.safetensors` afterwards.
+
+        Args:
+            model: on the device to train on, in the state to start from.
+            task: on the same device.
+            optimizer: of the model's parameters.
+            schedule: multiplies the optimiser's learning rates.
+            events: receives the metrics.
+            folder: receives the checkpoints.
+            observer: is told of every event.
+            interrupted: whether somebody asked the run to stop.
+            resume: a checkpoint to go on from.
+
+        Raises:
+            Diverged: loss, gradient or validation score is not finite.
+            Interrupted: after a checkpoint was written, because `interrupted` said so.
+        """
+        total = self.total_steps(task)
+        eval_every = self.eval_every or max(1, total // 20)
+        checkpoint_every = self.checkpoint_every or eval_every
+        device = next(model.parameters()).device
+        scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        state = TrainingState(model, optimizer, schedule, scaler)
+        if resume is not None:
+            state.restore(*resume)
+        progress = state.progress
+        forward: nn.Module = torch.compile(model) if self.compile else model  # type: ignore[assignment]
+        model.train()
+        started = time.perf_counter() - progress.seconds
+
+        def record(event: dict[str, Any]) -> None:
+            events.append(event)
+            observer.event(event)
+
+        while progress.step < total and not (self.stop_when_solved and progress.solved):
+            factor = schedule.factor(progress.step, total)
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * factor
+
+            batch = task.train_batch(progress.step)
+            carried = None if batch.fresh else state.carried
+            loss, state.carried = self.backward(forward, task, batch, carried, scaler)
+            norm = None
+            if self.clip is not None:
+                scaler.unscale_(optimizer)
+                norm = nn.utils.clip_grad_norm_(parameters, self.clip)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+            progress.step += 1
+            progress.tokens += batch.inputs.shape[0] * batch.inputs.shape[1]
+
+            step = progress.step
+            evaluates = step % eval_every == 0 or step == total
+            saves = step % checkpoint_every == 0 or step == total
+            stops = interrupted() and step < total
+            if step % self.log_every == 0 or evaluates:
+                event = {"step": step, "split": "train", "loss": loss.item(), "lr": group["lr"]}
+                if norm is not None:
+                    event["grad_norm"] = norm.item()
+                record(event)
+                if self.precision != "fp16":  # there the scaler skips overflowing steps, by design
+                    check_finite("grad_norm", event.get("grad_norm", 0.0), step)
+            # Here, and above where it logs, is all that the loop waits for the device.
+            if step % self.log_every == 0 or evaluates or saves or stops:
+                check_finite("loss", loss.item(), step)
+            if evaluates:
+                metrics = self.evaluate(forward, task, "valid")
+                record({"step": step, "split": "valid", **metrics})
+                value = metrics[task.primary.metric]
+                check_finite(f"valid {task.primary.metric}", value, step)
+                improved = progress.best is None or task.primary.better(value, progress.best)
+                schedule.observe(improved)
+                progress.solved = task.primary.is_solved(value)
+                if improved:
+                    progress.best, progress.best_step = value, step
+                    best = {"step": step, "metrics": metrics}
+                    checkpoint.save(folder / "best.safetensors", weights(model), best)
+            progress.seconds = time.perf_counter() - started
+            if saves or stops:
+                state.save(folder / "last.safetensors", events.offset)
+            if stops:
+                raise Interrupted(
+                    f"interrupted at step {step} of {total}; a checkpoint was written"
+                )
+        return progress
+
+    def backward(
+        self,
+        model: nn.Module,
+        task: Task,
+        batch: Batch,
+        carried: Carried,
+        scaler: torch.amp.GradScaler,
+    ) -> tuple[Tensor, Carried]:
+        """Add the gradients of a batch, in micro-batches; the mean loss and the state to carry."""
+        device = batch.inputs.device
+        total = torch.zeros((), device=device)
+        states: list[Carried] = []
+        parts = batch.split(self.accumulate)
+        for i, part in enumerate(parts):
+            with self.autocast(device):
+                outputs, part, state = predict(model, part, rows(carried, i, len(parts)))
+                loss = task.loss(outputs, part) / len(parts)
+            scaler.scale(loss).backward()
+            total += loss.detach()
+            states.append(state)
+        return total, joined(states)
+
+    def autocast(self, device: torch.device) -> Any:
+        """The context in which a forward pass runs."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(device.type, DTYPES[self.precision])
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, task: Task, split: Split) -> dict[str, float]:
+        """The task's metrics over all of a split, dropout off."""
+        sums: dict[str, Tensor] = {}
+        counts: dict[str, int] = {}
+        carried: Carried = None
+        was_training = model.training
+        model.eval()
+        for batch in task.eval_batches(split):
+            if batch.fresh:
+                carried = None
+            with self.autocast(batch.inputs.device):
+                outputs, batch, carried = predict(model, batch, carried)
+            for name, (value, count) in task.metrics(outputs, batch).items():
+                sums[name] = sums.get(name, 0) + value.double()
+                counts[name] = counts.get(name, 0) + count
+        model.train(was_training)
+        return {name: (value / counts[name]).item() for name, value in sums.items()}
+
+
+def predict(model: nn.Module, batch: Batch, carried: Carried) -> tuple[Tensor, Batch, Carried]:
+    """Run a model over a batch, with its state of the segment before if it carries one.
+
+    Returns:
+        The outputs, the batch that they answer (without the context that a state made needless),
+        and the state to carry on, cut off from the graph that made it.
+    """
+    if not hasattr(model, "carry_state"):
+        return model(batch.inputs), batch, None
+    if carried is not None:
+        batch = batch.without_context()
+    outputs, state = model(batch.inputs, carried)
+    return outputs, batch, detached(state) if model.carry_state else None
+
+
+def check_finite(name: str, value: float, step: int) -> None:
+    """Raise `Diverged` if a number is not finite."""
+    if not abs(value) < float("inf"):
+        raise Diverged(
+            f"diverged: {name} is {value} at step {step}; a lower optimizer.lr, a longer "
+            "schedule.warmup or a smaller trainer.clip may help"
+        )

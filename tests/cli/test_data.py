@@ -1,0 +1,89 @@
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from seqbench.cli.data import app
+from seqbench.datasets.catalog import DATASETS
+from seqbench.errors import ConfigError, DataError
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    monkeypatch.delenv("SEQBENCH_DATA", raising=False)
+    monkeypatch.setenv("SEQBENCH_OFFLINE", "1")
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_path_prints_the_folder_and_nothing_else(tmp_path, monkeypatch):
+    assert call("path", "--data-dir", tmp_path).stdout == f"{tmp_path}\n"
+    monkeypatch.setenv("SEQBENCH_DATA", str(tmp_path))
+    result = call("path", "shakespeare")
+    assert result.stdout == f"{tmp_path / 'tinyshakespeare'}\n"
+    assert result.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_verify_says_ok_missing_or_bad_for_each_file(tmp_path):
+    (tmp_path / "ptb").mkdir()
+    (tmp_path / "ptb" / "ptb.valid.txt").write_text("not it")
+    result = call("verify", "ptb", "shakespeare", "--data-dir", tmp_path)
+    assert [line.split() for line in result.stdout.splitlines()] == [
+        ["missing", str(tmp_path / "ptb" / "ptb.train.txt")],
+        ["bad", str(tmp_path / "ptb" / "ptb.valid.txt")],
+        ["missing", str(tmp_path / "ptb" / "ptb.test.txt")],
+        ["missing", str(tmp_path / "tinyshakespeare" / "input.txt")],
+    ]
+    assert isinstance(result.exception, DataError)
+    assert "seqbench data fetch ptb shakespeare" in str(result.exception)
+    # To verify is to look only.
+    assert (tmp_path / "ptb" / "ptb.valid.txt").read_text() == "not it"
+
+
+def test_verify_without_a_name_looks_at_every_dataset(tmp_path):
+    lines = call("verify", "--data-dir", tmp_path).stdout.splitlines()
+    assert len(lines) == sum(len(dataset.files) for dataset in DATASETS.values())
+
+
+def test_verify_and_fetch_are_content_with_the_real_files(real_data):
+    verified = call("verify", "mnist", "ptb", "--data-dir", real_data)
+    assert verified.exit_code == 0
+    assert [line.split()[0] for line in verified.stdout.splitlines()] == ["ok"] * 7
+    fetched = call("fetch", "mnist", "--data-dir", real_data)
+    assert fetched.exit_code == 0
+    assert fetched.stdout == ""
+    assert fetched.stderr == f"mnist: ready in {real_data / 'mnist'}\n"
+
+
+def test_fetch_goes_on_with_the_rest_and_names_what_failed(tmp_path, real_data):
+    (tmp_path / "ptb").symlink_to(real_data / "ptb")
+    result = call("fetch", "--all", "--data-dir", tmp_path)
+    assert "ptb: ready" in result.stderr
+    assert isinstance(result.exception, DataError)
+    assert "\n" not in str(result.exception)
+    for path in ("mnist/train-images-idx3-ubyte.gz", "text8/text8", "tinyshakespeare/input.txt"):
+        assert str(tmp_path / path) in str(result.exception)
+
+
+@pytest.mark.parametrize("command", ["fetch", "verify", "path"])
+def test_a_mistyped_name_is_a_mistake_in_the_command(command, tmp_path):
+    result = call(command, "mnits", "--data-dir", tmp_path)
+    assert isinstance(result.exception, ConfigError)
+    assert "did you mean 'mnist'" in str(result.exception)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fetch_wants_a_name():
+    result = call("fetch")
+    assert isinstance(result.exception, ConfigError)
+    assert "--all" in str(result.exception)
+
+
+def test_to_know_the_command_nothing_heavy_is_imported():
+    code = "import sys, seqbench.cli.data; print({'torch', 'numpy', 'pooch'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
