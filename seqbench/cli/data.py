@@ -17,11 +17,11 @@ def dataset_names(incomplete: str) -> list[str]:
 
 Names = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[NAME]...", help=", ".join(DATASETS), autocompletion=dataset_names),
+    typer.Argument(metavar="NAME", help=", ".join(DATASETS), autocompletion=dataset_names),
 ]
 DataDir = Annotated[
     str | None,
-    typer.Option(help="The data folder [default: $SEQBENCH_DATA, else the user's cache]."),
+    typer.Option(help="The data folder; else $SEQBENCH_DATA, else the user's cache."),
 ]
 
 

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from seqbench.cli import config, listing, train
+from seqbench.cli import config, data, listing, train
 from seqbench.errors import SeqbenchError
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 app.command("train", context_settings={"ignore_unknown_options": True})(train.train)
 app.add_typer(config.app, name="config")
+app.add_typer(data.app, name="data")
 app.command("list")(listing.listing)
 
 

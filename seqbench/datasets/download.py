@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 # Seconds that a mirror may be silent.
 TIMEOUT = 30.0
-# How often in a row one mirror may cut the connection, if it got further each time.
+# How often one mirror may cut a download short, if it got further each time.
 CUTS = 5
 
 State = Literal["ok", "missing", "bad"]
@@ -142,6 +142,7 @@ def fetch(file: File, path: Path) -> None:
     part = path.with_name(f"{held.name}.part")
     failures = []
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         for url in file.urls:
             try:
                 download(url, held, part)
@@ -234,18 +235,15 @@ def receive(url: str, held: File | Archive, part: Path) -> None:
                 disable=None,
             ) as bar,
         ):
-            while True:
+            # What an answer of unannounced length has beyond the size is not read.
+            while have < held.size:
                 with network():
-                    chunk = response.read1(2**16)
+                    chunk = response.read1(min(2**16, held.size - have))
                 if not chunk:
-                    break
-                have += len(chunk)
-                if have > held.size:
-                    raise MirrorError(f"sends more than {held.size} bytes")
+                    raise MirrorError(f"broke off after {have} of {held.size} bytes")
                 out.write(chunk)
+                have += len(chunk)
                 bar.update(len(chunk))
-    if have < held.size:
-        raise MirrorError(f"broke off after {have} of {held.size} bytes")
 
 
 def length(part: Path) -> int:

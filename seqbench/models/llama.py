@@ -74,10 +74,7 @@ class Attention(nn.Module):
         mask = None
         if time > 1 and (time < seen or time > self.context):
             mask = band(time, seen, self.context, x.device)
-        # The table's length depends on the segment's only, so that generation finds it ready.
-        cos, sin = rotation(
-            self.context - 1 + x.shape[1], self.head_dim, self.rope_theta, q.dtype, x.device
-        )
+        cos, sin = rotation(seen, self.head_dim, self.rope_theta, q.dtype, x.device)
         q = rotate(q, cos[seen - time : seen], sin[seen - time : seen])
         k = rotate(k, cos[:seen], sin[:seen])
         # Repeating costs no more than `enable_gqa`, which on CPUs leaves the fast kernel.
@@ -100,15 +97,25 @@ def band(time: int, seen: int, context: int, device: torch.device) -> Tensor:
     return full.tril(seen - time).triu(seen - time - context + 1)
 
 
-@lru_cache(maxsize=16)
 def rotation(
     length: int, head_dim: int, theta: float, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the angles of positions 0 to `length - 1`, each `(length, head_dim)`.
+    """Cosines and sines of the angles of at least `length` positions from 0 on, each
+    `(positions, head_dim)`, at least in single precision.
 
     Dimension pair i turns by `theta^(-2 i / head_dim)` a position (Su et al. 2021, section 3.2.2);
     a pair is made of dimensions i and `i + head_dim / 2`.
     """
+    # A power of two, since a cache grows by one position a step when a text is generated.
+    size = 1 << (length - 1).bit_length()
+    return rotation_table(size, head_dim, theta, torch.promote_types(dtype, torch.float32), device)
+
+
+@lru_cache(maxsize=16)
+def rotation_table(
+    length: int, head_dim: int, theta: float, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of exactly `length` positions, kept for the next call."""
     # What is made in inference mode could not be used in training later.
     with torch.inference_mode(False):
         # In double precision, since float32 angles of far positions are off in the fourth digit.
@@ -125,9 +132,12 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         x: `(batch, heads, time, head_dim)`.
         cos: `(time, head_dim)`.
         sin: `(time, head_dim)`.
+
+    Returns:
+        As `x`, and of its type.
     """
     first, second = x.chunk(2, -1)
-    return x * cos + torch.cat([-second, first], -1) * sin
+    return (x * cos + torch.cat([-second, first], -1) * sin).to(x.dtype)
 
 
 class SwiGLU(nn.Module):

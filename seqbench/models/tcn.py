@@ -13,6 +13,7 @@ computed.
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
@@ -88,12 +89,14 @@ def causal_conv(x: Tensor, conv: nn.Conv1d, dilation: int, stride: int = 1) -> T
     Returns:
         `(batch, out, ceil(time / stride))`.
     """
-    weight = conv.weight
-    reach = (weight.shape[-1] - 1) * dilation
+    reach = (conv.kernel_size[0] - 1) * dilation
     off_grid = (x.shape[-1] - 1) % stride
-    return F.conv1d(
-        F.pad(x, (reach - off_grid, 0)), weight, conv.bias, stride=stride, dilation=dilation
-    )
+    padded = F.pad(x.unsqueeze(2), (reach - off_grid, 0))
+    # As an image of height 1 with channels last: the layout in which sequences arrive, and in which
+    # a CPU convolves up to twice as fast.
+    weight = conv.weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+    y = F.conv2d(padded, weight, conv.bias, stride=(1, stride), dilation=(1, dilation))
+    return y.squeeze(2)
 
 
 class TCN(nn.Module):

@@ -7,42 +7,45 @@ its rivals, as in `tcn (kernel_size=7)`.
 
 import json
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from seqbench.results.statistics import Statistics, describe
 from seqbench.results.where import flatten
-from seqbench.runs.identity import OUTSIDE
+from seqbench.runs.identity import without_place
 from seqbench.runs.record import Record
 
-# A variant names at least what tells it from its rivals, and more differences up to this many.
+# A variant names as many differences as it takes to tell rivals apart, and others up to this many.
 NAMED_DIFFERENCES = 3
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class Column:
-    """What a cell was measured on: cells of one column may be compared.
+    """What cells were measured on: those of one column may be compared.
 
     Attributes:
         task: the task's name.
         length: the task's size in time steps.
         budget: name of the budget.
         protocol: name of the protocol.
-        variant: what tells its task from others that share all of the above; mostly empty.
         metric: the metric that ranks models; `None` if no run came to a score.
         split: where it was measured.
         direction: `min` or `max`, whichever is better.
+        variant: what tells the task from others that share all of the above; mostly empty.
     """
 
     task: str
     length: int | None
     budget: str | None
     protocol: str | None
-    variant: str = ""
-    metric: str | None = None
-    split: str | None = None
-    direction: Literal["min", "max"] | None = None
+    metric: str | None
+    split: str | None
+    direction: Literal["min", "max"] | None
+    variant: str
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,11 @@ class Cell:
     """Runs of one model on one task that differ in the seed only.
 
     Attributes:
-        column: what was measured.
+        column: what they were measured on.
         model: the model's name.
-        variant: what tells its configuration from rivals in the same place; mostly empty.
+        variant: what tells the configuration from rivals in the same place; mostly empty.
         parameters: trainable parameters; `None` if no run came to build the model.
-        records: all its runs, ordered by seed.
+        records: the runs, ordered by seed.
     """
 
     column: Column
@@ -62,7 +65,6 @@ class Cell:
     variant: str
     parameters: int | None
     records: tuple[Record, ...]
-    flags: list[str] = field(default_factory=list, init=False, compare=False)
 
     @property
     def values(self) -> list[float]:
@@ -82,20 +84,19 @@ class Cell:
 
     @property
     def diverged(self) -> int:
-        """Runs whose loss or score was no finite number."""
+        """Runs that ended without a finite score, though not with an error."""
         return len(self.records) - self.failed - len(self.values)
 
     @property
     def solved(self) -> tuple[int, int] | None:
-        """Runs that solved the task, and how many could have: those that failed do not count.
+        """Runs that solved the task, and how many there are but for those that failed.
 
         `None` where no run says whether it did, since the task names no mark.
         """
         runs = [record for record in self.records if record.status != "failed"]
         if not any("solved" in record.notes for record in runs):
             return None
-        solved = [r.status == "completed" and r.notes.get("solved") == 1 for r in runs]
-        return sum(solved), len(runs)
+        return sum(r.status == "completed" and r.notes.get("solved") == 1 for r in runs), len(runs)
 
     @property
     def baseline(self) -> float | None:
@@ -108,15 +109,172 @@ class Cell:
         return next((r.optimum for r in self.records if r.optimum is not None), None)
 
 
+class _Measure(NamedTuple):
+    metric: str | None
+    split: str | None
+    direction: Literal["min", "max"] | None
+    data: str
+
+
 def aggregate(records: Iterable[Record]) -> list[Cell]:
-    """Group records into cells, in the order of task, size, model and variant."""
-    placed = _place(list(records))
-    columns: dict[Column, dict[str, list[Record]]] = {}
-    for record, column, task_key in placed:
-        columns.setdefault(column, {}).setdefault(task_key, []).append(record)
+    """Group records into cells, ordered by task, size, model and variant."""
     cells: list[Cell] = []
-    for column, tasks in columns.items():
-        variants = tell_apart([_task_options(group[0]) for group in tasks.values()])
+    measured = _settled(list(records), _task_key, _measure)
+    places = _grouped(
+        measured, lambda r, m: (r.task, r.length, r.budget, r.protocol, *(m or (None,) * 3)[:3])
+    )
+    for place, members in places.items():
+        tasks = _grouped(members, lambda r, m: (_task_key(r), m and m.data))
+        variants = tell_apart([_task_options(group[0][0]) for group in tasks.values()])
         for variant, group in zip(variants, tasks.values(), strict=True):
-            cells += _cells_of(_with_variant(column, variant), group)
+            cells += _cells(Column(*place, variant), [record for record, _ in group])
     return sorted(cells, key=_order)
+
+
+def _cells(column: Column, records: list[Record]) -> list[Cell]:
+    cells = []
+    sized = _settled(records, _model_key, lambda record: record.parameters)
+    for model, members in _grouped(sized, lambda r, size: r.model).items():
+        rivals = _grouped(members, lambda r, size: (_model_key(r), size))
+        variants = tell_apart([_model_options(*group[0]) for group in rivals.values()])
+        for variant, group in zip(variants, rivals.values(), strict=True):
+            runs = sorted((r for r, _ in group), key=lambda r: (r.seed, r.run_id))
+            cells.append(Cell(column, model, variant, group[0][1], tuple(runs)))
+    return cells
+
+
+def tell_apart(options: Sequence[dict[str, Any]]) -> list[str]:
+    """For each of some rivals, the shortest list of options that tells it from the others.
+
+    Args:
+        options: the rivals' flat options, each different from every other.
+
+    Returns:
+        As in `kernel_size=7, lr=0.002`: options that all share are left out, and where there are
+        many differences the number of those not named follows. One rival alone gets an empty text.
+    """
+    names = sorted({key for rival in options for key in rival}, key=_rank)
+    shown = {key: [_shown(key, rival) for rival in options] for key in names}
+    differing = [key for key in names if len(set(shown[key])) > 1]
+
+    def groups(keys: list[str]) -> int:
+        return len(set(zip(*(shown[key] for key in keys), strict=True))) if keys else 1
+
+    chosen: list[str] = []
+    while groups(chosen) < len(options) and len(chosen) < len(differing):
+        rest = [key for key in differing if key not in chosen]
+        chosen.append(max(rest, key=lambda key: groups([*chosen, key])))
+    # What follows from other options is no news beside them.
+    others = [key for key in differing if key not in chosen and not _follows(key)]
+    chosen += others[: max(0, NAMED_DIFFERENCES - len(chosen))]
+    unnamed = f"+{len(others)} more" if (others := [k for k in others if k not in chosen]) else ""
+    leaves = [_leaf(key) for key in differing]
+    labels = []
+    for i in range(len(options)):
+        parts = [
+            f"{_leaf(key) if leaves.count(_leaf(key)) == 1 else key}={shown[key][i]}"
+            for key in sorted(chosen, key=_rank)
+            if shown[key][i]
+        ]
+        labels.append(", ".join([*parts, unnamed] if unnamed else parts))
+    if len(set(labels)) < len(labels):  # differences that look alike when written in short
+        labels = [f"{label} #{i}" for i, label in enumerate(labels, start=1)]
+    return labels
+
+
+def _settled(
+    records: list[Record],
+    key: Callable[[Record], Hashable],
+    fact: Callable[[Record], T | None],
+) -> list[tuple[Record, T | None]]:
+    # A run that failed early does not know its size or its metric: its fellows of the same
+    # configuration do.
+    known: dict[Hashable, T] = {}
+    for record in records:
+        value = fact(record)
+        if value is not None:
+            known.setdefault(key(record), value)
+    return [
+        (record, known.get(key(record)) if (value := fact(record)) is None else value)
+        for record in records
+    ]
+
+
+def _grouped(
+    pairs: list[tuple[Record, T]], key: Callable[[Record, T], K]
+) -> dict[K, list[tuple[Record, T]]]:
+    groups: dict[K, list[tuple[Record, T]]] = {}
+    for pair in pairs:
+        groups.setdefault(key(*pair), []).append(pair)
+    return groups
+
+
+def _measure(record: Record) -> _Measure | None:
+    if record.score is None:
+        return None
+    score = record.score
+    return _Measure(score.metric, score.split, score.direction, _canonical(record.data))
+
+
+def _task_key(record: Record) -> Hashable:
+    task = _canonical(record.config.get("task"))
+    return record.task, record.length, record.budget, record.protocol, task
+
+
+def _model_key(record: Record) -> Hashable:
+    return record.model, _canonical(_without_task(record.config))
+
+
+def _task_options(record: Record) -> dict[str, Any]:
+    return flatten({"task": record.config.get("task"), "data": record.data})
+
+
+def _model_options(record: Record, parameters: int | None) -> dict[str, Any]:
+    return flatten(_without_task(record.config)) | {"parameters": parameters}
+
+
+def _without_task(config: dict[str, Any]) -> dict[str, Any]:
+    kept = without_place(config)
+    return {key: value for key, value in kept.items() if key not in ("seed", "task", "recipe")}
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _follows(key: str) -> bool:
+    return key == "parameters" or key.startswith("data.")
+
+
+def _rank(key: str) -> tuple[int, str]:
+    sections = ("task", "model", "optimizer", "schedule", "trainer")
+    section = key.partition(".")[0]
+    place = sections.index(section) if section in sections else len(sections)
+    return (len(sections) + 1 if _follows(key) else place), key
+
+
+def _leaf(key: str) -> str:
+    # `optimizer._target_` says which optimizer it is.
+    return key.removesuffix("._target_").rpartition(".")[2]
+
+
+def _shown(key: str, options: dict[str, Any]) -> str:
+    """A value in short, and no two values alike; nothing for an option that is not there."""
+    if key not in options:
+        return ""
+    value = options[key]
+    if key.endswith("._target_") and isinstance(value, str):
+        return value.removeprefix("torch.optim.").removeprefix("seqbench.")
+    if key.startswith("data.") and isinstance(value, str):
+        return value[:12]
+    if isinstance(value, str) and value.isidentifier() and value not in ("true", "false", "null"):
+        return value
+    if isinstance(value, list) and len(value) > 1 and len({_canonical(v) for v in value}) == 1:
+        return f"[{_canonical(value[0])}]*{len(value)}"
+    return _canonical(value)
+
+
+def _order(cell: Cell) -> tuple[Any, ...]:
+    column = cell.column
+    place = (column.task, column.length or 0, column.budget or "", column.protocol or "")
+    return *place, column.variant, column.metric or "", cell.model, cell.variant

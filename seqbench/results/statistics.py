@@ -36,7 +36,7 @@ def describe(values: Sequence[float]) -> Statistics:
     sd = statistics.stdev(values) if n > 1 else None
     return Statistics(
         n=n,
-        mean=statistics.fmean(values),
+        mean=statistics.mean(values),
         sd=sd,
         ci95=None if sd is None else t_quantile(n - 1) * sd / math.sqrt(n),
         median=statistics.median(values),

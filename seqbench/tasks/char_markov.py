@@ -61,7 +61,7 @@ class HiddenMarkovSource:
     def sample(self, size: int, stream: int) -> NDArray[np.uint8]:
         """The first `size` symbols of a text, one unbroken chain; each `stream` is another text."""
         random = np.random.RandomState([self.seed, stream])
-        state = random.randint(len(self.start))
+        state = int(random.random_sample() * len(self.start))
         draws = random.random_sample((size, 2))
         # A chain is a loop. Over plain lists it takes 0.3 microseconds a step. The last bound is
         # left out: rounding may put it below one, and then the last state would be overstepped.
@@ -128,8 +128,8 @@ class CharMarkov(SegmentTask):
             raise ConfigError(f"task.jump must be in (0, 1], not {jump}")
         if concentration <= 0:
             raise ConfigError(f"task.concentration must be above 0, not {concentration}")
-        if data_seed < 0:
-            raise ConfigError(f"task.data_seed must be at least 0, not {data_seed}")
+        if not 0 <= data_seed < 2**32:
+            raise ConfigError(f"task.data_seed must be in [0, 2^32), not {data_seed}")
         if min(train_size, eval_size) < 2:
             raise ConfigError(
                 "task.train_size and task.eval_size must be at least 2 symbols, "

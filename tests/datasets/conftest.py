@@ -19,8 +19,8 @@ class Mirror(ThreadingHTTPServer):
 
     Ways: `good` honours Range; `plain` does not; `cut` breaks off half-way through what it was
     asked for; `stuck` breaks off before the first byte; `denied` answers 403; `wrong` changes a
-    byte; `short` and `endless` send too little and too much, the latter unannounced; `silent` never
-    answers; `moved` redirects; `slow` takes a while.
+    byte; `short` has one byte less; `endless` announces no length and goes on and on; `silent`
+    never answers; `moved` redirects; `slow` takes a while.
     """
 
     daemon_threads = True

@@ -72,7 +72,7 @@ def test_a_redirect_is_followed(tiny, tmp_path, content):
     assert ensure("tiny", str(tmp_path))["data.bin"].read_bytes() == content
 
 
-@pytest.mark.parametrize("way", ["denied", "wrong", "short", "endless", "stuck", "silent"])
+@pytest.mark.parametrize("way", ["denied", "wrong", "short", "stuck", "silent"])
 def test_a_mirror_that_fails_gives_way_to_the_next(
     way, tiny, mirror, tmp_path, monkeypatch, content
 ):
@@ -84,21 +84,19 @@ def test_a_mirror_that_fails_gives_way_to_the_next(
 
 
 def test_when_all_mirrors_fail_each_reason_is_named_and_what_to_do(tiny, mirror, folder, content):
-    tiny("denied", "wrong", "short", "endless", "stuck")
+    tiny("denied", "wrong", "short", "stuck")
     text = failure(DataError, folder.parent)
     assert f"{mirror.url('denied')}: HTTP Error 403" in text
     assert f"{mirror.url('wrong')}: its bytes have the wrong SHA-256" in text
     assert f"{mirror.url('short')}: has {len(content) - 1} bytes instead of {len(content)}" in text
-    assert f"{mirror.url('endless')}: sends more than {len(content)} bytes" in text
     assert f"{mirror.url('stuck')}: " in text
     assert text.endswith(f"put it at {folder / 'data.bin'}")
     assert not (folder / "data.bin").exists()
 
 
-def test_no_more_than_the_expected_bytes_are_ever_stored(tiny, folder, content):
+def test_what_a_mirror_sends_beyond_the_known_size_is_not_read(tiny, tmp_path, content):
     tiny("endless")
-    failure(DataError, folder.parent)
-    assert sum(path.stat().st_size for path in folder.iterdir()) <= len(content)
+    assert ensure("tiny", str(tmp_path))["data.bin"].read_bytes() == content
 
 
 def test_a_host_that_refuses_the_connection_is_one_reason(register, folder, content):
@@ -211,12 +209,13 @@ def test_a_complete_cache_is_used_as_it_is_with_nothing_written(real_data, monke
 
 @pytest.fixture
 def read_only():
-    """A dataset's folder, with an empty file in it, that this process may not write."""
+    """A folder that this process may not write, with an empty file and one it may not read."""
     user = os.geteuid()
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root) / "tiny"
         folder.mkdir()
         (folder / "data.bin").touch()
+        (folder / "secret.bin").touch(mode=0)
         Path(root).chmod(0o755)
         folder.chmod(0o555)
         if user == 0:  # whom no mode bits would stop
@@ -239,20 +238,21 @@ def test_a_missing_file_cannot_be_written_to_a_read_only_folder(
     mirror, register, read_only, content
 ):
     register("other.bin", content, [mirror.url("good")])
-    assert "Permission denied" in failure(RunError, read_only.parent)
+    for folder in (read_only.parent, read_only / "new" / "cache"):
+        assert "Permission denied" in failure(RunError, folder)
     assert "put it at" in failure(DataError, read_only.parent, offline=True)
 
 
 def test_a_good_file_in_a_read_only_folder_is_used(mirror, register, read_only):
     register("data.bin", b"", [mirror.url("good")])
     assert ensure("tiny", str(read_only.parent)) == {"data.bin": read_only / "data.bin"}
-    assert {path.name for path in read_only.iterdir()} == {"data.bin"}
+    assert {path.name for path in read_only.iterdir()} == {"data.bin", "secret.bin"}
 
 
-def test_a_file_that_may_not_be_read_is_named(mirror, register, folder, content):
-    register("data.bin", content, [mirror.url("good")])
-    (folder / "data.bin").symlink_to("/proc/self/mem")
-    assert f"cannot read {folder / 'data.bin'}" in failure(DataError, folder.parent)
+def test_a_file_that_may_not_be_read_is_named(register, read_only):
+    register("secret.bin", b"", [])
+    path = read_only / "secret.bin"
+    assert failure(DataError, read_only.parent) == f"cannot read {path}: Permission denied"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a full disk")

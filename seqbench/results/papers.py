@@ -1,0 +1,137 @@
+"""Published tables as data (configs/paper/), and when a measured score may stand beside one."""
+
+import difflib
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import yaml
+
+from seqbench.config_folder import CONFIG_FOLDER
+from seqbench.errors import ConfigError
+from seqbench.results.collect import YamlLoader
+from seqbench.runs.record import Record
+
+# Published sizes are rounded, and some disagree with their own settings by a third.
+SIZE_RATIO = 1.5
+
+
+@dataclass(frozen=True)
+class PublishedCell:
+    """One number of a published table.
+
+    Attributes:
+        paper: name of the paper's file.
+        task: our name of the task.
+        model: our name of the model.
+        run: whether seqbench has the task.
+        printed: the number as printed, in `unit`.
+        value: the number in the unit of our records, accuracies as fractions.
+        metric: our name of the metric.
+        direction: `min` or `max`, whichever is better.
+        unit: unit of `printed`; empty where there is none.
+        length: the task's size in time steps, where it has one.
+        size: the paper's parameter count, rounded as there.
+        budget: the budget that repeats the paper's training.
+        protocol: the protocol that repeats the paper's choices.
+        reduction: how the number was made of several.
+        caveats: where paper, code and arithmetic disagree about it.
+        source: where it is printed.
+    """
+
+    paper: str
+    task: str
+    model: str
+    run: bool
+    printed: str
+    value: float
+    metric: str
+    direction: Literal["min", "max"]
+    unit: str
+    length: int | None
+    size: int | None
+    budget: str
+    protocol: str
+    reduction: str
+    caveats: tuple[str, ...]
+    source: str
+
+
+def papers() -> list[str]:
+    """Names of the papers that are there."""
+    return sorted(path.stem for path in (CONFIG_FOLDER / "paper").glob("*.yaml"))
+
+
+@cache
+def load_paper(name: str) -> tuple[PublishedCell, ...]:
+    """All cells of a paper's table, in its order.
+
+    Raises:
+        ConfigError: there is no such paper.
+    """
+    if name not in papers():
+        near = difflib.get_close_matches(name, papers(), n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(papers())}"
+        raise ConfigError(f"no paper named '{name}' ({hint})")
+    paper = yaml.load((CONFIG_FOLDER / "paper" / f"{name}.yaml").read_bytes(), Loader=YamlLoader)
+    cells = []
+    for row in paper["rows"]:
+        for model, printed in row["values"].items():
+            numbers = [*row["caveats"].get("all", []), *row["caveats"].get(model, [])]
+            cells.append(
+                PublishedCell(
+                    paper=name,
+                    task=row["task"],
+                    model=model,
+                    run=row["run"],
+                    printed=printed,
+                    value=float(printed) / (100 if row["unit"] == "%" else 1),
+                    metric=row["metric"],
+                    direction=row["direction"],
+                    unit=row["unit"],
+                    length=row["length"],
+                    size=row["size"],
+                    budget=paper["budget"],
+                    protocol=paper["protocol"],
+                    reduction=paper["reduction"],
+                    caveats=tuple(paper["caveats"][number] for number in sorted(numbers)),
+                    source=paper["source"],
+                )
+            )
+    return tuple(cells)
+
+
+def published(paper: str, task: str, model: str) -> PublishedCell | None:
+    """What a paper reports for a model on a task, if it does.
+
+    Raises:
+        ConfigError: there is no such paper.
+    """
+    cells = (cell for cell in load_paper(paper) if (cell.task, cell.model) == (task, model))
+    return next(cells, None)
+
+
+def like_for_like(record: Record, cell: PublishedCell) -> str | None:
+    """Why a run's score may not be held against a published number; `None` if it may."""
+    reasons = []
+    if record.score and record.score.metric != cell.metric:
+        reasons.append(f"published {cell.metric}, here {record.score.metric}")
+    if record.score and record.score.split != "test":
+        reasons.append(f"published on test, here on {record.score.split}")
+    if cell.length is not None and record.length != cell.length:
+        reasons.append(f"published at T={cell.length}, here {_length(record)}")
+    if record.budget != cell.budget:
+        reasons.append(f"budget {record.budget or 'of your own'} instead of {cell.budget}")
+    if record.protocol != cell.protocol:
+        reasons.append(f"protocol {record.protocol or 'of your own'} instead of {cell.protocol}")
+    if cell.size and record.parameters and _ratio(record.parameters, cell.size) > SIZE_RATIO:
+        reasons.append(f"{record.parameters:,} parameters instead of about {cell.size:,}")
+    return ", ".join(reasons) or None
+
+
+def _length(record: Record) -> str:
+    return "no length" if record.length is None else f"T={record.length}"
+
+
+def _ratio(a: int, b: int) -> float:
+    return max(a, b) / max(1, min(a, b))

@@ -1,0 +1,253 @@
+import inspect
+import math
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from seqbench.datasets.text import Text
+from seqbench.errors import ConfigError
+from seqbench.tasks import char_lm
+from seqbench.tasks.char_lm import CharFile, CharLM, SegmentTask, TextTask
+from seqbench.tasks.vocabulary import Vocabulary
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "task"
+PLACES = Vocabulary("".join(map(chr, range(0x4E00, 0x4E00 + 2000))))
+BUILD = {"batch_size": 2, "seed": 0, "data_dir": None}
+
+
+def places(train, test, length, context, batch_size=1, seed=0):
+    """A task whose token at place t is t, so that a target says which prediction it is."""
+    text = np.arange(2000, dtype=PLACES.dtype)
+    texts = {"train": text[:train], "valid": text[:2], "test": text[:test]}
+    return SegmentTask(
+        texts, PLACES, length, context, batch_size=batch_size, seed=seed, data_dir=None
+    )
+
+
+def text_task(text, length=8, context=2, **sizes):
+    sizes = {"train_size": None, "eval_size": None, **sizes}
+    return TextTask(text, length, context, **sizes, **BUILD)
+
+
+@st.composite
+def windows(draw):
+    length = draw(st.integers(1, 30))
+    return length, draw(st.integers(0, length - 1))
+
+
+@given(windows(), st.integers(2, 400), st.integers(1, 9))
+def test_evaluation_scores_every_prediction_once(window, size, rows):
+    length, context = window
+    task = places(2 * length + 1, size, length, context)
+    with patch.object(char_lm, "EVAL_ROWS", rows):
+        batches = list(task.eval_batches("test"))
+    assert len(batches[0].inputs) <= rows
+    for batch in batches:
+        assert batch.inputs.dtype == batch.targets.dtype == torch.int64
+        assert batch.inputs.shape == batch.targets.shape == batch.scored.shape
+        assert batch.scored.any()
+        assert torch.equal(batch.targets[batch.scored], batch.inputs[batch.scored] + 1)
+    assert torch.stack([batch.scored.any(1) for batch in batches]).any(0).all()
+    in_order = torch.stack([b.targets for b in batches], 1)[
+        torch.stack([b.scored for b in batches], 1)
+    ]
+    assert in_order.tolist() == list(range(1, size))
+
+
+@given(windows(), st.integers(2, 400), st.integers(1, 9))
+def test_segments_of_a_row_continue_each_other(window, size, rows):
+    length, context = window
+    task = places(2 * length + 1, size, length, context)
+    with patch.object(char_lm, "EVAL_ROWS", rows):
+        batches = list(task.eval_batches("test"))
+    assert [batch.fresh for batch in batches] == [True] + [False] * (len(batches) - 1)
+    read = torch.cat([batch.without_context().inputs for batch in batches], 1)
+    expected = read[:, :1] + torch.arange(read.shape[1])
+    assert torch.equal(read, expected.clamp(max=size - 1))
+    # What a model without memory sees before the first position that is scored.
+    for batch in batches[1:]:
+        assert batch.context == context
+        assert not batch.scored[:, :context].any()
+    assert not batches[0].scored[1:, :context].any()
+
+
+@given(windows(), st.integers(1, 5), st.integers(0, 300), st.integers(0, 9), st.integers(0, 9))
+def test_training_batches_are_full_and_continue_each_other(window, rows, extra, seed, epoch):
+    length, context = window
+    stride = length - context
+    size = rows * stride + length + extra
+    task = places(size, 2, length, context, rows, seed)
+    steps = range(epoch * task.steps_per_epoch, (epoch + 1) * task.steps_per_epoch)
+    batches = [task.train_batch(step) for step in steps]
+    assert [batch.fresh for batch in batches] == [True] + [False] * (len(batches) - 1)
+    scored = []
+    for batch in batches:
+        assert batch.inputs.shape == (rows, length)
+        assert torch.equal(batch.targets, batch.inputs + 1)
+        assert batch.scored[:, context:].all()
+        scored += batch.targets[batch.scored].tolist()
+    assert len(set(scored)) == len(scored) == rows * stride * len(batches) + context
+    assert max(scored) < size
+    read = torch.cat([batch.without_context().inputs for batch in batches], 1)
+    assert torch.equal(read, read[:, :1] + torch.arange(read.shape[1]))
+
+
+def test_a_training_batch_depends_on_the_step_and_the_seed_only():
+    task, other = (places(500, 2, 20, 5, 4) for _ in range(2))
+    for step in (17, 3, 250, 3):
+        assert torch.equal(task.train_batch(step).inputs, other.train_batch(step).inputs)
+    assert not torch.equal(
+        task.train_batch(3).inputs, places(500, 2, 20, 5, 4, seed=1).train_batch(3).inputs
+    )
+
+
+def test_windows_move_between_epochs_and_leave_no_character_out():
+    task = places(510, 2, 20, 5, 4)
+    epochs = [n * task.steps_per_epoch for n in range(300)]
+    starts = {int(task.train_batch(step).inputs[0, 0]) for step in epochs}
+    ends = {int(task.train_batch(step - 1).targets[-1, -1]) for step in epochs[1:]}
+    # Eight batches take 4 * 8 * 15 + 5 predictions of 509.
+    assert starts == set(range(25))
+    assert max(ends) == 509
+
+
+def test_the_shortest_training_text_makes_one_step_and_a_shorter_one_is_an_error():
+    assert places(4 * 15 + 20, 2, 20, 5, 4).steps_per_epoch == 1
+    with pytest.raises(ConfigError, match=r"has 79 characters.* takes 80: lower") as error:
+        places(4 * 15 + 19, 2, 20, 5, 4)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("length", "context"), [(4, 4), (4, 5), (4, -1), (0, 0)])
+def test_a_context_that_leaves_nothing_to_score_is_an_error(length, context):
+    with pytest.raises(ConfigError, match=r"task\.context="):
+        places(100, 2, length, context)
+
+
+def test_an_evaluation_text_without_a_prediction_is_an_error():
+    with pytest.raises(ConfigError, match="test text has 1 characters"):
+        places(100, 1, 4, 0)
+
+
+def test_a_uniform_predictor_scores_the_baseline():
+    task = places(200, 150, 12, 3)
+    for batch in task.eval_batches("test"):
+        outputs = torch.zeros(*batch.inputs.shape, task.spec.output_dim)
+        bits, count = task.metrics(outputs, batch)["bpc"]
+        assert count == int(batch.scored.sum())
+        assert float(bits) / count == pytest.approx(task.baseline)
+        assert float(task.loss(outputs, batch)) == pytest.approx(task.baseline * math.log(2))
+
+
+def test_only_scored_positions_count():
+    task = places(200, 30, 12, 3)
+    *_, batch = task.eval_batches("test")
+    assert not batch.scored[:, 3:].all()  # the tail is padding
+    right = 50 * torch.nn.functional.one_hot(batch.targets, task.spec.output_dim).float()
+    wrong = torch.where(batch.scored[..., None], right, -right)
+    assert float(task.loss(wrong, batch)) == pytest.approx(0, abs=1e-6)
+    hits, count = task.metrics(wrong, batch)["accuracy"]
+    assert int(hits) == count == int(batch.scored.sum())
+    assert float(task.loss(-right, batch)) > 10
+
+
+def test_the_loss_is_computed_in_single_precision():
+    task = places(200, 30, 12, 3)
+    batch = task.train_batch(0)
+    outputs = torch.randn(*batch.inputs.shape, task.spec.output_dim, dtype=torch.bfloat16)
+    loss = task.loss(outputs, batch)
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, task.loss(outputs.float(), batch))
+
+
+def test_a_carried_state_is_scored_on_the_same_positions():
+    task = places(200, 150, 12, 3)
+    batches = list(task.eval_batches("test"))
+    count = 0
+    for batch in map(char_lm.Batch.without_context, batches):
+        outputs = torch.zeros(*batch.inputs.shape, task.spec.output_dim)
+        count += task.metrics(outputs, batch)["bpc"][1]
+    assert count == 149
+
+
+def test_facts_about_the_text_are_noted():
+    text = Text("ab" * 50, "abc cab", "ab", {"my.txt": "5e"})
+    task = text_task(text)
+    assert task.spec.output_dim == len(task.vocabulary) == 3
+    assert task.baseline == pytest.approx(math.log2(3))
+    assert task.notes == {"unigram_bpc": 1.0, "unknown_valid": 3, "unknown_test": 0}
+    assert task.checksums == {"my.txt": "5e"}
+    (batch,) = task.eval_batches("valid")
+    assert batch.targets[batch.scored].tolist() == [2, 0, 0, 0, 1, 2]
+
+
+def test_sizes_keep_the_beginning_of_each_split():
+    text = Text("ab" * 50 + "c", "ab" * 10 + "c", "ba" * 10, {})
+    task = text_task(text, train_size=60, eval_size=4)
+    assert task.vocabulary.characters[1:] == "ab"
+    assert len(task.texts["train"]) == 60
+    assert task.vocabulary.decode(task.texts["test"]) == "baba"
+    assert task.notes["unknown_valid"] == 0
+    with pytest.raises(ConfigError, match=r"task\.eval_size must be at least 2 characters, not -1"):
+        text_task(text, eval_size=-1)
+
+
+def test_a_korean_file_is_read_by_its_characters(tmp_path):
+    path = tmp_path / "korean.txt"
+    words = ["".join(chr(0xAC00 + (37 * i + 7 * j) % 600) for j in range(4)) for i in range(300)]
+    path.write_text(" ".join(words), encoding="utf-8")
+    task = CharFile(str(path), 32, 8, None, None, batch_size=4, seed=0, data_dir=None)
+    assert task.texts["train"].dtype == torch.int16
+    row = task.train_batch(0).inputs[2]
+    assert task.vocabulary.decode(row) in " ".join(words)
+    np.testing.assert_array_equal(task.vocabulary.encode(task.vocabulary.decode(row)), row)
+
+
+def test_a_missing_path_names_the_override():
+    with pytest.raises(ConfigError, match=r"task\.path=my\.txt"):
+        CharFile(None, 32, 8, None, None, **BUILD)
+
+
+def test_korean_reviews(real_data):
+    path = real_data / "nsmc" / "ratings_test.head25000.txt"
+    task = CharFile(str(path), 128, 32, 200_000, 20_000, batch_size=16, seed=0, data_dir=None)
+    start = path.read_text(encoding="utf-8")[:50]
+    assert task.vocabulary.decode(task.vocabulary.encode(start)) == start
+    assert 1000 < len(task.vocabulary) < 2500
+    assert 4 < task.notes["unigram_bpc"] < task.baseline
+    assert 0 < task.notes["unknown_test"] < 1000
+
+
+def test_penn_treebank_is_the_papers(real_data):
+    task = instantiate(OmegaConf.load(CONFIGS / "char_ptb.yaml"))(
+        batch_size=32, seed=0, data_dir=str(real_data)
+    )
+    assert isinstance(task, CharLM)
+    assert len(task.vocabulary) == 50 + 1
+    assert task.notes["unknown_valid"] == task.notes["unknown_test"] == 0
+    count = sum(int(batch.scored.sum()) for batch in task.eval_batches("test"))
+    assert count == 449_945 - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        ("char_ptb", CharLM),
+        ("char_text8", CharLM),
+        ("char_enwik8", CharLM),
+        ("char_shakespeare", CharLM),
+        ("char_file", CharFile),
+    ],
+)
+def test_configurations_give_every_parameter(name, target):
+    config = OmegaConf.load(CONFIGS / f"{name}.yaml")
+    assert config._target_ == f"{target.__module__}.{target.__qualname__}"
+    given = set(config) - {"_target_", "_partial_"}
+    assert given | set(BUILD) == set(inspect.signature(target).parameters)
