@@ -98,7 +98,9 @@ def free(overrides: Iterable[str], config_dir: str | None = None) -> list[str]:
         key = override.split("=", 1)[0]
         keys.add(key.lstrip("+"))
         is_value = key[:1] not in "+~" and key not in known and not key.startswith("hydra")
-        result.append(f"++{override}" if is_value and "=" in override and "@" not in key else override)
+        result.append(
+            f"++{override}" if is_value and "=" in override and "@" not in key else override
+        )
     # A run has a number of steps or of epochs: whoever names one means it instead of the other.
     for named, other in (("steps", "epochs"), ("epochs", "steps")):
         if f"trainer.{named}" in keys and f"trainer.{other}" not in keys:

@@ -187,8 +187,8 @@ class Gated(Recurrent):
     def set_bias(layer: nn.Module, gate: int, bias: Tensor) -> None:
         """Let the two biases of a gate add up to `bias`."""
         rows = slice(gate * len(bias), (gate + 1) * len(bias))
-        layer.bias_ih_l0[rows] = bias
-        layer.bias_hh_l0[rows] = 0
+        layer.get_parameter("bias_ih_l0")[rows] = bias
+        layer.get_parameter("bias_hh_l0")[rows] = 0
 
 
 class LSTM(Gated):

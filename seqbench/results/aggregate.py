@@ -6,8 +6,8 @@ its rivals, as in `tcn (kernel_size=7)`.
 """
 
 import json
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -18,6 +18,8 @@ from seqbench.runs.record import Record
 
 # A variant names as many differences as it takes to tell rivals apart, and others up to this many.
 NAMED_DIFFERENCES = 3
+
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -45,7 +47,7 @@ class Column:
     metric: str | None
     split: str | None
     direction: Literal["min", "max"] | None
-    variant: str
+    variant: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,36 +112,38 @@ class Cell:
 
 
 class _Measure(NamedTuple):
-    metric: str | None
-    split: str | None
-    direction: Literal["min", "max"] | None
+    metric: str
+    split: str
+    direction: Literal["min", "max"]
     data: str
 
 
 def aggregate(records: Iterable[Record]) -> list[Cell]:
     """Group records into cells, ordered by task, size, model and variant."""
+    records = list(records)
+    keys = [_task_key(record) for record in records]
+    measures = _settled(keys, [_measure(record) for record in records])
+    groups = list(_grouped(records, zip(keys, measures, strict=True)).items())
+    # Columns that look alike so far: what else tells their tasks apart makes their variants.
+    alike = _grouped(groups, (_column(group[0], measure) for (_, measure), group in groups))
     cells: list[Cell] = []
-    measured = _settled(list(records), _task_key, _measure)
-    places = _grouped(
-        measured, lambda r, m: (r.task, r.length, r.budget, r.protocol, *(m or (None,) * 3)[:3])
-    )
-    for place, members in places.items():
-        tasks = _grouped(members, lambda r, m: (_task_key(r), m and m.data))
-        variants = tell_apart([_task_options(group[0][0]) for group in tasks.values()])
-        for variant, group in zip(variants, tasks.values(), strict=True):
-            cells += _cells(Column(*place, variant), [record for record, _ in group])
+    for column, rivals in alike.items():
+        variants = tell_apart([_task_options(group[0]) for _, group in rivals])
+        for variant, (_, group) in zip(variants, rivals, strict=True):
+            cells += _cells(replace(column, variant=variant), group)
     return sorted(cells, key=_order)
 
 
 def _cells(column: Column, records: list[Record]) -> list[Cell]:
     cells = []
-    sized = _settled(records, _model_key, lambda record: record.parameters)
-    for model, members in _grouped(sized, lambda r, size: r.model).items():
-        rivals = _grouped(members, lambda r, size: (_model_key(r), size))
-        variants = tell_apart([_model_options(*group[0]) for group in rivals.values()])
-        for variant, group in zip(variants, rivals.values(), strict=True):
-            runs = sorted((r for r, _ in group), key=lambda r: (r.seed, r.run_id))
-            cells.append(Cell(column, model, variant, group[0][1], tuple(runs)))
+    keys = [(record.model, _model_key(record)) for record in records]
+    sizes = _settled(keys, [record.parameters for record in records])
+    groups = list(_grouped(records, zip(keys, sizes, strict=True)).items())
+    for model, rivals in _grouped(groups, (group[0].model for _, group in groups)).items():
+        variants = tell_apart([_model_options(group[0], size) for (_, size), group in rivals])
+        for variant, ((_, size), group) in zip(variants, rivals, strict=True):
+            runs = sorted(group, key=lambda record: (record.seed, record.run_id))
+            cells.append(Cell(column, model, variant, size, tuple(runs)))
     return cells
 
 
@@ -154,8 +158,10 @@ def tell_apart(options: Sequence[dict[str, Any]]) -> list[str]:
         many differences the number of those not named follows. One rival alone gets an empty text.
     """
     names = sorted({key for rival in options for key in rival}, key=_rank)
-    shown = {key: [_shown(key, rival) for rival in options] for key in names}
-    differing = [key for key in names if len(set(shown[key])) > 1]
+    # Most options are shared by all; they are not worth writing out.
+    shared = {key for key in names if all(o.get(key) == options[0].get(key) for o in options)}
+    shown = {key: [_shown(key, rival) for rival in options] for key in names if key not in shared}
+    differing = [key for key in shown if len(set(shown[key])) > 1]
 
     def groups(keys: list[str]) -> int:
         return len(set(zip(*(shown[key] for key in keys), strict=True))) if keys else 1
@@ -182,30 +188,21 @@ def tell_apart(options: Sequence[dict[str, Any]]) -> list[str]:
     return labels
 
 
-def _settled(
-    records: list[Record],
-    key: Callable[[Record], Hashable],
-    fact: Callable[[Record], T | None],
-) -> list[tuple[Record, T | None]]:
-    # A run that failed early does not know its size or its metric: its fellows of the same
-    # configuration do.
-    known: dict[Hashable, T] = {}
-    for record in records:
-        value = fact(record)
-        if value is not None:
-            known.setdefault(key(record), value)
-    return [
-        (record, known.get(key(record)) if (value := fact(record)) is None else value)
-        for record in records
-    ]
+def _settled(keys: Iterable[K], facts: Sequence[T | None]) -> list[T | None]:
+    # A run that failed early does not know its size or its metric: its fellows with the same key
+    # do.
+    keys = list(keys)
+    known: dict[K, T] = {}
+    for key, fact in zip(keys, facts, strict=True):
+        if fact is not None:
+            known.setdefault(key, fact)
+    return [known.get(key) if fact is None else fact for key, fact in zip(keys, facts, strict=True)]
 
 
-def _grouped(
-    pairs: list[tuple[Record, T]], key: Callable[[Record, T], K]
-) -> dict[K, list[tuple[Record, T]]]:
-    groups: dict[K, list[tuple[Record, T]]] = {}
-    for pair in pairs:
-        groups.setdefault(key(*pair), []).append(pair)
+def _grouped(items: Iterable[T], keys: Iterable[K]) -> dict[K, list[T]]:
+    groups: dict[K, list[T]] = {}
+    for item, key in zip(items, keys, strict=True):
+        groups.setdefault(key, []).append(item)
     return groups
 
 
@@ -216,13 +213,25 @@ def _measure(record: Record) -> _Measure | None:
     return _Measure(score.metric, score.split, score.direction, _canonical(record.data))
 
 
+def _column(record: Record, measure: _Measure | None) -> Column:
+    return Column(
+        task=record.task,
+        length=record.length,
+        budget=record.budget,
+        protocol=record.protocol,
+        metric=measure.metric if measure else None,
+        split=measure.split if measure else None,
+        direction=measure.direction if measure else None,
+    )
+
+
 def _task_key(record: Record) -> Hashable:
     task = _canonical(record.config.get("task"))
     return record.task, record.length, record.budget, record.protocol, task
 
 
-def _model_key(record: Record) -> Hashable:
-    return record.model, _canonical(_without_task(record.config))
+def _model_key(record: Record) -> str:
+    return _canonical(_without_task(record.config))
 
 
 def _task_options(record: Record) -> dict[str, Any]:
@@ -236,10 +245,6 @@ def _model_options(record: Record, parameters: int | None) -> dict[str, Any]:
 def _without_task(config: dict[str, Any]) -> dict[str, Any]:
     kept = without_place(config)
     return {key: value for key, value in kept.items() if key not in ("seed", "task", "recipe")}
-
-
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def _follows(key: str) -> bool:

@@ -1,7 +1,8 @@
 """Published tables as data (configs/paper/), and when a measured score may stand beside one."""
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import cache
 from typing import Literal
 
@@ -9,6 +10,7 @@ import yaml
 
 from seqbench.config_folder import CONFIG_FOLDER
 from seqbench.errors import ConfigError
+from seqbench.results.aggregate import Cell
 from seqbench.results.collect import YamlLoader
 from seqbench.runs.record import Record
 
@@ -85,7 +87,7 @@ def load_paper(name: str) -> tuple[PublishedCell, ...]:
                     model=model,
                     run=row["run"],
                     printed=printed,
-                    value=float(printed) / (100 if row["unit"] == "%" else 1),
+                    value=float(Decimal(printed) / (100 if row["unit"] == "%" else 1)),
                     metric=row["metric"],
                     direction=row["direction"],
                     unit=row["unit"],
@@ -127,6 +129,13 @@ def like_for_like(record: Record, cell: PublishedCell) -> str | None:
     if cell.size and record.parameters and _ratio(record.parameters, cell.size) > SIZE_RATIO:
         reasons.append(f"{record.parameters:,} parameters instead of about {cell.size:,}")
     return ", ".join(reasons) or None
+
+
+def unlike(cell: Cell, found: PublishedCell) -> str | None:
+    """The same for all runs of a cell, which differ in the seed only."""
+    # One that failed early does not know its score or its size.
+    runs = sorted(cell.records, key=lambda record: record.score is None)
+    return like_for_like(replace(runs[0], parameters=cell.parameters), found)
 
 
 def _length(record: Record) -> str:

@@ -1,39 +1,41 @@
-"""Tables of results, for people and for programs.
+"""A comparison of models as a table that any format can show.
 
-    records -> aggregate -> cells -> build_table -> Table -> markdown, the terminal (cli/table.py)
-                                  -> long_form   -> csv, json
+    records -> aggregate -> cells -> build_table -> Table -> markdown.py, the terminal
+                                  -> export.py: csv and json
 
-A `Table` is ready to be shown but knows nothing of any markup: numbers are rounded, units chosen,
-notes numbered. LaTeX or HTML would be one more function from it to text.
+A `Table` knows no markup: numbers are rounded, units chosen, notes numbered. Another format, such
+as LaTeX or HTML, is one more file with a `render(table)`.
 """
 
-import csv
-import io
-import json
-import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass
 
 from seqbench.results.aggregate import Cell, Column
-from seqbench.results.papers import PublishedCell, like_for_like, load_paper, published
+from seqbench.results.papers import load_paper, published, unlike
+from seqbench.results.wording import metric_name, number, plain, spread
 
-METRICS = {"mse": "MSE", "cross_entropy": "cross-entropy (nats)", "nll": "NLL (nats)"}
-ARROWS = {"min": "↓", "max": "↑", None: ""}
+ARROWS = {"min": "↓", "max": "↑"}
 # Below this many seeds an interval says nothing, and the cell says how many there are.
 FEWEST_SEEDS = 3
-MISSING = "–"
+# Notes by number, in the order of their first mention.
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+LISTED_RUNS = 5
 
 
 @dataclass(frozen=True)
 class Header:
-    """Two lines above a column: `adding T=200` and `MSE ↓ (quick)`."""
+    """What stands above a column: `adding T=200` over `MSE ↓ (quick)`.
+
+    Attributes:
+        task: the task with its size; `published` above a paper's numbers.
+        measure: metric, direction and budget; or the paper.
+        beside: the column belongs to the one before it.
+    """
 
     task: str
     measure: str
+    beside: bool = False
 
     def __str__(self) -> str:
         return f"{self.task} · {self.measure}"
@@ -41,10 +43,10 @@ class Header:
 
 @dataclass(frozen=True)
 class Entry:
-    """One place of a table.
+    """One place of a table in which something was measured or published.
 
     Attributes:
-        value: the mean, rounded; empty where nothing was measured.
+        value: the mean, rounded; `-` if no run came to a score.
         spread: half width of its 95% interval, in the same unit; empty below three seeds.
         n: runs behind the mean.
         best: no other model has a better mean in this column.
@@ -52,7 +54,7 @@ class Entry:
         marks: point to the notes below the table.
     """
 
-    value: str = ""
+    value: str
     spread: str = ""
     n: int = 0
     best: bool = False
@@ -62,15 +64,21 @@ class Entry:
     @property
     def number(self) -> str:
         """The mean with its interval."""
-        return f"{self.value} ± {self.spread}" if self.spread else self.value or MISSING
+        return f"{self.value} ± {self.spread}" if self.spread else self.value
 
 
 @dataclass(frozen=True)
 class Row:
-    """A model, or one of the bounds below the models."""
+    """A model, or one of the bounds that stand below all models.
+
+    Attributes:
+        label: what it is.
+        entries: one for each column; `None` where there is nothing.
+        bound: whether it is a bound.
+    """
 
     label: str
-    entries: tuple[Entry, ...]
+    entries: tuple[Entry | None, ...]
     bound: bool = False
 
 
@@ -85,97 +93,111 @@ class Table:
 
 
 def build_table(cells: Sequence[Cell], source: str, paper: str | None = None) -> Table:
-    """Models down, tasks across, the bounds of each task at the bottom.
+    """Models down, tasks across, what each task is bounded by at the bottom.
 
     Args:
-        cells: as `aggregate` orders them.
-        source: hash of the sources in use; results of other sources are marked.
+        cells: as `aggregate` gives them.
+        source: hash of the sources in use; results of others are marked.
         paper: a paper whose numbers stand beside the measured ones.
 
     Raises:
         ConfigError: there is no such paper.
     """
-    notes = _Notes()
-    columns = list(dict.fromkeys(cell.column for cell in cells))
-    models = list(
-        dict.fromkeys((cell.model, cell.variant) for cell in sorted(cells, key=_by_model))
-    )
-    placed = {(cell.column, cell.model, cell.variant): cell for cell in cells}
+    columns = _by_column(cells)
+    models = sorted({(cell.model, cell.variant) for cell in cells})
+    in_paper = {cell.task for cell in load_paper(paper)} if paper else set()
     usual_n = _usual_n(cells)
     protocols = {column.protocol for column in columns}
-    in_paper = {cell.task for cell in load_paper(paper)} if paper else set()
+    remarks = _Remarks()
 
+    # Built column by column, then turned.
     headers: list[Header] = []
-    entries: dict[tuple[str, str], list[Entry]] = {model: [] for model in models}
-    baselines: list[Entry] = []
-    optima: list[Entry] = []
-    for column in columns:
-        here = [cell for cell in cells if cell.column == column]
-        headers.append(_header(column, with_protocol=len(protocols) > 1))
-        best = _best(here)
-        for model in models:
-            cell = placed.get((column, *model))
-            entry = _entry(cell, best, usual_n, source) if cell else Entry()
-            entries[model].append(entry)
-        baselines.append(_bound((cell.baseline for cell in here), column.metric))
-        optima.append(_bound((cell.optimum for cell in here), column.metric))
+    entries: list[list[Entry | None]] = []
+    for column, members in columns.items():
+        header = _header(column, with_protocol=len(protocols) > 1)
+        placed = {(cell.model, cell.variant): cell for cell in members}
+        best = _best(members)
+        headers.append(header)
+        entries.append(
+            [
+                _entry(placed[model], best, usual_n, source) if model in placed else None
+                for model in models
+            ]
+            + [
+                _bound((cell.baseline for cell in members), column.metric),
+                _bound((cell.optimum for cell in members), column.metric),
+            ]
+        )
         if paper and column.task in in_paper:
-            headers.append(Header(headers[-1].task, f"{plain(paper)}"))
-            for model in models:
-                entries[model].append(
-                    _published_entry(paper, column, placed.get((column, *model)), model[0], notes)
-                )
-            baselines.append(Entry(value=" "))
-            optima.append(Entry(value=" "))
-    rows = [Row(_label(*model), tuple(entries[model])) for model in models]
-    if any(entry.value.strip() for entry in baselines):
-        rows.append(Row("without memory", tuple(baselines), bound=True))
-    if any(entry.value.strip() for entry in optima):
-        rows.append(Row("best possible", tuple(optima), bound=True))
+            headers.append(Header("published", plain(paper), beside=True))
+            entries.append(
+                [
+                    _published(placed[model], paper, header, remarks) if model in placed else None
+                    for model in models
+                ]
+                + [None, None]
+            )
+    labels = [f"{plain(m)} ({plain(variant)})" if variant else plain(m) for m, variant in models]
+    labels += ["without memory", "best possible"]
+    rows = [
+        Row(label, tuple(column[i] for column in entries), bound=i >= len(models))
+        for i, label in enumerate(labels)
+    ]
+    splits = {column.split for column in columns} - {None}
     return Table(
-        title=f"Scores beside {plain(paper)}" if paper else "Scores",
+        title=("Test scores" if splits <= {"test"} else "Scores")
+        + (f" beside {plain(paper)}" if paper else ""),
         columns=tuple(headers),
-        rows=tuple(rows),
-        notes=(*_explanations(cells, usual_n, protocols, source), *notes.lines()),
+        rows=tuple(row for row in rows if not row.bound or any(row.entries)),
+        notes=(*_explanations(cells, usual_n, protocols, source), *remarks.lines()),
     )
 
 
-class _Notes:
-    """Remarks below a table: equal ones get one number, with all that they are about."""
+class _Remarks:
+    """Remarks on published numbers: equal ones get one mark, with all that they are about."""
 
     def __init__(self) -> None:
-        self.subjects: dict[tuple[str, str], list[str]] = {}
+        self.about: dict[str, dict[str, list[str]]] = {}
 
-    def mark(self, place: str, subject: str, text: str) -> str:
-        subjects = self.subjects.setdefault((place, text), [])
-        if subject not in subjects:
-            subjects.append(subject)
-        return str(list(self.subjects).index((place, text)) + 1).translate(SUPERSCRIPTS)
+    def mark(self, text: str, task: str, model: str) -> str:
+        models = self.about.setdefault(text, {}).setdefault(task, [])
+        if model not in models:
+            models.append(model)
+        return str(list(self.about).index(text) + 1).translate(SUPERSCRIPTS)
 
     def lines(self) -> list[str]:
-        return [
-            f"{str(number).translate(SUPERSCRIPTS)} {place} ({', '.join(subjects)}): {text}"
-            for number, ((place, text), subjects) in enumerate(self.subjects.items(), start=1)
-        ]
+        lines = []
+        for i, (text, tasks) in enumerate(self.about.items(), start=1):
+            about = "; ".join(f"{task}: {', '.join(models)}" for task, models in tasks.items())
+            lines.append(f"{str(i).translate(SUPERSCRIPTS)} {text} ({about})")
+        return lines
+
+
+def _by_column(cells: Sequence[Cell]) -> dict[Column, list[Cell]]:
+    columns: dict[Column, list[Cell]] = {}
+    for cell in cells:
+        columns.setdefault(cell.column, []).append(cell)
+    return columns
 
 
 def _entry(cell: Cell, best: float | None, usual_n: int | None, source: str) -> Entry:
-    sample = cell.statistics
+    sample, metric = cell.statistics, cell.column.metric
     flags = []
     if sample and sample.n != usual_n:
         flags.append(f"n={sample.n}")
-    for count, name in ((cell.diverged, "diverged"), (cell.failed, "failed")):
+    for count, ending in ((cell.diverged, "diverged"), (cell.failed, "failed")):
         if count:
-            flags.append(f"{count} {name}")
+            flags.append(f"{count} {ending}")
     if cell.solved and 0 < cell.solved[0] < cell.solved[1]:
-        # Half of the seeds at zero and half at chance: the mean alone would mislead.
+        # Where some seeds solve a task and some stay at chance, a mean alone misleads.
         flags.append(f"{cell.solved[0]} of {cell.solved[1]} solved")
     if len({record.seed for record in cell.records}) < len(cell.records):
         flags.append("a seed counts twice")
+    value = number(sample.mean if sample else None, metric)
     interval = sample.ci95 if sample and sample.n >= FEWEST_SEEDS else None
     return Entry(
-        value=number(sample.mean, cell.column.metric) if sample else "",
-        spread="" if interval is None else number(interval, cell.column.metric, digits=2),
+        value=value,
+        spread="" if interval is None else spread(interval, value, metric),
         n=sample.n if sample else 0,
         best=sample is not None and sample.mean == best and not cell.diverged,
         flags=tuple(flags),
@@ -183,39 +205,27 @@ def _entry(cell: Cell, best: float | None, usual_n: int | None, source: str) -> 
     )
 
 
-def _published_entry(
-    paper: str, column: Column, cell: Cell | None, model: str, notes: _Notes
-) -> Entry:
-    found = published(paper, column.task, model)
+def _published(cell: Cell, paper: str, header: Header, remarks: _Remarks) -> Entry | None:
+    found = published(paper, cell.column.task, cell.model)
     if found is None:
-        return Entry()
-    reason = _unlike(cell, found)
-    task = _header(column, with_protocol=False).task
-    return Entry(
-        value=found.printed, marks=notes.mark(task, plain(model), reason) if reason else ""
-    )
-
-
-def _unlike(cell: Cell | None, found: PublishedCell) -> str | None:
-    if cell is None:
         return None
-    # One that came to a score knows best what may not be compared.
-    runs = sorted(cell.records, key=lambda record: record.score is None)
-    return like_for_like(replace(runs[0], parameters=cell.parameters), found)
+    reason = unlike(cell, found)
+    marks = remarks.mark(reason, header.task, plain(cell.model)) if reason else ""
+    return Entry(value=found.printed, marks=marks)
 
 
-def _best(cells: Iterable[Cell]) -> float | None:
-    # A mean over the survivors of divergence does not compete, nor does a model on its own.
-    cells = [cell for cell in cells if cell.statistics]
+def _best(cells: Sequence[Cell]) -> float | None:
+    # A mean over those that survived divergence does not compete, nor does a model on its own.
     means = [cell.statistics.mean for cell in cells if cell.statistics and not cell.diverged]
-    if len(cells) < 2 or not means or cells[0].column.direction is None:
+    scored = sum(cell.statistics is not None for cell in cells)
+    if scored < 2 or not means:
         return None
     return min(means) if cells[0].column.direction == "min" else max(means)
 
 
-def _bound(values: Iterable[float | None], metric: str | None) -> Entry:
-    value = next((value for value in values if value is not None), None)
-    return Entry(value=" " if value is None else number(value, metric))
+def _bound(values: Iterable[float | None], metric: str | None) -> Entry | None:
+    known = [value for value in values if value is not None]
+    return Entry(value=number(known[0], metric)) if known else None
 
 
 def _header(column: Column, with_protocol: bool) -> Header:
@@ -225,28 +235,21 @@ def _header(column: Column, with_protocol: bool) -> Header:
     if column.variant:
         task += f" [{plain(column.variant)}]"
     measure = metric_name(column.metric) if column.metric else "no score"
-    if column.split not in (None, "test"):
-        measure = f"{plain(column.split or '')} {measure}"
+    if column.split and column.split != "test":
+        measure = f"{plain(column.split)} {measure}"
+    if column.direction:
+        measure += f" {ARROWS[column.direction]}"
     choices = [column.budget, column.protocol if with_protocol else None]
-    named = ", ".join(plain(choice) for choice in choices if choice)
-    return Header(
-        task, f"{measure} {ARROWS[column.direction]}".strip() + (f" ({named})" if named else "")
-    )
-
-
-def _label(model: str, variant: str) -> str:
-    return f"{plain(model)} ({plain(variant)})" if variant else plain(model)
-
-
-def _by_model(cell: Cell) -> tuple[str, str]:
-    return cell.model, cell.variant
+    if any(choices):
+        measure += f" ({', '.join(plain(choice) for choice in choices if choice)})"
+    return Header(task, measure)
 
 
 def _usual_n(cells: Iterable[Cell]) -> int | None:
-    """The commonest number of seeds, which cells need not repeat; `None` if too small for that."""
+    """The commonest number of seeds, which cells need not repeat; `None` if that is too few."""
     counts = Counter(cell.statistics.n for cell in cells if cell.statistics)
-    most = max(counts, key=lambda n: (counts[n], n), default=0)
-    return most if most >= FEWEST_SEEDS else None
+    usual = max(counts, key=lambda n: (counts[n], n), default=0)
+    return usual if usual >= FEWEST_SEEDS else None
 
 
 def _explanations(
@@ -258,171 +261,12 @@ def _explanations(
         seeds = f"; n={usual_n} seeds where no n is given" if usual_n else ""
         lines.append(f"mean ± half of its 95% confidence interval (Student's t){seeds}")
     if min(sizes, default=FEWEST_SEEDS) < FEWEST_SEEDS:
-        lines.append("n=1 and n=2 are too few seeds for an interval")
-    if protocols not in ({None}, set()) and len(protocols) == 1:
-        lines.append(f"protocol {plain(str(*protocols))}")
-    old = [r.run_id[:8] for cell in cells for r in cell.records if r.source != source]
-    if old:
-        listed = ", ".join(map(plain, old[:5])) + (", ..." if len(old) > 5 else "")
-        runs = "1 run" if len(old) == 1 else f"{len(old)} runs"
-        lines.append(f"† run with older code ({runs}: {listed})")
+        lines.append(f"fewer than {FEWEST_SEEDS} seeds give no interval")
+    if len(protocols) == 1 and (protocol := next(iter(protocols))):
+        lines.append(f"protocol: {plain(protocol)}")
+    older = [r.run_id for cell in cells for r in cell.records if r.source != source]
+    if older:
+        listed = ", ".join(plain(run_id)[:8] for run_id in older[:LISTED_RUNS])
+        listed += ", ..." if len(older) > LISTED_RUNS else ""
+        lines.append(f"† run with older code: {listed}")
     return lines
-
-
-def number(value: float, metric: str | None = None, digits: int = 3) -> str:
-    """A number to a few significant digits; accuracies in per cent.
-
-    Below 0.001 in scientific notation, and never fewer digits than a whole number has.
-    """
-    if metric is not None and is_accuracy(metric):
-        value *= 100
-    size = abs(value)
-    if size == 0:
-        return "0"
-    if size < 1e-3 or size >= 1e7:
-        mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
-        return f"{mantissa}e{int(exponent)}"
-    decimals = digits - 1 - math.floor(math.log10(size))
-    # Rounding may carry: 9.996 has one decimal less than its size says.
-    decimals -= abs(round(value, decimals)) >= 10 ** (digits - decimals)
-    return f"{value:.{max(0, decimals)}f}"
-
-
-def metric_name(metric: str) -> str:
-    """What a metric is called on a screen, with its unit."""
-    name = METRICS.get(metric, plain(metric).replace("_", " "))
-    return f"{name} %" if is_accuracy(metric) else name
-
-
-def is_accuracy(metric: str) -> bool:
-    """Whether a metric is a fraction that screens show in per cent."""
-    return metric.endswith("accuracy")
-
-
-def plain(text: str) -> str:
-    """Text without control characters, line breaks and what else could move a cursor."""
-    return "".join(c for c in text if c.isprintable())
-
-
-def render_markdown(table: Table) -> str:
-    """A table as GitHub's Markdown, with the best means in bold."""
-    lines = [
-        _markdown_row(["model", *map(str, table.columns)]),
-        "|" + "|".join(["---", *["---:"] * len(table.columns)]) + "|",
-    ]
-    for row in table.rows:
-        lines.append(_markdown_row([row.label]) + _markdown_entries(row.entries))
-    notes = [f"- {_markdown(note)}" for note in table.notes]
-    return "\n".join([f"**{_markdown(table.title)}**", "", *lines, "", *notes]) + "\n"
-
-
-def _markdown_row(texts: Iterable[str]) -> str:
-    return "|" + "".join(f" {_markdown(text)} |" for text in texts)
-
-
-def _markdown_entries(entries: Iterable[Entry]) -> str:
-    texts = []
-    for entry in entries:
-        text = f"**{_markdown(entry.number)}**" if entry.best else _markdown(entry.number)
-        flags = f" ({', '.join(entry.flags)})" if entry.flags else ""
-        texts.append(f" {text.strip()}{entry.marks}{flags} |")
-    return "".join(texts)
-
-
-def _markdown(text: str) -> str:
-    # An underscore inside a word, as in char_ptb, is an ordinary character.
-    return re.sub(r"[\\`*<>\[\]|~&$]|\b_|_\b", r"\\\g<0>", text)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """A cell for programs: numbers as measured, accuracies as fractions, nothing rounded."""
-
-    task: str
-    length: int | None
-    budget: str | None
-    protocol: str | None
-    model: str
-    variant: str
-    parameters: int | None
-    metric: str | None
-    split: str | None
-    direction: str | None
-    n: int
-    mean: float | None
-    sd: float | None
-    ci95: float | None
-    median: float | None
-    min: float | None
-    max: float | None
-    solved: float | None
-    baseline: float | None
-    optimum: float | None
-    failed: int
-    diverged: int
-    older_code: int
-    published: float | None
-    not_like_for_like: str | None
-    run_ids: list[str] = field(default_factory=list)
-
-
-def long_form(cells: Iterable[Cell], source: str, paper: str | None = None) -> list[Line]:
-    """A line for each cell.
-
-    Raises:
-        ConfigError: there is no such paper.
-    """
-    return [_line(cell, source, paper) for cell in cells]
-
-
-def _line(cell: Cell, source: str, paper: str | None) -> Line:
-    column, sample = cell.column, cell.statistics
-    found = published(paper, column.task, cell.model) if paper else None
-    return Line(
-        task=plain(column.task),
-        length=column.length,
-        budget=column.budget and plain(column.budget),
-        protocol=column.protocol and plain(column.protocol),
-        model=plain(cell.model),
-        variant=plain(", ".join(filter(None, [column.variant, cell.variant]))),
-        parameters=cell.parameters,
-        metric=column.metric and plain(column.metric),
-        split=column.split and plain(column.split),
-        direction=column.direction,
-        n=sample.n if sample else 0,
-        mean=sample and sample.mean,
-        sd=sample and sample.sd,
-        ci95=sample and sample.ci95,
-        median=sample and sample.median,
-        min=sample and sample.min,
-        max=sample and sample.max,
-        solved=cell.solved[0] / cell.solved[1] if cell.solved else None,
-        baseline=cell.baseline,
-        optimum=cell.optimum,
-        failed=cell.failed,
-        diverged=cell.diverged,
-        older_code=sum(record.source != source for record in cell.records),
-        published=found and found.value,
-        not_like_for_like=_unlike(cell, found) if found else None,
-        run_ids=[plain(record.run_id) for record in cell.records],
-    )
-
-
-def render_csv(lines: Iterable[Line]) -> str:
-    """Long form as CSV, run ids separated by spaces; no cell is a formula to a spreadsheet."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Line.__dataclass_fields__)
-    for line in lines:
-        values = vars(line) | {"run_ids": " ".join(line.run_ids)}
-        writer.writerow(_inert(value) for value in values.values())
-    return text.getvalue()
-
-
-def _inert(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@") else value
-
-
-def render_json(lines: Iterable[Line]) -> str:
-    """Long form as a list of objects."""
-    return json.dumps([vars(line) for line in lines], indent=2, allow_nan=False) + "\n"

@@ -16,6 +16,9 @@ from seqbench.errors import RunError, SeqbenchError
 
 SCHEMA = 1
 
+# A file of somebody else's may hold the NaN that strict JSON has not.
+_decode = json.JSONDecoder(parse_constant=lambda name: None).decode
+
 
 class RecordError(SeqbenchError):
     """A record is not what a record should be; the text names the key."""
@@ -156,8 +159,7 @@ def read_record(path: Path) -> Record:
         RecordError: it cannot be read, or is no record.
     """
     try:
-        obj = json.loads(path.read_bytes(), parse_constant=lambda name: None)
-        return Record.from_json(obj)
+        return Record.from_json(_decode(path.read_bytes().decode("utf-8")))
     except OSError as error:
         raise RecordError(f"{path}: {error.strerror or error}") from error
     except RecordError as error:
@@ -205,7 +207,7 @@ def _real(value: Any, key: str) -> float | None:
 
 
 def _object(value: Any, key: str) -> dict[str, Any]:
-    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+    if not isinstance(value, dict):
         raise _wrong(key, "an object", value)
     return value
 
@@ -230,12 +232,19 @@ def _one_of(*choices: str) -> Check:
     return checked
 
 
+SCORE_CHECKS: dict[str, Check] = {
+    "metric": _text,
+    "split": _text,
+    "value": _real,
+    "direction": _one_of("min", "max"),
+}
+
+
 def _score(value: Any, key: str) -> Score:
     parts = _object(value, key)
-    checks = {"metric": _text, "split": _text, "value": _real, "direction": _one_of("min", "max")}
-    if missing := [name for name in checks if name not in parts]:
+    if missing := [name for name in SCORE_CHECKS if name not in parts]:
         raise RecordError(f"{key}.{missing[0]} is missing")
-    return Score(**{name: check(parts[name], f"{key}.{name}") for name, check in checks.items()})
+    return Score(**{n: check(parts[n], f"{key}.{n}") for n, check in SCORE_CHECKS.items()})
 
 
 CHECKS: dict[str, Check] = {

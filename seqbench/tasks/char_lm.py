@@ -7,7 +7,7 @@ and are not scored again, so that each prediction is scored exactly once:
     text      a b c d e f g h i j k        length 5, context 2, hence stride 3
     window 0  a b c d e                    scored: all five (the answers b to f)
     window 1        d e f g h              scored: after f, g, h
-    window 2              g h i j .        scored: after i, j; the rest is padding
+    window 2              g h i j k        scored: after i, j; what follows k is not known
 
 The windows are dealt to the rows of a batch in runs, row 0 the first run, row 1 the next, and so
 on, so that in every row a batch goes on where the batch before ended and a recurrent model may
@@ -73,7 +73,8 @@ class SegmentTask(Task):
         for split, text in texts.items():
             if len(text) < 2:
                 raise ConfigError(f"the {split} text has {len(text)} characters: 2 are needed")
-        train = torch.from_numpy(texts["train"])
+        self.texts = {split: torch.from_numpy(text) for split, text in texts.items()}
+        train = self.texts["train"]
         stride = length - context
         self.steps_per_epoch = (len(train) - length) // (batch_size * stride)
         if self.steps_per_epoch < 1:
@@ -83,7 +84,6 @@ class SegmentTask(Task):
                 f"{batch_size * stride + length:,}: lower trainer.batch_size or task.length, "
                 "or use a longer text"
             )
-        self.texts = {split: torch.from_numpy(text) for split, text in texts.items()}
         self.vocabulary = vocabulary
         self.length = length
         self.context = context
@@ -175,7 +175,8 @@ class TextTask(SegmentTask):
             if size is not None and size < 2:
                 raise ConfigError(f"task.{name} must be at least 2 characters, not {size}")
         train, valid, test = text.train[:train_size], text.valid[:eval_size], text.test[:eval_size]
-        vocabulary = Vocabulary.from_text(train)
+        # Of the whole training text, whatever part is used: a budget must not change the model.
+        vocabulary = Vocabulary.from_text(text.train)
         super().__init__(
             {
                 "train": vocabulary.encode(train),

@@ -113,6 +113,10 @@ def test_the_optimum_is_the_mean_over_the_scored_positions(task):
     count = sum(int(batch.scored.sum()) for batch in task.eval_batches("test"))
     assert len(nats) == count == 50_000 - 1
     assert task.optimum == pytest.approx(nats.mean() / math.log(2))
+    first, second = task.symbols["test"][:2]
+    belief = task.source.start * task.source.emission[:, first]
+    expected = belief @ task.source.transition @ task.source.emission[:, second] / belief.sum()
+    assert math.exp(-nats[0]) == pytest.approx(expected)
 
 
 def test_losses_of_a_model_pair_with_those_of_the_source(task):

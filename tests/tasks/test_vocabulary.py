@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from seqbench.tasks import vocabulary
@@ -19,6 +19,7 @@ def test_ids_are_the_sorted_characters_after_the_unknown_one():
 
 
 @given(st.text(), st.text())
+@example(f"a{REPLACEMENT}", f"{REPLACEMENT}b")
 def test_known_characters_survive_and_unknown_ones_become_id_0(train, other):
     words = Vocabulary.from_text(train)
     ids = words.encode(train + other)

@@ -1,0 +1,128 @@
+"""`seqbench check`: hold a model or a task to the contracts."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from seqbench.cli.data import DataDir
+from seqbench.errors import ConfigError
+
+# Small enough for a task with little data, and more than one row.
+BATCH_SIZE = 8
+
+
+def check(
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="The name of a model or task, or a class: package.Class or file.py:Class."
+        ),
+    ],
+    values: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Values for its constructor."),
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Hold a model or a task to its contracts: a line each, and exit code 1 if one is broken.
+
+    Example: seqbench check my_model.py:MyModel hidden_size=32
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    from seqbench.configuration import build
+    from seqbench.contracts import check_model, check_task
+
+    kind, node = described(target, values or [])
+    if kind == "model":
+        results = check_model(lambda spec: build("model", {"model": node}, spec))
+    else:
+        program = {"batch_size": BATCH_SIZE, "data_dir": data_dir}
+        results = check_task(lambda seed: build("task", {"task": node}, seed=seed, **program))
+    console = Console(highlight=False, soft_wrap=True)
+    held = True
+    for result in results:
+        held &= result.passed
+        tick = ("✓", "green") if result.passed else ("✗", "red")
+        remark = f": {result.message}" if result.message else ""
+        console.print(Text.assemble(tick, f" {result.name}{remark}"))
+    if not held:
+        raise typer.Exit(1)
+
+
+def described(target: str, values: list[str]) -> tuple[str, dict[str, Any]]:
+    """Whether a target is a `model` or a `task`, and the checked configuration to build it of.
+
+    Raises:
+        ConfigError: there is no such thing, or the values are not what its constructor takes.
+    """
+    from seqbench.configuration import check_node, choices_of, near_miss, read_choice
+
+    given = parsed(values)
+    for kind in ("model", "task"):
+        if target in choices_of(kind):
+            node = read_choice(kind, target) | given
+            break
+    else:
+        if "." not in target:
+            known = [*choices_of("model"), *choices_of("task")]
+            raise ConfigError(f"no model or task named '{target}'{near_miss(target, known)}")
+        kind, path = found_class(target)
+        node = {"_target_": path} | given
+    check_node(kind, node)
+    return kind, node
+
+
+def parsed(values: list[str]) -> dict[str, Any]:
+    """Values as YAML reads them, by key."""
+    import yaml
+
+    result = {}
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not equals:
+            raise ConfigError(f"give values as key=value, not '{value}'")
+        try:
+            result[key] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"the value of '{value}' is not YAML") from None
+    return result
+
+
+def found_class(target: str) -> tuple[str, str]:
+    """Whether `package.Class` or `file.py:Class` is a `model` or a `task`, and its import path.
+
+    Raises:
+        ConfigError: it cannot be imported, or is neither.
+    """
+    import sys
+    from importlib import import_module
+
+    from torch import nn
+
+    from seqbench.configuration import first_line, near_miss
+    from seqbench.tasks.task import Task
+
+    file, colon, name = target.rpartition(":")
+    source = Path(file) if colon else None
+    if source is None:
+        module_name, _, name = target.rpartition(".")
+    elif source.suffix == ".py" and source.is_file():
+        module_name = source.stem
+    else:
+        raise ConfigError(f"there is no Python file '{file}'")
+    sys.path.insert(0, str(Path.cwd() if source is None else source.resolve().parent))
+    try:
+        module = import_module(module_name)
+    except Exception as error:
+        raise ConfigError(f"cannot import {module_name}: {first_line(error)}") from error
+    if source is not None and Path(module.__file__ or "").resolve() != source.resolve():
+        raise ConfigError(f"another module is named '{module_name}' too: rename {file}")
+    classes = {key: value for key, value in vars(module).items() if isinstance(value, type)}
+    if name not in classes:
+        raise ConfigError(f"{module_name} has no class '{name}'{near_miss(name, classes)}")
+    if not issubclass(classes[name], (nn.Module, Task)):
+        raise ConfigError(f"{target} is neither a torch.nn.Module nor a Task of seqbench")
+    return "task" if issubclass(classes[name], Task) else "model", f"{module_name}.{name}"

@@ -1,0 +1,158 @@
+"""`seqbench show`: all that is known of a run."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from seqbench.results.wording import duration, is_accuracy, number, plain, score, task_with_size
+from seqbench.runs.record import Record
+
+if TYPE_CHECKING:
+    from seqbench.results.collect import Unfinished
+
+Section = dict[str, str]
+
+
+def show(
+    run: Annotated[str, typer.Argument(help="A run id, the beginning of one, or a path.")],
+    output_dir: Annotated[Path, typer.Option(help="Where runs are.")] = Path("outputs"),
+) -> None:
+    """Show a run: its score beside its bounds and the published one, and how it was made.
+
+    Example: seqbench show 3f1b
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from seqbench.results.collect import find_run, read_unfinished
+    from seqbench.runs.record import read_record
+
+    folder = find_run(run, output_dir)
+    if (folder / "record.json").exists():
+        sections = of_record(read_record(folder / "record.json"))
+    else:
+        sections = of_unfinished(read_unfinished(folder))
+    sections |= {f"files in {folder}": sizes(folder)}
+    console = Console(highlight=False)
+    for title, rows in sections.items():
+        if not rows:
+            continue
+        if title:
+            console.print(Text(f"\n{plain(title)}", style="bold"))
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style="dim", overflow="fold")
+        grid.add_column(overflow="fold")
+        for name, value in rows.items():
+            grid.add_row(Text(plain(name)), Text("\n".join(map(plain, value.split("\n")))))
+        console.print(grid)
+
+
+def of_record(record: Record) -> dict[str, Section]:
+    """What to show of a run that is over, by title."""
+    from seqbench.runs.identity import source_hash
+
+    measured = dict(record.measured)
+    code = record.source + ("" if record.source == source_hash() else " (older code)")
+    status = record.status + (f": {record.error}" if record.error else "")
+    return {
+        "": {
+            "run": record.run_id,
+            "status": status,
+            "task": task_with_size(record.task, record.length),
+            "model": f"{record.model}, {whole(record.parameters)} parameters",
+            "seed": str(record.seed),
+            "budget": record.budget or "-",
+            "protocol": record.protocol or "-",
+        },
+        "score": scores(record),
+        "metrics": metrics(record),
+        "training": {
+            "steps": whole(record.steps),
+            "time steps read": whole(record.tokens),
+            "time": duration(measured.pop("seconds", None)),
+            **{name.replace("_", " "): text(value) for name, value in measured.items()},
+        },
+        "facts": {name.replace("_", " "): text(value) for name, value in record.notes.items()},
+        "versions": record.versions | {"source": code},
+        "data (SHA-256)": record.data,
+        "configuration": settings(record.config),
+    }
+
+
+def of_unfinished(run: "Unfinished") -> dict[str, Section]:
+    """What to show of a run that has no record, by title."""
+    return {
+        "": {
+            "run": run.run_id,
+            "status": f"unfinished, last event {run.touched}",
+            "task": run.task,
+            "model": run.model,
+            "last step": whole(run.steps),
+        },
+        "configuration": settings(run.config),
+    }
+
+
+def scores(record: Record) -> Section:
+    """The score between its bounds, with what papers report for the model on the task."""
+    from seqbench.results.papers import like_for_like, papers, published
+
+    rows: Section = {}
+    metric = record.score.metric if record.score else None
+    if record.score:
+        better = "lower" if record.score.direction == "min" else "higher"
+        reached = score(record.score.metric, record.score.value)
+        rows["reached"] = f"{reached} on {record.score.split} ({better} is better)"
+    rows["without memory"] = number(record.baseline, metric)
+    if record.optimum is not None:
+        rows["best possible"] = number(record.optimum, metric)
+    for paper in papers():
+        cell = published(paper, record.task, record.model)
+        if cell:
+            reason = like_for_like(record, cell)
+            verdict = f"not like for like: {reason}" if reason else "like for like"
+            caveats = [f"- {caveat}" for caveat in cell.caveats]
+            rows[paper] = "\n".join([f"{cell.printed} {cell.unit}".strip(), verdict, *caveats])
+    return rows
+
+
+def metrics(record: Record) -> Section:
+    """All metrics of a run, accuracies in per cent."""
+    return {
+        f"{split} {name}": number(value, name) + (" %" if is_accuracy(name) else "")
+        for split, values in record.metrics.items()
+        for name, value in values.items()
+    }
+
+
+def settings(config: dict[str, object]) -> Section:
+    """A configuration by keys with dots, as they can be given on the command line."""
+    from seqbench.results.where import flatten
+
+    # What was chosen shows in what is built, and that it is built later is Hydra's affair.
+    return {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in flatten(config).items()
+        if not key.startswith("choices.") and not key.endswith("._partial_")
+    }
+
+
+def sizes(folder: Path) -> Section:
+    """The files of a run, with their sizes."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): f"{path.stat().st_size:,} bytes" for path in found}
+
+
+def whole(value: int | None) -> str:
+    """A count, with its thousands apart."""
+    return "-" if value is None else f"{value:,}"
+
+
+def text(value: object) -> str:
+    """A fact in words."""
+    if isinstance(value, float):
+        return number(value)
+    return whole(value) if isinstance(value, int) else str(value)

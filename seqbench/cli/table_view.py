@@ -1,0 +1,109 @@
+"""A table of results in a terminal of any width."""
+
+from dataclasses import replace
+from textwrap import wrap
+
+from rich.box import SIMPLE
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from seqbench.results.tables import Entry, Table
+
+# Headers and flags are folded at this width, rather than making a column of short numbers wide.
+FOLD = 18
+# Blanks between two columns.
+GAP = 3
+
+
+def show_table(table: Table, console: Console) -> None:
+    """Print a table; one that is too wide is cut into blocks of columns, one below the other."""
+    if not console.is_terminal:
+        table = starred(table)
+    console.print(Text(table.title, style="bold"))
+    label_width = min(max(len(row.label) for row in table.rows), max(24, console.width // 3))
+    for block in blocks(table, console.width - label_width):
+        console.print()
+        console.print(rich_table(table, block, label_width))
+    console.print()
+    for note in table.notes:
+        console.print(Text(note, style="dim"))
+
+
+def starred(table: Table) -> Table:
+    """The best means get a star, for where there is no bold type."""
+    rows = []
+    for row in table.rows:
+        entries = [replace(e, marks=f"*{e.marks}") if e and e.best else e for e in row.entries]
+        rows.append(replace(row, entries=tuple(entries)))
+    if not any(entry and entry.best for row in rows for entry in row.entries):
+        return table
+    return replace(table, rows=tuple(rows), notes=("* best mean of its column", *table.notes))
+
+
+def blocks(table: Table, room: int) -> list[list[int]]:
+    """Columns, by number, in groups that fit; a published column stays with its measured one."""
+    result: list[list[int]] = []
+    used = 0
+    for i, column in enumerate(table.columns):
+        if column.beside:
+            continue
+        together = [i]
+        if i + 1 < len(table.columns) and table.columns[i + 1].beside:
+            together.append(i + 1)
+        width = sum(GAP + column_width(table, j) for j in together)
+        if not result or used + width > room:
+            result.append([])
+            used = 0
+        result[-1] += together
+        used += width
+    return result
+
+
+def rich_table(table: Table, block: list[int], label_width: int) -> RichTable:
+    """Some columns of a table, with the rows that have anything to say there."""
+    view = RichTable(box=SIMPLE, show_edge=False, pad_edge=False, header_style="")
+    view.add_column(Text("model", "bold"), width=label_width, overflow="fold")
+    for i in block:
+        header = table.columns[i]
+        title = Text.assemble((header.task, "bold"), "\n", (header.measure, "dim"))
+        view.add_column(title, justify="right", width=column_width(table, i))
+    in_bounds = False
+    for row in table.rows:
+        if not any(row.entries[i] for i in block):
+            continue
+        if row.bound and not in_bounds:
+            view.add_section()
+            in_bounds = True
+        cells = [entry_text(row.entries[i], row.bound, marks_width(table, i)) for i in block]
+        view.add_row(Text(row.label, "dim" if row.bound else ""), *cells)
+    return view
+
+
+def entry_text(entry: Entry | None, bound: bool, marks_width: int) -> Text:
+    """A number with room for marks, so that numbers stand in line; flags on lines of their own."""
+    if entry is None:
+        return Text()
+    style = "dim" if bound else "bold green" if entry.best else ""
+    text = Text.assemble((entry.number, style), entry.marks.ljust(marks_width))
+    # A flag is folded between its neighbours, not within.
+    flags = wrap(", ".join(flag.replace(" ", "\u00a0") for flag in entry.flags), FOLD)
+    for line in flags:
+        text.append("\n" + line.ljust(len(line) + marks_width), style="yellow")
+    return text
+
+
+def marks_width(table: Table, i: int) -> int:
+    """Room that the marks of a column need."""
+    return max((len(entry.marks) for row in table.rows if (entry := row.entries[i])), default=0)
+
+
+def column_width(table: Table, i: int) -> int:
+    """Room that a column needs with its header folded."""
+    header, marks = table.columns[i], marks_width(table, i)
+    texts = [entry_text(row.entries[i], row.bound, marks).plain for row in table.rows]
+    lines = [line for text in texts for line in text.split("\n")]
+    titles = [header.task, header.measure]
+    words = [word for title in titles for word in title.split()]
+    return max(*map(cell_len, lines + words), min(FOLD, max(map(cell_len, titles))))

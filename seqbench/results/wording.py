@@ -1,0 +1,85 @@
+"""How numbers, metrics and names are written for people: rounded, with a unit, harmless."""
+
+import math
+
+METRICS = {"mse": "MSE", "cross_entropy": "cross-entropy (nats)", "nll": "NLL (nats)"}
+
+
+def number(value: float | None, metric: str | None = None, digits: int = 3) -> str:
+    """A number to a few significant digits, `-` for none; accuracies in per cent.
+
+    Below 0.001 in scientific notation; whole numbers keep all their digits up to ten million.
+    """
+    if value is None:
+        return "-"
+    if metric is not None and is_accuracy(metric):
+        value *= 100
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size < 1e-3 or size >= 1e7:
+        mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
+        return f"{mantissa}e{int(exponent)}"
+    decimals = digits - 1 - math.floor(math.log10(size))
+    # Rounding may carry: 9.996 is 10.0, which has one decimal less than 9.99.
+    if abs(round(value, decimals)) >= 10 ** (digits - decimals):
+        decimals -= 1
+    return f"{value:.{max(0, decimals)}f}"
+
+
+def spread(half_width: float, beside: str, metric: str | None = None) -> str:
+    """An interval's half width, to as many decimals as the number it stands beside.
+
+    Args:
+        half_width: in the metric's unit.
+        beside: the number, as `number` writes it.
+        metric: accuracies are given in per cent.
+    """
+    if metric is not None and is_accuracy(metric):
+        half_width *= 100
+    decimals = len(beside.partition(".")[2])
+    fixed = f"{half_width:.{decimals}f}"
+    if "e" not in beside and (half_width == 0 or float(fixed) > 0):
+        return fixed
+    return number(half_width, digits=2)
+
+
+def metric_name(metric: str) -> str:
+    """What a metric is called on a screen, with its unit."""
+    name = METRICS.get(metric, plain(metric).replace("_", " "))
+    return f"{name} %" if is_accuracy(metric) else name
+
+
+def is_accuracy(metric: str) -> bool:
+    """Whether a metric is a fraction that screens show in per cent."""
+    return metric.endswith("accuracy")
+
+
+def plain(text: str) -> str:
+    """Text without control characters, line breaks and what else could move a cursor."""
+    return "".join(c for c in text if c.isprintable())
+
+
+def duration(seconds: object) -> str:
+    """A time in its two largest units, as in `2 m 05 s`; `-` for what is no number."""
+    if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} m {rest:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} m"
+
+
+def score(metric: str, value: float | None) -> str:
+    """A metric with its value, as in `MSE 5.80e-5` or `accuracy 99.0 %`."""
+    name = metric_name(metric)
+    if is_accuracy(metric):
+        return f"{name.removesuffix(' %')} {number(value, metric)} %"
+    return f"{name} {number(value, metric)}"
+
+
+def task_with_size(task: str, length: object) -> str:
+    """A task as tables name it: `adding T=200`."""
+    return f"{plain(task)} T={length}" if isinstance(length, int) else plain(task)

@@ -1,0 +1,168 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seqbench.errors import ConfigError
+from seqbench.models.rnn import GRU, LSTM, RNN
+from seqbench.spec import Classes, Features, SequenceSpec, Tokens
+
+KINDS = {"lstm": (LSTM, torch.nn.LSTM), "gru": (GRU, torch.nn.GRU), "rnn": (RNN, torch.nn.RNN)}
+EVERY = SequenceSpec(Features(3), Classes(4), "every", 20)
+
+
+def joined(state):
+    """Our state as torch has it: one tensor a part, `(layers, batch, hidden)`."""
+    return [torch.stack(parts) for parts in zip(*state, strict=True)]
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
+@pytest.mark.parametrize("name", KINDS)
+def test_equals_one_multi_layer_module_of_torch_whole_and_in_segments(make, name, num_layers):
+    torch.manual_seed(0)
+    model = make(name, EVERY, hidden_size=7, num_layers=num_layers).double()
+    assert type(model) is KINDS[name][0]
+    reference = KINDS[name][1](3, 7, num_layers, batch_first=True).double()
+    for i, layer in enumerate(model.layers):
+        for key, value in layer.state_dict().items():
+            reference.get_parameter(key.replace("l0", f"l{i}")).data = value
+    x = torch.randn(2, 20, 3, dtype=torch.float64)
+    h, after = reference(x)
+    expected = model.output(h)
+
+    output, state = model(x)
+    torch.testing.assert_close(output, expected, rtol=0, atol=1e-12)
+    after = after if name == "lstm" else (after,)
+    for ours, theirs in zip(joined(state), after, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+    state, parts = None, []
+    for segment in x.split([4, 1, 9, 6], 1):
+        output, state = model(segment, state)
+        parts.append(output)
+    torch.testing.assert_close(torch.cat(parts, 1), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_readout_last_is_the_last_step_of_every(make, name):
+    last = SequenceSpec(Features(3), Classes(4), "last", 20)
+    sizes = {"hidden_size": 6, "num_layers": 2}
+    one, all_steps = make(name, last, **sizes), make(name, EVERY, **sizes)
+    one.load_state_dict(all_steps.state_dict())
+    x = torch.randn(2, 20, 3)
+    torch.testing.assert_close(one(x)[0], all_steps(x)[0][:, -1])
+
+
+@torch.no_grad()
+def kept(model):
+    """How much of each unit's memory one step keeps, with all weights at zero."""
+    for name, parameter in model.layers.named_parameters():
+        if "weight" in name:
+            parameter.zero_()
+    weight = model.output.weight
+    x, zeros = weight.new_zeros(1, 1, 3), weight.new_zeros(1, model.output.in_features)
+    memories = []
+    for memory in (zeros, zeros + 1):
+        _, state = model(x, ((zeros, memory) if isinstance(model, LSTM) else (memory,),))
+        memories.append(state[0][-1][0])
+    # A step is affine in what is remembered; the slope is the gate.
+    return memories[1] - memories[0]
+
+
+@pytest.mark.parametrize("bias", [-2.0, 0.5, 3.0])
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_forget_bias_makes_each_unit_keep_its_sigmoid(make, name, bias):
+    gate = kept(make(name, EVERY, hidden_size=5, forget_bias=bias))
+    torch.testing.assert_close(gate, torch.full((5,), 1 / (1 + math.exp(-bias))))
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_forget_bias_reaches_every_layer_and_no_other_gate(make, name):
+    torch.manual_seed(0)
+    plain = make(name, EVERY, hidden_size=5, num_layers=2)
+    torch.manual_seed(0)
+    model = make(name, EVERY, hidden_size=5, num_layers=2, forget_bias=4.0)
+    for layer, other in zip(model.layers, plain.layers, strict=True):
+        total = layer.bias_ih_l0 + layer.bias_hh_l0
+        differs = (total != other.bias_ih_l0 + other.bias_hh_l0).view(-1, 5)
+        assert differs.any(1).sum() == 1
+        assert total.view(-1, 5)[differs.all(1)].eq(4.0).all()
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_chrono_spreads_memory_over_two_to_t_max_steps(make, name):
+    torch.manual_seed(0)
+    spans = 1 / (1 - kept(make(name, EVERY, hidden_size=2000, chrono=100).double()))
+    # log U(1, 99) as the gate's bias: the span 1 + exp(bias) is uniform from 2 to 100 steps.
+    assert 1.99 < spans.min() < 3
+    assert 99 < spans.max() < 100.1
+    assert abs(spans.mean().item() - 51) < 2
+
+
+def test_chrono_starts_the_lstms_input_gate_as_the_complement(make):
+    model = make("lstm", EVERY, hidden_size=6, chrono=50)
+    keeps = kept(model)
+    layer = model.layers[0]
+    candidate = (layer.bias_ih_l0 + layer.bias_hh_l0).view(4, 6)[2].tanh()
+    _, ((_, cell),) = model(torch.zeros(1, 1, 3), ((torch.zeros(1, 6), torch.zeros(1, 6)),))
+    torch.testing.assert_close(cell[0], (1 - keeps) * candidate)
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_forget_bias_and_chrono_exclude_each_other(make, name):
+    with pytest.raises(ConfigError, match=r"model\.forget_bias and model\.chrono"):
+        make(name, EVERY, forget_bias=1.0, chrono=100)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("hidden_size", 0),
+        ("num_layers", 0),
+        ("dropout", 1.0),
+        ("dropout", -0.1),
+        ("embedding_dim", 0),
+        ("chrono", 2),
+    ],
+)
+def test_a_size_that_cannot_be_is_named(make, key, value):
+    spec = SequenceSpec(Tokens(5), Classes(4), "every", 20)
+    with pytest.raises(ConfigError, match=rf"^model\.{key} .*{value}"):
+        make("lstm", spec, **{key: value})
+
+
+def test_tied_weights_need_an_embedding_as_wide_as_the_state(make):
+    spec = SequenceSpec(Tokens(5), Classes(5), "every", 20)
+    model = make("gru", spec, hidden_size=8, tied=True)
+    assert model.output.weight is model.embedding.weight
+    with pytest.raises(ConfigError, match=r"model\.tied"):
+        make("gru", spec, hidden_size=8, embedding_dim=6, tied=True)
+    with pytest.raises(ConfigError, match=r"model\.tied"):
+        make("gru", EVERY, hidden_size=8, tied=True)
+
+
+@settings(deadline=None, max_examples=10)
+@given(num_layers=st.integers(1, 3), seed=st.integers(0, 100))
+def test_dropout_follows_the_seed_and_ends_with_training(make, num_layers, seed):
+    model = make("lstm", EVERY, hidden_size=9, num_layers=num_layers, dropout=0.5)
+    x = torch.randn(2, 20, 3)
+
+    def outputs(start):
+        torch.manual_seed(start)
+        return model(x)[0]
+
+    assert torch.equal(outputs(seed), outputs(seed))
+    assert not torch.equal(outputs(seed), outputs(seed + 1))
+    model.eval()
+    assert torch.equal(outputs(seed), outputs(seed + 1))
+
+
+def test_dropout_leaves_the_recurrence_alone(make):
+    model = make("lstm", EVERY, hidden_size=9, num_layers=1, dropout=0.5)
+    x = torch.randn(2, 20, 3)
+    _, trained = model(x)
+    _, evaluated = model.eval()(x)
+    for a, b in zip(joined(trained), joined(evaluated), strict=True):
+        assert torch.equal(a, b)

@@ -1,0 +1,125 @@
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from seqbench.models.tcn import TCN, Block
+from seqbench.spec import Classes, Features, SequenceSpec, Tokens
+
+PLAIN = {"dropout": 0.0, "embedding_dim": None, "tied": False, "output_std": None}
+
+
+def published_tcn(weights, x, levels, kernel_size):
+    """The paper's network, every position of every level: pad both sides, convolve with dilation,
+    cut off what lies in the future. Outputs at every step."""
+
+    def conv(x, name, dilation):
+        g = weights[f"{name}.parametrizations.weight.original0"]
+        v = weights[f"{name}.parametrizations.weight.original1"]
+        weight = g * v / v.flatten(1).norm(dim=1)[:, None, None]
+        padding = (kernel_size - 1) * dilation
+        y = F.conv1d(x, weight, weights[f"{name}.bias"], padding=padding, dilation=dilation)
+        return y[..., : x.shape[-1]]
+
+    h = x.transpose(1, 2)
+    for i in range(levels):
+        block = f"blocks.{i}"
+        y = conv(h, f"{block}.conv1", 2**i).relu()
+        y = conv(y, f"{block}.conv2", 2**i).relu()
+        if f"{block}.downsample.weight" in weights:
+            h = F.conv1d(
+                h, weights[f"{block}.downsample.weight"], weights[f"{block}.downsample.bias"]
+            )
+        h = (y + h).relu()
+    return h.transpose(1, 2) @ weights["output.weight"].T + weights["output.bias"]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    kernel_size=st.integers(2, 9),
+    channels=st.lists(st.integers(1, 5), min_size=1, max_size=6),
+    time=st.integers(1, 200),
+    features=st.integers(1, 3),
+    kind=st.sampled_from(["channel", "element"]),
+    readout=st.sampled_from(["last", "every"]),
+    seed=st.integers(0, 1000),
+)
+def test_equals_the_published_network_in_outputs_and_gradients(
+    kernel_size, channels, time, features, kind, readout, seed
+):
+    torch.manual_seed(seed)
+    spec = SequenceSpec(Features(features), Classes(3), readout, time)
+    model = TCN(spec, channels, kernel_size, dropout_kind=kind, **PLAIN).double()
+    x = torch.randn(2, time, features, dtype=torch.float64)
+    weights = {k: v.detach().clone().requires_grad_() for k, v in model.named_parameters()}
+    expected = published_tcn(weights, x, len(channels), kernel_size)
+    if readout == "last":
+        expected = expected[:, -1]
+    output = model(x)
+    torch.testing.assert_close(output, expected, rtol=0, atol=1e-10)
+
+    direction = torch.randn_like(expected)
+    (output * direction).sum().backward()
+    (expected * direction).sum().backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, weights[name].grad, rtol=1e-9, atol=1e-10)
+
+
+@settings(deadline=None, max_examples=20)
+@given(kernel_size=st.integers(2, 4), levels=st.integers(1, 3), seed=st.integers(0, 100))
+def test_reaches_back_as_far_as_its_receptive_field_and_no_further(kernel_size, levels, seed):
+    torch.manual_seed(seed)
+    # Positive weights and inputs: no rectifier cuts a path.
+    spec = SequenceSpec(Features(1), Classes(2), "last", 80)
+    model = TCN(spec, [3] * levels, kernel_size, dropout_kind="channel", **PLAIN).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.abs_()
+    x = torch.rand(1, 80, 1, dtype=torch.float64, requires_grad=True)
+    model(x).sum().backward()
+    seen = x.grad[0, :, 0].ne(0).nonzero()
+    assert 80 - seen[0].item() == model.receptive_field
+
+
+def dropped(kind, training=True):
+    """What goes into the block's dropout, and what comes out; `(batch, channels, time)` each."""
+    torch.manual_seed(3)
+    block = Block(4, 40, 3, 1, dropout=0.25, dropout_kind=kind).train(training)
+    seen = []
+    block.dropout.register_forward_hook(lambda module, args, y: seen.append((args[0], y)))
+    block(torch.randn(8, 4, 50), thin=False)
+    return seen
+
+
+def test_channel_dropout_drops_whole_channels():
+    for before, after in dropped("channel"):
+        alive = before.abs().amax(-1) > 0
+        off = (after == 0).all(-1)
+        torch.testing.assert_close(after[~off], before[~off] / 0.75)
+        assert 0.15 < off[alive].float().mean() < 0.35
+
+
+def test_element_dropout_drops_single_values():
+    for before, after in dropped("element"):
+        off = (after == 0) & (before != 0)
+        torch.testing.assert_close(after[~off], before[~off] / 0.75)
+        assert 0.2 < off[before != 0].float().mean() < 0.3
+        assert not (after == 0).all(-1)[before.count_nonzero(-1) > 20].any()
+
+
+def test_no_dropout_in_evaluation():
+    for before, after in dropped("channel", training=False):
+        assert torch.equal(before, after)
+
+
+def test_the_dropped_channels_differ_between_sequences():
+    (_, after), _ = dropped("channel")
+    off = (after == 0).all(-1)
+    assert not torch.equal(off[0], off[1])
+
+
+def test_output_std_holds_for_tied_weights_too(make):
+    spec = SequenceSpec(Tokens(200), Classes(200), "every", 8)
+    model = make("tcn", spec, channels=[30, 30], tied=True, output_std=0.01)
+    assert model.output.weight is model.embedding.weight
+    assert abs(model.embedding.weight.std().item() - 0.01) < 0.001
