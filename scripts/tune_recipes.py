@@ -28,17 +28,17 @@ COSINE = "seqbench.training.schedules.Cosine"
 
 # Size at which trials are scored, much below the full one: what fits an hour on one core.
 SIZES: dict[str, list[str]] = {
-    "adding": ["task.length=100", "trainer.steps=1200"],
-    "copy": ["task.length=50", "trainer.steps=1200"],
-    "smnist": ["task.eval_size=1000", "trainer.batch_size=16", "trainer.steps=250"],
-    "char_markov": ["task.eval_size=10000", "trainer.batch_size=16", "trainer.steps=250"],
-    "char_shakespeare": ["task.eval_size=10000", "trainer.batch_size=16", "trainer.steps=120"],
+    "adding": ["task.length=50", "trainer.steps=800"],
+    "copy": ["task.length=30", "trainer.steps=600"],
+    "smnist": ["task.eval_size=1000", "trainer.batch_size=16", "trainer.steps=120"],
+    "char_markov": ["task.eval_size=10000", "trainer.batch_size=16", "trainer.steps=150"],
+    "char_shakespeare": ["task.eval_size=10000", "trainer.batch_size=16", "trainer.steps=80"],
     "char_ptb": [
         "task.length=160",
         "task.context=40",
         "task.eval_size=10000",
         "trainer.batch_size=16",
-        "trainer.steps=80",
+        "trainer.steps=50",
     ],
 }
 # Two shapes of about the same number of parameters: 70K, 16K, 100K, 0.8M and 3M.
@@ -114,7 +114,7 @@ EPOCHS = {"char_text8": 1, "char_enwik8": 1}
 
 def starts(model: str, task: str) -> list[dict[str, Any]]:
     """Three ways to begin, the third axis of the space."""
-    length = {"adding": 600, "copy": 1000, "smnist": 784}.get(task, 200)
+    length = 784 if task == "smnist" else "${task.length}"
     if model == "gru":
         return [{"forget_bias": None}, {"forget_bias": 1.0}, {"chrono": length}]
     if model == "rnn":

@@ -1,6 +1,7 @@
 """The contracts hold for ours, and each is broken by what it is there to find."""
 
 import math
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +14,7 @@ from seqbench.cli.check import check
 from seqbench.configuration import build, choices_of, read_choice
 from seqbench.contracts import check_model, check_task
 from seqbench.errors import ConfigError, DataError
-from seqbench.spec import Classes, Features, SequenceSpec, Tokens
+from seqbench.spec import Classes, SequenceSpec, Tokens
 from seqbench.tasks.adding import Adding
 from seqbench.tasks.task import Batch
 
@@ -23,6 +24,14 @@ GRADIENTS = "is trained in all its parameters"
 STATE_DICT = "is saved whole in its state_dict"
 SEED = "is fixed by the seed"
 SEGMENTS = "answers the same in segments, if it carries a state"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def broken(results):
@@ -86,11 +95,6 @@ class Unused(Running):
     def __init__(self, spec):
         super().__init__(spec)
         self.forgotten = nn.Linear(3, 3)
-
-
-class Detached(Running):
-    def forward(self, x):
-        return super().forward(x) + 0 * self.last.bias.sum() + self.first.weight.detach().sum()
 
 
 class CutOff(Running):
@@ -423,7 +427,8 @@ def command(tmp_path, monkeypatch):
     app = typer.Typer()
     app.command()(check)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.path", ["", *__import__("sys").path])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    sys.modules.pop("own_models", None)
     (tmp_path / "own_models.py").write_text(
         "import torch\n"
         "from torch import nn\n"

@@ -29,12 +29,15 @@ def check(
 
     Example: seqbench check my_model.py:MyModel hidden_size=32
     """
+    import torch
     from rich.console import Console
     from rich.text import Text
 
     from seqbench.configuration import build
     from seqbench.contracts import check_model, check_task
 
+    # Everything here is small: a second thread would only get in the way.
+    torch.set_num_threads(1)
     kind, node = described(target, values or [])
     if kind == "model":
         results = check_model(lambda spec: build("model", {"model": node}, spec))

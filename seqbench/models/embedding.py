@@ -7,7 +7,7 @@ from seqbench.spec import Features, SequenceSpec
 
 
 def input_layer(spec: SequenceSpec, dim: int) -> nn.Linear | nn.Embedding:
-    """An embedding for tokens, a linear map for real features.
+    """An embedding for tokens, a linear map without bias for real features.
 
     Args:
         spec: the form of the problem.
@@ -18,9 +18,7 @@ def input_layer(spec: SequenceSpec, dim: int) -> nn.Linear | nn.Embedding:
         `(batch, time, dim)`.
     """
     if isinstance(spec.input, Features):
-        # With a bias, since a model that normalises what it reads sees only directions: without
-        # it, a single feature would lose all but its sign.
-        return nn.Linear(spec.input.dim, dim)
+        return nn.Linear(spec.input.dim, dim, bias=False)
     return nn.Embedding(spec.input.vocab_size, dim)
 
 

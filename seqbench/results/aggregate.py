@@ -128,7 +128,7 @@ def aggregate(records: Iterable[Record]) -> list[Cell]:
     alike = _grouped(groups, (_column(group[0], measure) for (_, measure), group in groups))
     cells: list[Cell] = []
     for column, rivals in alike.items():
-        variants = tell_apart([_task_options(group[0]) for _, group in rivals])
+        variants = tell_apart([_task_options(group) for _, group in rivals])
         for variant, (_, group) in zip(variants, rivals, strict=True):
             cells += _cells(replace(column, variant=variant), group)
     return sorted(cells, key=_order)
@@ -234,7 +234,9 @@ def _model_key(record: Record) -> str:
     return _canonical(_without_task(record.config))
 
 
-def _task_options(record: Record) -> dict[str, Any]:
+def _task_options(records: list[Record]) -> dict[str, Any]:
+    # One that failed early does not know its data.
+    record = min(records, key=lambda record: record.score is None)
     return flatten({"task": record.config.get("task"), "data": record.data})
 
 
