@@ -46,7 +46,10 @@ SHAPES: dict[str, dict[str, list[dict[str, Any]]]] = {
     "gru": {
         "adding": [{"num_layers": 1, "hidden_size": 150}, {"num_layers": 2, "hidden_size": 87}],
         "copy": [{"num_layers": 1, "hidden_size": 70}, {"num_layers": 2, "hidden_size": 41}],
-        "char_markov": [{"num_layers": 1, "hidden_size": 128}, {"num_layers": 2, "hidden_size": 90}],
+        "char_markov": [
+            {"num_layers": 1, "hidden_size": 128},
+            {"num_layers": 2, "hidden_size": 90},
+        ],
         "char_shakespeare": [
             {"num_layers": 1, "hidden_size": 400},
             {"num_layers": 2, "hidden_size": 256},
@@ -182,15 +185,20 @@ def tune(task: str, model: str) -> None:
         value = record.metrics.get("valid", {}).get(primary)
         print(f"{task}_{model} trial {trial}: {value}", overrides[3:], flush=True)
         seconds = round(record.measured["seconds"], 1)
-        rows.append([trial, value, record.status, record.parameters, seconds, *[" ".join(overrides[3:-2])]])
+        rows.append(
+            [trial, value, record.status, record.parameters, seconds, *[" ".join(overrides[3:-2])]]
+        )
         if value is not None and math.isfinite(value):
             direction = -1 if record.score and record.score.direction == "max" else 1
             if best_score is None or direction * value < best_score[0]:
                 best_score, best = (direction * value, primary, value), settings[index]
-    assert best is not None and best_score is not None, f"no trial of {task}_{model} went well"
+    if best is None or best_score is None:
+        sys.exit(f"no trial of {task}_{model} went well")
     with (RECIPES / f"{task}_{model}.trials.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["trial", f"valid_{best_score[1]}", "status", "parameters", "seconds", "overrides"])
+        writer.writerow(
+            ["trial", f"valid_{best_score[1]}", "status", "parameters", "seconds", "overrides"]
+        )
         writer.writerows(rows)
     source = (
         f"ours, tuned: best of {TRIALS} random trials out of {len(settings)} settings at "

@@ -18,13 +18,19 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 PARAMETERS = {"tcn": 70369, "lstm": 70470, "gru": 69500, "llama": 81000}
 TASKS: dict[str, dict[str, Any]] = {
-    "adding": {"metric": "mse", "direction": "min", "length": 600, "baseline": 1 / 6, "optimum": 0},
+    "adding": {
+        "metric": "mse",
+        "direction": "min",
+        "length": 600,
+        "baseline": 1 / 6,
+        "optimum": 0.0,
+    },
     "copy": {
         "metric": "cross_entropy",
         "direction": "min",
         "length": 1000,
         "baseline": 0.020387,
-        "optimum": 0,
+        "optimum": 0.0,
     },
     "smnist": {"metric": "accuracy", "direction": "max", "length": 784, "baseline": 0.1},
     "char_ptb": {"metric": "bpc", "direction": "min", "length": 400, "baseline": 5.6439},

@@ -5,7 +5,19 @@ import sys
 
 import typer
 
-from seqbench.cli import config, data, listing, train
+from seqbench.cli import (
+    check,
+    compare,
+    config,
+    data,
+    eval,
+    generate,
+    listing,
+    runs,
+    show,
+    table,
+    train,
+)
 from seqbench.errors import SeqbenchError
 
 app = typer.Typer(
@@ -15,10 +27,18 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Which sequence model is better on which task, and can one believe it?",
 )
-app.command("train", context_settings={"ignore_unknown_options": True})(train.train)
+takes_overrides = {"ignore_unknown_options": True}
+app.command("train", context_settings=takes_overrides)(train.train)
+app.command("eval")(eval.evaluate)
+app.command("generate")(generate.generate)
+app.command("table")(table.table)
+app.command("runs")(runs.runs)
+app.command("show")(show.show)
+app.command("compare")(compare.compare)
 app.add_typer(config.app, name="config")
-app.add_typer(data.app, name="data")
 app.command("list")(listing.listing)
+app.command("check", context_settings=takes_overrides)(check.check)
+app.add_typer(data.app, name="data")
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
-# from seqbench.results.papers import like_for_like, published
+from seqbench.results.papers import like_for_like, published
 from seqbench.runs.log import LineLog, headline, number, outcome, score
 from seqbench.runs.observer import Observer
 from seqbench.runs.record import Record
@@ -82,11 +82,11 @@ class Terminal(Observer):
         rows.add_row("without memory", score(metric, record.baseline))
         if record.optimum is not None:
             rows.add_row("best possible", score(metric, record.optimum))
-        cell = None and published("tcn2018", record.task, record.model)
+        cell = published("tcn2018", record.task, record.model)
         if cell is not None:
             reason = like_for_like(record, cell)
             remark = f"not like for like: {reason}" if reason else "like for like"
-            rows.add_row("published", f"{score(metric, cell.fraction)} ({remark})")
+            rows.add_row("published", f"{score(metric, cell.value)} ({remark})")
         rows.add_row("files", Text(str(self.folder)))
         seed = record.seed + 1
         choice = f"model={record.model} task={record.task} budget={record.budget}"

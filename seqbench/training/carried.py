@@ -48,6 +48,6 @@ def unflatten(flat: dict[str, Tensor], prefix: str) -> Carried:
     if prefix in flat:
         return flat[prefix]
     branches: list[Carried] = []
-    while (branch := unflatten(flat, f"{prefix}.{len(branches)}")) is not None:
-        branches.append(branch)
+    while any(name.startswith(f"{prefix}.{len(branches)}") for name in flat):
+        branches.append(unflatten(flat, f"{prefix}.{len(branches)}"))
     return tuple(branches) or None

@@ -1,0 +1,38 @@
+"""`seqbench eval`: score a saved run again."""
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Trust = Annotated[
+    list[str] | None, typer.Option(help="A package that the run's folder may name besides ours.")
+]
+DataDir = Annotated[str | None, typer.Option(help="Where the datasets lie.")]
+OutputDir = Annotated[Path, typer.Option(help="Where runs lie.")]
+
+
+class Split(str, Enum):
+    """What can be scored."""
+
+    valid = "valid"
+    test = "test"
+
+
+def evaluate(
+    run: Annotated[str, typer.Argument(help="A run's id, a prefix of it, or its folder.")],
+    split: Annotated[Split, typer.Option(help="What to score.")] = Split.test,
+    trust: Trust = None,
+    data_dir: DataDir = None,
+    output_dir: OutputDir = Path("outputs"),
+) -> None:
+    """Score the best weights of a run again; prints one JSON object."""
+    import json
+
+    from seqbench.results.collect import find_run
+    from seqbench.saved_run import SavedRun
+
+    saved = SavedRun(find_run(run, output_dir), trust or (), data_dir)
+    scores = saved.evaluate(split.value)
+    print(json.dumps({"split": split.value, "step": saved.step, **scores}))

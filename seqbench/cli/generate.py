@@ -1,0 +1,34 @@
+"""`seqbench generate`: sample text from a language-model run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seqbench.cli.eval import DataDir, OutputDir, Trust
+
+
+def generate(
+    run: Annotated[str, typer.Argument(help="A run's id, a prefix of it, or its folder.")],
+    prompt: Annotated[str, typer.Option(help="The text to go on from.")],
+    length: Annotated[int, typer.Option(min=1, help="Characters to sample.")] = 200,
+    temperature: Annotated[
+        float,
+        typer.Option(min=0, help="Below 1 is safer, above 1 is wilder, 0 takes the likeliest."),
+    ] = 0.8,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed gives another text.")] = 0,
+    trust: Trust = None,
+    data_dir: DataDir = None,
+    output_dir: OutputDir = Path("outputs"),
+) -> None:
+    """Print the prompt and what the model writes after it."""
+    from seqbench.results.collect import find_run
+    from seqbench.saved_run import SavedRun
+
+    saved = SavedRun(find_run(run, output_dir), trust or (), data_dir)
+    characters = saved.generate(prompt, length, temperature, seed)
+    first = next(characters)  # before the prompt is printed, so that a refusal stands alone
+    print(prompt + first, end="", flush=True)
+    for character in characters:
+        print(character, end="", flush=True)
+    print()

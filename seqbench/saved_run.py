@@ -1,0 +1,93 @@
+"""A trained model, taken out of its run's folder: to score it again, or to sample text from it."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from seqbench import configuration, machine
+from seqbench.errors import ConfigError
+from seqbench.experiment import build_model, build_task
+from seqbench.tasks.char_lm import SegmentTask
+from seqbench.tasks.task import Split
+from seqbench.training import checkpoint
+from seqbench.training.state import load_weights
+from seqbench.training.trainer import Trainer
+
+
+class SavedRun:
+    """The best weights of a run, with the task that they were trained on.
+
+    Args:
+        folder: the run's.
+        trust: packages besides ours that its configuration may name.
+        data_dir: where the datasets lie; `None`: as the run's configuration says.
+
+    Raises:
+        ConfigError: there is no such run, or it names code that is not trusted.
+        RunError: there are no weights, or they are damaged.
+    """
+
+    def __init__(
+        self, folder: Path, trust: Sequence[str] = (), data_dir: str | None = None
+    ) -> None:
+        self.config = configuration.read(folder / "config.yaml", trust)
+        self.config["device"] = "auto"
+        self.config["data_dir"] = data_dir or self.config["data_dir"]
+        self.device = machine.prepare(self.config)
+        self.trainer: Trainer = configuration.build("trainer", self.config)
+        self.task = build_task(self.config, self.trainer)
+        self.task.to(self.device)
+        self.model = build_model(self.config, self.task)
+        tensors, facts = checkpoint.load(folder / "checkpoints" / "best.safetensors")
+        load_weights(self.model, tensors)
+        self.step: int = facts["step"]
+        self.model.to(self.device).eval()
+
+    def evaluate(self, split: Split) -> dict[str, float]:
+        """The task's metrics on a split."""
+        return self.trainer.evaluate(self.model, self.task, split)
+
+    @torch.no_grad()
+    def generate(self, prompt: str, length: int, temperature: float, seed: int) -> Iterator[str]:
+        """Sample text, a character at a time.
+
+        A model that carries a state reads each character once; another reads again what it can see
+        of the text, at most as much as in training.
+
+        Args:
+            prompt: the text to go on from.
+            length: characters to sample.
+            temperature: divides the logits; 0 always takes the likeliest character.
+            seed: of the sampling.
+
+        Raises:
+            ConfigError: the run is no language model, or knows none of the prompt.
+        """
+        task = self.task
+        if not isinstance(task, SegmentTask):
+            name = self.config["choices"]["task"]
+            raise ConfigError(f"generate needs a language model, and this run is one of {name}")
+        unknown = task.vocabulary.unknown_count(prompt)
+        if not prompt or unknown == len(prompt):
+            raise ConfigError("--prompt needs at least one character that was seen in training")
+        random = torch.Generator().manual_seed(seed)
+        ids = torch.from_numpy(task.vocabulary.encode(prompt)).long()[None].to(self.device)
+        logits, state = self.read(ids[:, -task.length :], None)
+        for _ in range(length):
+            logits = logits[0, -1].float().cpu()
+            if temperature == 0:
+                chosen = logits.argmax()[None]
+            else:
+                chosen = torch.multinomial((logits / temperature).softmax(0), 1, generator=random)
+            yield task.vocabulary.decode(chosen.tolist())
+            ids = torch.cat([ids, chosen[None].to(self.device)], 1)[:, -task.length :]
+            logits, state = self.read(ids if state is None else ids[:, -1:], state)
+
+    def read(self, ids: Tensor, state: object) -> tuple[Tensor, object]:
+        """Logits after reading `(1, time)` ids, and the state of a model that has one."""
+        if hasattr(self.model, "carry_state"):
+            outputs, state = self.model(ids, state)
+            return outputs, state
+        return self.model(ids), None

@@ -1,0 +1,207 @@
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from record_factory import make_record
+
+from seqbench.results.aggregate import aggregate, tell_apart
+
+
+def test_seeds_of_one_configuration_are_one_cell():
+    (cell,) = aggregate([make_record(seed=seed, value=float(seed)) for seed in (2, 0, 1)])
+    assert [record.seed for record in cell.records] == [0, 1, 2]
+    assert cell.statistics is not None
+    assert (cell.statistics.n, cell.statistics.mean) == (3, 1.0)
+    assert (cell.model, cell.variant, cell.parameters) == ("tcn", "", 70369)
+    assert (cell.column.task, cell.column.length, cell.column.variant) == ("adding", 600, "")
+    assert (cell.baseline, cell.optimum) == (1 / 6, 0.0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"task__length": 200},
+        {"task__markers": "one_per_half"},
+        {"budget": "quick"},
+        {"protocol": "paper"},
+        {"model__kernel_size": 7},
+        {"optimizer__lr": 0.002},
+        {"trainer__steps": 100},
+        {"trainer__precision": "bf16"},
+        {"parameters": 1000},
+        {"task": "copy"},
+        {"model": "lstm"},
+    ],
+)
+def test_what_differs_is_never_pooled(change):
+    cells = aggregate([make_record(seed=0), make_record(seed=1, **change)])
+    assert [len(cell.records) for cell in cells] == [1, 1]
+    names = {(cell.column, cell.model, cell.variant) for cell in cells}
+    assert len(names) == 2
+
+
+def test_other_data_is_another_column():
+    other = replace(make_record(seed=1), data={"test": "f" * 64})
+    one, two = aggregate([make_record(seed=0), other])
+    assert one.column != two.column
+    assert {one.column.variant, two.column.variant} == {
+        "test=ffffffffffff",
+        f"test={make_record().data['test'][:12]}",
+    }
+
+
+def test_another_metric_is_another_column():
+    record = make_record(seed=1)
+    assert record.score is not None
+    other = replace(record, score=replace(record.score, metric="mae"))
+    assert [cell.column.metric for cell in aggregate([make_record(), other])] == ["mae", "mse"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"device": "cuda"}, {"threads": 7}, {"output_dir": "/there"}, {"trainer__log_every": 3}],
+)
+def test_where_a_run_ran_does_not_matter(change):
+    assert len(aggregate([make_record(seed=0), make_record(seed=1, **change)])) == 1
+
+
+def test_runs_that_failed_early_stand_with_their_fellows_whatever_the_order():
+    failed = replace(make_record(seed=1, status="failed", parameters=None), data={})
+    for records in ([failed, make_record(seed=0)], [make_record(seed=0), failed]):
+        (cell,) = aggregate(records)
+        assert (cell.failed, cell.diverged, cell.values) == (1, 0, [1e-4])
+        assert cell.parameters == 70369
+        assert cell.column.metric == "mse"
+
+
+def test_a_model_of_which_all_runs_failed_stands_in_the_column_of_the_others():
+    failed = replace(make_record(model="lstm", status="failed", parameters=None), data={})
+    lstm, tcn = aggregate([failed, make_record()])
+    assert lstm.column == tcn.column
+    assert lstm.statistics is None
+
+
+def test_diverged_runs_are_counted_and_kept_out_of_the_mean():
+    runs = [
+        make_record(seed=0, value=0.1),
+        make_record(seed=1, status="diverged"),
+        make_record(seed=2, value=None),
+        make_record(seed=3, status="failed"),
+    ]
+    (cell,) = aggregate(runs)
+    assert (cell.values, cell.diverged, cell.failed) == ([0.1], 2, 1)
+
+
+def test_the_share_solved_counts_divergence_but_not_failure():
+    runs = [
+        make_record(seed=0, value=1e-5),
+        make_record(seed=1, value=0.1),
+        make_record(seed=2, status="diverged"),
+        make_record(seed=3, status="failed"),
+    ]
+    (cell,) = aggregate(runs)
+    assert cell.solved == (1, 3)
+    (unmarked,) = aggregate([make_record("smnist", value=0.99)])
+    assert unmarked.solved is None
+
+
+def test_rivals_say_what_tells_them_apart():
+    cells = aggregate([make_record(), make_record(model__kernel_size=7, parameters=60000)])
+    assert [cell.variant for cell in cells] == ["kernel_size=7", "kernel_size=8"]
+
+
+def test_tasks_of_one_size_say_what_tells_them_apart():
+    cells = aggregate([make_record(), make_record(task__markers="one_per_half")])
+    assert [cell.column.variant for cell in cells] == ["", "markers=one_per_half"]
+    assert [cell.variant for cell in cells] == ["", ""]
+
+
+def test_one_rival_alone_needs_no_label():
+    assert tell_apart([{"lr": 1}]) == [""]
+
+
+def test_labels_name_differences_only_in_short():
+    options = [
+        {"model.channels": [24] * 8, "model.tied": False, "trainer.clip": None},
+        {"model.channels": [30, 20], "model.tied": False, "trainer.clip": None},
+        {"model.channels": [24] * 8, "model.tied": False, "trainer.clip": 0.5},
+    ]
+    assert tell_apart(options) == [
+        "channels=[24]*8, clip=null",
+        "channels=[30,20], clip=null",
+        "channels=[24]*8, clip=0.5",
+    ]
+
+
+def test_the_optimizer_is_named_by_its_class():
+    options = [
+        {"optimizer._target_": "torch.optim.Adam", "optimizer.lr": 1},
+        {"optimizer._target_": "torch.optim.SGD", "optimizer.lr": 1},
+    ]
+    assert tell_apart(options) == ["optimizer=Adam", "optimizer=SGD"]
+
+
+def test_what_follows_from_an_option_is_not_named_beside_it():
+    options = [{"parameters": i, "data.x": str(i), "model.dim": i} for i in (1, 2)]
+    assert tell_apart(options) == ["dim=1", "dim=2"]
+
+
+def test_equal_last_names_are_written_in_full():
+    options = [{"optimizer.lr": i, "schedule.lr": i} for i in (1, 2)]
+    assert tell_apart(options)[0] == "optimizer.lr=1, schedule.lr=1"
+
+
+def test_many_differences_are_counted():
+    options = [{f"model.x{i}": n for i in range(6)} for n in (1, 2)]
+    assert tell_apart(options) == ["x0=1, x1=1, x2=1, +3 more", "x0=2, x1=2, x2=2, +3 more"]
+
+
+def test_options_that_look_alike_still_get_two_labels():
+    assert len(set(tell_apart([{"x": None}, {}]))) == 2
+
+
+VALUES = st.none() | st.booleans() | st.integers(0, 3) | st.sampled_from(["a", "true", "1", ""])
+
+
+@given(
+    st.lists(st.dictionaries(st.sampled_from("abcdef"), VALUES, max_size=6), min_size=1, max_size=6)
+)
+def test_labels_are_as_different_as_the_rivals(options):
+    rivals = [o for i, o in enumerate(options) if o not in options[:i]]
+    assert len(set(tell_apart(rivals))) == len(rivals)
+
+
+CHANGES = st.fixed_dictionaries(
+    {
+        "task": st.sampled_from(["adding", "copy"]),
+        "model": st.sampled_from(["tcn", "lstm"]),
+        "seed": st.integers(0, 3),
+        "status": st.sampled_from(["completed", "completed", "diverged", "failed"]),
+        "task__length": st.sampled_from([100, 200]),
+        "budget": st.sampled_from(["full", "quick", None]),
+        "trainer__steps": st.sampled_from([100, 200]),
+        "parameters": st.sampled_from([None, 10, 20]),
+    }
+)
+
+
+@settings(max_examples=60)
+@given(st.lists(CHANGES, min_size=1, max_size=20), st.randoms(use_true_random=False))
+def test_no_run_is_lost_and_no_place_taken_twice(changes, randomness):
+    records = [make_record(**change) for change in changes]
+    cells = aggregate(records)
+    assert sum(len(cell.records) for cell in cells) == len(records)
+    places = [(cell.column, cell.model, cell.variant) for cell in cells]
+    assert len(set(places)) == len(places)
+    for cell in cells:
+        configs = [{**r.config, "seed": None} for r in cell.records]
+        assert all(config == configs[0] for config in configs)
+        assert len(cell.values) + cell.diverged + cell.failed == len(cell.records)
+    known = [r for r in records if r.parameters is not None and r.score is not None]
+    if len(known) == len(records):
+        shuffled = list(records)
+        random.Random(randomness.random()).shuffle(shuffled)
+        again = aggregate(shuffled)
+        assert [(c.column, c.model, c.variant) for c in again] == places
