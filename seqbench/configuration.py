@@ -7,6 +7,8 @@ Precedence, low to high: task, model, trainer, recipe, protocol, budget, command
 
 import difflib
 import inspect
+import json
+import logging
 import sys
 import typing
 from collections.abc import Iterable, Sequence
@@ -50,8 +52,14 @@ NODES: dict[str, tuple[int, frozenset[str]]] = {
 }
 # What an `auto` choice means where the recipe does not say.
 FALLBACK = {"optimizer": "adam", "schedule": "constant"}
-# Code that a configuration found in a run folder may name.
-TRUSTED = ("seqbench", "torch.optim")
+# Choices that may be missing, which Hydra then passes over in silence.
+OPTIONAL = ("recipe", "budget_for")
+# Code that a configuration found in a run folder may name: what runs are made of, and nothing else,
+# because a command of ours can do harm too.
+TRUSTED = ("seqbench.models", "seqbench.tasks", "seqbench.training", "torch.optim")
+
+# It would print what it then raises, too.
+logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)
 
 
 def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> Config:
@@ -64,15 +72,23 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> Con
     Raises:
         ConfigError: something is named that does not exist, or has the wrong type.
     """
-    search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
+    if config_dir and not Path(config_dir).is_dir():
+        raise ConfigError(f"no folder of configurations at {config_dir}")
+    first = Path(config_dir).resolve() if config_dir else CONFIG_FOLDER
+    ours = str(CONFIG_FOLDER).replace("'", r"\'")
+    search = [f"hydra.searchpath=['file://{ours}']"] if config_dir else []
+    for override in overrides:
+        group, _, name = override.partition("=")
+        if group in OPTIONAL and name not in (known := choices_of(group, config_dir)):
+            raise ConfigError(f"no {group} named '{name}'{near_miss(name, known)}")
     try:
-        with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
+        with initialize_config_dir(str(first), version_base="1.3"):
             composed = hydra_compose(
                 "train", [*search, *free(overrides, config_dir)], return_hydra_config=True
             )
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        choices = dict(composed.hydra.runtime.choices)
+    except Exception as error:  # of every kind there is: Hydra's, OmegaConf's, YAML's, Python's own
         raise explained(error, overrides) from error
-    choices = dict(composed.hydra.runtime.choices)
     OmegaConf.set_struct(composed, False)
     composed.pop("hydra")
     config = finish(composed, choices)
@@ -127,6 +143,9 @@ def finish(composed: DictConfig, choices: dict[str, str]) -> Config:
         for name, fallback in FALLBACK.items():
             chosen = recipe.pop(name, None) or read_choice(name, fallback)
             node = config.get(name) or {}
+            for key, group in ((f"recipe.{name}", chosen), (name, node)):
+                if not isinstance(group, dict):
+                    raise ConfigError(f"{key} must be a group of values, not {group!r}")
             # A choice on the command line replaces the recipe's whole; single values change it.
             config[name] = node if "_target_" in node else chosen | node
     config["choices"] = {"task": choices["task"], "model": choices["model"]}
@@ -154,8 +173,8 @@ def check(config: Config) -> None:
             raise ConfigError(f"the configuration has no '{key}'")
     for key in NODES:
         check_node(key, config[key])
-    if config["seed"] < 0:
-        raise ConfigError(f"seed must not be negative, not {config['seed']}")
+    if not 0 <= config["seed"] < 2**63:
+        raise ConfigError(f"seed must be in [0, 2^63), not {config['seed']}")
     if config["threads"] is not None and config["threads"] < 1:
         raise ConfigError(f"threads must be at least 1, not {config['threads']}")
 
@@ -166,8 +185,15 @@ def check_node(name: str, node: Any) -> None:
         raise ConfigError(f"{name} must be a group of values with a _target_, not {node!r}")
     target = located(node["_target_"], name)
     by_position, supplied = NODES[name]
-    parameters = dict(list(inspect.signature(target).parameters.items())[by_position:])
-    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    try:
+        signature = inspect.signature(target)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{name}._target_: {node['_target_']} cannot be built") from None
+    parameters = dict(list(signature.parameters.items())[by_position:])
+    try:
+        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except NameError:  # a user's model may name types that it imports for type checkers only
+        hints = {}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     named = {
         k: p for k, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
@@ -180,6 +206,10 @@ def check_node(name: str, node: Any) -> None:
             raise ConfigError(f"no key '{name}.{key}'{near_miss(key, settable, f'{name}.')}")
         if key in hints:
             check_value(f"{name}.{key}", value, hints[key])
+        try:
+            json.dumps(value, allow_nan=False, sort_keys=True)
+        except (ValueError, TypeError):
+            raise ConfigError(f"{name}.{key} must be something JSON can say, not {value}") from None
     for key in settable:
         if named[key].default is inspect.Parameter.empty and key not in node:
             raise ConfigError(f"'{name}.{key}' is needed by {node['_target_']} and has no value")
@@ -273,6 +303,10 @@ def trust(config: Config, also: Sequence[str] = ()) -> None:
                     raise ConfigError(f"the run names {target}: add --trust {target} to build it")
             for item in value.values():
                 walk(item)
+        elif isinstance(value, str) and "${" in value:
+            # What a run keeps is resolved. Hydra would resolve this when it builds: it could read
+            # the environment, or turn into a node that nobody has judged.
+            raise ConfigError(f"the run's configuration refers to something outside: {value!r}")
         elif isinstance(value, list):
             for item in value:
                 walk(item)
@@ -284,11 +318,11 @@ def read(path: Path, also: Sequence[str] = ()) -> Config:
     """The configuration of a run folder, checked, and trusted no further than `trust` allows."""
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        if not isinstance(config, dict):
+            raise ConfigError(f"{path} holds no configuration")
+        trust(config, also)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"cannot read {path}: {first_line(error)}") from error
-    if not isinstance(config, dict):
-        raise ConfigError(f"{path} holds no configuration")
-    trust(config, also)
     check(config)
     return config
 
@@ -303,6 +337,9 @@ def explained(error: Exception, overrides: Sequence[str]) -> ConfigError:
         group, _, name = error.missing_cfg_file.rpartition("/")
         if group:
             return ConfigError(f"no {group} named '{name}'{near_miss(name, error.options)}")
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return ConfigError(f"{mark.name.strip()}, line {mark.line + 1}: {error.problem}")
     for override in overrides:
         key, equals, value = override.partition("=")
         if equals and key in NODES and value in ("", "null"):
@@ -310,9 +347,10 @@ def explained(error: Exception, overrides: Sequence[str]) -> ConfigError:
     return ConfigError(first_line(error))
 
 
-def choices_of(group: str) -> list[str]:
-    """What can be chosen of one of our groups."""
-    return sorted(path.stem for path in (CONFIG_FOLDER / group).glob("*.yaml"))
+def choices_of(group: str, config_dir: str | None = None) -> list[str]:
+    """What can be chosen of a group: ours, and what is in a folder of the user's."""
+    folders = [CONFIG_FOLDER, *([Path(config_dir)] if config_dir else [])]
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
 
 
 def near_miss(word: str, known: Iterable[str], prefix: str = "") -> str:

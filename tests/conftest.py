@@ -1,4 +1,4 @@
-"""What every test shares: the real data where it is at hand, and a machine that behaves the same."""
+"""What every test shares: the real data, where it is at hand."""
 
 import os
 from pathlib import Path

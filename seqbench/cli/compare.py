@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from seqbench.cli.show import metrics, settings, whole
-from seqbench.results.wording import plain
 from seqbench.runs.record import Record
+from seqbench.wording import plain
 
 if TYPE_CHECKING:
     from seqbench.results.collect import Unfinished

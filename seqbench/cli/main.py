@@ -1,5 +1,6 @@
 """The command `seqbench`: puts the commands together and turns errors into a line and a code."""
 
+import io
 import os
 import sys
 
@@ -24,6 +25,7 @@ app = typer.Typer(
     name="seqbench",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: quick to start, and brackets stay what they are
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Which sequence model is better on which task, and can one believe it?",
 )
@@ -43,6 +45,9 @@ app.add_typer(data.app, name="data")
 
 def main() -> None:
     """Run the command line, and leave with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an arrow must not break an ASCII terminal
     try:
         app()
     except SeqbenchError as error:

@@ -1,6 +1,8 @@
 """What a person sees while a run trains: a header, one bar, an end panel. All of it on stderr."""
 
+import shlex
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console, Group
@@ -10,10 +12,11 @@ from rich.text import Text
 from tqdm import tqdm
 
 from seqbench.results.papers import like_for_like, published
-from seqbench.runs.log import LineLog, headline, number, outcome, score
+from seqbench.runs.log import LineLog, headline, outcome
 from seqbench.runs.observer import Observer
 from seqbench.runs.record import Record
 from seqbench.runs.run import Run
+from seqbench.wording import number, score
 
 
 class Terminal(Observer):
@@ -21,9 +24,11 @@ class Terminal(Observer):
 
     Args:
         config: of the run.
+        typed: the overrides that the person gave, to suggest the next command from.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], typed: Sequence[str]) -> None:
+        self.typed = [override for override in typed if not override.startswith("seed=")]
         self.console = Console(stderr=True, highlight=False)
         self.folder = Run.of(config).folder
         self.lines = LineLog(lambda line: print(line, file=sys.stderr, flush=True))
@@ -61,7 +66,7 @@ class Terminal(Observer):
             if self.best is None or self.primary.better(value, self.best):
                 self.best = value
             self.shown["valid"] = score(self.primary.metric, value)
-            self.shown["best"] = score(self.primary.metric, self.best).split()[-1]
+            self.shown["best"] = number(self.best, self.primary.metric)
         self.bar.set_postfix_str(
             ", ".join(f"{k} {v}" for k, v in self.shown.items()), refresh=False
         )
@@ -86,11 +91,10 @@ class Terminal(Observer):
         if cell is not None:
             reason = like_for_like(record, cell)
             remark = f"not like for like: {reason}" if reason else "like for like"
-            rows.add_row("published", f"{score(metric, cell.value)} ({remark})")
+            rows.add_row("published", f"{score(cell.metric, cell.value)} ({remark})")
         rows.add_row("files", Text(str(self.folder)))
-        seed = record.seed + 1
-        choice = f"model={record.model} task={record.task} budget={record.budget}"
-        rows.add_row("next", Text(f"seqbench train {choice} seed={seed}\nseqbench table"))
+        again = shlex.join(["seqbench", "train", *self.typed, f"seed={record.seed + 1}"])
+        rows.add_row("next", Text(f"{again}\nseqbench table"))
         panel = Panel(
             Group(rows),
             title=outcome(record),

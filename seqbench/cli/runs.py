@@ -90,7 +90,7 @@ def when(run: "Record | Unfinished") -> str:
 def row_of(run: "Record | Unfinished") -> dict[str, str]:
     """What the list says of a run, by column."""
     from seqbench.results.where import MISSING, value_of
-    from seqbench.results.wording import duration, plain, score, task_with_size
+    from seqbench.wording import duration, plain, score, task_with_size
 
     def known(*keys: str) -> object:
         values = (value_of(run, key) for key in keys)

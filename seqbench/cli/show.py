@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seqbench.results.wording import duration, is_accuracy, number, plain, score, task_with_size
 from seqbench.runs.record import Record
+from seqbench.wording import duration, is_accuracy, number, plain, score, task_with_size
 
 if TYPE_CHECKING:
     from seqbench.results.collect import Unfinished

@@ -20,7 +20,7 @@ def table(
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[PATH]...", help="Folders with runs [default: all below --output-dir]."
+            metavar="[PATH]...", help="Folders with runs; all below --output-dir if none is named."
         ),
     ] = None,
     format: Annotated[

@@ -37,10 +37,7 @@ def train(
         typer.Option(help="With --resume: a package that the run may name besides ours."),
     ] = None,
 ) -> None:
-    """Train a model on a task, test it, and keep a record.
-
-    Examples are at the end of this help.
-    """
+    """Train a model on a task, test it, and keep a record."""
     from seqbench.cli.progress import Terminal
     from seqbench.configuration import compose, read
     from seqbench.errors import ConfigError, RunError
@@ -59,7 +56,7 @@ def train(
 
     from seqbench.experiment import run
 
-    record = run(config, Terminal(config), force=force, retry=retry)
+    record = run(config, Terminal(config, overrides or ()), force=force, retry=retry)
     if record.status != "completed":
         raise RunError(f"{record.error} (run again with --retry)")
 

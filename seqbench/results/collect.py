@@ -97,7 +97,14 @@ def run_folders(path: Path) -> Iterator[Path]:
     inside `path` are not followed.
     """
     if path.name == "record.json" and path.is_file():
-        yield path.parent
+        path = path.parent
+    yield from map(Path, _run_folders(os.fspath(path)))
+
+
+def _run_folders(path: str) -> Iterator[str]:
+    # Most folders are finished runs: asking for the one file is faster than listing all.
+    if os.path.isfile(f"{path}/record.json"):  # noqa: PTH113
+        yield path
         return
     try:
         with os.scandir(path) as entries:
@@ -108,7 +115,7 @@ def run_folders(path: Path) -> Iterator[Path]:
         yield path
         return
     for name in sorted(name for name, is_folder in names.items() if is_folder):
-        yield from run_folders(path / name)
+        yield from _run_folders(f"{path}/{name}")
 
 
 def find_run(run: str, output_dir: Path) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 
 from seqbench.results.aggregate import Cell
 from seqbench.results.papers import published, unlike
-from seqbench.results.wording import plain
+from seqbench.wording import plain
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from seqbench.results.aggregate import Cell, Column
 from seqbench.results.papers import load_paper, published, unlike
-from seqbench.results.wording import metric_name, number, plain, spread
+from seqbench.wording import metric_name, number, plain, spread
 
 ARROWS = {"min": "↓", "max": "↑"}
 # Below this many seeds an interval says nothing, and the cell says how many there are.

@@ -13,6 +13,9 @@ OUTSIDE: dict[str, frozenset[str]] = {
     "trainer": frozenset({"log_every", "checkpoint_every", "deterministic", "compile"}),
 }
 
+# The sources that compute a result, those that show it left out.
+COMPUTES = ("spec.py", "experiment.py", "machine.py", "models/*.py", "tasks/*.py", "training/*.py")
+
 
 def run_id(config: dict[str, Any]) -> str:
     """12 hex digits that name a configuration: SHA-256 over what can change its result."""
@@ -47,7 +50,7 @@ def what_matters(config: dict[str, Any]) -> dict[str, Any]:
             value = {
                 name: option
                 for name, option in value.items()
-                if name not in outside and not (name in defaults and defaults[name] == option)
+                if name not in outside and not (name in defaults and as_yaml(defaults[name]) == option)
             }
         kept[key] = value
     return kept
@@ -64,10 +67,10 @@ def signature_defaults(target: str) -> dict[str, Any]:
 
 @cache
 def source_hash() -> str:
-    """12 hex digits over seqbench's own sources: a result of other code can be told as such."""
+    """12 hex digits over the sources that compute: a result of other code can be told as such."""
     package = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
+    for path in sorted(path for part in COMPUTES for path in package.glob(part)):
         digest.update(path.relative_to(package).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

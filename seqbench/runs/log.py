@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 from seqbench.runs.observer import Observer
 from seqbench.runs.record import Record
+from seqbench.wording import duration, number, score
 
 
 class LineLog(Observer):
@@ -38,10 +38,11 @@ class LineLog(Observer):
         if self.best is None or self.primary.better(value, self.best):
             self.best = value
         speed = (step - self.first_step) / (time.perf_counter() - self.begin)
-        left = timedelta(seconds=round((self.total_steps - step) / speed)) if speed else "?"
+        left = duration((self.total_steps - step) / speed) if speed else "?"
         self.write(
             f"step {step}/{self.total_steps}  loss {number(self.loss)}  "
-            f"valid {score(self.primary.metric, value)}  best {number(self.best)}  "
+            f"valid {score(self.primary.metric, value)}  "
+            f"best {number(self.best, self.primary.metric)}  "
             f"{speed:.1f} steps/s  {left} left"
         )
 
@@ -79,18 +80,7 @@ def outcome(record: Record) -> str:
     """How a run ended, in a line."""
     if record.score is None:
         return f"{record.status}: {record.error}"
-    seconds = record.measured.get("seconds")
-    took = f" after {seconds:.0f} s of training" if isinstance(seconds, (int, float)) else ""
-    return f"completed: test {score(record.score.metric, record.score.value)}{took}"
-
-
-def score(metric: str, value: float | None) -> str:
-    """A metric with its value; accuracies in per cent."""
-    if value is not None and metric.endswith("accuracy"):
-        return f"{metric.replace('_', ' ')} {100 * value:.2f}%"
-    return f"{metric.replace('_', ' ')} {number(value)}"
-
-
-def number(value: float | None) -> str:
-    """Three significant digits."""
-    return "-" if value is None else f"{value:.3g}"
+    took = duration(record.measured.get("seconds"))
+    return (
+        f"completed: test {score(record.score.metric, record.score.value)} after {took} of training"
+    )

@@ -79,6 +79,7 @@ SIZES = {
         {
             "dim": st.sampled_from([8, 16]),
             "num_layers": DEPTHS,
+            "num_heads": st.just(4),
             "num_kv_heads": st.sampled_from([1, 2, 4]),
             "context": st.one_of(st.none(), st.integers(1, 20)),
         }

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqbench.results.wording import duration, metric_name, number, plain, score, spread
+from seqbench.wording import duration, metric_name, number, plain, score, spread
 
 
 @pytest.mark.parametrize(

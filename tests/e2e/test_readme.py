@@ -1,0 +1,71 @@
+"""The README's commands do what it says, in its order; trainings at smoke size."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+README = Path(__file__).parents[2] / "README.md"
+BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
+# Needs a network, or is what this test stands in.
+ELSEWHERE = ("make", "pip")
+
+
+def blocks(language: str) -> list[str]:
+    return [
+        text for kind, text in BLOCK.findall(README.read_text(encoding="utf-8")) if kind == language
+    ]
+
+
+def commands() -> list[list[str]]:
+    lines = [line for block in blocks("bash") for line in block.splitlines() if line.strip()]
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def small(command: list[str]) -> list[str]:
+    """The same command at smoke size."""
+    if command[:2] != ["seqbench", "train"] or "--resume" in command:
+        return command
+    kept = [word for word in command if not word.startswith(("budget=", "trainer.steps="))]
+    return [*kept, "budget=smoke", "threads=1"]
+
+
+def test_every_command_of_the_readme_works(tmp_path: Path, real_data: Path) -> None:
+    files = [
+        text for kind in ("python", "yaml") for text in blocks(kind) if text.startswith("# my_")
+    ]
+    assert len(files) == 2
+    for text in files:
+        path = tmp_path / text.split("\n", 1)[0].removeprefix("# ")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    (tmp_path / "my.txt").write_text("The cat sat on the mat, and the dog on the log.\n" * 500)
+    environment = {**os.environ, "SEQBENCH_DATA": str(real_data), "SEQBENCH_OFFLINE": "1"}
+    program = str(Path(sys.executable).with_name("seqbench"))
+    tried = 0
+    for command in commands():
+        if command[0] in ELSEWHERE:
+            continue
+        assert command[0] == "seqbench", command
+        newest = max((tmp_path / "outputs/runs").glob("*/*/*"), key=os.path.getmtime, default=None)
+        words = [
+            newest.name if newest and (word == "RUN" or re.fullmatch("[0-9a-f]{8}", word)) else word
+            for word in small(command)
+        ]
+        done = subprocess.run(
+            [program, *words[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{shlex.join(words)}\n{done.stderr}"
+        tried += 1
+    assert tried > 15
+
+
+def test_the_readmes_python_works(tmp_path: Path) -> None:
+    (program,) = [text for text in blocks("python") if "experiment" in text]
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "mse" in done.stdout
