@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -50,6 +51,8 @@ NODES: dict[str, tuple[int, frozenset[str]]] = {
     "schedule": (0, frozenset()),
     "trainer": (0, frozenset()),
 }
+# What a recipe may hold besides values for the nodes.
+RECIPE = ("source", "expected", "optimizer", "schedule")
 # What an `auto` choice means where the recipe does not say.
 FALLBACK = {"optimizer": "adam", "schedule": "constant"}
 # Choices that may be missing, which Hydra then passes over in silence.
@@ -74,18 +77,19 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> Con
     """
     if config_dir and not Path(config_dir).is_dir():
         raise ConfigError(f"no folder of configurations at {config_dir}")
-    first = Path(config_dir).resolve() if config_dir else CONFIG_FOLDER
-    ours = str(CONFIG_FOLDER).replace("'", r"\'")
-    search = [f"hydra.searchpath=['file://{ours}']"] if config_dir else []
     for override in overrides:
         group, _, name = override.partition("=")
         if group in OPTIONAL and name not in (known := choices_of(group, config_dir)):
             raise ConfigError(f"no {group} named '{name}'{near_miss(name, known)}")
     try:
-        with initialize_config_dir(str(first), version_base="1.3"):
-            composed = hydra_compose(
-                "train", [*search, *free(overrides, config_dir)], return_hydra_config=True
-            )
+        with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
+            if config_dir:
+                # `hydra.searchpath` would put it behind ours, and be parsed as an override is.
+                loader = GlobalHydra.instance().config_loader()
+                path = loader.get_search_path()
+                path.prepend("user", f"file://{Path(config_dir).resolve()}", anchor="main")
+                loader.repository.initialize_sources(path)  # type: ignore[attr-defined]
+            composed = hydra_compose("train", free(overrides, config_dir), return_hydra_config=True)
         choices = dict(composed.hydra.runtime.choices)
     except Exception as error:  # of every kind there is: Hydra's, OmegaConf's, YAML's, Python's own
         raise explained(error, overrides) from error
@@ -171,6 +175,9 @@ def check(config: Config) -> None:
     for key in [*VALUES, *NODES]:
         if key not in config:
             raise ConfigError(f"the configuration has no '{key}'")
+    for key in config["recipe"]:
+        if key not in RECIPE:
+            raise ConfigError(f"no key 'recipe.{key}'{near_miss(key, RECIPE, 'recipe.')}")
     for key in NODES:
         check_node(key, config[key])
     if not 0 <= config["seed"] < 2**63:

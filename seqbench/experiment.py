@@ -8,7 +8,6 @@ print(record.score)
 """
 
 import traceback
-from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
@@ -26,8 +25,7 @@ from seqbench.runs.record import Record, Score
 from seqbench.runs.run import EventLog, Run
 from seqbench.tasks.task import Task
 from seqbench.training import checkpoint
-from seqbench.training.schedules import Schedule
-from seqbench.training.state import Progress, load_weights
+from seqbench.training.state import load_weights
 from seqbench.training.trainer import Diverged, Interrupted, Trainer
 
 
@@ -45,7 +43,7 @@ def run(
     Args:
         config: checked, as `configuration.compose` gives it.
         observer: is told what happens.
-        force: run a finished run again, from the start.
+        force: run it again from the start, whatever is there.
         retry: run a failed or diverged run again, from the start.
 
     Returns:
@@ -58,109 +56,113 @@ def run(
         RunError: another process holds the run, its folder cannot be written, or it failed.
     """
     observer = observer or Observer()
-    found = Run.of(config)
-    record = found.record
-    if record is not None and not force and not (retry and record.status != "completed"):
-        observer.finished(record)
-        return record
-    with found.held(), signals() as interrupted:
-        if record is not None:
-            found.start_over()
-        with found.log() as write:
-            observers = Observers(LineLog(write), observer)
-            return Attempt(config, found, observers).go(interrupted)
+    folder = Run.of(config)
+
+    def is_over(record: Record | None) -> bool:
+        return record is not None and not force and (record.status == "completed" or not retry)
+
+    if not is_over(record := folder.record):
+        # Before anything is written: what cannot be built leaves nothing behind.
+        experiment = Experiment(config, folder)
+        with folder.held():
+            # Once more, since another process may have finished it in the meantime.
+            if not is_over(record := folder.record):
+                if record is not None or force:
+                    folder.start_over()
+                with folder.log() as write:
+                    return experiment.run(Observers(LineLog(write), observer))
+    assert record is not None
+    observer.finished(record)
+    return record
 
 
-class Attempt:
-    """One attempt at a run: builds its parts, trains, tests, and writes the record."""
+class Experiment:
+    """The parts of a run, built from its configuration."""
 
-    def __init__(self, config: Config, run: Run, observer: Observer) -> None:
+    def __init__(self, config: Config, folder: Run) -> None:
         self.config = config
-        self.run = run
-        self.observer = observer
+        self.folder = folder
         self.started = datetime.now(timezone.utc)
-        self.resumed = self.load_checkpoint()
-        self.device = machine.prepare(config, self.resumed[1]["threads"] if self.resumed else None)
-        # Data first: it is what most often cannot be had.
+        self.device = machine.prepare(config)
         self.trainer: Trainer = build("trainer", config)
+        # Data first: it is what most often cannot be had.
         self.task = build_task(config, self.trainer)
-        self.model = build_model(config, self.task)
+        model = build_model(config, self.task)
         self.task.to(self.device)
-        self.model.to(self.device)
-        trainable = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer: torch.optim.Optimizer = build("optimizer", config, trainable)
-        self.schedule: Schedule = build("schedule", config)
-        self.parameters = sum(p.numel() for p in trainable)
+        model.to(self.device)
+        trainable = [p for p in model.parameters() if p.requires_grad]
         if not trainable:
             raise ConfigError("the model has no parameters to train")
+        self.parameters = sum(p.numel() for p in trainable)
+        optimizer = build("optimizer", config, trainable)
+        self.state = self.trainer.begin(model, optimizer, build("schedule", config))
 
     @property
     def length(self) -> int:
         """The size of the task as its paper counts it (T of copy memory is not all it reads)."""
         return int(self.config["task"].get("length", self.task.spec.length))
 
-    def load_checkpoint(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-        """The last checkpoint of an unfinished run."""
-        path = self.run.checkpoints / "last.safetensors"
-        return checkpoint.load(path) if path.exists() else None
-
-    def go(self, interrupted: Callable[[], bool]) -> Record:
-        """Train, test, and write the record."""
-        offset = self.resumed[1]["events_offset"] if self.resumed else 0
-        step = self.resumed[1]["progress"]["step"] if self.resumed else 0
-        self.run.write_config(self.config)
-        self.run.append_history("resumed" if self.resumed else "started", step=step)
-        self.observer.started(self.facts(step))
-        events = EventLog(self.run.events_path, offset)
+    def run(self, observer: Observer) -> Record:
+        """Train from the last checkpoint or the start, test, and write the record."""
+        folder, state = self.folder, self.state
+        offset = 0
+        last = folder.checkpoints / "last.safetensors"
+        if resumed := last.exists():
+            tensors, facts = checkpoint.load(last)
+            state.restore(tensors, facts)
+            # Sums of gradients differ between one thread and two in the last bits.
+            torch.set_num_threads(facts["threads"])
+            offset = facts["events_offset"]
+        folder.write_config(self.config)
+        folder.append_history("resumed" if resumed else "started", step=state.progress.step)
+        observer.started(self.facts())
+        events = EventLog(folder.events_path, offset)
         metrics: dict[str, dict[str, float | None]] = {}
-        progress, status, error = Progress(), "completed", None
+        status, error = "completed", None
         try:
-            progress = self.trainer.fit(
-                self.model,
-                self.task,
-                self.optimizer,
-                self.schedule,
-                events,
-                self.run.checkpoints,
-                self.observer,
-                interrupted,
-                self.resumed,
-            )
+            with signals() as interrupted:
+                self.trainer.fit(
+                    state, self.task, events, folder.checkpoints, observer, interrupted
+                )
             metrics = self.test()
         except Interrupted as stop:
-            self.run.append_history("interrupted", reason=str(stop))
+            folder.append_history("interrupted", step=state.progress.step, reason=str(stop))
             raise
         except Diverged as divergence:
             status, error = "diverged", str(divergence)
-        except SeqbenchError:
-            raise
+        except (SeqbenchError, OSError):
+            raise  # the machine's fault, not the run's: it goes on when that is mended
         except Exception as failure:
             status, error = "failed", f"{type(failure).__name__}: {failure}".split("\n")[0]
-            with self.run.log_path.open("a", encoding="utf-8") as log:
+            if isinstance(failure, torch.OutOfMemoryError):
+                error = (
+                    f"out of memory on {self.device} at trainer.batch_size="
+                    f"{self.trainer.batch_size}: try trainer.accumulate="
+                    f"{2 * self.trainer.accumulate}, the same batch in smaller parts"
+                )
+            with folder.log_path.open("a", encoding="utf-8") as log:
                 log.write(traceback.format_exc())
         finally:
             events.close()
-        record = self.record(status, error, metrics, progress)
-        self.run.finish(record)
-        self.run.append_history(status, step=progress.step)
-        self.observer.finished(record)
+        record = self.record(status, error, metrics)
+        folder.finish(record)
+        folder.append_history(status, step=state.progress.step)
+        observer.finished(record)
         if status == "failed":
-            raise RunError(f"run {self.run.run_id} failed: {error} (see {self.run.log_path})")
+            raise RunError(f"run {folder.run_id} failed: {error} (see {folder.log_path})")
         return record
 
     def test(self) -> dict[str, dict[str, float | None]]:
         """Validation and test scores of the weights that validation chose; test is read here."""
-        tensors, facts = checkpoint.load(self.run.checkpoints / "best.safetensors")
-        load_weights(self.model, tensors)
-        self.model.to(self.device)
-        test = self.trainer.evaluate(self.model, self.task, "test")
+        model = self.state.model
+        tensors, facts = checkpoint.load(self.folder.checkpoints / "best.safetensors")
+        load_weights(model, tensors)
+        test = self.trainer.evaluate(model, self.task, "test")
         return {"valid": dict(facts["metrics"]), "test": dict(test)}
 
-    def facts(self, step: int) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         """What a person wants to know before training."""
         return {
-            "run_id": self.run.run_id,
-            "folder": self.run.folder,
             "config": self.config,
             "primary": self.task.primary,
             "baseline": self.task.baseline,
@@ -170,9 +172,9 @@ class Attempt:
             "notes": self.task.notes,
             "parameters": self.parameters,
             "device": machine.device_name(self.device),
-            "step": step,
+            "step": self.state.progress.step,
             "total_steps": self.trainer.total_steps(self.task),
-            "receptive_field": getattr(self.model, "receptive_field", None),
+            "receptive_field": getattr(self.state.model, "receptive_field", None),
         }
 
     def record(
@@ -180,9 +182,9 @@ class Attempt:
         status: Any,
         error: str | None,
         metrics: dict[str, dict[str, float | None]],
-        progress: Progress,
     ) -> Record:
         """All that is kept of the run."""
+        progress = self.state.progress
         primary = self.task.primary
         value = metrics.get("test", {}).get(primary.metric)
         score = None
@@ -195,7 +197,7 @@ class Attempt:
             notes["solved"] = int(primary.is_solved(value))  # type: ignore[arg-type]
         seconds = progress.seconds
         return Record(
-            run_id=self.run.run_id,
+            run_id=self.folder.run_id,
             status=status,
             task=self.config["choices"]["task"],
             model=self.config["choices"]["model"],

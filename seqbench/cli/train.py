@@ -42,6 +42,7 @@ def train(
     from seqbench.configuration import compose, read
     from seqbench.errors import ConfigError, RunError
     from seqbench.results.collect import find_run
+    from seqbench.runs.run import Run
 
     if resume is not None:
         if overrides:
@@ -50,7 +51,12 @@ def train(
             )
         folder = find_run(resume, Path("outputs"))
         config = read(folder / "config.yaml", trust or ())
-        config["output_dir"] = str(folder.resolve().parents[3])
+        folder = folder.resolve()
+        config["output_dir"] = str(folder.parents[3])
+        if Run.of(config).folder.resolve() != folder:
+            raise ConfigError(
+                f"{folder / 'config.yaml'} is not the configuration of this folder's run"
+            )
     else:
         config = compose(overrides or [], config_dir)
 

@@ -50,7 +50,7 @@ def what_matters(config: dict[str, Any]) -> dict[str, Any]:
             value = {
                 name: option
                 for name, option in value.items()
-                if name not in outside and not (name in defaults and as_yaml(defaults[name]) == option)
+                if name not in outside and not (name in defaults and defaults[name] == option)
             }
         kept[key] = value
     return kept
@@ -62,7 +62,12 @@ def signature_defaults(target: str) -> dict[str, Any]:
     from hydra.utils import get_object  # here, because listing runs must not wait for Hydra
 
     parameters = inspect.signature(get_object(target)).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not p.empty}
+    # A configuration has lists where Python has tuples.
+    return {
+        p.name: list(p.default) if isinstance(p.default, tuple) else p.default
+        for p in parameters
+        if p.default is not p.empty
+    }
 
 
 @cache

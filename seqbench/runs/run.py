@@ -75,9 +75,8 @@ class Run:
             (self.folder / ".holder").write_text(f"process {os.getpid()} on {socket.gethostname()}")
             yield
         except OSError as error:
-            if error.filename is None or not str(error.filename).startswith(str(self.folder)):
-                raise
-            raise RunError(f"cannot write to {self.folder}: {error.strerror}") from error
+            where = error.filename or self.folder
+            raise RunError(f"run {self.run_id} stopped: {error.strerror}: {where}") from error
         finally:
             lock.release()
 

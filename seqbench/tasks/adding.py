@@ -63,6 +63,7 @@ class Adding(ExampleTask):
             inputs = torch.stack([numbers, torch.zeros_like(numbers).scatter_(1, places, 1)], -1)
             splits[split] = inputs, numbers.gather(1, places).sum(1, keepdim=True)
             self.checksums[split] = checksum(*splits[split])
+        self.notes["markers"] = markers
         self.set_splits(splits)
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:

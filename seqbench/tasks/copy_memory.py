@@ -75,6 +75,7 @@ class CopyMemory(ExampleTask):
             digits = torch.randint(1, 9, (size, NUM_RECALLED), generator=random, dtype=torch.uint8)
             self.checksums[split] = checksum(digits)
             splits[split] = digits, digits
+        self.notes["convention"] = convention
         self.length = length
         self.set_splits(splits)
 

@@ -16,7 +16,7 @@ from seqbench.tasks.task import Batch, Split, Task
 from seqbench.training import checkpoint
 from seqbench.training.carried import Carried, detached, joined, rows
 from seqbench.training.schedules import Schedule
-from seqbench.training.state import Progress, TrainingState, weights
+from seqbench.training.state import TrainingState, weights
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -110,50 +110,58 @@ class Trainer:
         assert self.epochs is not None
         return max(1, round(self.epochs * task.steps_per_epoch))
 
+    def begin(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, schedule: Schedule
+    ) -> TrainingState:
+        """The state of a training that has not begun.
+
+        Args:
+            model: on the device to train on, with its initial weights.
+            optimizer: of the model's parameters.
+            schedule: multiplies the optimiser's learning rates.
+        """
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        device = next(model.parameters()).device
+        scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
+        return TrainingState(model, optimizer, schedule, scaler)
+
     def fit(
         self,
-        model: nn.Module,
+        state: TrainingState,
         task: Task,
-        optimizer: torch.optim.Optimizer,
-        schedule: Schedule,
         events: EventLog,
         folder: Path,
         observer: Observer,
         interrupted: Callable[[], bool],
-        resume: tuple[dict[str, Tensor], dict[str, Any]] | None = None,
-    ) -> Progress:
+    ) -> None:
         """Train until the last step, or until the task is solved if that was asked for.
 
         The best weights by the task's primary metric on validation stand in
         `folder/best.safetensors` afterwards.
 
         Args:
-            model: on the device to train on, in the state to start from.
-            task: on the same device.
-            optimizer: of the model's parameters.
-            schedule: multiplies the optimiser's learning rates.
+            state: as `begin` or a checkpoint gave it; it changes in place.
+            task: on the model's device.
             events: receives the metrics.
             folder: receives the checkpoints.
             observer: is told of every event.
             interrupted: whether somebody asked the run to stop.
-            resume: a checkpoint to go on from.
 
         Raises:
             Diverged: loss, gradient or validation score is not finite.
             Interrupted: after a checkpoint was written, because `interrupted` said so.
         """
+        model, optimizer, scaler, progress = (
+            state.model,
+            state.optimizer,
+            state.scaler,
+            state.progress,
+        )
         total = self.total_steps(task)
         eval_every = self.eval_every or max(1, total // 20)
         checkpoint_every = self.checkpoint_every or eval_every
-        device = next(model.parameters()).device
-        scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
         parameters = [p for p in model.parameters() if p.requires_grad]
-        for group in optimizer.param_groups:
-            group.setdefault("initial_lr", group["lr"])
-        state = TrainingState(model, optimizer, schedule, scaler)
-        if resume is not None:
-            state.restore(*resume)
-        progress = state.progress
         forward: nn.Module = torch.compile(model) if self.compile else model  # type: ignore[assignment]
         model.train()
         started = time.perf_counter() - progress.seconds
@@ -163,7 +171,7 @@ class Trainer:
             observer.event(event)
 
         while progress.step < total and not (self.stop_when_solved and progress.solved):
-            factor = schedule.factor(progress.step, total)
+            factor = state.schedule.factor(progress.step, total)
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
 
@@ -200,7 +208,7 @@ class Trainer:
                 value = metrics[task.primary.metric]
                 check_finite(f"valid {task.primary.metric}", value, step)
                 improved = progress.best is None or task.primary.better(value, progress.best)
-                schedule.observe(improved)
+                state.schedule.observe(improved)
                 progress.solved = task.primary.is_solved(value)
                 if improved:
                     progress.best, progress.best_step = value, step
@@ -213,7 +221,6 @@ class Trainer:
                 raise Interrupted(
                     f"interrupted at step {step} of {total}; a checkpoint was written"
                 )
-        return progress
 
     def backward(
         self,
@@ -231,7 +238,7 @@ class Trainer:
         for i, part in enumerate(parts):
             with self.autocast(device):
                 outputs, part, state = predict(model, part, rows(carried, i, len(parts)))
-                loss = task.loss(outputs, part) / len(parts)
+                loss = task.loss(outputs, part) * share(part, batch)
             scaler.scale(loss).backward()
             total += loss.detach()
             states.append(state)
@@ -276,6 +283,14 @@ def predict(model: nn.Module, batch: Batch, carried: Carried) -> tuple[Tensor, B
         batch = batch.without_context()
     outputs, state = model(batch.inputs, carried)
     return outputs, batch, detached(state) if model.carry_state else None
+
+
+def share(part: Batch, batch: Batch) -> Tensor | float:
+    """The share of a batch's scored positions that a micro-batch holds."""
+    rows = len(part.inputs) / len(batch.inputs)
+    if rows == 1 or part.scored is None or batch.scored is None:
+        return rows
+    return part.scored.sum() / batch.scored.sum()
 
 
 def check_finite(name: str, value: float, step: int) -> None:

@@ -1,0 +1,128 @@
+"""Record the golden traces: what every model's first training steps on every task give.
+
+    python scripts/record_golden.py
+
+Writes `tests/golden/traces.json`, to which `tests/golden/test_traces.py` holds the code. MNIST, the
+Penn Treebank and Tiny Shakespeare are read as `seqbench train` reads them.
+
+Recording anew is legitimate only for a change that is meant to alter the computation: another
+initialisation, loss, order of the data, arithmetic of a model. Its commit message says why the
+numbers moved. A change that claims to alter nothing (a refactoring, a speed-up) leaves the file as
+it is; `scripts/compare_revisions.py` holds such a change to the last bit. Recipes, and the sizes in
+`configs/model`, play no part here: tuning them is no reason.
+"""
+
+import json
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from seqbench.configuration import compose
+from seqbench.datasets.mnist import load_mnist
+from seqbench.datasets.text import Text, load_text, split
+from seqbench.experiment import run
+from seqbench.runs.observer import Observer
+
+TRACES = Path(__file__).parents[1] / "tests" / "golden" / "traces.json"
+# No dropout: its random numbers are not the same on every kind of processor.
+MODELS = {
+    "tcn": ["model.channels=[12,12,12,12]", "model.kernel_size=4", "model.output_std=0.01"],
+    "lstm": ["model.hidden_size=24", "model.num_layers=2", "model.forget_bias=1.0"],
+    "gru": ["model.hidden_size=24", "model.num_layers=1", "model.forget_bias=1.0"],
+    "rnn": ["model.hidden_size=24", "model.num_layers=2"],
+    "llama": [
+        *("model.dim=16", "model.num_layers=2", "model.num_heads=4", "model.num_kv_heads=2"),
+        *("model.hidden_dim=32", "model.carry_state=false"),
+    ],
+}
+GENERATED = ("adding", "copy", "char_markov", "char_file", "char_text8", "char_enwik8")
+TASKS = (*GENERATED, "smnist", "pmnist", "char_ptb", "char_shakespeare")
+TRAINING = [
+    *("budget=smoke", "recipe=none", "seed=0", "threads=1", "device=cpu"),
+    *("optimizer=adam", "optimizer.lr=0.002", "schedule=cosine", "schedule.warmup=0.2"),
+    *("trainer.steps=20", "trainer.batch_size=8", "trainer.clip=1.0"),
+    *("trainer.log_every=1", "trainer.eval_every=20", "task.eval_size=64"),
+]
+# Read once for all models, since unpacking and checking takes longer than the training.
+read_mnist, read_text = cache(load_mnist), cache(load_text)
+
+
+class Trace(Observer):
+    """Keeps the loss of every step, and the primary metric on validation after the last."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.valid = float("nan")
+
+    def started(self, facts: dict[str, Any]) -> None:
+        self.metric = facts["primary"].metric
+
+    def event(self, event: dict[str, Any]) -> None:
+        if event["split"] == "train":
+            self.losses.append(event["loss"])
+        else:
+            self.valid = event[self.metric]
+
+
+def trace(task: str, model: str, data_dir: str | None = None) -> dict[str, Any]:
+    """Train one model on one task: `{"losses": [one a step], "valid": the primary metric}`.
+
+    Args:
+        task: one of `TASKS`.
+        model: one of `MODELS`.
+        data_dir: where the datasets lie.
+    """
+    kept = Trace()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch("seqbench.tasks.mnist.load_mnist", read_mnist),
+        mock.patch("seqbench.tasks.char_lm.load_text", benchmark_text),
+    ):
+        overrides = [f"task={task}", f"model={model}", *MODELS[model], *TRAINING]
+        if task == "char_file":
+            path = Path(folder) / "text.txt"
+            path.write_text(words("abcdefghij \n", 30_000), encoding="utf-8")
+            overrides.append(f"task.path={path}")
+        config = compose(overrides)
+        config["data_dir"], config["output_dir"] = data_dir, folder
+        run(config, kept)
+    return {"losses": [*map(rounded, kept.losses)], "valid": rounded(kept.valid)}
+
+
+def benchmark_text(name: str, data_dir: str | None) -> Text:
+    """A benchmark text; in place of text8 and enwik8, 100 MB each, a text of the same alphabet."""
+    alphabets = {
+        "text8": "abcdefghijklmnopqrstuvwxyz ",
+        "enwik8": bytes(range(9, 256)).decode("latin-1"),
+    }
+    if name not in alphabets:
+        return read_text(name, data_dir)
+    return Text(*split(words(alphabets[name], 30_000)), checksums={})
+
+
+def words(alphabet: str, size: int) -> str:
+    """A text made of 40 random words, so that there is something to learn."""
+    random = np.random.RandomState(0)
+    chosen = random.choice(list(alphabet), (40, 6))
+    return "".join(chosen[random.randint(40, size=size // 6)].ravel())
+
+
+def rounded(value: float) -> float:
+    """Seven significant digits."""
+    return float(f"{value:.7g}")
+
+
+def main() -> None:
+    """Write the file: a line for each pair, so that a difference shows which moved."""
+    lines = [
+        f'  "{task} {model}": {json.dumps(trace(task, model))}' for task in TASKS for model in MODELS
+    ]
+    TRACES.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

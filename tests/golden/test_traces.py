@@ -1,0 +1,37 @@
+"""Nobody changes what a model computes unawares: its first steps are held to recorded ones.
+
+The tolerance is for other processors and versions of torch. Between instruction sets of one
+processor the traces differ by 1e-6.
+"""
+
+import itertools
+import json
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from seqbench.configuration import choices_of
+
+ROOT = Path(__file__).parents[2]
+# As a module that hides what it imports from nobody, without making `scripts` a package.
+golden = SimpleNamespace(**runpy.run_path(str(ROOT / "scripts" / "record_golden.py")))
+TRACES = json.loads(golden.TRACES.read_text(encoding="utf-8"))
+PAIRS = list(itertools.product(golden.TASKS, golden.MODELS))
+
+
+def test_every_model_on_every_task_has_a_trace():
+    choices = itertools.product(choices_of("task"), choices_of("model"))
+    assert sorted(TRACES) == sorted(f"{task} {model}" for task, model in choices)
+    assert all(len(trace["losses"]) == 20 for trace in TRACES.values())
+
+
+@pytest.mark.parametrize(("task", "model"), PAIRS, ids=" ".join)
+def test_the_first_steps_are_as_recorded(task, model, request):
+    generated = task in golden.GENERATED
+    data_dir = None if generated else str(request.getfixturevalue("real_data"))
+    recorded = TRACES[f"{task} {model}"]
+    trace = golden.trace(task, model, data_dir)
+    assert trace["losses"] == pytest.approx(recorded["losses"], rel=1e-4)
+    assert trace["valid"] == pytest.approx(recorded["valid"], rel=1e-4)
