@@ -12,6 +12,7 @@ it is; `scripts/compare_revisions.py` holds such a change to the last bit. Recip
 `configs/model`, play no part here: tuning them is no reason.
 """
 
+import itertools
 import json
 import tempfile
 from functools import cache
@@ -119,7 +120,9 @@ def rounded(value: float) -> float:
 def main() -> None:
     """Write the file: a line for each pair, so that a difference shows which moved."""
     lines = [
-        f'  "{task} {model}": {json.dumps(trace(task, model))}' for task in TASKS for model in MODELS
+        f'  "{task} {model}": {json.dumps(trace(task, model))}'
+        for task in TASKS
+        for model in MODELS
     ]
     TRACES.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 

@@ -106,16 +106,16 @@ class Experiment:
         """Train from the last checkpoint or the start, test, and write the record."""
         folder, state = self.folder, self.state
         offset = 0
-        last = folder.checkpoints / "last.safetensors"
-        if resumed := last.exists():
-            tensors, facts = checkpoint.load(last)
+        saved, remark = checkpoint.load_last(folder.checkpoints)
+        if saved is not None:
+            tensors, facts = saved
             state.restore(tensors, facts)
             # Sums of gradients differ between one thread and two in the last bits.
             torch.set_num_threads(facts["threads"])
             offset = facts["events_offset"]
         folder.write_config(self.config)
-        folder.append_history("resumed" if resumed else "started", step=state.progress.step)
-        observer.started(self.facts())
+        folder.append_history("resumed" if saved else "started", step=state.progress.step)
+        observer.started(self.facts() | {"remark": remark})
         events = EventLog(folder.events_path, offset)
         metrics: dict[str, dict[str, float | None]] = {}
         status, error = "completed", None
@@ -155,7 +155,7 @@ class Experiment:
     def test(self) -> dict[str, dict[str, float | None]]:
         """Validation and test scores of the weights that validation chose; test is read here."""
         model = self.state.model
-        tensors, facts = checkpoint.load(self.folder.checkpoints / "best.safetensors")
+        tensors, facts = checkpoint.load(self.folder.checkpoints / checkpoint.BEST)
         load_weights(model, tensors)
         test = self.trainer.evaluate(model, self.task, "test")
         return {"valid": dict(facts["metrics"]), "test": dict(test)}

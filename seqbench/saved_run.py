@@ -40,7 +40,7 @@ class SavedRun:
         self.task = build_task(self.config, self.trainer)
         self.task.to(self.device)
         self.model = build_model(self.config, self.task)
-        tensors, facts = checkpoint.load(folder / "checkpoints" / "best.safetensors")
+        tensors, facts = checkpoint.load(folder / "checkpoints" / checkpoint.BEST)
         load_weights(self.model, tensors)
         self.step: int = facts["step"]
         self.model.to(self.device).eval()

@@ -71,6 +71,8 @@ def headline(facts: dict[str, Any]) -> list[str]:
                 "its beginning; more levels or a larger model.kernel_size would"
             )
     lines += [f"note: {name.replace('_', ' ')} {value}" for name, value in facts["notes"].items()]
+    if facts["remark"]:
+        lines.append(f"warning: {facts['remark']}")
     if facts["step"]:
         lines.append(f"resumed from the checkpoint at step {facts['step']:,}")
     return lines

@@ -10,7 +10,6 @@ outputs/runs/<task>/<model>/<run_id>/
 """
 
 import json
-import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 
 from seqbench.errors import RunError
+from seqbench.runs import lock
 from seqbench.runs.identity import run_id
 from seqbench.runs.record import Record, read_record, write_record
 
@@ -64,27 +63,11 @@ class Run:
         """
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / ".lock")
-            lock.acquire(timeout=0)
-        except Timeout:
-            holder = self._holder()
-            raise RunError(f"run {self.run_id} is being trained by {holder}") from None
-        except OSError as error:
-            raise RunError(f"cannot write to {self.folder}: {error.strerror or error}") from error
-        try:
-            (self.folder / ".holder").write_text(f"process {os.getpid()} on {socket.gethostname()}")
-            yield
+            with lock.held(self.folder, f"run {self.run_id}"):
+                yield
         except OSError as error:
             where = error.filename or self.folder
             raise RunError(f"run {self.run_id} stopped: {error.strerror}: {where}") from error
-        finally:
-            lock.release()
-
-    def _holder(self) -> str:
-        try:
-            return (self.folder / ".holder").read_text()
-        except OSError:
-            return "another process"
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Keep the resolved configuration."""

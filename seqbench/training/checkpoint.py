@@ -17,6 +17,10 @@ from torch import Tensor
 from seqbench.errors import RunError
 from seqbench.runs import atomic
 
+LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
+
+Loaded = tuple[dict[str, Tensor], dict[str, Any]]
+
 
 def save(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
     """Write tensors and facts atomically: the file is whole, or the one before is still there.
@@ -32,7 +36,33 @@ def save(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
     atomic.write(path, to_bytes(contiguous, metadata=header))
 
 
-def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def keep_previous(folder: Path) -> None:
+    """Set the last checkpoint aside, until the next one has proven itself by being loaded."""
+    last = folder / LAST
+    if last.exists():
+        last.replace(folder / PREVIOUS)
+
+
+def load_last(folder: Path) -> tuple[Loaded | None, str | None]:
+    """The newest checkpoint of a run that is whole, and a remark if it is not the last one.
+
+    Raises:
+        RunError: there are checkpoints, and none is whole.
+    """
+    failures: list[str] = []
+    for name in (LAST, PREVIOUS):
+        if (folder / name).exists():
+            try:
+                remark = f"{failures[0]}: going on from the one before" if failures else None
+                return load(folder / name), remark
+            except RunError as error:
+                failures.append(str(error))
+    if failures:
+        raise RunError(f"{failures[-1]}; --force starts the run again")
+    return None, None
+
+
+def load(path: Path) -> Loaded:
     """Read tensors and facts back, onto the CPU.
 
     Raises:

@@ -213,10 +213,11 @@ class Trainer:
                 if improved:
                     progress.best, progress.best_step = value, step
                     best = {"step": step, "metrics": metrics}
-                    checkpoint.save(folder / "best.safetensors", weights(model), best)
+                    checkpoint.save(folder / checkpoint.BEST, weights(model), best)
             progress.seconds = time.perf_counter() - started
             if saves or stops:
-                state.save(folder / "last.safetensors", events.offset)
+                checkpoint.keep_previous(folder)
+                state.save(folder / checkpoint.LAST, events.offset)
             if stops:
                 raise Interrupted(
                     f"interrupted at step {step} of {total}; a checkpoint was written"

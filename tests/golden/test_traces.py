@@ -15,7 +15,7 @@ import pytest
 from seqbench.configuration import choices_of
 
 ROOT = Path(__file__).parents[2]
-# As a module that hides what it imports from nobody, without making `scripts` a package.
+# Run by its path, since `scripts` is no package.
 golden = SimpleNamespace(**runpy.run_path(str(ROOT / "scripts" / "record_golden.py")))
 TRACES = json.loads(golden.TRACES.read_text(encoding="utf-8"))
 PAIRS = list(itertools.product(golden.TASKS, golden.MODELS))

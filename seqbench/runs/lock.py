@@ -1,0 +1,85 @@
+"""Two processes must not train the same run.
+
+On one machine the system's file lock sees to that, and dies with its holder. Across machines that share a folder, a lease does: the holder renews it while
+it lives, and one that has not been renewed for a while has lapsed.
+"""
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from seqbench.errors import RunError
+
+# Seconds without renewal after which another machine may take over, and between renewals.
+LEASE, RENEWAL = 120.0, 20.0
+
+
+@contextmanager
+def held(folder: Path, what: str) -> Iterator[None]:
+    """Hold a folder for this process.
+
+    Args:
+        folder: exists, and can be written.
+        what: is held, for the error.
+
+    Raises:
+        RunError: another process holds it; says which.
+    """
+    lock, lease = FileLock(folder / ".lock"), folder / ".lease"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunError(f"{what} is being trained by {holder(lease)}") from None
+    try:
+        if is_elsewhere(lease) and age(lease, folder / ".lock") < LEASE:
+            raise RunError(
+                f"{what} is being trained by {holder(lease)}; if that is gone, it is free in "
+                f"{LEASE:.0f} seconds"
+            )
+        lease.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        over = threading.Event()
+        renewal = threading.Thread(target=renew, args=(lease, over), daemon=True)
+        renewal.start()
+        try:
+            yield
+        finally:
+            over.set()
+            renewal.join()
+            with suppress(OSError):
+                lease.unlink()
+    finally:
+        lock.release()
+
+
+def renew(lease: Path, over: threading.Event) -> None:
+    """Renew a lease until it is over."""
+    while not over.wait(RENEWAL):
+        with suppress(OSError):  # a full disk ends the training, not its lease
+            lease.touch()
+
+
+def holder(lease: Path) -> str:
+    """Who holds a lease, in words."""
+    try:
+        return lease.read_text(encoding="utf-8") or "another process"
+    except (OSError, UnicodeDecodeError):
+        return "another process"
+
+
+def is_elsewhere(lease: Path) -> bool:
+    """Whether a lease was taken on another machine: on this one, the file lock is the truth."""
+    return lease.exists() and not holder(lease).endswith(f" on {socket.gethostname()}")
+
+
+def age(lease: Path, lock: Path) -> float:
+    """Seconds since a lease was renewed, by the clock of the machine that keeps the files."""
+    try:
+        lock.touch()
+        return lock.stat().st_mtime - lease.stat().st_mtime
+    except FileNotFoundError:
+        return LEASE
