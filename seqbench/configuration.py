@@ -23,12 +23,14 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from typeguard import TypeCheckError, check_type
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from seqbench.config_folder import CONFIG_FOLDER
 from seqbench.errors import ConfigError, SeqbenchError
 
 Config = dict[str, Any]
+
+ALL_ITEMS = CollectionCheckStrategy.ALL_ITEMS  # typeguard looks at the first one only, else
 
 # Keys at the root that are plain values, and their types; the other keys are nodes.
 VALUES: dict[str, Any] = {
@@ -228,7 +230,7 @@ def check_value(name: str, value: Any, hint: Any) -> None:
         try:
             # A bool is an int to Python, but `steps: true` is a slip.
             if not (isinstance(value, bool) and "bool" not in str(hint)):
-                check_type(candidate, hint)
+                check_type(candidate, hint, collection_check_strategy=ALL_ITEMS)
                 return
         except TypeCheckError:
             continue

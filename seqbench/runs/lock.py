@@ -1,7 +1,8 @@
 """Two processes must not train the same run.
 
-On one machine the system's file lock sees to that, and dies with its holder. Across machines that share a folder, a lease does: the holder renews it while
-it lives, and one that has not been renewed for a while has lapsed.
+On one machine the system's file lock sees to that, and dies with its holder. Across machines that
+share a folder, a lease does: the holder renews it while it lives, and one that has not been renewed
+for a while has lapsed.
 """
 
 import os

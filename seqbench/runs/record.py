@@ -6,13 +6,13 @@ no infinity: such a number is written as null and read as `None`, so nobody meet
 
 import json
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from seqbench.errors import RunError, SeqbenchError
+from seqbench.runs import atomic
 
 SCHEMA = 1
 
@@ -132,22 +132,8 @@ def write_record(path: Path, record: Record) -> None:
         RunError: the folder cannot be written.
     """
     text = json.dumps(record.to_json(), indent=2, allow_nan=False) + "\n"
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        try:
-            with draft.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
-        # The new name is on disk only when its folder is.
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        atomic.write(path, text.encode())
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 
