@@ -1,0 +1,109 @@
+"""A trained model, out of its folder again: the same scores, and text from a prompt."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from seqbench.configuration import compose
+from seqbench.errors import ConfigError, RunError
+from seqbench.experiment import run
+from seqbench.runs.run import Run
+from seqbench.saved_run import SavedRun
+
+TEXT = "the cat sat on the mat and the dog sat on the log. " * 200
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory):
+    """Trains a small model on a text, once for each model."""
+    base = tmp_path_factory.mktemp("runs")
+    (base / "my.txt").write_text(TEXT)
+    made: dict[str, tuple[Path, object]] = {}
+
+    def make(model: str) -> tuple[Path, object]:
+        if model not in made:
+            config = compose(
+                [
+                    f"model={model}",
+                    "task=char_file",
+                    f"task.path={base / 'my.txt'}",
+                    "budget=smoke",
+                    "trainer.steps=40",
+                    "trainer.batch_size=8",
+                    "threads=1",
+                    f"output_dir={base}",
+                ]
+            )
+            record = run(config)
+            made[model] = (Run.of(config).folder, record)
+        return made[model]
+
+    return make
+
+
+@pytest.mark.parametrize("model", ["tcn", "lstm", "llama"])
+def test_scores_are_those_of_the_record(folder, model: str) -> None:
+    path, record = folder(model)
+    saved = SavedRun(path)
+    assert saved.evaluate("test") == record.metrics["test"]
+    assert saved.evaluate("valid") == record.metrics["valid"]
+
+
+@pytest.mark.parametrize("model", ["tcn", "lstm", "gru", "rnn", "llama"])
+def test_generates_what_a_reading_of_the_whole_text_says(folder, model: str) -> None:
+    saved = SavedRun(folder(model)[0])
+    prompt = "the cat"
+    written = "".join(saved.generate(prompt, length=12, temperature=0, seed=0))
+    assert len(written) == 12
+    # Greedy, one pass over prompt and answer must give the same characters as step by step.
+    ids = torch.from_numpy(saved.task.vocabulary.encode(prompt + written)).long()[None]
+    with torch.no_grad():
+        outputs, _ = saved.read(ids, None)
+    greedy = outputs[0, len(prompt) - 1 : -1].argmax(-1)
+    assert saved.task.vocabulary.decode(greedy.tolist()) == written
+
+
+def test_a_seed_fixes_the_sample(folder) -> None:
+    saved = SavedRun(folder("lstm")[0])
+    first, second, other = (
+        "".join(saved.generate("the ", 40, temperature=1.5, seed=seed)) for seed in (1, 1, 2)
+    )
+    assert first == second
+    assert first != other
+
+
+def test_a_prompt_must_be_readable(folder) -> None:
+    saved = SavedRun(folder("lstm")[0])
+    for prompt in ("", "ЖЖ"):
+        with pytest.raises(ConfigError, match="--prompt"):
+            next(saved.generate(prompt, 1, temperature=1, seed=0))
+
+
+def test_generate_needs_a_language_model(tmp_path: Path) -> None:
+    config = compose(
+        ["model=gru", "task=adding", "budget=smoke", "threads=1", f"output_dir={tmp_path}"]
+    )
+    run(config)
+    with pytest.raises(ConfigError, match="language model"):
+        next(SavedRun(Run.of(config).folder).generate("a", 1, temperature=1, seed=0))
+
+
+def test_damaged_weights_are_refused(folder, tmp_path: Path) -> None:
+    path, _ = folder("lstm")
+    copy = tmp_path / "copy"
+    (copy / "checkpoints").mkdir(parents=True)
+    (copy / "config.yaml").write_bytes((path / "config.yaml").read_bytes())
+    content = bytearray((path / "checkpoints/best.safetensors").read_bytes())
+    content[-3] ^= 1
+    (copy / "checkpoints/best.safetensors").write_bytes(content)
+    with pytest.raises(RunError, match="checksum"):
+        SavedRun(copy)
+
+
+def test_code_that_is_not_trusted_is_not_built(folder, tmp_path: Path) -> None:
+    path, _ = folder("lstm")
+    text = (path / "config.yaml").read_text().replace("seqbench.models.rnn.LSTM", "os.system")
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="--trust"):
+        SavedRun(tmp_path)
