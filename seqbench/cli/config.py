@@ -12,7 +12,7 @@ def config() -> None:
     """Look at configurations."""
 
 
-@app.command("show", context_settings={"ignore_unknown_options": True})
+@app.command("show")
 def show(
     overrides: Annotated[
         list[str] | None,

@@ -40,7 +40,8 @@ def listing(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None
         from seqbench.config_folder import CONFIG_FOLDER
 
         paths = sorted((CONFIG_FOLDER / GROUPS[kind]).glob("*.yaml"))
-        rows = [(path.stem, header(path.read_text(encoding="utf-8"))) for path in paths]
+        describe = source if kind is Kind.recipes else header
+        rows = [(path.stem, describe(path.read_text(encoding="utf-8"))) for path in paths]
     width = max((len(name) for name, _ in rows), default=0)
     for name, text in rows:
         print(f"{name:<{width}}  {text}".rstrip())
@@ -56,3 +57,10 @@ def header(text: str) -> str:
             break
         lines.append(line.lstrip("# "))
     return " ".join(lines).split(". ")[0].rstrip(".")
+
+
+def source(text: str) -> str:
+    """Where a recipe's settings come from."""
+    import yaml
+
+    return str((yaml.safe_load(text) or {}).get("recipe", {}).get("source", header(text)))

@@ -29,8 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Which sequence model is better on which task, and can one believe it?",
 )
-takes_overrides = {"ignore_unknown_options": True}
-app.command("train", context_settings=takes_overrides)(train.train)
+app.command("train")(train.train)
 app.command("eval")(eval.evaluate)
 app.command("generate")(generate.generate)
 app.command("table")(table.table)
@@ -39,7 +38,7 @@ app.command("show")(show.show)
 app.command("compare")(compare.compare)
 app.add_typer(config.app, name="config")
 app.command("list")(listing.listing)
-app.command("check", context_settings=takes_overrides)(check.check)
+app.command("check")(check.check)
 app.add_typer(data.app, name="data")
 
 

@@ -145,8 +145,11 @@ class ExampleTask(Task):
         """Keep `(inputs, targets)` of each split, first dimension the examples.
 
         Raises:
-            ConfigError: fewer training sequences than one batch needs.
+            ConfigError: fewer training sequences than one batch needs, or none to evaluate on.
         """
+        for split, (_, targets) in splits.items():
+            if not len(targets):
+                raise ConfigError(f"the {split} split is empty: raise task.train_size or eval_size")
         self.splits = splits
         self.steps_per_epoch = len(splits["train"][1]) // self.batch_size
         if not self.steps_per_epoch:
