@@ -1,5 +1,6 @@
 """`seqbench list`: what there is to choose from."""
 
+import re
 from enum import Enum
 from typing import Annotated
 
@@ -56,7 +57,7 @@ def header(text: str) -> str:
         if not line.startswith("#"):
             break
         lines.append(line.lstrip("# "))
-    return " ".join(lines).split(". ")[0].rstrip(".")
+    return re.split(r"(?<!et al)\. ", " ".join(lines))[0].rstrip(".")
 
 
 def source(text: str) -> str:

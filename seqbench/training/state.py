@@ -158,8 +158,9 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor]) -> None:
         RunError: the weights are of another model.
     """
     state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-    expected = {name.removeprefix("model.") for name in weights(model)}
-    if state.keys() != expected:
-        differing = ", ".join(sorted(state.keys() ^ expected)[:3])
-        raise RunError(f"the checkpoint is of another model: {differing} ...")
+    expected = {k.removeprefix("model."): v.shape for k, v in weights(model).items()}
+    found = {name: tensor.shape for name, tensor in state.items()}
+    if found != expected:
+        differing = sorted(dict(found.items() ^ expected.items()))
+        raise RunError(f"the checkpoint is of another model: {', '.join(differing[:3])} ...")
     model.load_state_dict(state, strict=False)

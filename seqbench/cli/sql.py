@@ -1,0 +1,199 @@
+"""`seqbench sql`: any question about runs, in SQL."""
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from seqbench.results.store import Answer
+
+TABLES = """
+\b
+runs    a row for each run that is over:
+          run_id, status (completed, diverged, failed), task, model, seed, budget,
+          protocol, length, metric, split, score, direction (min or max: which is
+          better), solved, baseline, optimum, parameters, steps, tokens, seconds,
+          throughput (time steps/s), peak_memory_bytes, device, threads, host, git,
+          started, finished (both UTC), source, error, metrics, notes, config (JSON:
+          config.optimizer.lr), folder
+events  a row for each metric at each step that was logged:
+          run_id, task, model, seed, step, split, metric, value
+cells   a row for each model on each task, over the seeds, as in `seqbench table`:
+          task, length, budget, protocol, model, variant, parameters, metric, split,
+          direction, n, mean, sd, ci95 (half width), median, min, max, solved (share),
+          baseline, optimum, failed, diverged, older_code, run_ids
+
+\b
+seqbench sql "select task, model, avg(score) from runs where status = 'completed' group by all"
+seqbench sql -f csv "select step, value from events where run_id = '551aafae725d' and metric = 'mse'"
+
+The dialect is DuckDB's. One SELECT (or FROM, WITH, DESCRIBE, PIVOT) is answered: files are never
+changed, and none but the runs are read. Accuracies are fractions. '-' reads the query from stdin.
+"""
+# Digits of a number on a screen; csv and json have all of them.
+DIGITS = 4
+
+
+class Format(str, Enum):
+    """How an answer is written."""
+
+    rich = "rich"
+    markdown = "markdown"
+    csv = "csv"
+    json = "json"
+
+
+def sql(
+    query: Annotated[str, typer.Argument(help="A SELECT, or '-'.", show_default=False)],
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[PATH]...", help="Folders with runs; all below --output-dir if none is named."
+        ),
+    ] = None,
+    format: Annotated[Format, typer.Option("--format", "-f")] = Format.rich,
+    output_dir: Annotated[Path, typer.Option(help="Where runs are.")] = Path("outputs"),
+) -> None:
+    """Ask for runs in SQL, on the tables `runs`, `events` and `cells`."""
+    from seqbench.errors import ConfigError
+    from seqbench.results import store
+    from seqbench.results.collect import collect
+    from seqbench.wording import plain
+
+    for path in paths or []:
+        if not path.exists():
+            raise ConfigError(f"there is no folder '{path}'")
+    collected = collect(paths or [output_dir / "runs"])
+    answer = store.query(sys.stdin.read() if query == "-" else query, collected)
+    for line in collected.unreadable + answer.left_out:
+        typer.echo(f"left out: {plain(line)}", err=True)
+    if not collected.records:
+        typer.echo(f"no runs in {', '.join(map(str, paths or [output_dir]))}", err=True)
+    if collected.unfinished:
+        count = len(collected.unfinished)
+        typer.echo(f"{count} unfinished, in no table: see 'seqbench runs'", err=True)
+    if format is Format.csv:
+        typer.echo(to_csv(answer), nl=False)
+    elif format is Format.json:
+        typer.echo(to_json(answer))
+    elif format is Format.markdown:
+        typer.echo(to_markdown(answer))
+    else:
+        from rich.console import Console
+
+        console = Console(highlight=False)
+        console.print(to_rich(answer, console.width))
+
+
+sql.__doc__ = f"{sql.__doc__}\n{TABLES}"
+
+
+def to_csv(answer: "Answer") -> str:
+    """CSV with nothing rounded; nothing in it is a formula to a spreadsheet."""
+    import csv
+    import io
+
+    from seqbench.results.export import inert
+
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    for row in (answer.columns, *answer.rows):
+        writer.writerow(v if is_number(v) else inert(text(v)) for v in row)
+    return file.getvalue()
+
+
+def to_json(answer: "Answer") -> str:
+    """A list of objects; what is not finite is null."""
+    import json
+    import math
+
+    from seqbench.errors import ConfigError
+    from seqbench.wording import plain
+
+    twice = {name for name in answer.columns if answer.columns.count(name) > 1}
+    if twice:
+        name = plain(min(twice))
+        raise ConfigError(f"two columns are called '{name}': tell them apart with AS")
+    rows = [
+        [None if isinstance(v, float) and not math.isfinite(v) else v for v in row]
+        for row in answer.rows
+    ]
+    objects = [dict(zip(answer.columns, row, strict=True)) for row in rows]
+    return json.dumps(objects, indent=2, allow_nan=False)
+
+
+def to_markdown(answer: "Answer") -> str:
+    """GitHub's Markdown, numbers rounded."""
+    from seqbench.results.markdown import escape
+
+    marks = ["---:" if numeric else "---" for numeric in numerics(answer)]
+    rows = [answer.columns, *(map(short, row) for row in answer.rows)]
+    header, *lines = ("| " + " | ".join(escape(text(v)) for v in row) + " |" for row in rows)
+    return "\n".join([header, "|" + "|".join(marks) + "|", *lines])
+
+
+def to_rich(answer: "Answer", width: int) -> "RenderableType":
+    """A table, or a list of each row's columns where the terminal is too narrow for one."""
+    from rich.cells import cell_len
+    from rich.table import Table
+    from rich.text import Text
+
+    columns = list(map(text, answer.columns))
+    rows = [list(map(short, row)) for row in answer.rows]
+    longest = (max(map(cell_len, column)) for column in zip(columns, *rows, strict=True))
+    if sum(longest) + 2 * len(columns) <= width:
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+        for name, numeric in zip(columns, numerics(answer), strict=True):
+            table.add_column(Text(name), justify="right" if numeric else "left")
+        for row in rows:
+            table.add_row(*map(Text, row))
+        return table
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", overflow="fold")
+    grid.add_column(overflow="fold")
+    for i, row in enumerate(rows):
+        if i:
+            grid.add_row()
+        for name, value in zip(columns, row, strict=True):
+            grid.add_row(Text(name), Text(value))
+    return grid
+
+
+def numerics(answer: "Answer") -> list[bool]:
+    """Whether each column holds numbers and nothing else."""
+    known = ([v for v in column if v is not None] for column in zip(*answer.rows, strict=True))
+    return [bool(c) and all(map(is_number, c)) for c in known] or [False] * len(answer.columns)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number; truth values are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def short(value: Any) -> str:
+    """A value for a screen: rounded, `-` for none."""
+    import math
+
+    from seqbench.wording import number
+
+    if value is None:
+        return "-"
+    if isinstance(value, float) and math.isfinite(value):
+        return number(value, digits=DIGITS)
+    return text(value)
+
+
+def text(value: Any) -> str:
+    """A value in full, in one line and without control characters."""
+    import json
+
+    from seqbench.wording import plain
+
+    if value is None:
+        return ""
+    return plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
