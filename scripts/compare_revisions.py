@@ -1,12 +1,13 @@
 """Do two git revisions compute the same, to the last bit?
 
     python scripts/compare_revisions.py main HEAD
-    python scripts/compare_revisions.py v0.1.0 HEAD --pair lstm/copy -- trainer.precision=bf16
+    python scripts/compare_revisions.py v0.1.0 HEAD --pair lstm/copy -- recipe=none
 
-For a change that claims not to alter the computation: a refactoring, a speed-up that keeps the order
-of the sums. Both revisions train the same models on the same tasks for some steps, on this machine,
-with this Python and its libraries. Every metric of every step, and the final weights, must be equal
-bit for bit. Prints a table; exit code 0: equal, 1: different, 2: a revision cannot be run.
+For a change that claims not to alter the computation: a refactoring, a speed-up that keeps the
+order of the sums. Both revisions train the same models on the same tasks for some steps, on this
+machine, with this Python and its libraries. Every metric of every step, and the final weights, must
+be equal bit for bit. Recipes and default sizes belong to a revision; what comes after `--` can fix
+them. Prints a table; exit code 0: equal, 1: different, 2: a revision cannot be run.
 
 The revisions are checked out into temporary worktrees, which are removed in the end; the working
 tree, and what is not committed in it, play no part.
@@ -45,19 +46,23 @@ class Failed(Exception):
 
 def main() -> int:
     """Compare, print a table, and give the exit code."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    words = sys.argv[1:]
+    end = words.index("--") if "--" in words else len(words)
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n")[0],
+        epilog="What comes after -- is added to the overrides of every run.",
+    )
     parser.add_argument("revisions", nargs=2, metavar="REV", help="whatever git calls a commit")
     parser.add_argument("--steps", type=int, default=20, help="training steps of each run")
     parser.add_argument(
         "--pair", action="append", metavar="MODEL/TASK", help="default: all on the generated tasks"
     )
-    parser.add_argument("overrides", nargs="*", help="after --, as for seqbench train")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words[:end])
     pairs = arguments.pair or [f"{model}/{task}" for task in TASKS for model in MODELS]
     with tempfile.TemporaryDirectory() as folder:
         try:
             outputs = [
-                trained(revision, Path(folder) / side, pairs, arguments.steps, arguments.overrides)
+                trained(revision, Path(folder) / side, pairs, arguments.steps, words[end + 1 :])
                 for side, revision in zip("ab", arguments.revisions, strict=True)
             ]
         except Failed as error:

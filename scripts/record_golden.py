@@ -119,11 +119,8 @@ def rounded(value: float) -> float:
 
 def main() -> None:
     """Write the file: a line for each pair, so that a difference shows which moved."""
-    lines = [
-        f'  "{task} {model}": {json.dumps(trace(task, model))}'
-        for task in TASKS
-        for model in MODELS
-    ]
+    pairs = itertools.product(TASKS, MODELS)
+    lines = [f'  "{task} {model}": {json.dumps(trace(task, model))}' for task, model in pairs]
     TRACES.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 

@@ -257,7 +257,7 @@ def located(target: str, name: str) -> Any:
         return get_object(target)
     except Exception as error:
         raise ConfigError(
-            f"{name}._target_: cannot import {target}: {first_line(error)}"
+            f"{name}._target_: cannot import {target}: {first_line(error.__cause__ or error)}"
         ) from error
 
 
@@ -371,6 +371,6 @@ def near_miss(word: str, known: Iterable[str], prefix: str = "") -> str:
     return f" (there are: {', '.join(known)})" if known else ""
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of what an exception says."""
     return str(error).strip().split("\n")[0] or type(error).__name__

@@ -26,7 +26,7 @@ from seqbench.runs.run import EventLog, Run
 from seqbench.tasks.task import Task
 from seqbench.training import checkpoint
 from seqbench.training.state import load_weights
-from seqbench.training.trainer import Diverged, Interrupted, Trainer
+from seqbench.training.trainer import Diverged, Interrupted, Trainer, check_finite
 
 
 def run(
@@ -59,18 +59,25 @@ def run(
     folder = Run.of(config)
 
     def is_over(record: Record | None) -> bool:
-        return record is not None and not force and (record.status == "completed" or not retry)
+        return record is not None and (record.status == "completed" or not retry)
 
-    if not is_over(record := folder.record):
-        # Before anything is written: what cannot be built leaves nothing behind.
-        experiment = Experiment(config, folder)
-        with folder.held():
-            # Once more, since another process may have finished it in the meantime.
-            if not is_over(record := folder.record):
-                if record is not None or force:
-                    folder.start_over()
-                with folder.log() as write:
-                    return experiment.run(Observers(LineLog(write), observer))
+    def found() -> Record | None:
+        return None if force else folder.record  # a damaged record must not stand in force's way
+
+    if not is_over(record := found()):
+        try:
+            # Before anything is written: what cannot be built leaves nothing behind.
+            experiment = Experiment(config, folder)
+            with folder.held():
+                # Once more, since another process may have finished it in the meantime.
+                if not is_over(record := found()):
+                    if record is not None or force:
+                        folder.start_over()
+                    with folder.log() as write:
+                        return experiment.run(Observers(LineLog(write), observer))
+        except torch.OutOfMemoryError as error:
+            where = f"device={config['device']}"
+            raise RunError(f"out of memory on {where}: model and data do not fit") from error
     assert record is not None
     observer.finished(record)
     return record
@@ -108,11 +115,7 @@ class Experiment:
         offset = 0
         saved, remark = checkpoint.load_last(folder.checkpoints)
         if saved is not None:
-            tensors, facts = saved
-            state.restore(tensors, facts)
-            # Sums of gradients differ between one thread and two in the last bits.
-            torch.set_num_threads(facts["threads"])
-            offset = facts["events_offset"]
+            offset = state.restore(*saved)
         folder.write_config(self.config)
         folder.append_history("resumed" if saved else "started", step=state.progress.step)
         observer.started(self.facts() | {"remark": remark})
@@ -135,11 +138,7 @@ class Experiment:
         except Exception as failure:
             status, error = "failed", f"{type(failure).__name__}: {failure}".split("\n")[0]
             if isinstance(failure, torch.OutOfMemoryError):
-                error = (
-                    f"out of memory on {self.device} at trainer.batch_size="
-                    f"{self.trainer.batch_size}: try trainer.accumulate="
-                    f"{2 * self.trainer.accumulate}, the same batch in smaller parts"
-                )
+                error = f"out of memory on {self.device}: {self.smaller_parts()}"
             with folder.log_path.open("a", encoding="utf-8") as log:
                 log.write(traceback.format_exc())
         finally:
@@ -155,10 +154,26 @@ class Experiment:
     def test(self) -> dict[str, dict[str, float | None]]:
         """Validation and test scores of the weights that validation chose; test is read here."""
         model = self.state.model
-        tensors, facts = checkpoint.load(self.folder.checkpoints / checkpoint.BEST)
+        try:
+            tensors, facts = checkpoint.load(self.folder.checkpoints / checkpoint.BEST)
+        except RunError as error:
+            raise RunError(f"{error}; --force starts the run again") from error
         load_weights(model, tensors)
         test = self.trainer.evaluate(model, self.task, "test")
+        metric = self.task.primary.metric
+        check_finite(f"test {metric}", test[metric], self.state.progress)
         return {"valid": dict(facts["metrics"]), "test": dict(test)}
+
+    def smaller_parts(self) -> str:
+        """What to try where a batch does not fit into memory."""
+        size, parts = self.trainer.batch_size, self.trainer.accumulate
+        more = next((n for n in range(parts + 1, size + 1) if size % n == 0), None)
+        if more is None:
+            return f"try a smaller model or task; trainer.batch_size={size} is in parts of one"
+        return (
+            f"at trainer.batch_size={size} try trainer.accumulate={more}, the same batch in "
+            "smaller parts"
+        )
 
     def facts(self) -> dict[str, Any]:
         """What a person wants to know before training."""

@@ -8,7 +8,8 @@ METRICS = {"mse": "MSE", "cross_entropy": "cross-entropy (nats)", "nll": "NLL (n
 def number(value: float | None, metric: str | None = None, digits: int = 3) -> str:
     """A number to a few significant digits, `-` for none; accuracies in per cent.
 
-    Below 0.001 in scientific notation; whole numbers keep all their digits up to ten million.
+    Below 0.001 in scientific notation; whole numbers keep all their digits up to ten million. What
+    is not finite is `nan` or `inf`: a training may show it, while records know none.
     """
     if value is None:
         return "-"
@@ -17,6 +18,8 @@ def number(value: float | None, metric: str | None = None, digits: int = 3) -> s
     size = abs(value)
     if size == 0:
         return "0"
+    if not size < math.inf:
+        return str(value)
     if size < 1e-3 or size >= 1e7:
         mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
         return f"{mantissa}e{int(exponent)}"

@@ -455,7 +455,7 @@ overrides = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=250, derandomize=True)
+@settings(deadline=None, max_examples=120, derandomize=True)
 @given(st.lists(overrides, min_size=1, max_size=2))
 def test_any_text_is_a_configuration_or_one_line(texts):
     try:

@@ -16,6 +16,7 @@ from seqbench.cli import (
     listing,
     runs,
     show,
+    sql,
     table,
     train,
 )
@@ -36,6 +37,7 @@ app.command("table")(table.table)
 app.command("runs")(runs.runs)
 app.command("show")(show.show)
 app.command("compare")(compare.compare)
+app.command("sql")(sql.sql)
 app.add_typer(config.app, name="config")
 app.command("list")(listing.listing)
 app.command("check")(check.check)

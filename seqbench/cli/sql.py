@@ -1,11 +1,18 @@
 """`seqbench sql`: any question about runs, in SQL."""
 
+import csv
+import io
+import json
+import math
 import sys
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from seqbench.errors import ConfigError
+from seqbench.wording import number, plain
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -28,12 +35,14 @@ cells   a row for each model on each task, over the seeds, as in `seqbench table
           direction, n, mean, sd, ci95 (half width), median, min, max, solved (share),
           baseline, optimum, failed, diverged, older_code, run_ids
 
-\b
-seqbench sql "select task, model, avg(score) from runs where status = 'completed' group by all"
-seqbench sql -f csv "select step, value from events where run_id = '551aafae725d' and metric = 'mse'"
+An average over runs pools whatever they are; a cell holds runs that differ in the seed only.
 
-The dialect is DuckDB's. One SELECT (or FROM, WITH, DESCRIBE, PIVOT) is answered: files are never
-changed, and none but the runs are read. Accuracies are fractions. '-' reads the query from stdin.
+\b
+seqbench sql "select model, length, avg(score) from runs where task = 'adding' group by all"
+seqbench sql -f csv "select run_id, step, value from events where metric = 'loss'"
+
+The dialect is DuckDB's. One SELECT (or FROM, WITH, DESCRIBE, PIVOT) is answered: no file is ever
+written, and none but the runs are read. Accuracies are fractions. '-' reads the query from stdin.
 """
 # Digits of a number on a screen; csv and json have all of them.
 DIGITS = 4
@@ -60,18 +69,19 @@ def sql(
     output_dir: Annotated[Path, typer.Option(help="Where runs are.")] = Path("outputs"),
 ) -> None:
     """Ask for runs in SQL, on the tables `runs`, `events` and `cells`."""
-    from seqbench.errors import ConfigError
     from seqbench.results import store
     from seqbench.results.collect import collect
-    from seqbench.wording import plain
 
     for path in paths or []:
         if not path.exists():
             raise ConfigError(f"there is no folder '{path}'")
     collected = collect(paths or [output_dir / "runs"])
-    answer = store.query(sys.stdin.read() if query == "-" else query, collected)
+    # Bytes that are no text are a mistake in SQL, as others are.
+    if query == "-":
+        query = sys.stdin.buffer.read().decode("utf-8-sig", "replace")
+    answer = store.query(query, collected)
     for line in collected.unreadable + answer.left_out:
-        typer.echo(f"left out: {plain(line)}", err=True)
+        typer.echo(f"left out: {line}", err=True)
     if not collected.records:
         typer.echo(f"no runs in {', '.join(map(str, paths or [output_dir]))}", err=True)
     if collected.unfinished:
@@ -95,9 +105,6 @@ sql.__doc__ = f"{sql.__doc__}\n{TABLES}"
 
 def to_csv(answer: "Answer") -> str:
     """CSV with nothing rounded; nothing in it is a formula to a spreadsheet."""
-    import csv
-    import io
-
     from seqbench.results.export import inert
 
     file = io.StringIO()
@@ -109,12 +116,6 @@ def to_csv(answer: "Answer") -> str:
 
 def to_json(answer: "Answer") -> str:
     """A list of objects; what is not finite is null."""
-    import json
-    import math
-
-    from seqbench.errors import ConfigError
-    from seqbench.wording import plain
-
     twice = {name for name in answer.columns if answer.columns.count(name) > 1}
     if twice:
         name = plain(min(twice))
@@ -177,10 +178,6 @@ def is_number(value: Any) -> bool:
 
 def short(value: Any) -> str:
     """A value for a screen: rounded, `-` for none."""
-    import math
-
-    from seqbench.wording import number
-
     if value is None:
         return "-"
     if isinstance(value, float) and math.isfinite(value):
@@ -190,10 +187,6 @@ def short(value: Any) -> str:
 
 def text(value: Any) -> str:
     """A value in full, in one line and without control characters."""
-    import json
-
-    from seqbench.wording import plain
-
     if value is None:
         return ""
     return plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))

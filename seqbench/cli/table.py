@@ -12,6 +12,8 @@ class Format(str, Enum):
 
     rich = "rich"
     markdown = "markdown"
+    latex = "latex"
+    html = "html"
     csv = "csv"
     json = "json"
 
@@ -43,7 +45,7 @@ def table(
 
     from seqbench.cli.table_view import show_table
     from seqbench.errors import ConfigError
-    from seqbench.results import export, markdown
+    from seqbench.results import export, html, latex, markdown
     from seqbench.results.aggregate import aggregate
     from seqbench.results.collect import collect
     from seqbench.results.tables import build_table
@@ -71,8 +73,13 @@ def table(
         typer.echo(export.to_json(export.long_form(cells, source_hash(), paper)), nl=False)
     elif cells:
         built = build_table(cells, source_hash(), paper)
-        if format is Format.markdown:
-            typer.echo(markdown.render(built), nl=False)
+        render = {
+            Format.markdown: markdown.render,
+            Format.latex: latex.render,
+            Format.html: html.render,
+        }.get(format)
+        if render:
+            typer.echo(render(built), nl=False)
         else:
             show_table(built, Console(highlight=False))
         if collected.unfinished:

@@ -15,6 +15,7 @@ import yaml
 
 from seqbench.errors import ConfigError
 from seqbench.runs.record import Record, RecordError, read_record
+from seqbench.wording import plain
 
 # The end of an event log in which its last whole line is looked for.
 TAIL_BYTES = 65536
@@ -78,7 +79,7 @@ def collect(paths: Iterable[Path]) -> Collected:
                 record = read_record(folder / "record.json")
             except RecordError as error:
                 if (folder / "record.json").exists():
-                    result.unreadable.append(str(error))
+                    result.unreadable.append(plain(str(error)))
                 else:
                     result.unfinished.append(folder)
                 continue

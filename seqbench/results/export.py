@@ -102,7 +102,7 @@ def to_csv(lines: Iterable[Line]) -> str:
     writer.writerow(f.name for f in fields(Line))
     for line in lines:
         values = vars(line) | {"run_ids": " ".join(line.run_ids)}
-        writer.writerow(_inert(value) for value in values.values())
+        writer.writerow(inert(value) for value in values.values())
     return text.getvalue()
 
 
@@ -111,5 +111,6 @@ def to_json(lines: Iterable[Line]) -> str:
     return json.dumps([vars(line) for line in lines], indent=2, allow_nan=False) + "\n"
 
 
-def _inert(value: Any) -> Any:
+def inert(value: Any) -> Any:
+    """A value that no spreadsheet takes for a formula."""
     return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@") else value

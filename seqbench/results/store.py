@@ -8,7 +8,9 @@ are data, and before the query runs it can no longer reach a file, the network o
 import json
 import math
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,8 +116,9 @@ LOCKED = (
     "SET lock_configuration = true",
     "BEGIN TRANSACTION READ ONLY",  # a SELECT may hold an INSERT
 )
-# A PIVOT whose columns are found in the data is MULTI to DuckDB.
-ANSWERED = ("SELECT", "MULTI")
+# The words that begin what is answered.
+SELECTS = ("SELECT", "FROM", "WITH", "VALUES", "TABLE", "PIVOT", "UNPIVOT")
+SELECTS += ("DESCRIBE", "DESC", "SHOW", "SUMMARIZE")
 
 # What Python has a type for; DuckDB writes out the others, as it does nested values in JSON.
 NUMBERS = frozenset(
@@ -130,8 +133,8 @@ class Answer:
 
     Attributes:
         columns: their names; two may be the same.
-        rows: values as JSON knows them, though a float need not be finite; times are texts in UTC.
-        left_out: a line for each run that is not in it because it cannot be read.
+        rows: values as JSON knows them, though floats need not be finite; times are texts, in UTC.
+        left_out: a line for each record or event log that cannot be read and is not in the tables.
     """
 
     columns: list[str]
@@ -152,15 +155,29 @@ def query(sql: str, collected: Collected) -> Answer:
     import duckdb
 
     connection = duckdb.connect(":memory:", config=CLOSED)
-    try:
-        left_out = _fill(connection, sql.lower(), collected)
-        for setting in LOCKED:
-            connection.execute(setting)
-        return Answer(*_select(connection, sql), left_out)
-    except duckdb.Error as error:
-        raise ConfigError(f"SQL: {_line(error)}") from error
-    finally:
-        connection.close()
+    # DuckDB may work on for hours before it looks for a Ctrl-C; a thread that waits for it sees one
+    # at once.
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        answer = pool.submit(_answer, connection, _encodable(sql), collected)
+        try:
+            return answer.result()
+        except KeyboardInterrupt:
+            while not answer.done():
+                connection.interrupt()
+                wait([answer], timeout=0.1)
+            raise
+        except duckdb.Error as error:
+            raise ConfigError(f"SQL: {_line(error)}") from error
+        finally:
+            connection.close()
+
+
+def _answer(connection: "duckdb.DuckDBPyConnection", sql: str, collected: Collected) -> Answer:
+    left_out = _fill(connection, sql.lower(), collected)
+    for setting in LOCKED:
+        connection.execute(setting)
+    columns, rows = _select(connection, sql)
+    return Answer(columns, rows, left_out)
 
 
 def _fill(connection: "duckdb.DuckDBPyConnection", named: str, collected: Collected) -> list[str]:
@@ -171,7 +188,7 @@ def _fill(connection: "duckdb.DuckDBPyConnection", named: str, collected: Collec
         try:
             runs.append(_json(_run(record, collected.folders[record.run_id])))
         except RecursionError:
-            left_out.append(f"{collected.folders[record.run_id]}: nested too deeply")
+            left_out.append(plain(f"{collected.folders[record.run_id]}: nested too deeply"))
         else:
             records.append(record)
     _insert(connection, "runs", runs)
@@ -183,7 +200,7 @@ def _fill(connection: "duckdb.DuckDBPyConnection", named: str, collected: Collec
         try:
             logs.append(_json(_events(record, collected.folders[record.run_id])))
         except RecordError as error:
-            left_out.append(str(error))
+            left_out.append(plain(str(error)))
     _insert(connection, "events", logs, each=("step", "split", "metric", "value"))
     return left_out
 
@@ -241,22 +258,21 @@ def _events(record: Record, folder: Path) -> dict[str, Any]:
 
 
 def _json(value: dict[str, Any]) -> str:
+    return _encodable(json.dumps(value, ensure_ascii=False))
+
+
+def _encodable(text: str) -> str:
     # Half of a surrogate pair is text to Python and to nobody else.
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode("utf-8")
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _select(
     connection: "duckdb.DuckDBPyConnection", sql: str
 ) -> tuple[list[str], list[tuple[Any, ...]]]:
-    try:
-        statements = connection.extract_statements(sql)
-        kinds = [statement.type.name for statement in statements]
-    except ValueError:  # a kind of statement that DuckDB's Python does not know
-        kinds = ["another statement"]
-    if len(kinds) != 1 or kinds[0] not in ANSWERED:
-        got = " and ".join(kinds) or "nothing"
-        raise ConfigError(f"SQL: one SELECT is answered, not {got}: runs are read, never changed")
-    relation = connection.sql(statements[0])
+    *types_of_pivot, select = _statements(connection, sql)
+    for statement in types_of_pivot:
+        connection.execute(statement)
+    relation = connection.sql(select)
     types = relation.types
     casts = [_cast(i, kind) for i, kind in enumerate(types, start=1)]
     rows = relation.project(", ".join(casts)).fetchall()
@@ -264,6 +280,34 @@ def _select(
     if any(nested):
         rows = [tuple(map(_decoded, row, nested)) for row in rows]
     return relation.columns, rows
+
+
+def _statements(connection: "duckdb.DuckDBPyConnection", sql: str) -> list["duckdb.Statement"]:
+    """One SELECT; before it what DuckDB's 1.x make of a PIVOT whose columns are found in the data.
+
+    Raises:
+        ConfigError: it is another statement, or more than one.
+    """
+    try:
+        statements = connection.extract_statements(sql)
+        kinds = [statement.type.name for statement in statements]
+    except ValueError:  # a kind that DuckDB's Python does not know
+        statements, kinds = [], ["this"]
+    word = _first_word(sql)
+    if word in SELECTS and kinds[-1:] in (["SELECT"], ["MULTI"]) and {*kinds[:-1]} <= {"CREATE"}:
+        return statements
+    # To some versions a PRAGMA is a SELECT.
+    got = word if kinds == ["SELECT"] else " and ".join(kinds) or "nothing"
+    raise ConfigError(f"SQL: one SELECT is answered, not {got}: runs are read, never changed")
+
+
+def _first_word(sql: str) -> str:
+    import duckdb
+
+    words = (duckdb.token_type.keyword, duckdb.token_type.identifier)
+    begins = (begin for begin, kind in duckdb.tokenize(sql) if kind in words)
+    text = sql.encode()[next(begins, len(sql.encode())) :].decode()
+    return "".join(takewhile(str.isalpha, text)).upper()
 
 
 def _cast(i: int, kind: Any) -> str:

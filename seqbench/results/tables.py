@@ -1,10 +1,10 @@
 """A comparison of models as a table that any format can show.
 
-    records -> aggregate -> cells -> build_table -> Table -> markdown.py, the terminal
+    records -> aggregate -> cells -> build_table -> Table -> markdown, latex, html, the terminal
                                   -> export.py: csv and json
 
-A `Table` knows no markup: numbers are rounded, units chosen, notes numbered. Another format, such
-as LaTeX or HTML, is one more file with a `render(table)`.
+A `Table` knows no markup: numbers are rounded, units chosen, notes numbered. Another format is one
+more file with a `render(table)`.
 """
 
 from collections import Counter

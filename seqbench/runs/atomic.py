@@ -5,8 +5,12 @@ from pathlib import Path
 
 
 def write(path: Path, content: bytes) -> None:
-    """Replace a file by `content`; when this returns, it is on disk."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    """Replace a file by `content`; when this returns, it is on disk.
+
+    A file has one writer at a time: so the draft of one that was killed is overwritten by the next,
+    and drafts never pile up.
+    """
+    draft = path.with_name(f".{path.name}.draft")
     try:
         with draft.open("wb") as file:
             file.write(content)

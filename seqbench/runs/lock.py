@@ -15,6 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from seqbench.errors import RunError
+from seqbench.runs import atomic
 
 # Seconds without renewal after which another machine may take over, and between renewals.
 LEASE, RENEWAL = 120.0, 20.0
@@ -42,7 +43,8 @@ def held(folder: Path, what: str) -> Iterator[None]:
                 f"{what} is being trained by {holder(lease)}; if that is gone, it is free in "
                 f"{LEASE:.0f} seconds"
             )
-        lease.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        # Whole or not at all: an empty lease would be nobody's, and so another machine's.
+        atomic.write(lease, f"process {os.getpid()} on {socket.gethostname()}".encode())
         over = threading.Event()
         renewal = threading.Thread(target=renew, args=(lease, over), daemon=True)
         renewal.start()
@@ -61,7 +63,7 @@ def renew(lease: Path, over: threading.Event) -> None:
     """Renew a lease until it is over."""
     while not over.wait(RENEWAL):
         with suppress(OSError):  # a full disk ends the training, not its lease
-            lease.touch()
+            os.utime(lease)
 
 
 def holder(lease: Path) -> str:

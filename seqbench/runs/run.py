@@ -10,6 +10,7 @@ outputs/runs/<task>/<model>/<run_id>/
 """
 
 import json
+import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from typing import Any
 import yaml
 
 from seqbench.errors import RunError
-from seqbench.runs import lock
+from seqbench.runs import atomic, lock
 from seqbench.runs.identity import run_id
 from seqbench.runs.record import Record, read_record, write_record
 
@@ -67,19 +68,23 @@ class Run:
                 yield
         except OSError as error:
             where = error.filename or self.folder
-            raise RunError(f"run {self.run_id} stopped: {error.strerror}: {where}") from error
+            reason = error.strerror or error
+            raise RunError(f"run {self.run_id} stopped: {reason}: {where}") from error
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Keep the resolved configuration."""
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-        (self.folder / "config.yaml").write_text(text, encoding="utf-8")
+        atomic.write(self.folder / "config.yaml", text.encode())
 
     def append_history(self, event: str, **facts: Any) -> None:
         """Note a start, an interruption or a resume, with host and time."""
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         line = {"event": event, **facts, "host": socket.gethostname(), "time": now}
-        with (self.folder / "history.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        path = self.folder / "history.jsonl"
+        # A line that a full disk cut off must not spoil the next one.
+        torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
+        with path.open("a", encoding="utf-8") as file:
+            file.write("\n" * torn + json.dumps(line) + "\n")
 
     @contextmanager
     def log(self) -> Iterator[Callable[[str], None]]:
@@ -93,10 +98,13 @@ class Run:
 
     def start_over(self) -> None:
         """Forget what an earlier attempt left, but for its history."""
-        for path in (self.record_path, self.events_path, self.log_path):
-            path.unlink(missing_ok=True)
-        for path in self.checkpoints.glob("*"):
+        self.record_path.unlink(missing_ok=True)
+        # previous, last, best, and then what they count on: killed at any point in between, the run
+        # can still go on from what is left.
+        for path in sorted(self.checkpoints.glob("*"), reverse=True):
             path.unlink()
+        for path in (self.events_path, self.log_path):
+            path.unlink(missing_ok=True)
 
 
 class EventLog:
@@ -106,10 +114,17 @@ class EventLog:
         path: the file.
         offset: bytes that belong to this run; what stands behind was written after the checkpoint
             that the run resumes from, and is cut off.
+
+    Raises:
+        RunError: there are fewer bytes than that.
     """
 
     def __init__(self, path: Path, offset: int) -> None:
         self.file = path.open("ab")
+        if self.file.tell() < offset:
+            raise RunError(
+                f"{path} lacks events that the checkpoint counts on; --force starts the run again"
+            )
         self.file.truncate(offset)
         self.file.seek(offset)
 
@@ -118,6 +133,10 @@ class EventLog:
         line = json.dumps({k: finite(v) for k, v in event.items()}, allow_nan=False)
         self.file.write(line.encode() + b"\n")
         self.file.flush()
+
+    def sync(self) -> None:
+        """See to it that all events are on disk."""
+        os.fsync(self.file.fileno())
 
     @property
     def offset(self) -> int:

@@ -50,13 +50,18 @@ def load_last(folder: Path) -> tuple[Loaded | None, str | None]:
         RunError: there are checkpoints, and none is whole.
     """
     failures: list[str] = []
-    for name in (LAST, PREVIOUS):
-        if (folder / name).exists():
+    for path in (folder / LAST, folder / PREVIOUS):
+        if path.exists():
             try:
-                remark = f"{failures[0]}: going on from the one before" if failures else None
-                return load(folder / name), remark
+                loaded = load(path)
             except RunError as error:
                 failures.append(str(error))
+                continue
+            if not failures:
+                return loaded, None
+            # Else the rotten one would be set aside in the place of the good one.
+            path.replace(folder / LAST)
+            return loaded, f"{failures[0]}: going on from the one before"
     if failures:
         raise RunError(f"{failures[-1]}; --force starts the run again")
     return None, None
@@ -71,7 +76,9 @@ def load(path: Path) -> Loaded:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Cloned into memory that torch aligns: on some processors the last bits of a product of
+            # matrices hang on where these lie.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         facts = json.loads(header["facts"])
         whole = header["digest"] == digest(tensors, header["facts"])
     except (SafetensorError, KeyError, ValueError, OSError) as error:

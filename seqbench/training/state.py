@@ -77,17 +77,35 @@ class TrainingState:
         tensors = weights(self.model) | slots | random_tensors | carried
         checkpoint.save(path, tensors, facts)
 
-    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Put everything back where `save` took it from."""
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> int:
+        """Put everything back where `save` took it from, and train with as many threads.
+
+        Returns:
+            Bytes of the event log that the state has seen.
+
+        Raises:
+            RunError: it was not taken from such a training.
+        """
         load_weights(self.model, tensors)
-        load_optimizer_state(self.optimizer, tensors, facts["optimizer"])
-        self.schedule.load_state_dict(facts["schedule"])
-        self.scaler.load_state_dict(facts["scaler"])
-        load_random_state(tensors, facts["random"])
-        self.progress = Progress(**facts["progress"])
         device = next(self.model.parameters()).device
         carried = {k: v.to(device) for k, v in tensors.items() if k.startswith("carried")}
         self.carried = unflatten(carried, "carried")
+        try:
+            load_optimizer_state(self.optimizer, tensors, facts["optimizer"])
+            self.schedule.load_state_dict(facts["schedule"])
+            self.scaler.load_state_dict(facts["scaler"])
+            load_random_state(tensors, facts["random"])
+            self.progress = Progress(**facts["progress"])
+            # Sums of gradients differ between one thread and two in the last bits.
+            torch.set_num_threads(facts["threads"])
+            return int(facts["events_offset"])
+        except torch.OutOfMemoryError:
+            raise
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise RunError(
+                f"the checkpoint is of another training: {type(error).__name__}: {error}; "
+                "--force starts the run again"
+            ) from error
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -16,7 +16,7 @@ from seqbench.tasks.task import Batch, Split, Task
 from seqbench.training import checkpoint
 from seqbench.training.carried import Carried, detached, joined, rows
 from seqbench.training.schedules import Schedule
-from seqbench.training.state import TrainingState, weights
+from seqbench.training.state import Progress, TrainingState, weights
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -197,16 +197,15 @@ class Trainer:
                 if norm is not None:
                     event["grad_norm"] = norm.item()
                 record(event)
+                # Here alone the loop waits for the device, and where it evaluates or saves.
                 if self.precision != "fp16":  # there the scaler skips overflowing steps, by design
-                    check_finite("grad_norm", event.get("grad_norm", 0.0), step)
-            # Here, and above where it logs, is all that the loop waits for the device.
-            if step % self.log_every == 0 or evaluates or saves or stops:
-                check_finite("loss", loss.item(), step)
+                    check_finite("grad_norm", event.get("grad_norm", 0.0), progress)
+                check_finite("loss", event["loss"], progress)
             if evaluates:
                 metrics = self.evaluate(forward, task, "valid")
                 record({"step": step, "split": "valid", **metrics})
                 value = metrics[task.primary.metric]
-                check_finite(f"valid {task.primary.metric}", value, step)
+                check_finite(f"valid {task.primary.metric}", value, progress)
                 improved = progress.best is None or task.primary.better(value, progress.best)
                 state.schedule.observe(improved)
                 progress.solved = task.primary.is_solved(value)
@@ -215,7 +214,10 @@ class Trainer:
                     best = {"step": step, "metrics": metrics}
                     checkpoint.save(folder / checkpoint.BEST, weights(model), best)
             progress.seconds = time.perf_counter() - started
-            if saves or stops:
+            # Weights that are not finite end the run where it next reads the loss, however often it
+            # was interrupted before; until then the last good checkpoint stays.
+            if (saves or stops) and all(bool(p.isfinite().all()) for p in parameters):
+                events.sync()  # a checkpoint counts on the events before it
                 checkpoint.keep_previous(folder)
                 state.save(folder / checkpoint.LAST, events.offset)
             if stops:
@@ -294,10 +296,12 @@ def share(part: Batch, batch: Batch) -> Tensor | float:
     return part.scored.sum() / batch.scored.sum()
 
 
-def check_finite(name: str, value: float, step: int) -> None:
+def check_finite(name: str, value: float, progress: Progress) -> None:
     """Raise `Diverged` if a number is not finite."""
     if not abs(value) < float("inf"):
+        best = progress.best_step
+        kept = f"; the best weights so far, of step {best}, are kept" if best else ""
         raise Diverged(
-            f"diverged: {name} is {value} at step {step}; a lower optimizer.lr, a longer "
-            "schedule.warmup or a smaller trainer.clip may help"
+            f"diverged: {name} is {value} at step {progress.step}; a lower optimizer.lr, a longer "
+            f"schedule.warmup or a smaller trainer.clip may help{kept}"
         )

@@ -13,7 +13,7 @@ from seqbench.training import checkpoint
 TENSORS = {
     "model.weight": torch.arange(6.0).reshape(2, 3),
     "model.steps": torch.tensor(3),
-    "mask": torch.tensor([True, False, True]),
+    "random.cpu": torch.tensor([1, 0, 255], dtype=torch.uint8),
 }
 FACTS = {"step": 7, "best": 0.1, "note": "é"}
 
@@ -118,24 +118,43 @@ def test_a_save_that_fails_leaves_the_file_before(saved, fails):
     assert list(saved.parent.iterdir()) == [saved]
 
 
-def test_goes_on_from_the_one_before_where_the_last_is_torn(tmp_path):
-    assert checkpoint.load_last(tmp_path) == (None, None)
+@pytest.fixture
+def two(tmp_path):
+    """A folder with the last checkpoint, of step 2, and the one before."""
     for step in (1, 2):
         checkpoint.keep_previous(tmp_path)
         checkpoint.save(tmp_path / checkpoint.LAST, TENSORS, {"step": step})
-    (_, facts), remark = checkpoint.load_last(tmp_path)
+    return tmp_path
+
+
+def test_goes_on_from_the_last(two):
+    (_, facts), remark = checkpoint.load_last(two)
     assert (facts, remark) == ({"step": 2}, None)
 
-    whole = (tmp_path / checkpoint.LAST).read_bytes()
-    (tmp_path / checkpoint.LAST).write_bytes(whole[:-1])
-    (_, facts), remark = checkpoint.load_last(tmp_path)
+
+def test_goes_on_from_the_one_before_where_the_last_is_torn(two):
+    whole = (two / checkpoint.LAST).read_bytes()
+    (two / checkpoint.LAST).write_bytes(whole[:-1])
+    (_, facts), remark = checkpoint.load_last(two)
     assert facts == {"step": 1}
     assert remark.endswith("going on from the one before")
+    # Setting the last one aside must not put the torn one in the place of the good one.
+    checkpoint.keep_previous(two)
+    assert checkpoint.load_last(two)[0][1] == {"step": 1}
 
-    (tmp_path / checkpoint.LAST).unlink()  # killed while the next was being written
-    (_, facts), remark = checkpoint.load_last(tmp_path)
-    assert (facts, remark) == ({"step": 1}, None)
 
-    (tmp_path / checkpoint.PREVIOUS).write_bytes(b"")
+def test_goes_on_from_the_one_before_if_killed_between_the_two(two):
+    checkpoint.keep_previous(two)
+    (_, facts), remark = checkpoint.load_last(two)
+    assert (facts, remark) == ({"step": 2}, None)
+
+
+def test_neither_of_them_is_whole(two):
+    for name in (checkpoint.LAST, checkpoint.PREVIOUS):
+        (two / name).write_bytes(b"")
     with pytest.raises(RunError, match="--force starts the run again"):
-        checkpoint.load_last(tmp_path)
+        checkpoint.load_last(two)
+
+
+def test_there_is_none_yet(tmp_path):
+    assert checkpoint.load_last(tmp_path) == (None, None)

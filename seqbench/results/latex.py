@@ -1,0 +1,134 @@
+r"""A table as LaTeX for a paper; it needs \usepackage{booktabs} and no other package."""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from seqbench.results.tables import Entry, Table
+from seqbench.wording import plain
+
+# A name may hold anything. Brackets and stars are here since one after a line break would be its
+# argument; quotes, ? and ! since some of them side by side would become another character.
+COMMANDS = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "%": r"\%",
+    "#": r"\#",
+    "_": r"\_",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedblright{}",
+    "'": r"\textquoteright{}",
+    "`": r"\textquoteleft{}",
+    "[": "{[}",
+    "]": "{]}",
+    "*": "{*}",
+    "?": "?{}",
+    "!": "!{}",
+    "±": r"$\pm$",
+    "·": r"$\cdot$",
+    "\u00d7": r"$\times$",
+    "←": r"$\leftarrow$",
+    "→": r"$\rightarrow$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "†": r"$^{\dagger}$",
+    **{digit: rf"\textsuperscript{{{i}}}" for i, digit in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
+}
+# So would two of these.
+PAIRS = re.compile(r"([-,])(?=\1)")
+ACCENTS = {
+    "\u0300": r"\`",
+    "\u0301": r"\'",
+    "\u0302": r"\^",
+    "\u0303": r"\~",
+    "\u0304": r"\=",
+    "\u0306": r"\u",
+    "\u0307": r"\.",
+    "\u0308": r"\"",
+    "\u030a": r"\r",
+    "\u030b": r"\H",
+    "\u030c": r"\v",
+    "\u0327": r"\c",
+}
+NUMBER = re.compile(r"(-?\d+(?:\.\d+)?)(?:e(-?\d+))?")
+
+
+def render(table: Table) -> str:
+    """A table environment with the best means in bold, notes below it."""
+    header = ["model", *(column.task for column in table.columns)]
+    measures = ["", *(column.measure for column in table.columns)]
+    lines = [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{escape(table.title)}}}",
+        r"\smallskip",
+        rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
+        r"\toprule",
+        _line(map(escape, header)),
+        _line(map(escape, measures)),
+        r"\midrule",
+    ]
+    in_bounds = False
+    for row in table.rows:
+        if row.bound and not in_bounds:
+            lines.append(r"\midrule")
+            in_bounds = True
+        lines.append(_line([escape(row.label), *map(_entry, row.entries)]))
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    if table.notes:
+        # A minipage, so that long notes are broken into lines.
+        lines += ["", r"\smallskip", r"\begin{minipage}{\linewidth}", r"\footnotesize"]
+        lines += [rf"{escape(note)}\par" for note in table.notes]
+        lines.append(r"\end{minipage}")
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def escape(text: str) -> str:
+    """Text that LaTeX sets as it is; a character that pdfLaTeX has no type for, by its number."""
+    characters = map(_character, unicodedata.normalize("NFC", plain(text)))
+    return PAIRS.sub(r"\1{}", "".join(characters))
+
+
+def _character(character: str) -> str:
+    if character in COMMANDS:
+        return COMMANDS[character]
+    if character.isascii():
+        return character
+    letter, *marks = list(unicodedata.normalize("NFD", character))
+    if letter.isascii() and letter.isalpha() and len(marks) == 1 and marks[0] in ACCENTS:
+        return rf"{ACCENTS[marks[0]]}{{{letter}}}"
+    return f"{{[}}U+{ord(character):04X}{{]}}"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _entry(entry: Entry | None) -> str:
+    if entry is None:
+        return ""
+    number = _number(entry.value)
+    if entry.spread:
+        number += rf" \pm {_number(entry.spread)}"
+    # \textbf leaves mathematics as it is.
+    value = rf"{{\boldmath${number}$}}" if entry.best else f"${number}$"
+    flags = rf" {{\footnotesize({escape(', '.join(entry.flags))})}}" if entry.flags else ""
+    return value + escape(entry.marks) + flags
+
+
+def _number(text: str) -> str:
+    """A number in mathematics; what is none, as text."""
+    found = NUMBER.fullmatch(text)
+    if found is None:
+        return rf"\mbox{{{escape(text)}}}"
+    mantissa, exponent = found.groups()
+    # No power of ten: a note's mark behind it would be a digit of the exponent.
+    return mantissa if exponent is None else rf"{mantissa}\mathrm{{e}}{{{exponent}}}"

@@ -1,0 +1,194 @@
+"""A mistake costs one line on stderr and its exit code, and leaves nothing behind."""
+
+import shutil
+import sys
+
+import pytest
+
+from seqbench.cli.main import main
+from seqbench.runs.record import read_record
+
+SMALL = ("budget=smoke", "threads=1")
+
+
+@pytest.fixture
+def fails(tmp_path, environment, monkeypatch, capfd):
+    """Gives the exit code and the one line of a command that goes wrong, run in this process."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    def fail(*words):
+        monkeypatch.setattr(sys, "argv", ["seqbench", *words])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capfd.readouterr()
+        assert out == ""
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1, err
+        assert not (tmp_path / "outputs").exists()
+        return end.value.code, err.removeprefix("error: ").strip()
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        # A name that does not exist, with the nearest that does.
+        ("model=tcm", "no model named 'tcm' (did you mean 'tcn'?)"),
+        ("task=addin", "(did you mean 'adding'?)"),
+        ("budget=smok", "(did you mean 'smoke'?)"),
+        ("optimizer=adm", "(did you mean 'adam'?)"),
+        ("sed=1", "no key 'sed' (did you mean 'seed'?)"),
+        ("traine.steps=3", "(did you mean 'trainer'?)"),
+        ("trainer.batchsize=3", "(did you mean 'trainer.batch_size'?)"),
+        ("model=lstm model.num_layer=2", "(did you mean 'model.num_layers'?)"),
+        ("optimizer.lrr=1", "(did you mean 'optimizer.lr'?)"),
+        ("--resume nosuch", "no run 'nosuch' in outputs"),
+        # A value of the wrong type.
+        ("seed=x", "seed must be int, not 'x'"),
+        ("seed=true", "seed must be int, not True"),
+        ("model.kernel_size=three", "model.kernel_size must be int, not 'three'"),
+        ("trainer.steps=1.5", "trainer.steps must be int or null, not 1.5"),
+        ("trainer.precision=fp8", "must be one of fp32, bf16, fp16, not 'fp8'"),
+        ("data_dir=3", "data_dir must be str or null, not 3"),
+        # A value that cannot be.
+        ("seed=-1", "not -1"),
+        ("threads=0", "threads must be at least 1"),
+        ("model.kernel_size=1", "model.kernel_size must be at least 2, not 1"),
+        ("model.channels=[]", "model.channels must be positive widths"),
+        ("model=lstm model.hidden_size=0", "model.hidden_size must be at least 1, not 0"),
+        ("model=lstm model.tied=true", "model.tied needs a task whose input is tokens"),
+        ("trainer.steps=0", "trainer.steps must be positive, not 0"),
+        ("trainer.steps=9 trainer.epochs=1", "leave the other null"),
+        ("trainer.accumulate=3", "cannot be cut into trainer.accumulate=3 equal parts"),
+        ("optimizer.lr=-1", "learning rate"),
+        ("device=tpu", "device must be auto, cpu, cuda or cuda:N, not 'tpu'"),
+        ("device=cuda:99", "device=cuda:99, but torch sees"),
+        ("task.length=1", "task.length must be at least 2"),
+        ("task.eval_size=0", "the valid split is empty"),
+        ("seed=${model.nosuch}", "'model.nosuch' not found"),
+        # A batch that is larger than the data.
+        ("trainer.batch_size=300", "more than the task's 256 training sequences"),
+        ("task=char_markov trainer.batch_size=999", "lower trainer.batch_size or task.length"),
+        # What is no override at all.
+        ("model=", "no model named ''"),
+        ("model", "'model'"),
+        ("model=tcn,lstm", "model=tcn,lstm"),
+        ("model.channels=[1,2", "[1,2"),
+        ("task=char_file", "set task.path=my.txt"),
+    ],
+)
+def test_a_wrong_command_is_code_2(fails, words, said):
+    options = () if "--resume" in words else SMALL
+    # First the size, then the mistake, as the later of two values counts.
+    code, line = fails("train", *options, *words.split())
+    assert code == 2
+    assert said in line
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "said"),
+    [
+        (None, 3, "my.txt is not there"),
+        (b"", 3, "my.txt is empty"),
+        (b"short\n", 3, "6 characters, under the 100 that are needed"),
+        (bytes(range(256)) * 50, 3, "my.txt is not UTF-8 text: byte 0x80 at offset 128"),
+        (b"abc\xffde" * 50, 3, "my.txt is not UTF-8 text: byte 0xff at offset 3"),
+        (b"PK\x03\x04\x00" * 50, 3, "my.txt is not text: byte 0x00 at offset 4"),
+        (b"too few for a batch\n" * 20, 2, "lower trainer.batch_size or task.length"),
+    ],
+)
+def test_a_text_that_cannot_be_used(fails, tmp_path, content, code, said):
+    if content is not None:
+        (tmp_path / "my.txt").write_bytes(content)
+    got, line = fails("train", "task=char_file", "task.path=my.txt", *SMALL)
+    assert got == code
+    assert said in line
+
+
+def test_a_folder_is_no_text(fails, tmp_path):
+    (tmp_path / "my.txt").mkdir()
+    assert fails("train", "task=char_file", "task.path=my.txt") == (3, "my.txt is not a file")
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("import nosuch", "cannot import my_model.Mine: No module named 'nosuch'"),
+        ("class Mine:\n    def __init__(self, spec):\n        raise ValueError('no')", "model: no"),
+        ("class Other: ...", "cannot import my_model.Mine: No module named 'my_model.Mine'"),
+        ("class Mine:\n    def __init__(self, spec, width: int): ...", "'model.width' is needed"),
+    ],
+)
+def test_a_users_own_model_that_cannot_be_built(fails, tmp_path, source, said):
+    (tmp_path / "my_model.py").write_text(source)
+    (tmp_path / "my_configs" / "model").mkdir(parents=True)
+    (tmp_path / "my_configs" / "model" / "mine.yaml").write_text("_target_: my_model.Mine\n")
+    sys.modules.pop("my_model", None)
+    code, line = fails("train", "--config-dir", "my_configs", "model=mine", *SMALL)
+    assert code == 2
+    assert said in line
+
+
+def test_characters_that_only_the_test_text_has_are_counted(tmp_path, seqbench):
+    # 90 / 5 / 5 %: the last 1,000 of 10,000 characters are valid and test.
+    text = "abcd " * 1800 + ("abcé " * 60 + "abcd " * 40) + ("abcé世 " * 50 + "abcd " * 40)
+    (tmp_path / "my.txt").write_text(text, encoding="utf-8")
+    done = seqbench("train", "model=lstm", "task=char_file", "task.path=my.txt", *SMALL)
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("outputs/runs/*/*/*/record.json")
+    notes = read_record(path).notes
+    assert (notes["unknown_valid"], notes["unknown_test"]) == (60, 100)
+    assert "note: unknown valid 60" in done.stderr
+    assert "note: unknown test 100" in done.stderr
+
+
+def test_data_that_is_missing_offline_is_code_3(tmp_path, seqbench):
+    done = seqbench("train", "task=char_ptb", *SMALL)
+    assert done.returncode == 3
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ptb.train.txt of ptb is missing")
+    assert f"put it at {tmp_path / 'data' / 'ptb' / 'ptb.train.txt'}" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_corrupted_dataset_is_moved_aside_and_not_used(tmp_path, seqbench, real_data):
+    folder = tmp_path / "data" / "tinyshakespeare"
+    shutil.copytree(real_data / "tinyshakespeare", folder)
+    path = folder / "input.txt"
+    path.write_bytes(path.read_bytes().replace(b"First Citizen", b"First Critter", 1))
+    done = seqbench("train", "task=char_shakespeare", *SMALL)
+    assert done.returncode == 3
+    moved, error = done.stderr.splitlines()
+    assert "has the wrong SHA-256: moved aside to input.txt.bad-" in moved
+    assert error.startswith("error: input.txt of shakespeare is missing")
+    assert [p.name[:14] for p in folder.glob("input*")] == ["input.txt.bad-"]
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_an_output_folder_that_cannot_be_written_is_code_1(tmp_path, seqbench):
+    (tmp_path / "file").write_text("not a folder")
+    done = seqbench("train", "output_dir=file/outputs", *SMALL)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "Not a directory: file/outputs/runs/adding/tcn/" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "not a folder"
+
+
+def test_the_traceback_is_shown_on_request(seqbench):
+    done = seqbench("train", "model=tcm", SEQBENCH_TRACEBACK="1")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback (most recent call last):")
+    assert "ConfigError: no model named 'tcm' (did you mean 'tcn'?)" in done.stderr
+
+
+@pytest.mark.parametrize("words", [(), ("--nosuch",), ("trian",), ("list", "modells")])
+def test_what_is_no_command_is_code_2_and_shows_the_usage(seqbench, words):
+    done = seqbench(*words)
+    assert done.returncode == 2
+    assert "Usage: seqbench" in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr

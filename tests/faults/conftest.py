@@ -1,0 +1,87 @@
+"""What the tests of faults share: small runs as they were left, and the command in this process."""
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import pytest
+import torch
+from small_run import Cut, CutAt, small
+
+from seqbench.cli.main import main
+from seqbench.configuration import Config
+from seqbench.experiment import run
+from seqbench.runs.run import Run
+
+
+class Done(NamedTuple):
+    """What a command left: exit code, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """These tensors are small: a second thread would only get in the way."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory) -> Config:
+    """The small run, finished."""
+    config = small(tmp_path_factory.mktemp("undisturbed"))
+    assert run(config).status == "completed"
+    return config
+
+
+@pytest.fixture(scope="session")
+def cut_off(tmp_path_factory) -> Config:
+    """The small run, cut off at step 18 as if by SIGKILL: checkpoints of steps 15 and 10 are left.
+
+    It is shared: tests continue copies of it.
+    """
+    config = small(tmp_path_factory.mktemp("cut_off"))
+    with pytest.raises(Cut):
+        run(config, CutAt(18))
+    kept = sorted(path.name for path in Run.of(config).checkpoints.iterdir())
+    assert kept == ["best.safetensors", "last.safetensors", "previous.safetensors"]
+    return config
+
+
+@pytest.fixture
+def copied(tmp_path) -> Callable[[Config], Config]:
+    """Copies a run to another output folder, and gives its configuration there."""
+
+    def copy_of(config: Config) -> Config:
+        shutil.copytree(config["output_dir"], tmp_path / "copy")
+        return config | {"output_dir": str(tmp_path / "copy")}
+
+    return copy_of
+
+
+@pytest.fixture
+def seqbench(monkeypatch, capsys, tmp_path) -> Callable[..., Done]:
+    """Runs a command in this process, in `tmp_path`: its entry point, its exit code, its output."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("SEQBENCH_TRACEBACK", raising=False)
+    for name in ("FORCE_COLOR", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+
+    def command(*words: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["seqbench", *map(str, words)])
+        code = 0
+        capsys.readouterr()
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        return Done(code, *capsys.readouterr())
+
+    return command

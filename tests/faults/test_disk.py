@@ -1,0 +1,190 @@
+"""Disks that are full, limited or read-only, and folders that vanish while a run trains."""
+
+import os
+import resource
+import shutil
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+from small_run import Cut, CutAt, difference, history, small
+
+from seqbench.errors import RunError
+from seqbench.experiment import run
+from seqbench.runs.observer import Observer
+from seqbench.runs.run import Run
+from seqbench.training import checkpoint
+
+PAGE = 4096
+
+
+@pytest.fixture
+def tmpfs(tmp_path):
+    """A disk of 400 kB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root may mount a small disk")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@contextmanager
+def room_for(pages: int, disk: Path):
+    """Fill a disk up to so many pages."""
+    ballast = disk / "ballast"
+    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+    ballast.write_bytes(bytes(max(0, free - pages * PAGE)))
+    yield
+    ballast.unlink()
+
+
+@contextmanager
+def largest_file(size: int):
+    """A quota: writing more than that to one file fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def readable(config) -> None:
+    """What a run has written so far can be read."""
+    folder = Run.of(config)
+    assert folder.record is None or folder.record.status == "completed"
+    checkpoint.load_last(folder.checkpoints)
+    if (folder.folder / "config.yaml").exists():
+        assert yaml.safe_load((folder.folder / "config.yaml").read_text()) == config
+
+
+def fails_or_finishes(config, reason: str) -> bool:
+    """Try to go on; whether there was no room."""
+    try:
+        run(config)
+    except RunError as error:
+        said = str(error)
+    else:
+        return False
+    finally:
+        readable(config)
+    assert reason in said
+    assert "\n" not in said
+    return True
+
+
+@pytest.mark.parametrize("pages", range(0, 44, 2))
+def test_a_full_disk(pages, tmpfs, undisturbed):
+    config = small(tmpfs)
+    with room_for(pages, tmpfs):
+        failed = fails_or_finishes(config, "No space left on device")
+        assert failed or pages > 20
+        if failed:  # trying in vain does no harm
+            assert fails_or_finishes(config, "No space left on device")
+    assert run(config).status == "completed"
+    assert difference(undisturbed, config) is None
+
+
+def test_what_a_full_disk_says_and_leaves(tmpfs, seqbench, undisturbed):
+    config = small(tmpfs)
+    folder = Run.of(config)
+    with pytest.raises(Cut):
+        run(config, CutAt(12))  # the checkpoint of step 10 is there
+    with room_for(0, tmpfs):
+        done = seqbench("train", "--resume", folder.folder)
+        assert done.code == 1
+        assert done.err.splitlines()[-1].startswith(f"error: run {folder.run_id} stopped: No space")
+        assert "Traceback" not in done.err
+        for command in (["runs"], ["table"]):
+            assert seqbench(*command, "--output-dir", tmpfs).code == 0
+        assert seqbench("show", folder.folder).code == 0
+        assert seqbench("eval", folder.folder).code == 0
+    assert seqbench("train", "--resume", folder.folder).code == 0
+    assert set(history(config)[1:]) == {("resumed", 10), ("completed", 20)}
+    assert difference(undisturbed, config) is None
+
+
+@pytest.mark.parametrize("size", range(0, 44_000, 2_000))
+def test_a_quota(size, tmp_path, undisturbed):
+    config = small(tmp_path)
+    with largest_file(size):
+        failed = fails_or_finishes(config, "File too large")
+        assert failed or size > 20_000
+    assert run(config).status == "completed"
+    assert difference(undisturbed, config) is None
+
+
+@pytest.fixture
+def read_only(request, tmp_path):
+    """Makes a folder of this test read-only, as root by a mount."""
+    if os.geteuid():
+        disk = tmp_path / "disk"
+        disk.mkdir()
+    else:
+        disk = request.getfixturevalue("tmpfs")
+
+    @contextmanager
+    def made():
+        if os.geteuid():
+            folders = [disk, *(path for path in disk.rglob("*") if path.is_dir())]
+            for folder in folders:
+                folder.chmod(0o555)
+            yield disk
+            for folder in folders:
+                folder.chmod(0o755)
+        else:
+            subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+            yield disk
+            subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+
+    return disk, made
+
+
+def test_a_read_only_folder(read_only, seqbench, undisturbed):
+    disk, made = read_only
+    config = small(disk)
+    folder = Run.of(config)
+    with made(), pytest.raises(RunError, match=r"stopped: (Read-only file|Permission denied)"):
+        run(config)
+    with pytest.raises(Cut):
+        run(config, CutAt(18))
+    with made():
+        done = seqbench("train", "--resume", folder.folder)
+        assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+        assert done.err.startswith(f"error: run {folder.run_id} stopped: ")
+        assert seqbench("show", folder.folder).code == 0
+        assert seqbench("eval", folder.folder).code == 0
+    assert run(config).status == "completed"
+    assert history(config)[1:] == [("resumed", 15), ("completed", 20)]
+    with made():  # and a finished run is shown
+        assert seqbench("train", "--resume", folder.folder).code == 0
+    assert difference(undisturbed, config) is None
+
+
+class Vandal(Observer):
+    """Removes a folder at an event, counted from 0."""
+
+    def __init__(self, folder: Path, event: int) -> None:
+        self.folder, self.left = folder, event
+
+    def event(self, event):
+        if self.left == 0:
+            shutil.rmtree(self.folder)
+        self.left -= 1
+
+
+# The small run has 15 events.
+@pytest.mark.parametrize("event", range(15))
+@pytest.mark.parametrize("part", ["run", "checkpoints"])
+def test_a_folder_that_vanishes(part, event, tmp_path, undisturbed):
+    config = small(tmp_path)
+    folder = Run.of(config)
+    victim = folder.folder if part == "run" else folder.checkpoints
+    with pytest.raises(RunError, match="No such file or directory") as caught:
+        run(config, Vandal(victim, event))
+    assert "\n" not in str(caught.value)
+    assert run(config).status == "completed"
+    assert history(config)[-2:] == [("started", 0), ("completed", 20)]
+    assert difference(undisturbed, config) is None

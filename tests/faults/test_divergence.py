@@ -1,0 +1,206 @@
+"""Numbers that are none: a run ends as diverged, keeps what was good, and no table shows a NaN."""
+
+import csv
+import io
+import json
+import re
+from contextlib import contextmanager
+from itertools import count
+from unittest.mock import patch
+
+import pytest
+import torch
+from small_run import Cut, small
+
+from seqbench import experiment
+from seqbench.errors import ConfigError
+from seqbench.experiment import run
+from seqbench.runs.run import Run
+from seqbench.training import checkpoint
+from seqbench.training.trainer import Interrupted, Trainer
+
+MODELS = {
+    "tcn": ["model=tcn", "model.channels=[4,4]"],
+    "lstm": ["model=lstm", "model.hidden_size=6"],
+    "gru": ["model=gru", "model.hidden_size=6"],
+    "rnn": ["model=rnn", "model.hidden_size=6"],
+    "llama": ["model=llama", "model.dim=8", "model.num_heads=2", "model.num_layers=1"],
+}
+WAYS = {
+    # The loss is read long after it went wrong.
+    "late": ["optimizer=sgd", "optimizer.lr=1e30", "trainer.log_every=7", "trainer.eval_every=7"],
+    "clipped": ["optimizer=sgd", "optimizer.lr=1e38", "trainer.clip=1.0"],
+    # The loss before the step is fine, the score after it is none.
+    "score": ["optimizer=adam", "optimizer.lr=1e30", "trainer.eval_every=1", "trainer.log_every=1"],
+    "saving": ["optimizer=sgd", "optimizer.lr=1e35", "trainer.checkpoint_every=1"],
+}
+NO_NUMBER = re.compile(r"\b(nan|inf|infinity)\b", re.IGNORECASE)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("diverged")
+
+
+def overrides(model: str, way: str) -> list[str]:
+    without = [] if model == "tcn" else ["~model.channels", "~model.kernel_size"]
+    return [*MODELS[model], *without, *WAYS[way]]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("model", MODELS)
+def test_what_diverges_keeps_what_was_good(model, way, folder):
+    config = small(folder, *overrides(model, way))
+    record = run(config)
+    assert record.status == "diverged"
+    assert (record.score, record.metrics) == (None, {})
+    assert re.match(
+        r"diverged: .* is (nan|inf) at step \d+; a lower optimizer\.lr, .* may help", record.error
+    )
+    checkpoints = Run.of(config).checkpoints
+    for path in checkpoints.iterdir():
+        tensors, _ = checkpoint.load(path)
+        for name, tensor in tensors.items():
+            if name.startswith("model."):
+                assert tensor.isfinite().all(), f"{path.name}: {name}"
+    if (checkpoints / checkpoint.BEST).exists():
+        step = checkpoint.load(checkpoints / checkpoint.BEST)[1]["step"]
+        assert record.error.endswith(f"; the best weights so far, of step {step}, are kept")
+    text = Run.of(config).record_path.read_text() + Run.of(config).events_path.read_text()
+    json_of = [json.loads(line) for line in Run.of(config).events_path.read_text().splitlines()]
+    assert json_of
+    assert not re.search(r"\b(NaN|Infinity)\b", text)
+
+
+def test_tables_show_divergence_and_no_number_that_is_none(folder, seqbench):
+    for form in ("rich", "markdown", "csv", "json"):
+        done = seqbench("table", "--output-dir", folder, "--format", form)
+        assert (done.code, done.err) == (0, "")
+        assert not NO_NUMBER.search(done.out)
+        assert "diverged" in done.out
+    lines = list(csv.DictReader(io.StringIO(seqbench("table", folder, "-f", "csv").out)))
+    assert sum(int(line["diverged"]) for line in lines) == len(MODELS) * len(WAYS)
+    assert {(line["n"], line["mean"]) for line in lines} == {("0", "")}
+    done = seqbench("runs", "--output-dir", folder, "--status", "diverged")
+    assert done.out.count("diverged") == len(MODELS) * len(WAYS)
+    assert not NO_NUMBER.search(done.out)
+
+
+def test_what_the_command_says(tmp_path, seqbench):
+    config = small(tmp_path, *overrides("tcn", "score"))
+    with (
+        pytest.raises(KeyboardInterrupt),
+        patch.object(Trainer, "fit", side_effect=KeyboardInterrupt),
+    ):
+        run(config)
+    for extra in ([], [], ["--retry"]):
+        done = seqbench("train", "--resume", folder, *extra)
+        assert (done.code, done.out) == (1, "")
+        last = done.err.splitlines()[-1]
+        assert last.startswith("error: diverged: ")
+        assert last.endswith("(run again with --retry)")
+        assert "Traceback" not in done.err
+
+
+@contextmanager
+def stopped_after(steps: int):
+    """Ask a run to stop after so many steps of this part."""
+
+    @contextmanager
+    def signals():
+        asked = count(1)
+        yield lambda: next(asked) >= steps
+
+    with patch.object(experiment, "signals", signals):
+        yield
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_interruption_on_the_way_changes_nothing(way, tmp_path):
+    """Also between the step at which a number goes wrong and the one at which that is noticed."""
+    calm = small(tmp_path / "calm", *overrides("tcn", way))
+    expected = run(calm).to_json() | {"measured": None}
+    for steps in range(1, expected["steps"]):
+        config = small(tmp_path / str(steps), *overrides("tcn", way))
+        with stopped_after(steps), pytest.raises(Interrupted):
+            run(config)
+        assert run(config).to_json() | {"measured": None} == expected
+        assert Run.of(config).events_path.read_bytes() == Run.of(calm).events_path.read_bytes()
+
+
+def test_a_test_score_that_is_no_number(tmp_path, seqbench):
+    # Validation is fine, and the test split has an example that no weights survive.
+    config = small(tmp_path)
+    evaluate = Trainer.evaluate
+
+    def hurt(trainer, model, task, split):
+        scores = evaluate(trainer, model, task, split)
+        return {name: float("inf") for name in scores} if split == "test" else scores
+
+    folder = prepared(config)
+    with patch.object(Trainer, "evaluate", hurt):
+        done = seqbench("train", "--resume", folder)
+    assert done.code == 1
+    assert "error: diverged: test mse is inf at step 20; " in done.err
+    assert Run.of(config).record.score is None
+    done = seqbench("table", "--output-dir", tmp_path)
+    assert done.code == 0
+    assert not NO_NUMBER.search(done.out)
+    assert "1\u00a0diverged" in done.out
+
+
+def prepared(config):
+    """The folder of a run that has been prepared and no more."""
+    with patch.object(Trainer, "fit", side_effect=Cut), pytest.raises(Cut):
+        run(config)
+    return Run.of(config).folder
+
+
+# Out of memory
+
+OUT_OF_MEMORY = torch.OutOfMemoryError(
+    "CUDA out of memory. Tried to allocate 2 GiB.\nGPU 0 has ..."
+)
+
+
+CUTS = [(size, parts) for size in (1, 6, 7, 9, 30, 32) for parts in range(1, 33)]
+
+
+@pytest.mark.parametrize(("size", "parts"), [cut for cut in CUTS if cut[0] % cut[1] == 0])
+def test_out_of_memory_costs_one_line_with_what_to_try(size, parts, tmp_path, seqbench):
+    config = small(tmp_path, f"trainer.batch_size={size}", f"trainer.accumulate={parts}")
+    folder = prepared(config)
+    with patch.object(Trainer, "backward", side_effect=OUT_OF_MEMORY):
+        done = seqbench("train", "--resume", folder)
+    assert (done.code, done.out) == (1, "")
+    last = done.err.splitlines()[-1]
+    assert f"error: run {folder.name} failed: out of memory on cpu: " in last
+    assert f"trainer.batch_size={size} " in last
+    assert "Traceback" not in done.err
+    assert Run.of(config).record.status == "failed"
+    advice = re.search(r"try trainer\.accumulate=(\d+), the same batch in smaller parts", last)
+    if parts == size:
+        assert advice is None
+    else:  # what it advises can be done
+        assert parts < int(advice[1]) <= size
+        assert size % int(advice[1]) == 0
+
+
+def test_a_model_that_does_not_fit_costs_one_line(tmp_path, seqbench):
+    folder = prepared(small(tmp_path))
+    with patch.object(torch.nn.Module, "to", side_effect=OUT_OF_MEMORY):
+        done = seqbench("train", "--resume", folder)
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+    assert "out of memory" in done.err
+
+
+def test_sizes_beyond_all_memory(tmp_path):
+    for override in ("task.train_size=1000000000000", "task.eval_size=1000000000000"):
+        with pytest.raises(ConfigError):
+            run(small(tmp_path, override))
+    markov = [
+        *("task=char_markov", "task.train_size=1000000000000", "task.context=0"),
+        *("~task.markers", "model.channels=[4]"),
+    ]
+    with pytest.raises(ConfigError):
+        run(small(tmp_path, *markov))

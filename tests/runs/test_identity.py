@@ -1,0 +1,166 @@
+import copy
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seqbench.configuration import compose
+from seqbench.runs.identity import run_id, source_hash, what_matters, without_place
+
+# A configuration as `compose` gave it when ids were first kept; its id must never change.
+CONFIG = {
+    "seed": 0,
+    "device": "auto",
+    "threads": None,
+    "data_dir": None,
+    "output_dir": "outputs",
+    "task": {
+        "_target_": "seqbench.tasks.adding.Adding",
+        "_partial_": True,
+        "length": 600,
+        "markers": "anywhere",
+        "train_size": 50000,
+        "eval_size": 1000,
+        "data_seed": 0,
+    },
+    "model": {
+        "_target_": "seqbench.models.rnn.LSTM",
+        "_partial_": True,
+        "hidden_size": 130,
+        "num_layers": 1,
+        "dropout": 0.0,
+        "embedding_dim": None,
+        "tied": False,
+        "forget_bias": 1.0,
+        "chrono": None,
+    },
+    "optimizer": {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.002},
+    "schedule": {
+        "_target_": "seqbench.training.schedules.Constant",
+        "_partial_": True,
+        "warmup": 0.0,
+    },
+    "trainer": {
+        "_target_": "seqbench.training.trainer.Trainer",
+        "steps": None,
+        "epochs": 10,
+        "batch_size": 32,
+        "accumulate": 1,
+        "clip": 5.0,
+        "precision": "fp32",
+        "eval_every": None,
+        "checkpoint_every": None,
+        "log_every": 50,
+        "stop_when_solved": False,
+        "deterministic": False,
+        "compile": False,
+    },
+    "recipe": {"source": "a paper"},
+    "protocol": "ours",
+    "budget": "full",
+    "choices": {"task": "adding", "model": "lstm"},
+}
+
+
+def changed(path, value):
+    config = copy.deepcopy(CONFIG)
+    *nodes, key = path.split(".")
+    inner = config
+    for node in nodes:
+        inner = inner[node]
+    inner[key] = value
+    return config
+
+
+def test_an_id_stands_for_good():
+    assert run_id(CONFIG) == "155fc4254ac8"
+
+
+def shuffled(value, random):
+    if not isinstance(value, dict):
+        return value
+    keys = list(value)
+    random.shuffle(keys)
+    return {key: shuffled(value[key], random) for key in keys}
+
+
+@given(st.randoms(use_true_random=False))
+def test_the_order_of_keys_does_not_matter(random):
+    assert run_id(shuffled(CONFIG, random)) == run_id(CONFIG)
+
+
+PLACE = {
+    "device": "cuda:1",
+    "threads": 7,
+    "data_dir": "elsewhere",
+    "output_dir": "/other",
+    "recipe": {"source": "the same values, found by another"},
+    "trainer.log_every": 1,
+    "trainer.checkpoint_every": 3,
+    "trainer.deterministic": True,
+    "trainer.compile": True,
+}
+
+
+@pytest.mark.parametrize("path", PLACE)
+def test_where_a_run_happens_is_no_part_of_it(path):
+    config = changed(path, PLACE[path])
+    assert run_id(config) == run_id(CONFIG)
+    if path != "recipe":
+        assert without_place(config) == without_place(CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("seed", 1),
+        ("task.length", 601),
+        ("task.data_seed", 1),
+        ("model.hidden_size", 131),
+        ("model.chrono", 600),
+        ("model._target_", "seqbench.models.rnn.GRU"),
+        ("optimizer.lr", 0.0021),
+        ("optimizer.betas", [0.9, 0.99]),
+        ("optimizer._target_", "torch.optim.AdamW"),
+        ("schedule.warmup", 0.1),
+        ("trainer.epochs", 11),
+        ("trainer.batch_size", 16),
+        ("trainer.accumulate", 2),
+        ("trainer.clip", None),
+        ("trainer.precision", "bf16"),
+        ("trainer.eval_every", 10),  # it decides which weights are the best
+        ("trainer.stop_when_solved", True),
+        ("budget", "quick"),
+        ("protocol", "theirs"),
+        ("choices", {"task": "adding", "model": "other"}),
+    ],
+)
+def test_what_can_change_the_result_changes_the_id(path, value):
+    assert run_id(changed(path, value)) != run_id(CONFIG)
+    assert without_place(changed(path, value)) != without_place(CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("key", "default"),
+    [("eps", 1e-8), ("betas", [0.9, 0.999]), ("amsgrad", False), ("foreach", None)],
+)
+def test_an_option_at_its_default_leaves_the_id_as_it_is(key, default):
+    assert run_id(changed(f"optimizer.{key}", default)) == run_id(CONFIG)
+    assert key not in what_matters(changed(f"optimizer.{key}", default))["optimizer"]
+
+
+@given(st.integers(0, 2**31), st.integers(0, 2**31))
+def test_ids_are_twelve_hex_digits_that_tell_seeds_apart(one, other):
+    ids = run_id(changed("seed", one)), run_id(changed("seed", other))
+    assert all(len(each) == 12 and int(each, 16) >= 0 for each in ids)
+    assert (ids[0] == ids[1]) == (one == other)
+
+
+def test_a_composed_configuration_has_the_id_of_what_was_meant():
+    config = compose(["model=gru", "optimizer.lr=0.01"])
+    assert run_id(config) == run_id(compose(["optimizer.lr=1e-2", "model=gru", "threads=1"]))
+
+
+def test_the_hash_of_our_sources():
+    assert len(source_hash()) == 12
+    assert source_hash() == source_hash()

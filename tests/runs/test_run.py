@@ -1,0 +1,212 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from unittest.mock import patch
+
+import pytest
+import yaml
+from record_factory import make_record
+
+from seqbench.errors import RunError
+from seqbench.runs import lock
+from seqbench.runs.run import EventLog, Run
+
+HOLD = """
+import sys
+from pathlib import Path
+from seqbench.runs.run import Run
+
+with Run(Path(sys.argv[1]), "0123456789ab").held():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path / "run", "0123456789ab")
+
+
+@contextmanager
+def another_process_holding(run):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, run.folder],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_run_that_another_process_holds_cannot_be_had_until_that_is_gone(run):
+    with another_process_holding(run) as process:
+        with pytest.raises(RunError) as caught, run.held():
+            pytest.fail("two processes hold one run")
+        holder = f"process {process.pid} on {socket.gethostname()}"
+        assert str(caught.value) == f"run 0123456789ab is being trained by {holder}"
+        # Killed, it cannot tidy up; its lock dies with it all the same.
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        with run.held():
+            pass
+
+
+def test_a_run_is_free_after_an_error(run):
+    with pytest.raises(ZeroDivisionError), run.held():
+        _ = 1 / 0
+    with run.held():
+        pass
+
+
+def test_a_run_cannot_be_held_twice_by_one_process(run):
+    with run.held(), pytest.raises(RunError, match=f"process {os.getpid()} on "), run.held():
+        pytest.fail("held twice")
+
+
+def test_a_lease_of_another_machine_is_heeded_until_it_lapses(run):
+    with patch.object(socket, "gethostname", return_value="elsewhere"), run.held():
+        lease = run.folder / ".lease"
+        text = lease.read_text()
+    assert "on elsewhere" in text
+    lease.write_text(text)  # that machine went down: nothing of it but the lease is left
+    with pytest.raises(RunError, match="on elsewhere"), run.held():
+        pytest.fail("held in spite of the lease")
+    assert lease.read_text() == text  # whoever comes in vain leaves it as it is
+    lapsed = lease.stat().st_mtime - lock.LEASE - 1
+    os.utime(lease, (lapsed, lapsed))
+    with run.held():
+        assert lease.read_text() == f"process {os.getpid()} on {socket.gethostname()}"
+    assert not lease.exists()
+
+
+def test_a_holder_renews_its_lease(run):
+    with patch.object(lock, "RENEWAL", 0.01), run.held():
+        lease = run.folder / ".lease"
+        os.utime(lease, (0, 0))
+        for _ in range(500):
+            if lease.stat().st_mtime > 0:
+                break
+            time.sleep(0.01)
+        assert lease.stat().st_mtime > 0
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with (
+        pytest.raises(RunError, match="Not a directory"),
+        Run(tmp_path / "file" / "run", "0").held(),
+    ):
+        pytest.fail("held")
+
+
+def test_the_folder_says_task_model_and_id():
+    choices = {"task": "adding", "model": "tcn"}
+    run = Run.of({"output_dir": "out", "seed": 0, "choices": choices})
+    assert run.folder.parts == ("out", "runs", "adding", "tcn", run.run_id)
+
+
+def test_nothing_is_written_by_looking(run):
+    assert run.record is None
+    assert not run.folder.exists()
+
+
+def test_the_record_is_there_when_the_run_is_over(run):
+    record = make_record()
+    with run.held():
+        assert run.record is None
+        run.finish(record)
+    assert run.record == record
+
+
+def test_the_configuration_is_kept_in_its_order(run):
+    config = {"seed": 1, "a": {"z": [1, 2.5, None, True], "b": "text: é\nmore"}}
+    with run.held():
+        run.write_config(config)
+    text = (run.folder / "config.yaml").read_text(encoding="utf-8")
+    assert list(yaml.safe_load(text).items()) == list(config.items())
+
+
+def test_the_history_grows_by_a_line_with_host_and_time(run):
+    with run.held():
+        run.append_history("started", step=0)
+        run.append_history("interrupted", reason="a signal")
+    lines = (run.folder / "history.jsonl").read_text().splitlines()
+    first, second = map(json.loads, lines)
+    assert (first["event"], first["step"], first["host"]) == ("started", 0, socket.gethostname())
+    assert (second["event"], second["reason"]) == ("interrupted", "a signal")
+    assert first["time"].endswith("+00:00")
+
+
+def test_starting_over_forgets_all_but_the_history(run):
+    with run.held():
+        run.append_history("started", step=0)
+        run.write_config({})
+        run.finish(make_record())
+        run.events_path.write_text("{}\n")
+        (run.checkpoints / "last.safetensors").write_bytes(b"")
+        with run.log() as write:
+            write("a line")
+        run.start_over()
+    assert run.record is None
+    assert list(run.checkpoints.iterdir()) == []
+    left = {path.name for path in run.folder.iterdir() if not path.name.startswith(".")}
+    assert left == {"checkpoints", "config.yaml", "history.jsonl"}
+
+
+def test_the_log_grows(run):
+    with run.held():
+        for line in ("one", "two"):
+            with run.log() as write:
+                write(line)
+    assert run.log_path.read_text() == "one\ntwo\n"
+
+
+def test_events_behind_the_offset_are_cut_off(tmp_path):
+    path = tmp_path / "events.jsonl"
+    events = EventLog(path, 0)
+    events.append({"step": 1, "loss": 0.5})
+    offset = events.offset
+    events.append({"step": 2, "loss": 0.25})
+    assert path.read_bytes() == b'{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.25}\n'
+    events.file.write(b'{"step": 3, "lo')  # killed in the middle of a line
+    events.close()
+
+    events = EventLog(path, offset)
+    assert events.offset == offset
+    events.append({"step": 2, "loss": 0.125})
+    events.close()
+    assert path.read_bytes() == b'{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.125}\n'
+
+
+def test_lost_events_are_not_made_up(tmp_path):
+    """After a power cut a file may be shorter than what was written to it."""
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"{}\n")
+    with pytest.raises(RunError, match=r"events\.jsonl has lost events"):
+        EventLog(path, 4)
+    assert path.read_bytes() == b"{}\n"
+
+
+def test_a_new_log_drops_what_stands_there(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_text("old\n")
+    EventLog(path, 0).close()
+    assert path.read_bytes() == b""
+
+
+def test_a_number_that_is_none_is_null(tmp_path):
+    path = tmp_path / "events.jsonl"
+    events = EventLog(path, 0)
+    events.append({"step": 1, "a": float("nan"), "b": float("inf"), "c": -float("inf"), "d": 1.5})
+    events.close()
+    assert json.loads(path.read_text()) == {"step": 1, "a": None, "b": None, "c": None, "d": 1.5}

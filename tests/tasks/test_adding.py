@@ -1,0 +1,134 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seqbench.errors import ConfigError
+from seqbench.spec import Features, SequenceSpec, Values
+from seqbench.tasks.adding import Adding, marker_places
+from seqbench.tasks.task import generator
+
+SPLITS = ("train", "valid", "test")
+
+
+def adding(length=20, markers="anywhere", train_size=64, eval_size=32, data_seed=0, **build):
+    build = {"batch_size": 8, "seed": 0, "data_dir": None} | build
+    return Adding(length, markers, train_size, eval_size, data_seed, **build)
+
+
+@settings(deadline=None)
+@given(
+    length=st.integers(2, 40),
+    markers=st.sampled_from(["anywhere", "one_per_half"]),
+    data_seed=st.integers(0, 2**40),
+)
+def test_the_target_is_the_sum_of_the_two_marked_numbers(length, markers, data_seed):
+    task = adding(length, markers, data_seed=data_seed)
+    assert task.spec == SequenceSpec(Features(2), Values(1), "last", length)
+    for split, size in zip(SPLITS, (64, 32, 32), strict=True):
+        inputs, targets = task.splits[split]
+        assert inputs.shape == (size, length, 2)
+        assert targets.shape == (size, 1)
+        numbers, marks = inputs.unbind(-1)
+        assert ((numbers >= 0) & (numbers < 1)).all()
+        assert ((marks == 0) | (marks == 1)).all()
+        assert (marks.sum(1) == 2).all()
+        torch.testing.assert_close((numbers * marks).sum(1, keepdim=True), targets)
+        if markers == "one_per_half":
+            assert (marks[:, : length // 2].sum(1) == 1).all()
+
+
+@pytest.mark.parametrize("length", [2, 3, 7])
+def test_markers_stand_anywhere_equally_often(length):
+    places = marker_places(40_000, length, "anywhere", generator(1)).sort(1).values
+    pairs, counts = places.unique(dim=0, return_counts=True)
+    expected = 40_000 / (length * (length - 1) / 2)
+    assert len(pairs) == length * (length - 1) // 2
+    assert ((counts - expected).abs() < 5 * expected**0.5).all()
+
+
+@pytest.mark.parametrize("length", [2, 5, 8])
+def test_markers_stand_anywhere_in_their_halves_equally_often(length):
+    places = marker_places(40_000, length, "one_per_half", generator(1))
+    half = length // 2
+    for column, low, high in ((0, 0, half), (1, half, length)):
+        values, counts = places[:, column].unique(return_counts=True)
+        assert values.tolist() == list(range(low, high))
+        expected = 40_000 / (high - low)
+        assert ((counts - expected).abs() < 5 * expected**0.5).all()
+
+
+def test_the_baseline_is_what_the_mean_scores():
+    """The variance of the sum of two uniform numbers; its sampling error is known too."""
+    task = adding(10, eval_size=20_000)
+    assert task.baseline == 1 / 6
+    ones = lambda batch: torch.ones(len(batch.inputs), 1)  # noqa: E731
+    total = sum(task.metrics(ones(b), b)["mse"][0].item() for b in task.eval_batches("test"))
+    # The error (s - 1)^2 of a triangular s has mean 1/6 and variance 1/15 - 1/36.
+    assert total / 20_000 == pytest.approx(1 / 6, abs=4 * (7 / 180 / 20_000) ** 0.5)
+
+
+def test_the_sum_itself_scores_nothing_and_solves_it():
+    task = adding()
+    for batch in task.eval_batches("valid"):
+        total, count = task.metrics(batch.targets, batch)["mse"]
+        assert (total.item(), count) == (task.optimum, 32)
+        assert task.loss(batch.targets, batch).item() == 0
+    assert task.primary.is_solved(0.0)
+    assert not task.primary.is_solved(task.baseline)
+
+
+def test_the_loss_is_the_metric_of_a_batch():
+    task = adding()
+    batch = task.train_batch(0)
+    outputs = torch.randn(8, 1)
+    total, count = task.metrics(outputs, batch)["mse"]
+    torch.testing.assert_close(task.loss(outputs, batch), total / count)
+    assert task.loss(outputs.bfloat16(), batch).dtype == torch.float32
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=5), st.integers(0, 2**40))
+def test_a_training_batch_depends_on_seed_and_step_only(steps, seed):
+    task = adding(seed=seed)
+    for step in steps:
+        batch, again = task.train_batch(step), adding(seed=seed).train_batch(step)
+        assert torch.equal(batch.inputs, again.inputs)
+        assert torch.equal(batch.targets, again.targets)
+
+
+def test_the_data_does_not_depend_on_the_seed_but_its_order_does():
+    one, two = adding(seed=1), adding(seed=2)
+    assert one.checksums == two.checksums
+    for split in SPLITS:
+        for a, b in zip(one.splits[split], two.splits[split], strict=True):
+            assert torch.equal(a, b)
+    assert not torch.equal(one.train_batch(0).inputs, two.train_batch(0).inputs)
+
+
+def test_the_data_depends_on_the_data_seed_and_on_the_markers():
+    tasks = [adding(), adding(data_seed=1), adding(markers="one_per_half")]
+    for split in SPLITS:
+        assert len({task.checksums[split] for task in tasks}) == 3
+
+
+def test_the_splits_are_disjoint():
+    task = adding()
+    rows = torch.cat([task.splits[split][0].flatten(1) for split in SPLITS])
+    assert len(rows.unique(dim=0)) == len(rows) == 64 + 32 + 32
+
+
+def test_a_smaller_evaluation_leaves_the_training_data_as_it_is():
+    assert adding(eval_size=8).checksums["train"] == adding().checksums["train"]
+
+
+def test_the_data_is_the_same_for_everybody():
+    assert adding().checksums["test"] == (
+        "b91de8075870834eeeff2a4d4c302c1f038a14cde78010fd4400993ebb9b2a20"
+    )
+
+
+@pytest.mark.parametrize("length", [-1, 0, 1])
+def test_there_must_be_room_for_two_markers(length):
+    with pytest.raises(ConfigError, match=f"task.length must be at least 2 .* not {length}"):
+        adding(length)

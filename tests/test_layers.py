@@ -1,0 +1,115 @@
+"""How the house is laid out: who may import whom, and who must not wait for torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from record_factory import make_record, write_run
+
+import seqbench
+
+PACKAGE = Path(seqbench.__file__).parent
+# From the top down. A module imports from the layers below its own; within a layer nobody knows
+# of the others.
+LAYERS = (
+    {"__main__"},
+    {"cli"},
+    {"launch", "bench"},
+    {"saved_run"},
+    {"experiment", "results", "contracts"},
+    {"training", "machine", "interruption"},
+    {"tasks", "models", "configuration"},
+    {"runs", "datasets"},
+    {"spec", "wording", "config_folder"},
+    {"errors"},
+)
+LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
+WITHOUT_TORCH = ("cli", "results", "runs", "datasets")
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path):
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def part_of(path):
+    """The module or package of the house that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(tree, inside_functions):
+    """Dotted names of all that is imported."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif inside_functions or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from imports(node, inside_functions)
+
+
+def test_every_part_of_the_house_has_its_layer():
+    parts = {part_of(path) for path in MODULES} - {"__init__"}
+    assert parts <= LEVEL.keys(), "say in LAYERS where it belongs"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_point_down(path):
+    part = part_of(path)
+    for name in imports(ast.parse(path.read_text(encoding="utf-8")), inside_functions=True):
+        package, _, rest = name.partition(".")
+        imported = rest.split(".")[0]
+        if package == "seqbench" and imported in LEVEL and imported != part:
+            assert LEVEL[imported] > LEVEL[part], f"{part} imports {name}"
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if part_of(path) in WITHOUT_TORCH], ids=name_of
+)
+def test_nobody_who_lists_waits_for_torch(path):
+    found = list(imports(ast.parse(path.read_text(encoding="utf-8")), inside_functions=False))
+    assert not [name for name in found if name.split(".")[0] == "torch"]
+
+
+COMMANDS = """
+import sys
+from seqbench.cli.main import app
+from typer.testing import CliRunner
+
+for line in sys.stdin.read().splitlines():
+    result = CliRunner().invoke(app, line.split("\\t"))
+    slow = "torch" in sys.modules
+    print(line, result.exit_code, "imports torch" if slow else "", result.output if slow else "")
+    if slow or result.exit_code:
+        sys.exit(1)
+"""
+
+
+def test_commands_that_only_look_never_import_torch(tmp_path):
+    runs = [make_record(seed=seed) for seed in (0, 1)]
+    for record in runs:
+        write_run(tmp_path, record)
+    here = ["--output-dir", str(tmp_path)]
+    one, other = (record.run_id for record in runs)
+    commands = [
+        ["--help"],
+        ["train", "--help"],
+        *(["list", kind] for kind in ("models", "tasks", "recipes", "papers", "datasets")),
+        ["runs", *here],
+        ["show", one, *here],
+        ["compare", one, other, *here],
+        ["table", *here],
+        ["table", "--paper", "tcn2018", *here],
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS],
+        input="\n".join("\t".join(command) for command in commands),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(done.stdout.splitlines()) == len(commands)
