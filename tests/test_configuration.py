@@ -634,7 +634,7 @@ def test_the_users_word_lets_a_run_name_other_code(tmp_path, monkeypatch):
         "text",
         "a: [",
         "a: &a [*a]",
-        "[" * 2000,
+        "[" * 700,
         "!!python/object/apply:os.system ['touch pwned']",
         "seed: 0",
         b"\xff\xfe",

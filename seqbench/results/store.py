@@ -117,8 +117,8 @@ LOCKED = (
     "BEGIN TRANSACTION READ ONLY",  # a SELECT may hold an INSERT
 )
 # The words that begin what is answered.
-SELECTS = ("SELECT", "FROM", "WITH", "VALUES", "TABLE", "PIVOT", "UNPIVOT")
-SELECTS += ("DESCRIBE", "DESC", "SHOW", "SUMMARIZE")
+SELECTS = {"SELECT", "FROM", "WITH", "VALUES", "TABLE", "PIVOT", "UNPIVOT"}
+SELECTS |= {"DESCRIBE", "DESC", "SHOW", "SUMMARIZE"}
 
 # What Python has a type for; DuckDB writes out the others, as it does nested values in JSON.
 NUMBERS = frozenset(
@@ -293,10 +293,11 @@ def _statements(connection: "duckdb.DuckDBPyConnection", sql: str) -> list["duck
         kinds = [statement.type.name for statement in statements]
     except ValueError:  # a kind that DuckDB's Python does not know
         statements, kinds = [], ["this"]
+    # To 1.x a PRAGMA may be a SELECT, so the first word counts, too; to 2.x a PIVOT is MULTI.
     word = _first_word(sql)
-    if word in SELECTS and kinds[-1:] in (["SELECT"], ["MULTI"]) and {*kinds[:-1]} <= {"CREATE"}:
+    *before, last = kinds or [""]
+    if word in SELECTS and last in ("SELECT", "MULTI") and set(before) <= {"CREATE"}:
         return statements
-    # To some versions a PRAGMA is a SELECT.
     got = word if kinds == ["SELECT"] else " and ".join(kinds) or "nothing"
     raise ConfigError(f"SQL: one SELECT is answered, not {got}: runs are read, never changed")
 
@@ -306,7 +307,7 @@ def _first_word(sql: str) -> str:
 
     words = (duckdb.token_type.keyword, duckdb.token_type.identifier)
     begins = (begin for begin, kind in duckdb.tokenize(sql) if kind in words)
-    text = sql.encode()[next(begins, len(sql.encode())) :].decode()
+    text = sql.encode()[next(begins, None) :].decode(errors="replace")  # places are in bytes
     return "".join(takewhile(str.isalpha, text)).upper()
 
 

@@ -123,7 +123,8 @@ class EventLog:
         self.file = path.open("ab")
         if self.file.tell() < offset:
             raise RunError(
-                f"{path} lacks events that the checkpoint counts on; --force starts the run again"
+                f"{path} has lost events that the checkpoint counts on; "
+                "--force starts the run again"
             )
         self.file.truncate(offset)
         self.file.seek(offset)

@@ -87,14 +87,9 @@ def test_tables_show_divergence_and_no_number_that_is_none(folder, seqbench):
 
 
 def test_what_the_command_says(tmp_path, seqbench):
-    config = small(tmp_path, *overrides("tcn", "score"))
-    with (
-        pytest.raises(KeyboardInterrupt),
-        patch.object(Trainer, "fit", side_effect=KeyboardInterrupt),
-    ):
-        run(config)
+    prepared_folder = prepared(small(tmp_path, *overrides("tcn", "score")))
     for extra in ([], [], ["--retry"]):
-        done = seqbench("train", "--resume", folder, *extra)
+        done = seqbench("train", "--resume", prepared_folder, *extra)
         assert (done.code, done.out) == (1, "")
         last = done.err.splitlines()[-1]
         assert last.startswith("error: diverged: ")

@@ -33,7 +33,7 @@ def test_events_that_a_checkpoint_counts_on_and_that_are_gone(left, cut_off, cop
     config = copied(cut_off)
     path = Run.of(config).events_path
     path.write_bytes(left)
-    with pytest.raises(RunError, match="lacks events") as caught:
+    with pytest.raises(RunError, match="has lost events") as caught:
         run(config)
     assert "--force" in str(caught.value)
     assert path.read_bytes() == left  # no hole of zeros in place of what is lost

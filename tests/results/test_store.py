@@ -1,7 +1,7 @@
 import json
 import math
 import os
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -357,7 +357,8 @@ SELECTS = """
     from st_read('{0}/in.csv')
     select * from duckdb_extension_repositories()
 """
-HOSTILE = [line.strip() for line in (STATEMENTS + SELECTS).strip().splitlines() if line.strip()]
+HOSTILE = [line.strip() for line in (STATEMENTS + SELECTS).splitlines() if line.strip()]
+N_STATEMENTS = STATEMENTS.strip().count("\n") + 1
 
 
 @pytest.fixture
@@ -382,7 +383,8 @@ def test_no_query_reads_or_writes_a_file_or_changes_a_setting(collected, runs, b
     assert (everything_below(bait), everything_below(runs)) == before
 
 
-@pytest.mark.parametrize("hostile", [line.strip() for line in STATEMENTS.strip().splitlines()][:-2])
+# Some versions look for the database to import while they read the statement, in vain.
+@pytest.mark.parametrize("hostile", [s for s in HOSTILE[:N_STATEMENTS] if "import" not in s])
 def test_what_is_no_select_is_not_even_tried(collected, bait, hostile):
     with pytest.raises(ConfigError, match="one SELECT is answered"):
         query(hostile.format(bait), collected)
@@ -445,9 +447,9 @@ def test_what_was_measured_elsewhere_replaces_no_fact_and_need_not_fit():
 
 def test_a_record_that_is_nested_too_deeply_is_left_out_and_the_others_stay(tmp_path):
     nested: dict = {}
-    for _ in range(900):
+    for _ in range(5000):
         nested = {"a": nested}
-    bad = make_record(seed=1, model__extra=nested)
+    bad = replace(make_record(), run_id="bad", config=nested)
     good = make_record()
     folders = {bad.run_id: tmp_path / "bad", good.run_id: tmp_path / "good"}
     answer = query("select run_id from runs, cells", Collected([bad, good], folders))
@@ -507,8 +509,6 @@ json_values = st.recursive(
     st.integers(),
 )
 def test_any_record_that_is_valid_is_a_row(measured, extra, seed):
-    from dataclasses import replace
-
     record = replace(
         make_record(), measured=measured, config=make_config("adding", "tcn", 0) | extra, seed=seed
     )
