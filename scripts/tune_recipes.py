@@ -22,9 +22,7 @@ import yaml
 from seqbench.configuration import compose
 from seqbench.experiment import run
 
-# The same for each model of a task; fewer where a trial is slow.
-TRIALS = {"smnist": 4}
-USUAL_TRIALS = 6
+TRIALS = 6
 RECIPES = Path(__file__).parents[1] / "configs" / "recipe"
 COSINE = "seqbench.training.schedules.Cosine"
 
@@ -32,7 +30,6 @@ COSINE = "seqbench.training.schedules.Cosine"
 SIZES: dict[str, list[str]] = {
     "adding": ["task.length=50", "trainer.steps=800"],
     "copy": ["task.length=30", "trainer.steps=600"],
-    "smnist": ["task.eval_size=1000", "trainer.batch_size=16", "trainer.steps=80"],
     "char_markov": ["task.eval_size=10000", "trainer.batch_size=16", "trainer.steps=150"],
     "char_shakespeare": ["task.eval_size=10000", "trainer.batch_size=16", "trainer.steps=80"],
 }
@@ -101,7 +98,8 @@ RATES = {
 CLIPS = [0.25, 1.0]
 # Tasks that take over the settings found on another one, for want of time or of the data.
 TAKEN_OVER = {
-    "pmnist": "smnist",
+    "smnist": "adding",
+    "pmnist": "adding",
     "char_file": "char_shakespeare",
     "char_ptb": "char_shakespeare",
     "char_text8": "char_shakespeare",
@@ -109,13 +107,13 @@ TAKEN_OVER = {
 }
 # Those that take over all but the size, which is the paper's, about 3M parameters.
 SIZED_AS = {"char_ptb": "char_ptb", "char_text8": "char_ptb", "char_enwik8": "char_ptb"}
-BATCH = {"adding": 32, "copy": 32, "smnist": 64, "pmnist": 64}
+BATCH = {"smnist": 64, "pmnist": 64}
 EPOCHS = {"char_text8": 1, "char_enwik8": 1}
 
 
 def starts(model: str, task: str) -> list[dict[str, Any]]:
     """Three ways to begin, the third axis of the space."""
-    length = 784 if task == "smnist" else "${task.length}"
+    length = "${task.length}"
     if model == "gru":
         return [{"forget_bias": None}, {"forget_bias": 1.0}, {"chrono": length}]
     if model == "rnn":
@@ -136,7 +134,7 @@ def setting(model: str, shape: dict, rate: float, clip: float, start: dict, task
     optimizer = {"_target_": f"torch.optim.{kind}", "_partial_": True, "lr": rate}
     if kind == "AdamW":
         optimizer |= {"betas": [0.9, 0.95], "weight_decay": 0.1}
-    trainer = {"clip": clip, "batch_size": BATCH.get(task, 32)}
+    trainer = {"clip": clip}
     return {
         "recipe": {"optimizer": optimizer, "schedule": schedule},
         "model": shape | start,
@@ -166,8 +164,7 @@ def as_overrides(node: dict, prefix: str = "") -> list[str]:
 def tune(task: str, model: str) -> None:
     """Run the trials of a pair, and write its recipe."""
     settings = space(model, task)
-    chosen = np.random.RandomState(0).permutation(len(settings))
-    chosen = chosen[: TRIALS.get(task, USUAL_TRIALS)]
+    chosen = np.random.RandomState(0).permutation(len(settings))[:TRIALS]
     rows, best, best_score = [], None, None
     for trial, index in enumerate(chosen):
         overrides = [
@@ -221,7 +218,7 @@ def tune(task: str, model: str) -> None:
 def write(task: str, model: str, nodes: dict, source: str, expected: dict | None) -> None:
     """Write a recipe."""
     facts = {"source": source} | ({"expected": expected} if expected else {})
-    trainer = dict(nodes["trainer"])
+    trainer = nodes["trainer"] | {"batch_size": BATCH.get(task, 32)}
     if task in EPOCHS:
         trainer["epochs"] = EPOCHS[task]
     content = {"recipe": facts | nodes["recipe"], "model": nodes["model"], "trainer": trainer}

@@ -19,8 +19,18 @@ COMPUTES = ("spec.py", "experiment.py", "machine.py", "models/*.py", "tasks/*.py
 
 def run_id(config: dict[str, Any]) -> str:
     """12 hex digits that name a configuration: SHA-256 over what can change its result."""
-    text = json.dumps(what_matters(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    what = plain_numbers(what_matters(config))
+    text = json.dumps(what, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def plain_numbers(value: Any) -> Any:
+    """The same value, with 1.0 written as 1: whichever a person typed, the run is the same."""
+    if isinstance(value, dict):
+        return {key: plain_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain_numbers(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def without_place(config: dict[str, Any]) -> dict[str, Any]:

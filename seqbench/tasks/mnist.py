@@ -62,7 +62,7 @@ class SequentialMnist(ExampleTask):
             order = np.random.RandomState(permutation_seed).permutation(784)
 
         def part(images: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
-            pixels = images.reshape(-1, 784)[:, order]
+            pixels = np.ascontiguousarray(images.reshape(-1, 784)[:, order])
             return torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64))
 
         images, labels = mnist.train_images, mnist.train_labels

@@ -73,7 +73,7 @@ def changed(path, value):
 
 
 def test_an_id_stands_for_good():
-    assert run_id(CONFIG) == "155fc4254ac8"
+    assert run_id(CONFIG) == "8c5392d8c530"
 
 
 def shuffled(value, random):
@@ -164,3 +164,8 @@ def test_a_composed_configuration_has_the_id_of_what_was_meant():
 def test_the_hash_of_our_sources():
     assert len(source_hash()) == 12
     assert source_hash() == source_hash()
+
+
+def test_a_whole_number_is_the_same_with_and_without_its_point():
+    assert run_id(changed("trainer.clip", 1)) == run_id(changed("trainer.clip", 1.0))
+    assert run_id(changed("trainer.clip", 1)) != run_id(changed("trainer.clip", 1.5))
