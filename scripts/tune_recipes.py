@@ -107,7 +107,7 @@ TAKEN_OVER = {
 }
 # Those that take over all but the size, which is the paper's, about 3M parameters.
 SIZED_AS = {"char_ptb": "char_ptb", "char_text8": "char_ptb", "char_enwik8": "char_ptb"}
-BATCH = {"smnist": 64, "pmnist": 64}
+BATCH = {"smnist": 64, "pmnist": 64, "char_markov": 16, "char_shakespeare": 16, "char_file": 16}
 EPOCHS = {"char_text8": 1, "char_enwik8": 1}
 
 
@@ -177,6 +177,7 @@ def tune(task: str, model: str) -> None:
             "output_dir=outputs/tuning",
         ]
         record = run(compose(overrides))
+        baseline = record.baseline or math.inf
         primary = record.score.metric if record.score else "loss"
         value = record.metrics.get("valid", {}).get(primary)
         print(f"{task}_{model} trial {trial}: {value}", overrides[3:], flush=True)
@@ -200,6 +201,8 @@ def tune(task: str, model: str) -> None:
         f"ours, tuned: best of {len(chosen)} random trials out of {len(settings)} settings at "
         f"{' '.join(SIZES[task])}; all of them in {task}_{model}.trials.csv"
     )
+    if best_score[0] > 0.98 * baseline:
+        source += ". None beats a predictor without memory there: the choice is arbitrary"
     expected = {"split": "valid", "metric": best_score[1], "value": round(best_score[2], 6)}
     write(task, model, best, source, expected | {"at": " ".join(SIZES[task])})
     for other, origin in TAKEN_OVER.items():

@@ -5,11 +5,14 @@
 Precedence, low to high: task, model, trainer, recipe, protocol, budget, command line.
 """
 
+import collections.abc
 import difflib
+import hashlib
 import inspect
 import json
 import logging
 import sys
+import types
 import typing
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -80,7 +83,11 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> Con
     if config_dir and not Path(config_dir).is_dir():
         raise ConfigError(f"no folder of configurations at {config_dir}")
     for override in overrides:
-        group, _, name = override.partition("=")
+        group, equals, name = override.partition("=")
+        if not equals and not override.startswith("~"):
+            raise ConfigError(f"values are given as key=value, and '{override}' is none")
+        if group in ("task", "model", "budget") and "," in name:
+            raise ConfigError(f"a run takes one {group}, not '{name}'")
         if group in OPTIONAL and name not in (known := choices_of(group, config_dir)):
             raise ConfigError(f"no {group} named '{name}'{near_miss(name, known)}")
     try:
@@ -154,6 +161,13 @@ def finish(composed: DictConfig, choices: dict[str, str]) -> Config:
                     raise ConfigError(f"{key} must be a group of values, not {group!r}")
             # A choice on the command line replaces the recipe's whole; single values change it.
             config[name] = node if "_target_" in node else chosen | node
+    task = config.get("task")
+    if isinstance(task, dict) and isinstance(task.get("path"), str) and "sha256" in task:
+        path = Path(task["path"]).expanduser().absolute()
+        if path.is_file() and task["sha256"] is None:
+            task |= {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    if not {"task", "model"} <= choices.keys():
+        raise ConfigError("no task or no model is chosen: a train.yaml of yours hides ours")
     config["choices"] = {"task": choices["task"], "model": choices["model"]}
     return config
 
@@ -244,8 +258,13 @@ def type_name(hint: Any) -> str:
         return "one of " + ", ".join(str(option) for option in options)
     if hint is type(None):
         return "null"
-    if options and type(None) in options:
-        return " or ".join(type_name(option) for option in options)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        # An optimiser takes a rate as a tensor, too; a configuration cannot hold one.
+        named = [type_name(option) for option in options if option.__name__ != "Tensor"]
+        return " or ".join(named)
+    if typing.get_origin(hint) in (list, tuple, collections.abc.Sequence):
+        inner = [type_name(option) for option in options if option is not Ellipsis]
+        return "a list of " + " and ".join(dict.fromkeys(inner))
     return getattr(hint, "__name__", str(hint)) if not options else str(hint).replace("typing.", "")
 
 
@@ -281,9 +300,10 @@ def build(name: str, config: Config, *args: Any, **kwargs: Any) -> Any:
         cause = error.__cause__ or error
         if isinstance(cause, SeqbenchError):
             raise cause from error
-        if isinstance(cause, (ValueError, TypeError, RuntimeError, IndexError, ZeroDivisionError)):
-            raise ConfigError(f"{name}: {first_line(cause)}") from error
-        raise
+        if isinstance(cause, OSError):
+            raise cause from error
+        kind = "" if isinstance(cause, (ValueError, RuntimeError)) else f"{type(cause).__name__}: "
+        raise ConfigError(f"{name}: {kind}{first_line(cause)}") from error
     return built
 
 

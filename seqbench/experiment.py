@@ -188,6 +188,7 @@ class Experiment:
             "parameters": self.parameters,
             "device": machine.device_name(self.device),
             "step": self.state.progress.step,
+            "best": self.state.progress.best,
             "total_steps": self.trainer.total_steps(self.task),
             "receptive_field": getattr(self.state.model, "receptive_field", None),
         }
@@ -239,6 +240,7 @@ class Experiment:
                 "peak_memory_bytes": machine.peak_memory(self.device),
                 "device": machine.device_name(self.device),
                 "threads": torch.get_num_threads(),
+                "recipe": self.config["recipe"].get("source"),
                 "host": machine.host(),
                 "git": machine.git_commit(),
                 "started": self.started.isoformat(timespec="seconds"),

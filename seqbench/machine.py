@@ -16,13 +16,8 @@ from seqbench.configuration import Config
 from seqbench.errors import ConfigError
 
 
-def prepare(config: Config, threads: int | None = None) -> torch.device:
+def prepare(config: Config) -> torch.device:
     """Set this process up for a configuration, and say which device it runs on.
-
-    Args:
-        config: its `threads`, `device` and `trainer.deterministic` are heeded.
-        threads: CPU threads that a resumed run began with; sums of gradients differ between one
-            thread and two in the last bits.
 
     Raises:
         ConfigError: the device is not there.
@@ -30,10 +25,11 @@ def prepare(config: Config, threads: int | None = None) -> torch.device:
     # Gradients of a long recurrence vanish into denormal numbers, which a CPU multiplies about a
     # hundred times slower; nobody misses them.
     torch.set_flush_denormal(True)
-    torch.set_num_threads(threads or config["threads"] or os.cpu_count() or 1)
+    torch.set_num_threads(config["threads"] or available_threads())
     deterministic = config["trainer"]["deterministic"]
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; who wants speed takes bf16
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     name = config["device"]
@@ -42,12 +38,27 @@ def prepare(config: Config, threads: int | None = None) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, not '{name}'") from None
+        device = None
+    if (
+        device is None
+        or device.type not in ("cpu", "cuda")
+        or (name != "cpu" and device.type == "cpu")
+    ):
+        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, not '{name}'")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
             f"device={name}, but torch sees {torch.cuda.device_count()} CUDA devices here"
         )
     return device
+
+
+def available_threads() -> int:
+    """CPU threads that this process may use: as the environment says, else as many as cores."""
+    if (asked := os.environ.get("OMP_NUM_THREADS", "")).isdigit() and int(asked):
+        return int(asked)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def seed_everything(seed: int) -> None:

@@ -24,11 +24,11 @@ class Terminal(Observer):
 
     Args:
         config: of the run.
-        typed: the overrides that the person gave, to suggest the next command from.
+        again: what the person typed after `seqbench train`, to suggest the next command from.
     """
 
-    def __init__(self, config: dict[str, Any], typed: Sequence[str]) -> None:
-        self.typed = [override for override in typed if not override.startswith("seed=")]
+    def __init__(self, config: dict[str, Any], again: Sequence[str]) -> None:
+        self.again = [word for word in again if not word.startswith("seed=")]
         self.console = Console(stderr=True, highlight=False)
         self.folder = Run.of(config).folder
         self.lines = LineLog(lambda line: print(line, file=sys.stderr, flush=True))
@@ -45,7 +45,7 @@ class Terminal(Observer):
         for i, line in enumerate(headline(facts)):
             style = "bold" if i == 0 else "yellow" if line.startswith("warning") else "dim"
             self.console.print(Text(line, style=style))
-        self.primary = facts["primary"]
+        self.primary, self.best = facts["primary"], facts["best"]
         self.bar = tqdm(
             total=facts["total_steps"],
             initial=facts["step"],
@@ -93,8 +93,11 @@ class Terminal(Observer):
             remark = f"not like for like: {reason}" if reason else "like for like"
             rows.add_row("published", f"{score(cell.metric, cell.value)} ({remark})")
         rows.add_row("files", Text(str(self.folder)))
-        again = shlex.join(["seqbench", "train", *self.typed, f"seed={record.seed + 1}"])
-        rows.add_row("next", Text(f"{again}\nseqbench table"))
+        steps = ["seqbench table", f"seqbench show {record.run_id[:8]}"]
+        if self.again:
+            words = ["seqbench", "train", *self.again, f"seed={record.seed + 1}"]
+            steps.insert(0, shlex.join(words))
+        rows.add_row("next", Text("\n".join(steps)))
         panel = Panel(
             Group(rows),
             title=outcome(record),

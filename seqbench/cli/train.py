@@ -52,7 +52,7 @@ def train(
         folder = find_run(resume, Path("outputs"))
         config = read(folder / "config.yaml", trust or ())
         folder = folder.resolve()
-        config["output_dir"] = str(folder.parents[3])
+        config["output_dir"] = str(folder.parents[min(3, len(folder.parents) - 1)])
         if Run.of(config).folder.resolve() != folder:
             raise ConfigError(
                 f"{folder / 'config.yaml'} is not the configuration of this folder's run"
@@ -62,9 +62,11 @@ def train(
 
     from seqbench.experiment import run
 
-    record = run(config, Terminal(config, overrides or ()), force=force, retry=retry)
+    again = [f"--config-dir={config_dir}"] * (config_dir is not None) + (overrides or [])
+    record = run(config, Terminal(config, again), force=force, retry=retry)
     if record.status != "completed":
-        raise RunError(f"{record.error} (run again with --retry)")
+        hint = " (run again with --retry)" if record.status == "failed" else ""
+        raise RunError(f"{record.error}{hint}")
 
 
 train.__doc__ = f"{train.__doc__}\n{EXAMPLES}"

@@ -14,7 +14,16 @@ OUTSIDE: dict[str, frozenset[str]] = {
 }
 
 # The sources that compute a result, those that show it left out.
-COMPUTES = ("spec.py", "experiment.py", "machine.py", "models/*.py", "tasks/*.py", "training/*.py")
+COMPUTES = (
+    "spec.py",
+    "configuration.py",
+    "experiment.py",
+    "machine.py",
+    "datasets/*.py",
+    "models/*.py",
+    "tasks/*.py",
+    "training/*.py",
+)
 
 
 def run_id(config: dict[str, Any]) -> str:
@@ -40,7 +49,7 @@ def without_place(config: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict)
         else value
         for key, value in config.items()
-        if key not in OUTSIDE[""] or key == "recipe"
+        if key not in OUTSIDE[""]
     }
 
 
@@ -62,8 +71,28 @@ def what_matters(config: dict[str, Any]) -> dict[str, Any]:
                 for name, option in value.items()
                 if name not in outside and not (name in defaults and defaults[name] == option)
             }
+            # A text is what it says, wherever it lies.
+            if value.get("sha256"):
+                value.pop("path", None)
+            if code := own_code(value["_target_"]):
+                value["_code_"] = code
         kept[key] = value
     return kept
+
+
+@cache
+def own_code(target: str) -> str | None:
+    """SHA-256 of the file of a user's own class: edited, it makes another run. `None` for ours."""
+    from hydra.utils import get_object
+
+    found = get_object(target)
+    if found.__module__.split(".")[0] in ("seqbench", "torch"):
+        return None
+    try:
+        path = inspect.getsourcefile(found)
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else None
+    except (OSError, TypeError):
+        return None
 
 
 @cache

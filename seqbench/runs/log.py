@@ -26,6 +26,7 @@ class LineLog(Observer):
 
     def started(self, facts: dict[str, Any]) -> None:
         self.primary, self.total_steps = facts["primary"], facts["total_steps"]
+        self.best = facts["best"]
         self.first_step, self.begin = facts["step"], time.perf_counter()
         for line in headline(facts):
             self.write(line)

@@ -235,18 +235,20 @@ class CharFile(TextTask):
 
     Args:
         path: the file, UTF-8.
+        sha256: of the file; the text is refused if it is another. `None`: any text.
         length: characters in a window.
         context: leading characters of a window that repeat the one before.
         train_size: use the first so many characters of the training text; `None`: all.
         eval_size: the same for valid and test.
 
     Raises:
-        ConfigError: no path is given.
+        ConfigError: no path is given, or the text is another one than the configuration means.
     """
 
     def __init__(
         self,
         path: str | None,
+        sha256: str | None,
         length: int,
         context: int,
         train_size: int | None,
@@ -258,8 +260,11 @@ class CharFile(TextTask):
     ) -> None:
         if path is None:
             raise ConfigError("no text is given: set task.path=my.txt")
+        text = load_text_file(path)
+        if sha256 is not None and sha256 not in text.checksums.values():
+            raise ConfigError(f"{path} has changed since this run was configured")
         super().__init__(
-            load_text_file(path),
+            text,
             length,
             context,
             train_size,

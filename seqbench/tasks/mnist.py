@@ -56,6 +56,8 @@ class SequentialMnist(ExampleTask):
         train_size = available if train_size is None else train_size
         if not 0 < train_size <= available:
             raise ConfigError(f"task.train_size must be 1 to {available}, not {train_size}")
+        if eval_size is not None and eval_size < 1:
+            raise ConfigError(f"task.eval_size must be at least 1, not {eval_size}")
         order = np.arange(784)
         if permutation_seed is not None:
             # RandomState's streams are frozen by numpy's policy: the same order on every version.

@@ -62,6 +62,8 @@ class Cosine(Schedule):
 
     def __init__(self, warmup: float, final: float) -> None:
         super().__init__(warmup)
+        if not 0 <= final <= 1:
+            raise ConfigError(f"schedule.final is a share of the peak rate, not {final}")
         self.final = final
 
     def after_warmup(self, progress: float) -> float:
@@ -79,6 +81,8 @@ class Step(Schedule):
 
     def __init__(self, warmup: float, milestones: Sequence[float], gamma: float) -> None:
         super().__init__(warmup)
+        if not 0 < gamma <= 1:
+            raise ConfigError(f"schedule.gamma must be in (0, 1], not {gamma}")
         self.milestones = milestones
         self.gamma = gamma
 
@@ -97,6 +101,11 @@ class Plateau(Schedule):
 
     def __init__(self, warmup: float, gamma: float, patience: int) -> None:
         super().__init__(warmup)
+        if not 0 < gamma <= 1 or patience < 0:
+            raise ConfigError(
+                f"schedule.gamma must be in (0, 1] and schedule.patience at least 0, "
+                f"not {gamma} and {patience}"
+            )
         self.gamma = gamma
         self.patience = patience
         self.level, self.stalled = 1.0, 0

@@ -63,7 +63,7 @@ class TrainingState:
             events_offset: bytes of the event log that this state has seen.
         """
         slots, optimizer_facts = optimizer_state(self.optimizer)
-        random_tensors, random_facts = random_state()
+        random_tensors, random_facts = random_state(next(self.model.parameters()).device)
         facts = {
             "progress": vars(self.progress),
             "optimizer": optimizer_facts,
@@ -94,7 +94,7 @@ class TrainingState:
             load_optimizer_state(self.optimizer, tensors, facts["optimizer"])
             self.schedule.load_state_dict(facts["schedule"])
             self.scaler.load_state_dict(facts["scaler"])
-            load_random_state(tensors, facts["random"])
+            load_random_state(tensors, facts["random"], device)
             self.progress = Progress(**facts["progress"])
             # Sums of gradients differ between one thread and two in the last bits.
             torch.set_num_threads(facts["threads"])
@@ -134,11 +134,11 @@ def load_optimizer_state(
     optimizer.load_state_dict({"state": slots, "param_groups": facts["groups"]})
 
 
-def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
+def random_state(device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The state of every global random generator: torch's, numpy's and Python's."""
     tensors = {"random.cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    if device.type == "cuda":
+        tensors["random.cuda"] = torch.cuda.get_rng_state(device)
     kind, keys, position, has_gauss, cached = np.random.get_state()
     version, words, gauss = random.getstate()
     facts = {
@@ -148,11 +148,13 @@ def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, facts
 
 
-def load_random_state(tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+def load_random_state(
+    tensors: dict[str, Tensor], facts: dict[str, Any], device: torch.device
+) -> None:
     """Put back what `random_state` took."""
     torch.set_rng_state(tensors["random.cpu"])
-    if "random.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random.cuda"])
+    if "random.cuda" in tensors and device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["random.cuda"], device)
     kind, keys, position, has_gauss, cached = facts["numpy"]
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
     version, words, gauss = facts["python"]

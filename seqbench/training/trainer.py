@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from seqbench.errors import ConfigError, RunError
 from seqbench.runs.observer import Observer
 from seqbench.runs.run import EventLog
+from seqbench.spec import SequenceSpec
 from seqbench.tasks.task import Batch, Split, Task
 from seqbench.training import checkpoint
 from seqbench.training.carried import Carried, detached, joined, rows
@@ -177,7 +178,7 @@ class Trainer:
 
             batch = task.train_batch(progress.step)
             carried = None if batch.fresh else state.carried
-            loss, state.carried = self.backward(forward, task, batch, carried, scaler)
+            loss, read, state.carried = self.backward(forward, task, batch, carried, scaler)
             norm = None
             if self.clip is not None:
                 scaler.unscale_(optimizer)
@@ -186,7 +187,7 @@ class Trainer:
             scaler.update()
             optimizer.zero_grad()
             progress.step += 1
-            progress.tokens += batch.inputs.shape[0] * batch.inputs.shape[1]
+            progress.tokens += read
 
             step = progress.step
             evaluates = step % eval_every == 0 or step == total
@@ -200,7 +201,7 @@ class Trainer:
                 # Here alone the loop waits for the device, and where it evaluates or saves.
                 if self.precision != "fp16":  # there the scaler skips overflowing steps, by design
                     check_finite("grad_norm", event.get("grad_norm", 0.0), progress)
-                check_finite("loss", event["loss"], progress)
+                    check_finite("loss", event["loss"], progress)
             if evaluates:
                 metrics = self.evaluate(forward, task, "valid")
                 record({"step": step, "split": "valid", **metrics})
@@ -232,20 +233,25 @@ class Trainer:
         batch: Batch,
         carried: Carried,
         scaler: torch.amp.GradScaler,
-    ) -> tuple[Tensor, Carried]:
-        """Add the gradients of a batch, in micro-batches; the mean loss and the state to carry."""
-        device = batch.inputs.device
+    ) -> tuple[Tensor, int, Carried]:
+        """Add the gradients of a batch, in micro-batches.
+
+        Returns:
+            The mean loss, how many time steps the model read, and the state to carry.
+        """
+        device, read = batch.inputs.device, 0
         total = torch.zeros((), device=device)
         states: list[Carried] = []
         parts = batch.split(self.accumulate)
         for i, part in enumerate(parts):
             with self.autocast(device):
-                outputs, part, state = predict(model, part, rows(carried, i, len(parts)))
+                outputs, part, state = predict(model, part, rows(carried, i, len(parts)), task.spec)
                 loss = task.loss(outputs, part) * share(part, batch)
             scaler.scale(loss).backward()
             total += loss.detach()
+            read += part.inputs.shape[0] * part.inputs.shape[1]
             states.append(state)
-        return total, joined(states)
+        return total, read, joined(states)
 
     def autocast(self, device: torch.device) -> Any:
         """The context in which a forward pass runs."""
@@ -265,7 +271,7 @@ class Trainer:
             if batch.fresh:
                 carried = None
             with self.autocast(batch.inputs.device):
-                outputs, batch, carried = predict(model, batch, carried)
+                outputs, batch, carried = predict(model, batch, carried, task.spec)
             for name, (value, count) in task.metrics(outputs, batch).items():
                 sums[name] = sums.get(name, 0) + value.double()
                 counts[name] = counts.get(name, 0) + count
@@ -273,19 +279,32 @@ class Trainer:
         return {name: (value / counts[name]).item() for name, value in sums.items()}
 
 
-def predict(model: nn.Module, batch: Batch, carried: Carried) -> tuple[Tensor, Batch, Carried]:
+def predict(
+    model: nn.Module, batch: Batch, carried: Carried, spec: SequenceSpec
+) -> tuple[Tensor, Batch, Carried]:
     """Run a model over a batch, with its state of the segment before if it carries one.
 
     Returns:
         The outputs, the batch that they answer (without the context that a state made needless),
         and the state to carry on, cut off from the graph that made it.
+
+    Raises:
+        ConfigError: the outputs are not of the shape that the task asks for.
     """
+    state = None
     if not hasattr(model, "carry_state"):
-        return model(batch.inputs), batch, None
-    if carried is not None:
-        batch = batch.without_context()
-    outputs, state = model(batch.inputs, carried)
-    return outputs, batch, detached(state) if model.carry_state else None
+        outputs = model(batch.inputs)
+    else:
+        if carried is not None:
+            batch = batch.without_context()
+        outputs, state = model(batch.inputs, carried)
+        state = detached(state) if model.carry_state else None
+    size, time = batch.inputs.shape[:2]
+    asked = (size, spec.output_dim) if spec.readout == "last" else (size, time, spec.output_dim)
+    if outputs.shape != asked:
+        # Else broadcasting would make a number of it, and not the one that is meant.
+        raise ConfigError(f"the model answers {tuple(outputs.shape)} where {asked} is asked for")
+    return outputs, batch, state
 
 
 def share(part: Batch, batch: Batch) -> Tensor | float:

@@ -208,7 +208,10 @@ def test_references_are_not_resolved(place, reference, unfinished, refused, harm
             config["task"] = {
                 "_target_": "seqbench.tasks.char_lm.CharFile",
                 "path": reference,
-                **{"length": 16, "context": 4, "train_size": None, "eval_size": None},
+                "length": 16,
+                "context": 4,
+                "train_size": None,
+                "eval_size": None,
             }
         elif place == "recipe":
             config["recipe"] = {"source": {"deep": [reference]}}
@@ -510,8 +513,8 @@ def changes(tensors, facts):
     yield tensors, []
     yield tensors, "7"
     yield tensors, "[" * 100_000
-    yield tensors, {key: None for key in facts}
-    yield tensors, {key: ANSI for key in facts}
+    yield tensors, dict.fromkeys(facts)
+    yield tensors, dict.fromkeys(facts, ANSI)
     yield tensors, {key: [1, {"a": -1}] for key in facts}
     for key, value in facts.items():
         yield tensors, {k: v for k, v in facts.items() if k != key}
