@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import math
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -79,7 +81,14 @@ def sql(
     # Bytes that are no text are a mistake in SQL, as others are.
     if query == "-":
         query = sys.stdin.buffer.read().decode("utf-8-sig", "replace")
-    answer = store.query(query, collected)
+    # DuckDB may work on for hours before it looks for a Ctrl-C. A thread that waits for it sees one
+    # at once, and leaves: a query has nothing that needs an orderly end.
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pending = pool.submit(store.query, query, collected)
+        try:
+            answer = pending.result()
+        except KeyboardInterrupt:
+            os._exit(130)
     for line in collected.unreadable + answer.left_out:
         typer.echo(f"left out: {line}", err=True)
     if not collected.records:

@@ -8,7 +8,6 @@ are data, and before the query runs it can no longer reach a file, the network o
 import json
 import math
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -155,21 +154,12 @@ def query(sql: str, collected: Collected) -> Answer:
     import duckdb
 
     connection = duckdb.connect(":memory:", config=CLOSED)
-    # DuckDB may work on for hours before it looks for a Ctrl-C; a thread that waits for it sees one
-    # at once.
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        answer = pool.submit(_answer, connection, _encodable(sql), collected)
-        try:
-            return answer.result()
-        except KeyboardInterrupt:
-            while not answer.done():
-                connection.interrupt()
-                wait([answer], timeout=0.1)
-            raise
-        except duckdb.Error as error:
-            raise ConfigError(f"SQL: {_line(error)}") from error
-        finally:
-            connection.close()
+    try:
+        return _answer(connection, _encodable(sql), collected)
+    except duckdb.Error as error:
+        raise ConfigError(f"SQL: {_line(error)}") from error
+    finally:
+        connection.close()
 
 
 def _answer(connection: "duckdb.DuckDBPyConnection", sql: str, collected: Collected) -> Answer:

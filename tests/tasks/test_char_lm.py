@@ -204,7 +204,7 @@ def test_a_korean_file_is_read_by_its_characters(tmp_path):
     path = tmp_path / "korean.txt"
     words = ["".join(chr(0xAC00 + (37 * i + 7 * j) % 600) for j in range(4)) for i in range(300)]
     path.write_text(" ".join(words), encoding="utf-8")
-    task = CharFile(str(path), 32, 8, None, None, batch_size=4, seed=0, data_dir=None)
+    task = CharFile(str(path), None, 32, 8, None, None, batch_size=4, seed=0, data_dir=None)
     assert task.texts["train"].dtype == torch.int16
     row = task.train_batch(0).inputs[2]
     assert task.vocabulary.decode(row) in " ".join(words)
@@ -213,12 +213,12 @@ def test_a_korean_file_is_read_by_its_characters(tmp_path):
 
 def test_a_missing_path_names_the_override():
     with pytest.raises(ConfigError, match=r"task\.path=my\.txt"):
-        CharFile(None, 32, 8, None, None, **BUILD)
+        CharFile(None, None, 32, 8, None, None, **BUILD)
 
 
 def test_korean_reviews(real_data):
     path = real_data / "nsmc" / "ratings_test.head25000.txt"
-    task = CharFile(str(path), 128, 32, 200_000, 20_000, batch_size=16, seed=0, data_dir=None)
+    task = CharFile(str(path), None, 128, 32, 200_000, 20_000, batch_size=16, seed=0, data_dir=None)
     start = path.read_text(encoding="utf-8")[:50]
     assert task.vocabulary.decode(task.vocabulary.encode(start)) == start
     assert 1000 < len(task.vocabulary) < 2500

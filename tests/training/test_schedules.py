@@ -10,14 +10,13 @@ from seqbench.errors import ConfigError
 from seqbench.training.schedules import Constant, Cosine, Plateau, Step
 
 shares = st.floats(0, 1, exclude_max=True)
+falls = st.floats(0, 1, exclude_min=True)
 totals = st.integers(1, 300)
 schedules = st.one_of(
     st.builds(Constant, warmup=shares),
     st.builds(Cosine, warmup=shares, final=st.floats(0, 1)),
-    st.builds(
-        Step, warmup=shares, milestones=st.lists(st.floats(0, 1), max_size=4), gamma=st.floats(0, 1)
-    ),
-    st.builds(Plateau, warmup=shares, gamma=st.floats(0, 1), patience=st.integers(0, 3)),
+    st.builds(Step, warmup=shares, milestones=st.lists(st.floats(0, 1), max_size=4), gamma=falls),
+    st.builds(Plateau, warmup=shares, gamma=falls, patience=st.integers(0, 3)),
 )
 
 

@@ -101,9 +101,9 @@ def test_every_random_generator_goes_on():
         return [torch.rand(3).tolist(), np.random.normal(), random.gauss(0, 1), random.random()]
 
     draw()
-    tensors, facts = random_state()
+    tensors, facts = random_state(torch.device("cpu"))
     expected = [draw() for _ in range(3)]
     for seed in (torch.manual_seed, np.random.seed, random.seed):
         seed(1)
-    load_random_state(tensors, facts)
+    load_random_state(tensors, facts, torch.device("cpu"))
     assert [draw() for _ in range(3)] == expected

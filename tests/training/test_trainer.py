@@ -79,11 +79,11 @@ def gradients(overrides, *, fresh):
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     state = None
     if not fresh:
-        _, state = trainer.backward(model, task, task.train_batch(0), None, scaler)
+        _, _, state = trainer.backward(model, task, task.train_batch(0), None, scaler)
         model.zero_grad()
     batch = task.train_batch(0 if fresh else 1)
     assert batch.fresh == fresh
-    loss, state = trainer.backward(model, task, batch, state, scaler)
+    loss, _, state = trainer.backward(model, task, batch, state, scaler)
     grads = {name: parameter.grad for name, parameter in model.named_parameters()}
     return {"loss": loss, **grads}, state
 
