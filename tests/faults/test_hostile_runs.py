@@ -4,6 +4,7 @@ writes outside of them, hangs, or lets them write to the terminal.
 
 import json
 import os
+import subprocess
 import unicodedata
 
 import pytest
@@ -623,9 +624,13 @@ def test_names_of_folders(sent, harmless, tmp_path):
 
 def test_folders_in_folders(harmless, tmp_path):
     os.chdir(tmp_path)
-    for _ in range(1500):
-        os.mkdir("d")  # noqa: PTH102
-        os.chdir("d")
-    os.chdir(tmp_path)
-    assert harmless("table", "d").code == 0
-    assert harmless("table", "--output-dir", "d").code == 0
+    try:
+        for _ in range(1500):
+            os.mkdir("d")  # noqa: PTH102
+            os.chdir("d")
+        os.chdir(tmp_path)
+        assert harmless("table", "d").code == 0
+        assert harmless("table", "--output-dir", "d").code == 0
+    finally:
+        # Deeper than Python's own rmtree can follow, with which pytest tidies up.
+        subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)
