@@ -30,6 +30,7 @@ from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from seqbench.config_folder import CONFIG_FOLDER
 from seqbench.errors import ConfigError, SeqbenchError
+from seqbench.runs.config_file import read_config
 
 Config = dict[str, Any]
 
@@ -60,6 +61,8 @@ NODES: dict[str, tuple[int, frozenset[str]]] = {
 RECIPE = ("source", "expected", "optimizer", "schedule")
 # What an `auto` choice means where the recipe does not say.
 FALLBACK = {"optimizer": "adam", "schedule": "constant"}
+# Torch crashes when it is told to use some ten thousands.
+MOST_THREADS = 1024
 # Choices that may be missing, which Hydra then passes over in silence.
 OPTIONAL = ("recipe", "budget_for")
 # Code that a configuration found in a run folder may name: what runs are made of, and nothing else,
@@ -198,8 +201,12 @@ def check(config: Config) -> None:
         check_node(key, config[key])
     if not 0 <= config["seed"] < 2**63:
         raise ConfigError(f"seed must be in [0, 2^63), not {config['seed']}")
-    if config["threads"] is not None and config["threads"] < 1:
-        raise ConfigError(f"threads must be at least 1, not {config['threads']}")
+    if config["threads"] is not None and not 1 <= config["threads"] <= MOST_THREADS:
+        raise ConfigError(f"threads must be 1 to {MOST_THREADS}, not {config['threads']}")
+    for key in ("task", "model"):
+        name = config["choices"].get(key, "")
+        if not name or not name.isprintable():
+            raise ConfigError(f"choices.{key} must be the name of a {key}, not {name!r}")
 
 
 def check_node(name: str, node: Any) -> None:
@@ -328,13 +335,13 @@ def trust(config: Config, also: Sequence[str] = ()) -> None:
             if target is not None:
                 # The spelling decides what is imported, the object found what is built.
                 found = located(target, "a node") if is_trusted(str(target)) else None
-                if not is_trusted(getattr(found, "__module__", "")):
+                if not is_trusted(str(getattr(found, "__module__", ""))):
                     raise ConfigError(f"the run names {target}: add --trust {target} to build it")
             for item in value.values():
                 walk(item)
-        elif isinstance(value, str) and "${" in value:
-            # What a run keeps is resolved. Hydra would resolve this when it builds: it could read
-            # the environment, or turn into a node that nobody has judged.
+        elif isinstance(value, str) and ("${" in value or value == "???"):
+            # What a run keeps is resolved, and whole. Hydra would resolve this when it builds: it
+            # could read the environment, or turn into a node that nobody has judged.
             raise ConfigError(f"the run's configuration refers to something outside: {value!r}")
         elif isinstance(value, list):
             for item in value:
@@ -345,13 +352,8 @@ def trust(config: Config, also: Sequence[str] = ()) -> None:
 
 def read(path: Path, also: Sequence[str] = ()) -> Config:
     """The configuration of a run folder, checked, and trusted no further than `trust` allows."""
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ConfigError(f"{path} holds no configuration")
-        trust(config, also)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"cannot read {path}: {first_line(error)}") from error
+    config = read_config(path)
+    trust(config, also)
     check(config)
     return config
 

@@ -42,7 +42,7 @@ class SavedRun:
         self.model = build_model(self.config, self.task)
         tensors, facts = checkpoint.load(folder / "checkpoints" / checkpoint.BEST)
         load_weights(self.model, tensors)
-        self.step: int = facts["step"]
+        self.step: int | None = facts.get("step")
         self.model.to(self.device).eval()
 
     def evaluate(self, split: Split) -> dict[str, float]:

@@ -2,6 +2,8 @@
 
 import math
 
+# Characters of a name, or of a message.
+LONGEST = 2000
 METRICS = {"mse": "MSE", "cross_entropy": "cross-entropy (nats)", "nll": "NLL (nats)"}
 
 
@@ -59,7 +61,11 @@ def is_accuracy(metric: str) -> bool:
 
 
 def plain(text: str) -> str:
-    """Text without control characters, line breaks and what else could move a cursor."""
+    """Text without control characters, line breaks and what else could move a cursor; what is too
+    long for anybody to read is cut off.
+    """
+    if len(text) > LONGEST:
+        text = f"{text[:LONGEST]}..."
     return "".join(c for c in text if c.isprintable())
 
 

@@ -31,8 +31,9 @@ def evaluate(
     import json
 
     from seqbench.results.collect import find_run
+    from seqbench.runs.run import finite
     from seqbench.saved_run import SavedRun
 
     saved = SavedRun(find_run(run, output_dir), trust or (), data_dir)
-    scores = saved.evaluate(split.value)
+    scores = {name: finite(value) for name, value in saved.evaluate(split.value).items()}
     print(json.dumps({"split": split.value, "step": saved.step, **scores}))

@@ -21,6 +21,7 @@ from seqbench.cli import (
     train,
 )
 from seqbench.errors import SeqbenchError
+from seqbench.wording import plain
 
 app = typer.Typer(
     name="seqbench",
@@ -68,7 +69,8 @@ def leave(message: str, code: int, error: BaseException) -> None:
     """Say what went wrong in one line, and exit."""
     if os.environ.get("SEQBENCH_TRACEBACK"):
         raise error
-    print(f"error: {message}", file=sys.stderr)
+    # What is quoted may come from a file of somebody else's.
+    print(f"error: {plain(message.replace(chr(10), ' '))}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -11,17 +11,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from seqbench.errors import ConfigError
+from seqbench.runs.config_file import read_config
 from seqbench.runs.record import Record, RecordError, read_record
 from seqbench.wording import plain
 
 # The end of an event log in which its last whole line is looked for.
 TAIL_BYTES = 65536
-
-# libyaml is ten times faster than PyYAML's own reader; not every build has it.
-YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -99,24 +95,23 @@ def run_folders(path: Path) -> Iterator[Path]:
     """
     if path.name == "record.json" and path.is_file():
         path = path.parent
-    yield from map(Path, _run_folders(os.fspath(path)))
-
-
-def _run_folders(path: str) -> Iterator[str]:
-    # Most folders are finished runs: asking for the one file is faster than listing all.
-    if os.path.isfile(f"{path}/record.json"):  # noqa: PTH113
-        yield path
-        return
-    try:
-        with os.scandir(path) as entries:
-            names = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
-    except OSError:  # deleted while we look, or not ours to read
-        return
-    if "record.json" in names or "config.yaml" in names:
-        yield path
-        return
-    for name in sorted(name for name, is_folder in names.items() if is_folder):
-        yield from _run_folders(f"{path}/{name}")
+    waiting = [os.fspath(path)]
+    while waiting:
+        folder = waiting.pop()
+        # Most folders are finished runs: asking for the one file is faster than listing all.
+        if os.path.isfile(f"{folder}/record.json"):  # noqa: PTH113
+            yield Path(folder)
+            continue
+        try:
+            with os.scandir(folder) as entries:
+                names = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+        except OSError:  # deleted while we look, or not ours to read
+            continue
+        if "record.json" in names or "config.yaml" in names:
+            yield Path(folder)
+            continue
+        inner = sorted((name for name, is_folder in names.items() if is_folder), reverse=True)
+        waiting += [f"{folder}/{name}" for name in inner]
 
 
 def find_run(run: str, output_dir: Path) -> Path:
@@ -152,8 +147,8 @@ def find_run(run: str, output_dir: Path) -> Path:
 def read_unfinished(folder: Path) -> Unfinished:
     """What can be told of a run that has no record."""
     try:
-        config = yaml.load((folder / "config.yaml").read_bytes(), Loader=YamlLoader)
-    except (OSError, ValueError, yaml.YAMLError):
+        config = read_config(folder / "config.yaml")
+    except ConfigError:
         config = {}
     events = folder / "events.jsonl"
     try:
@@ -165,7 +160,7 @@ def read_unfinished(folder: Path) -> Unfinished:
         run_id=folder.name,
         task=folder.parent.parent.name,
         model=folder.parent.name,
-        config=config if isinstance(config, dict) else {},
+        config=config,
         steps=last_step(events),
         touched=datetime.fromtimestamp(moment, timezone.utc).isoformat(timespec="seconds"),
     )
@@ -193,6 +188,8 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 
 def last_step(path: Path) -> int | None:
     """Step of the last whole event in a log, without reading all of it."""
+    if not path.is_file():  # a pipe would have us wait
+        return None
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))

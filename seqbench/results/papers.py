@@ -11,7 +11,7 @@ import yaml
 from seqbench.config_folder import CONFIG_FOLDER
 from seqbench.errors import ConfigError
 from seqbench.results.aggregate import Cell
-from seqbench.results.collect import YamlLoader
+from seqbench.runs.config_file import YamlLoader
 from seqbench.runs.record import Record
 
 # Published sizes are rounded, and some disagree with their own settings by a third.

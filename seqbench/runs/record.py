@@ -145,6 +145,8 @@ def read_record(path: Path) -> Record:
         RecordError: it cannot be read, or is no record.
     """
     try:
+        if path.is_fifo():
+            raise RecordError("a pipe, and no file")
         return Record.from_json(_decode(path.read_bytes().decode("utf-8")))
     except OSError as error:
         raise RecordError(f"{path}: {error.strerror or error}") from error

@@ -18,10 +18,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from seqbench.errors import RunError
-from seqbench.runs import atomic, lock
+from seqbench.runs import lock
+from seqbench.runs.config_file import write_config
 from seqbench.runs.identity import run_id
 from seqbench.runs.record import Record, read_record, write_record
 
@@ -64,6 +63,12 @@ class Run:
         """
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
+            for path in (self.checkpoints, *self.folder.iterdir(), *self.checkpoints.iterdir()):
+                # Whoever sent this folder could have us write to, or empty, one of our own.
+                if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                    raise RunError(
+                        f"{path} is a link or no file: a run writes into its folder only"
+                    )
             with lock.held(self.folder, f"run {self.run_id}"):
                 yield
         except OSError as error:
@@ -73,8 +78,7 @@ class Run:
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Keep the resolved configuration."""
-        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-        atomic.write(self.folder / "config.yaml", text.encode())
+        write_config(self.folder / "config.yaml", config)
 
     def append_history(self, event: str, **facts: Any) -> None:
         """Note a start, an interruption or a resume, with host and time."""

@@ -79,9 +79,9 @@ def load(path: Path) -> Loaded:
             # Cloned into memory that torch aligns: on some processors the last bits of a product of
             # matrices hang on where these lie.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        facts = json.loads(header["facts"])
+        facts = dict(json.loads(header["facts"]))
         whole = header["digest"] == digest(tensors, header["facts"])
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, OSError) as error:
         raise RunError(f"checkpoint {path} cannot be read: {error}") from error
     if not whole:
         raise RunError(f"checkpoint {path} is damaged: its checksum does not match")

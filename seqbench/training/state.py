@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from seqbench.configuration import MOST_THREADS
 from seqbench.errors import RunError
 from seqbench.training import checkpoint
 from seqbench.training.carried import Carried, flatten, unflatten
@@ -96,6 +97,8 @@ class TrainingState:
             self.scaler.load_state_dict(facts["scaler"])
             load_random_state(tensors, facts["random"], device)
             self.progress = Progress(**facts["progress"])
+            if not 1 <= facts["threads"] <= MOST_THREADS:
+                raise ValueError(f"{facts['threads']} threads")
             # Sums of gradients differ between one thread and two in the last bits.
             torch.set_num_threads(facts["threads"])
             return int(facts["events_offset"])
