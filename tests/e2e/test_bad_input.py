@@ -55,7 +55,7 @@ def fails(tmp_path, environment, monkeypatch, capfd):
         ("data_dir=3", "data_dir must be str or null, not 3"),
         # A value that cannot be.
         ("seed=-1", "not -1"),
-        ("threads=0", "threads must be at least 1"),
+        ("threads=0", "threads must be 1 to 1024"),
         ("model.kernel_size=1", "model.kernel_size must be at least 2, not 1"),
         ("model.channels=[]", "model.channels must be positive widths"),
         ("model=lstm model.hidden_size=0", "model.hidden_size must be at least 1, not 0"),
@@ -75,7 +75,7 @@ def fails(tmp_path, environment, monkeypatch, capfd):
         # What is no override at all.
         ("model=", "no model named ''"),
         ("model", "'model'"),
-        ("model=tcn,lstm", "model=tcn,lstm"),
+        ("model=tcn,lstm", "one model, not 'tcn,lstm'"),
         ("model.channels=[1,2", "[1,2"),
         ("task=char_file", "set task.path=my.txt"),
     ],

@@ -35,7 +35,7 @@ def losses(saved):
     """Nats at each scored symbol of the test text, in the order of `CharMarkov.source_nats`."""
     segments, state = [], None
     for batch in saved.task.eval_batches("test"):
-        outputs, batch, state = predict(saved.model, batch, state)
+        outputs, batch, state = predict(saved.model, batch, state, saved.task.spec)
         targets = scored_targets(batch)
         nats = torch.nn.functional.cross_entropy(
             outputs.flatten(0, 1).double(), targets.flatten(), reduction="none"
