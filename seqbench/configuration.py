@@ -5,36 +5,30 @@
 Precedence, low to high: task, model, trainer, recipe, protocol, budget, command line.
 """
 
-import collections.abc
-import difflib
 import hashlib
-import inspect
-import json
 import logging
-import sys
-import types
-import typing
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from seqbench.config_folder import CONFIG_FOLDER
 from seqbench.errors import ConfigError, SeqbenchError
 from seqbench.runs.config_file import read_config
+from seqbench.signatures import NODES, check_node, check_value, first_line, located, near_miss
 
 Config = dict[str, Any]
-
-ALL_ITEMS = CollectionCheckStrategy.ALL_ITEMS  # typeguard looks at the first one only, else
 
 # Keys at the root that are plain values, and their types; the other keys are nodes.
 VALUES: dict[str, Any] = {
@@ -47,15 +41,6 @@ VALUES: dict[str, Any] = {
     "budget": str,
     "protocol": str,
     "recipe": dict[str, Any],
-}
-# What is built from the configuration, and which of its parameters the program itself supplies:
-# by name, or the first one by position.
-NODES: dict[str, tuple[int, frozenset[str]]] = {
-    "task": (0, frozenset({"batch_size", "seed", "data_dir"})),
-    "model": (1, frozenset()),
-    "optimizer": (1, frozenset()),
-    "schedule": (0, frozenset()),
-    "trainer": (0, frozenset()),
 }
 # What a recipe may hold besides values for the nodes.
 RECIPE = ("source", "expected", "optimizer", "schedule")
@@ -83,33 +68,78 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> Con
     Raises:
         ConfigError: something is named that does not exist, or has the wrong type.
     """
-    if config_dir and not Path(config_dir).is_dir():
-        raise ConfigError(f"no folder of configurations at {config_dir}")
-    for override in overrides:
-        group, equals, name = override.partition("=")
-        if not equals and not override.startswith("~"):
-            raise ConfigError(f"values are given as key=value, and '{override}' is none")
-        if group in ("task", "model", "budget") and "," in name:
-            raise ConfigError(f"a run takes one {group}, not '{name}'")
-        if group in OPTIONAL and name not in (known := choices_of(group, config_dir)):
-            raise ConfigError(f"no {group} named '{name}'{near_miss(name, known)}")
-    try:
-        with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
-            if config_dir:
-                # `hydra.searchpath` would put it behind ours, and be parsed as an override is.
-                loader = GlobalHydra.instance().config_loader()
-                path = loader.get_search_path()
-                path.prepend("user", f"file://{Path(config_dir).resolve()}", anchor="main")
-                loader.repository.initialize_sources(path)  # type: ignore[attr-defined]
-            composed = hydra_compose("train", free(overrides, config_dir), return_hydra_config=True)
-        choices = dict(composed.hydra.runtime.choices)
-    except Exception as error:  # of every kind there is: Hydra's, OmegaConf's, YAML's, Python's own
-        raise explained(error, overrides) from error
-    OmegaConf.set_struct(composed, False)
-    composed.pop("hydra")
-    config = finish(composed, choices)
-    check(config)
-    return config
+    with Composer(config_dir) as composer:
+        return composer.compose(overrides)
+
+
+class Composer:
+    """Composes any number of configurations: a context, since Hydra keeps its state globally.
+
+    What Hydra makes of the choices is kept, since that takes it 50 ms; values are then set as it
+    would set them. So a sweep over a thousand seeds is composed in seconds.
+
+    Args:
+        config_dir: a folder of the user's own choices, searched before ours.
+    """
+
+    def __init__(self, config_dir: str | None = None) -> None:
+        if config_dir and not Path(config_dir).is_dir():
+            raise ConfigError(f"no folder of configurations at {config_dir}")
+        self.config_dir = config_dir
+        self.trees: dict[tuple[str, ...], tuple[DictConfig, dict[str, str]]] = {}
+
+    def __enter__(self) -> "Composer":
+        self.context = initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3")
+        self.context.__enter__()
+        if self.config_dir:
+            # `hydra.searchpath` would put it behind ours, and be parsed as an override is.
+            loader = GlobalHydra.instance().config_loader()
+            path = loader.get_search_path()
+            path.prepend("user", f"file://{Path(self.config_dir).resolve()}", anchor="main")
+            loader.repository.initialize_sources(path)  # type: ignore[attr-defined]
+        self.parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.context.__exit__(*exception)
+
+    def compose(self, overrides: Sequence[str]) -> Config:
+        """Compose, finish and check a configuration.
+
+        Raises:
+            ConfigError: something is named that does not exist, or has the wrong type.
+        """
+        for override in overrides:
+            group, equals, name = override.partition("=")
+            if not equals and not override.startswith("~"):
+                raise ConfigError(f"values are given as key=value, and '{override}' is none")
+            if group in OPTIONAL and name not in (known := choices_of(group, self.config_dir)):
+                raise ConfigError(f"no {group} named '{name}'{near_miss(name, known)}")
+        freed = free(overrides, self.config_dir)
+        values = [override for override in freed if override.startswith("++")]
+        choices = tuple(override for override in freed if not override.startswith("++"))
+        try:
+            parsed = self.parser.parse_overrides([*choices, *values])
+            for item in parsed:
+                if item.is_sweep_override():
+                    key, _, value = str(item.input_line).lstrip("+").partition("=")
+                    raise ConfigError(f"a run takes one {key}, not '{value}': -m makes a sweep")
+            if choices not in self.trees:
+                composed = hydra_compose("train", list(choices), return_hydra_config=True)
+                chosen = dict(composed.hydra.runtime.choices)
+                OmegaConf.set_struct(composed, False)
+                composed.pop("hydra")
+                self.trees[choices] = composed, chosen
+            tree, chosen = self.trees[choices]
+            tree = deepcopy(tree)
+            ConfigLoaderImpl._apply_overrides_to_config(parsed[len(choices) :], tree)
+        except ConfigError:
+            raise
+        except Exception as error:  # of every kind there is: Hydra's, OmegaConf's, YAML's, Python's
+            raise explained(error, overrides) from error
+        config = finish(tree, chosen)
+        check(config)
+        return config
 
 
 def groups(config_dir: str | None = None) -> list[str]:
@@ -209,84 +239,6 @@ def check(config: Config) -> None:
             raise ConfigError(f"choices.{key} must be the name of a {key}, not {name!r}")
 
 
-def check_node(name: str, node: Any) -> None:
-    """Hold one node against the signature of what its `_target_` names."""
-    if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
-        raise ConfigError(f"{name} must be a group of values with a _target_, not {node!r}")
-    target = located(node["_target_"], name)
-    by_position, supplied = NODES[name]
-    try:
-        signature = inspect.signature(target)
-    except (TypeError, ValueError):
-        raise ConfigError(f"{name}._target_: {node['_target_']} cannot be built") from None
-    parameters = dict(list(signature.parameters.items())[by_position:])
-    try:
-        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except NameError:  # a user's model may name types that it imports for type checkers only
-        hints = {}
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    named = {
-        k: p for k, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    }
-    settable = [key for key in named if key not in supplied]
-    for key, value in node.items():
-        if key in ("_target_", "_partial_", "_recursive_", "_convert_"):
-            continue
-        if key not in settable and not takes_any:
-            raise ConfigError(f"no key '{name}.{key}'{near_miss(key, settable, f'{name}.')}")
-        if key in hints:
-            check_value(f"{name}.{key}", value, hints[key])
-        try:
-            json.dumps(value, allow_nan=False, sort_keys=True)
-        except (ValueError, TypeError):
-            raise ConfigError(f"{name}.{key} must be something JSON can say, not {value}") from None
-    for key in settable:
-        if named[key].default is inspect.Parameter.empty and key not in node:
-            raise ConfigError(f"'{name}.{key}' is needed by {node['_target_']} and has no value")
-
-
-def check_value(name: str, value: Any, hint: Any) -> None:
-    """Hold a value against a type; a list may stand for a tuple, as YAML has no tuples."""
-    for candidate in (value, tuple(value)) if isinstance(value, list) else (value,):
-        try:
-            # A bool is an int to Python, but `steps: true` is a slip.
-            if not (isinstance(value, bool) and "bool" not in str(hint)):
-                check_type(candidate, hint, collection_check_strategy=ALL_ITEMS)
-                return
-        except TypeCheckError:
-            continue
-    raise ConfigError(f"{name} must be {type_name(hint)}, not {value!r}")
-
-
-def type_name(hint: Any) -> str:
-    """A type in words a person reads in an error."""
-    options = typing.get_args(hint)
-    if typing.get_origin(hint) is typing.Literal:
-        return "one of " + ", ".join(str(option) for option in options)
-    if hint is type(None):
-        return "null"
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        # An optimiser takes a rate as a tensor, too; a configuration cannot hold one.
-        named = [type_name(option) for option in options if option.__name__ != "Tensor"]
-        return " or ".join(named)
-    if typing.get_origin(hint) in (list, tuple, collections.abc.Sequence):
-        inner = [type_name(option) for option in options if option is not Ellipsis]
-        return "a list of " + " and ".join(dict.fromkeys(inner))
-    return getattr(hint, "__name__", str(hint)) if not options else str(hint).replace("typing.", "")
-
-
-def located(target: str, name: str) -> Any:
-    """The class or function that a `_target_` names."""
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a user's own model may stand in the current folder
-    try:
-        return get_object(target)
-    except Exception as error:
-        raise ConfigError(
-            f"{name}._target_: cannot import {target}: {first_line(error.__cause__ or error)}"
-        ) from error
-
-
 def build(name: str, config: Config, *args: Any, **kwargs: Any) -> Any:
     """Build what a node describes.
 
@@ -382,17 +334,3 @@ def choices_of(group: str, config_dir: str | None = None) -> list[str]:
     """What can be chosen of a group: ours, and what is in a folder of the user's."""
     folders = [CONFIG_FOLDER, *([Path(config_dir)] if config_dir else [])]
     return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
-
-
-def near_miss(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """A hint that ends an error: the nearest known word, or all of them."""
-    known = sorted(known)
-    close = difflib.get_close_matches(word, known, 1)
-    if close:
-        return f" (did you mean '{prefix}{close[0]}'?)"
-    return f" (there are: {', '.join(known)})" if known else ""
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what an exception says."""
-    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra import compose as hydra_compose
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from seqbench.config_folder import CONFIG_FOLDER
-from seqbench.configuration import build, choices_of, compose, read
+from seqbench.configuration import Composer, build, choices_of, compose, finish, free, read
 from seqbench.errors import ConfigError
 from seqbench.runs.run import Run
 
@@ -563,7 +565,7 @@ EVIL = "open('pwned', 'w').close()\ndef call(*args, **kwargs): open('pwned', 'w'
         {"_target_": "evil_module.call"},
         {"_target_": "evil_module"},
         {"_target_": "seqbench.configuration.get_object", "path": "evil_module"},
-        {"_target_": "seqbench.configuration.located", "target": "evil_module", "name": "x"},
+        {"_target_": "seqbench.signatures.located", "target": "evil_module", "name": "x"},
         {"_target_": "seqbench.cli.main.main"},
         {"_target_": "seqbench_evil.Model"},
         {"_target_": "torch.optimal.Model"},
@@ -653,3 +655,31 @@ def test_a_run_folder_with_another_file_in_its_place(text, tmp_path, monkeypatch
 def test_a_run_folder_without_a_configuration(tmp_path):
     with pytest.raises(ConfigError, match="there is no"):
         read(tmp_path / "config.yaml")
+
+
+VALUES = st.sampled_from(
+    [
+        *("seed=3", "optimizer.lr=0.01", "trainer.steps=7", "trainer.epochs=2", "task.length=30"),
+        *("optimizer.betas=[0.5,0.9]", "model.dropout=0.5", "data_dir=x", "recipe.source=mine"),
+        *("trainer.clip=null", "output_dir=${protocol}/y", "+optimizer.eps=1e-3"),
+    ]
+)
+CHOICES = st.tuples(
+    st.sampled_from(["model=tcn", "model=lstm", "model=llama"]),
+    st.sampled_from(["task=adding", "task=copy"]),
+    st.sampled_from(["budget=quick", "optimizer=sgd", "schedule=cosine"]),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(CHOICES, st.lists(VALUES, unique=True, max_size=4)), max_size=3))
+def test_what_a_composer_keeps_changes_nothing(cases):
+    """Against Hydra itself, which composes each from its files."""
+    with Composer() as composer:
+        for choices, values in cases:
+            overrides = [*choices, *values]
+            whole = hydra_compose("train", free(overrides), return_hydra_config=True)
+            chosen = dict(whole.hydra.runtime.choices)
+            OmegaConf.set_struct(whole, False)
+            whole.pop("hydra")
+            assert composer.compose(overrides) == finish(whole, chosen)

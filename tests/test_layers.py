@@ -21,7 +21,7 @@ LAYERS = (
     {"experiment", "results", "contracts"},
     {"training", "machine", "interruption"},
     {"tasks", "models", "configuration"},
-    {"runs", "datasets"},
+    {"runs", "datasets", "signatures"},
     {"spec", "wording", "config_folder"},
     {"errors"},
 )

@@ -61,7 +61,8 @@ def described(target: str, values: list[str]) -> tuple[str, dict[str, Any]]:
     Raises:
         ConfigError: there is no such thing, or the values are not what its constructor takes.
     """
-    from seqbench.configuration import check_node, choices_of, near_miss, read_choice
+    from seqbench.configuration import choices_of, read_choice
+    from seqbench.signatures import check_node, near_miss
 
     given = parsed(values)
     for kind in ("model", "task"):
@@ -105,7 +106,7 @@ def found_class(target: str) -> tuple[str, str]:
 
     from torch import nn
 
-    from seqbench.configuration import first_line, near_miss
+    from seqbench.signatures import first_line, near_miss
     from seqbench.tasks.task import Task
 
     file, colon, name = target.rpartition(":")

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from seqbench.config_folder import CONFIG_FOLDER
-from seqbench.configuration import check_node, choices_of, read_choice
+from seqbench.configuration import choices_of, read_choice
 from seqbench.errors import ConfigError
+from seqbench.signatures import check_node
 from seqbench.spec import Classes, Features, SequenceSpec, Tokens, Values
 
 MODELS = choices_of("model")
