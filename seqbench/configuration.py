@@ -48,6 +48,8 @@ RECIPE = ("source", "expected", "optimizer", "schedule")
 FALLBACK = {"optimizer": "adam", "schedule": "constant"}
 # Torch crashes when it is told to use some ten thousands.
 MOST_THREADS = 1024
+# Words of ours for Hydra's launcher and sweeper: `launch=slurm`, `search.trials=9`.
+SHORT = {"launch": "launcher", "search": "sweeper"}
 # Choices that may be missing, which Hydra then passes over in silence.
 OPTIONAL = ("recipe", "budget_for")
 # Code that a configuration found in a run folder may name: what runs are made of, and nothing else,
@@ -103,6 +105,24 @@ class Composer:
     def __exit__(self, *exception: Any) -> None:
         self.context.__exit__(*exception)
 
+    def multirun(self, overrides: Sequence[str], task: Any) -> Any:
+        """Have Hydra sweep over overrides: its sweeper makes the jobs, its launcher does them.
+
+        Args:
+            overrides: as on the command line: `seed=0,1,2`.
+            task: Hydra hands it to the launcher.
+
+        Raises:
+            ConfigError: something is named that does not exist, or has the wrong type.
+        """
+        words = free(overrides, self.config_dir)
+        try:
+            return GlobalHydra.instance().hydra.multirun(  # type: ignore[union-attr]
+                "train", task, words, with_log_configuration=False
+            )
+        except (HydraException, OmegaConfBaseException) as error:
+            raise explained(error, overrides) from error
+
     def compose(self, overrides: Sequence[str]) -> Config:
         """Compose, finish and check a configuration.
 
@@ -157,6 +177,11 @@ def free(overrides: Iterable[str], config_dir: str | None = None) -> list[str]:
     known = groups(config_dir)
     result, keys = [], set()
     for override in overrides:
+        for short, name in SHORT.items():
+            if override.startswith(f"{short}="):
+                override = override.replace(short, f"hydra/{name}", 1)
+            elif override.startswith(f"{short}."):
+                override = override.replace(short, f"hydra.{name}", 1)
         key = override.split("=", 1)[0]
         keys.add(key.lstrip("+"))
         is_value = key[:1] not in "+~" and key not in known and not key.startswith("hydra")

@@ -23,3 +23,7 @@ class DataError(SeqbenchError):
 
 class RunError(SeqbenchError):
     """A run failed, diverged, is held by another process, or cannot be written; exit code 1."""
+
+
+class Held(RunError):
+    """Another process is training the run: it will be there when that one is done."""

@@ -47,13 +47,13 @@ def run(
         retry: run a failed or diverged run again, from the start.
 
     Returns:
-        The record; its status may be `diverged`.
+        The record; its status may be `diverged` or `failed`.
 
     Raises:
         ConfigError: something in the configuration cannot be built.
         DataError: the task's data cannot be had.
         Interrupted: a signal asked the run to stop; a checkpoint was written.
-        RunError: another process holds the run, its folder cannot be written, or it failed.
+        RunError: another process holds the run, or its folder cannot be written.
     """
     observer = observer or Observer()
     folder = Run.of(config)
@@ -117,7 +117,14 @@ class Experiment:
         if saved is not None:
             offset = state.restore(*saved)
         folder.write_config(self.config)
-        folder.append_history("resumed" if saved else "started", step=state.progress.step)
+        primary = self.task.primary
+        folder.append_history(
+            "resumed" if saved else "started",
+            step=state.progress.step,
+            total_steps=self.trainer.total_steps(self.task),
+            metric=primary.metric,
+            direction=primary.direction,
+        )
         observer.started(self.facts() | {"remark": remark})
         events = EventLog(folder.events_path, offset)
         metrics: dict[str, dict[str, float | None]] = {}

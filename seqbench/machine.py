@@ -56,9 +56,22 @@ def available_threads() -> int:
     """CPU threads that this process may use: as the environment says, else as many as cores."""
     if (asked := os.environ.get("OMP_NUM_THREADS", "")).isdigit() and int(asked):
         return int(asked)
+    return available_cores()
+
+
+def available_cores() -> int:
+    """CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def cuda_devices() -> list[str]:
+    """The GPUs that this process may use, each as CUDA_VISIBLE_DEVICES names it."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()  # asks the driver, and holds no GPU
+    names = named.split(",") if named else [str(i) for i in range(count)]
+    return names[:count]
 
 
 def seed_everything(seed: int) -> None:

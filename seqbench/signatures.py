@@ -33,7 +33,7 @@ def check_node(name: str, node: Any) -> None:
     if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
         raise ConfigError(f"{name} must be a group of values with a _target_, not {node!r}")
     target = located(node["_target_"], name)
-    by_position, supplied = NODES[name]
+    by_position, supplied = NODES.get(name, (0, frozenset()))
     try:
         signature = inspect.signature(target)
     except (TypeError, ValueError):

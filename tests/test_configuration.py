@@ -660,8 +660,8 @@ def test_a_run_folder_without_a_configuration(tmp_path):
 VALUES = st.sampled_from(
     [
         *("seed=3", "optimizer.lr=0.01", "trainer.steps=7", "trainer.epochs=2", "task.length=30"),
-        *("optimizer.betas=[0.5,0.9]", "model.dropout=0.5", "data_dir=x", "recipe.source=mine"),
-        *("trainer.clip=null", "output_dir=${protocol}/y", "+optimizer.eps=1e-3"),
+        *("model.dropout=0.5", "data_dir=x", "recipe.source=mine", "trainer.clip=null"),
+        *("output_dir=${protocol}/y", "+optimizer.maximize=true"),
     ]
 )
 CHOICES = st.tuples(
@@ -671,8 +671,8 @@ CHOICES = st.tuples(
 )
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(CHOICES, st.lists(VALUES, unique=True, max_size=4)), max_size=3))
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.tuples(CHOICES, st.lists(VALUES, unique=True, max_size=4)), max_size=2))
 def test_what_a_composer_keeps_changes_nothing(cases):
     """Against Hydra itself, which composes each from its files."""
     with Composer() as composer:

@@ -64,9 +64,13 @@ def train(
 
     again = [f"--config-dir={config_dir}"] * (config_dir is not None) + (overrides or [])
     record = run(config, Terminal(config, again), force=force, retry=retry)
+    if record.status == "failed":
+        log = Run.of(config).log_path
+        raise RunError(
+            f"run {record.run_id} failed: {record.error} (see {log}; --retry runs it again)"
+        )
     if record.status != "completed":
-        hint = " (run again with --retry)" if record.status == "failed" else ""
-        raise RunError(f"{record.error}{hint}")
+        raise RunError(str(record.error))
 
 
 train.__doc__ = f"{train.__doc__}\n{EXAMPLES}"

@@ -188,16 +188,21 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 
 def last_step(path: Path) -> int | None:
     """Step of the last whole event in a log, without reading all of it."""
+    steps = (event.get("step") for event in reversed(last_events(path)))
+    return next((step for step in steps if isinstance(step, int)), None)
+
+
+def last_events(path: Path, room: int = TAIL_BYTES) -> list[dict[str, Any]]:
+    """The whole events in the last `room` bytes of a log; none if it cannot be read."""
     if not path.is_file():  # a pipe would have us wait
-        return None
+        return []
     try:
         with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            file.seek(max(0, file.seek(0, os.SEEK_END) - room))
             lines = file.read().split(b"\n")
     except OSError:
-        return None
-    steps = (event.get("step") for event in map(_event, reversed(lines)) if event)
-    return next((step for step in steps if isinstance(step, int)), None)
+        return []
+    return [event for event in map(_event, lines) if event]
 
 
 def _event(line: bytes) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from seqbench.errors import RunError
+from seqbench.errors import Held
 from seqbench.runs import atomic
 
 # Seconds without renewal after which another machine may take over, and between renewals.
@@ -30,16 +30,16 @@ def held(folder: Path, what: str) -> Iterator[None]:
         what: is held, for the error.
 
     Raises:
-        RunError: another process holds it; says which.
+        Held: another process holds it; says which.
     """
     lock, lease = FileLock(folder / ".lock"), folder / ".lease"
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise RunError(f"{what} is being trained by {holder(lease)}") from None
+        raise Held(f"{what} is being trained by {holder(lease)}") from None
     try:
         if is_elsewhere(lease) and age(lease, folder / ".lock") < LEASE:
-            raise RunError(
+            raise Held(
                 f"{what} is being trained by {holder(lease)}; if that is gone, it is free in "
                 f"{LEASE:.0f} seconds"
             )
@@ -72,6 +72,26 @@ def holder(lease: Path) -> str:
         return lease.read_text(encoding="utf-8") or "another process"
     except (OSError, UnicodeDecodeError):
         return "another process"
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a living process seems to hold a folder, asked without getting in its way.
+
+    For who can wait: only `held` knows for certain.
+    """
+    lease = folder / ".lease"
+    if not lease.exists() or age(lease, folder / ".lock") >= LEASE:
+        return False
+    if is_elsewhere(lease):
+        return True
+    words = holder(lease).split()
+    try:
+        os.kill(int(words[1]), 0)
+    except (ProcessLookupError, ValueError, IndexError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # it lives, and is somebody else's
+    return True
 
 
 def is_elsewhere(lease: Path) -> bool:

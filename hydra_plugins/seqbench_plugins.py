@@ -1,0 +1,78 @@
+"""Where Hydra finds the launchers and sweepers of seqbench: it looks in this namespace only.
+
+Each is a thin class around what stands in `seqbench.launch`, which is imported when it is used,
+because Hydra imports this file whenever it starts.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+
+if TYPE_CHECKING:
+    from seqbench.launch.engine import Engine
+    from seqbench.launch.sweep import Sweep
+
+
+class SeqbenchLauncher(Launcher):
+    """Has jobs done by an engine of ours.
+
+    Args:
+        **settings: of the engine, whose signature says which there are.
+    """
+
+    target: str
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = settings
+
+    def setup(self, *, task_function: Any, **unused: Any) -> None:
+        self.sweep: Sweep = task_function
+
+    def engine(self) -> "Engine":
+        """What does the jobs."""
+        from seqbench.signatures import check_node, located
+
+        check_node("launch", {"_target_": self.target, **self.settings})
+        return located(self.target, "launch")(**self.settings)
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> list[JobReturn]:
+        endings = self.sweep.launch(job_overrides, self.engine)
+        results = []
+        for words, ending in zip(job_overrides, endings, strict=True):
+            done = ending.how == "completed"
+            result = JobReturn(overrides=words)
+            result.status = JobStatus.COMPLETED if done else JobStatus.FAILED
+            # What a sweeper that optimises minimises or maximises; or the error it would meet.
+            result.return_value = ending.score if done else RuntimeError(ending.reason)
+            results.append(result)
+        return results
+
+
+class LocalLauncher(SeqbenchLauncher):
+    """Processes on this machine."""
+
+    target = "seqbench.launch.local.LocalEngine"
+
+
+class GridSweeper(BasicSweeper):
+    """Every combination of the values given, as Hydra's own sweeper makes them.
+
+    Unlike that one it leaves it to the launcher to compose the jobs, which does it faster, goes on
+    after a failure, and writes no file.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(max_batch_size=None)
+
+    def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
+        assert self.hydra_context is not None
+        assert self.launcher is not None
+        parser = OverridesParser.create(self.hydra_context.config_loader)
+        [jobs] = self.split_arguments(parser.parse_overrides(arguments), None)
+        return [self.launcher.launch(jobs, initial_job_idx=0)]

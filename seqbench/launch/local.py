@@ -1,0 +1,187 @@
+"""Jobs on this machine: a process for each, forked from one that is warm.
+
+Torch takes seconds to be imported. A fork server (of Python's own multiprocessing) imports it once,
+trains nothing itself, and forks a process for each job in milliseconds: as warm as a process that
+is used again, and as clean as a fresh one, so it computes the same bits. What a job does to its
+process, a crash or a leak, is gone with it.
+"""
+
+import faulthandler
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+from seqbench.errors import ConfigError
+from seqbench.launch.job import Ending, Job, perform
+from seqbench.machine import available_cores, cuda_devices
+
+# Imported by the fork server: all that a training needs, and the command itself, which Python
+# imports into each process once more to find what was pickled.
+WARM = ["seqbench.experiment", "seqbench.launch.local", "seqbench.cli.main", "torch._dynamo"]
+# Seconds that a job gets to write its checkpoint when the launcher has died.
+LAST_WORDS = 30.0
+
+
+@dataclass
+class Work:
+    """A job, the process that does it, and where that one says how it ended."""
+
+    job: Job
+    process: BaseProcess
+    channel: Connection
+
+
+@dataclass
+class Slot:
+    """A place for one job at a time.
+
+    Attributes:
+        environment: what binds a job to its place.
+        work: what is done there now.
+    """
+
+    environment: dict[str, str]
+    work: Work | None = None
+
+
+class LocalEngine:
+    """Processes on this machine.
+
+    Args:
+        workers: jobs at a time; `None`: one for each core, or for each place on a GPU.
+        threads: of each job that does not say how many. A second one speeds up models this small
+            by less than a second job does.
+        jobs_per_device: jobs that share a GPU, each bound to it.
+
+    Raises:
+        ConfigError: one of them is not positive.
+    """
+
+    def __init__(self, workers: int | None, threads: int, jobs_per_device: int) -> None:
+        for name, value in {
+            "workers": workers,
+            "threads": threads,
+            "jobs_per_device": jobs_per_device,
+        }.items():
+            if value is not None and value < 1:
+                raise ConfigError(f"launch.{name} must be positive, not {value}")
+        self.threads = threads
+        environments: list[dict[str, str]] = [
+            {"CUDA_VISIBLE_DEVICES": device} for device in cuda_devices()
+        ] * jobs_per_device
+        if not environments:
+            environments = [{}] * max(1, available_cores() // threads)
+        count = workers or len(environments)
+        self.slots = [Slot(environments[i % len(environments)]) for i in range(count)]
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(WARM)
+
+    def room(self) -> int:
+        return sum(slot.work is None for slot in self.slots)
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        free = (slot for slot in self.slots if slot.work is None)
+        for job, slot in zip(jobs, free, strict=False):
+            if job.config["threads"] is None:
+                job = replace(job, config=job.config | {"threads": self.threads})
+            slot.work = self.begin(job, dict(os.environ) | slot.environment)
+
+    def begin(self, job: Job, environment: dict[str, str]) -> Work:
+        """Start a process for a job."""
+        job.output.parent.mkdir(parents=True, exist_ok=True)
+        channel, theirs = self.context.Pipe(duplex=False)
+        process = self.context.Process(target=child, args=(job, theirs, environment))
+        process.start()
+        theirs.close()
+        return Work(job, process, channel)
+
+    def working(self) -> list[Job]:
+        return [slot.work.job for slot in self.slots if slot.work is not None]
+
+    def ended(self, seconds: float) -> Iterator[tuple[Job, Ending]]:
+        works = [slot.work for slot in self.slots if slot.work is not None]
+        if not works:
+            time.sleep(seconds)
+        over = set(wait([work.process.sentinel for work in works], seconds))
+        for slot in self.slots:
+            if slot.work is not None and slot.work.process.sentinel in over:
+                work, slot.work = slot.work, None
+                yield work.job, ending_of(work)
+
+    def stop(self, jobs: Sequence[Job], now: bool) -> None:
+        for slot in self.slots:
+            if slot.work is not None and slot.work.job in jobs:
+                process = slot.work.process
+                process.kill() if now else process.terminate()
+
+    def close(self) -> None:
+        for slot in self.slots:
+            if slot.work is not None:
+                slot.work.process.kill()
+                slot.work.process.join()
+
+
+def ending_of(work: Work) -> Ending:
+    """How a process ended: as it said itself, or as can be told from outside."""
+    work.process.join()
+    code, output = work.process.exitcode or 0, work.job.output
+    said = None
+    with suppress(EOFError, OSError):
+        if work.channel.poll():
+            said = work.channel.recv()
+    work.channel.close()
+    work.process.close()
+    with suppress(OSError):
+        if not output.stat().st_size:
+            output.unlink()
+    if said is not None:
+        return said
+    if code == -signal.SIGTERM:
+        return Ending("interrupted", "stopped before there was anything to keep")
+    log = output if output.exists() else None
+    if code == -signal.SIGKILL:
+        return Ending("killed", "killed by SIGKILL, as happens when memory runs out", log)
+    if code < 0:
+        return Ending("killed", f"killed by {signal.Signals(-code).name}", log)
+    return Ending("killed", f"its process ended with code {code}", log)
+
+
+def child(job: Job, channel: Connection, environment: dict[str, str]) -> None:
+    """What the process of a job does.
+
+    Args:
+        job: to do.
+        channel: takes its ending.
+        environment: of the launcher as it is now; the fork server has that of its own start.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
+    # Ctrl-C reaches every process of a terminal; what it means for a job, the launcher says.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    output = os.open(job.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    faulthandler.enable()
+    threading.Thread(target=die_with_parent, daemon=True).start()
+    ending = perform(job)
+    sys.stderr.flush()
+    with suppress(BrokenPipeError):
+        channel.send(ending)
+
+
+def die_with_parent() -> None:
+    """A launcher that is gone leaves no process behind, and loses nothing that was trained."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(LAST_WORDS)
+    os._exit(1)
