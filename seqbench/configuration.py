@@ -185,6 +185,7 @@ def free(overrides: Iterable[str], config_dir: str | None = None) -> list[str]:
         key = override.split("=", 1)[0]
         keys.add(key.lstrip("+"))
         is_value = key[:1] not in "+~" and key not in known and not key.startswith("hydra")
+        is_value |= key.startswith(tuple(f"hydra.{name}." for name in SHORT.values()))
         result.append(
             f"++{override}" if is_value and "=" in override and "@" not in key else override
         )
@@ -344,6 +345,7 @@ def explained(error: Exception, overrides: Sequence[str]) -> ConfigError:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = error.missing_cfg_file.rpartition("/")
         if group:
+            group = {f"hydra/{name}": short for short, name in SHORT.items()}.get(group, group)
             return ConfigError(f"no {group} named '{name}'{near_miss(name, error.options)}")
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark

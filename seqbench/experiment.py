@@ -154,8 +154,6 @@ class Experiment:
         folder.finish(record)
         folder.append_history(status, step=state.progress.step)
         observer.finished(record)
-        if status == "failed":
-            raise RunError(f"run {folder.run_id} failed: {error} (see {folder.log_path})")
         return record
 
     def test(self) -> dict[str, dict[str, float | None]]:

@@ -94,10 +94,15 @@ def type_name(hint: Any) -> str:
     return getattr(hint, "__name__", str(hint)) if not options else str(hint).replace("typing.", "")
 
 
+def look_here() -> None:
+    """Let modules be imported from the current folder: a user's own model may stand there."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+
+
 def located(target: str, name: str) -> Any:
     """The class or function that a `_target_` names."""
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a user's own model may stand in the current folder
+    look_here()
     try:
         return get_object(target)
     except Exception as error:

@@ -11,6 +11,7 @@ from seqbench.errors import Held, SeqbenchError
 from seqbench.experiment import run
 from seqbench.runs.record import Record
 from seqbench.runs.run import Run
+from seqbench.signatures import look_here
 from seqbench.training import checkpoint
 from seqbench.training.trainer import Interrupted
 
@@ -83,6 +84,7 @@ class Ending:
 
 def perform(job: Job) -> Ending:
     """Train a job's run in this process; whatever happens is an ending."""
+    look_here()
     try:
         record = run(job.config, retry=job.retry, force=job.force)
     except Interrupted as stop:

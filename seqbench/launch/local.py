@@ -81,6 +81,8 @@ class LocalEngine:
             environments = [{}] * max(1, available_cores() // threads)
         count = workers or len(environments)
         self.slots = [Slot(environments[i % len(environments)]) for i in range(count)]
+        # Else torch could ask CUDA itself in the fork server, whose children then cannot use it.
+        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(WARM)
 

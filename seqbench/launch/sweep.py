@@ -119,7 +119,10 @@ class Sweep:
         """
         # All of them before the first is started: a typing error must not show up in the morning.
         jobs = [self.job(words) for words in asked]
-        new = {job.run.folder: job for job in jobs if job.run.folder not in self.jobs}
+        new: dict[Path, Job] = {}
+        for job in jobs:
+            if job.run.folder not in self.jobs:
+                new.setdefault(job.run.folder, job)
         self.jobs |= new
         self.view.planned(list(new.values()))
         due = [job for job in new.values() if self.due(job)]

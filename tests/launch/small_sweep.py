@@ -1,0 +1,128 @@
+"""Small sweeps, and an engine that does its jobs right here, for the tests of launching."""
+
+import json
+import textwrap
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from seqbench.configuration import Composer
+from seqbench.launch.job import Ending, Job, perform
+from seqbench.launch.sweep import Policy, Sweep, View
+
+SMALL = [
+    *("model=tcn", "model.channels=[4]", "model.kernel_size=3", "model.dropout=0.2"),
+    *("task=adding", "task.length=12", "task.train_size=32", "task.eval_size=16"),
+    *("recipe=none", "threads=1", "device=cpu", "trainer.batch_size=8", "trainer.steps=20"),
+    *("trainer.eval_every=4", "trainer.checkpoint_every=5", "trainer.log_every=3"),
+]
+# A model that does what it is told once it is trained.
+MISBEHAVING = """
+    import os, signal, time
+    import torch
+
+    class Misbehaving(torch.nn.Module):
+        def __init__(self, spec, deed: str) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(2, 1)
+            self.deed = deed
+
+        def forward(self, x):
+            if self.deed == "raise":
+                raise LookupError("nothing there")
+            if self.deed == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.deed == "abort":
+                os.abort()
+            if self.deed == "leave":
+                os._exit(7)
+            if self.deed == "memory":
+                torch.empty(2**60)
+            if self.deed == "sleep":
+                time.sleep(0.05)
+            return self.linear(x[:, -1])
+"""
+
+
+def write_misbehaving(folder: Path) -> list[str]:
+    """Put the model into a folder, which must be the current one; gives the overrides to use it."""
+    (folder / "misbehaving.py").write_text(textwrap.dedent(MISBEHAVING))
+    (folder / "own" / "model").mkdir(parents=True)
+    node = "_target_: misbehaving.Misbehaving\ndeed: none\n"
+    (folder / "own" / "model" / "misbehaving.yaml").write_text(node)
+    return ["model=misbehaving", *(word for word in SMALL if not word.startswith("model"))]
+
+
+class Seen(View):
+    """Keeps what it is told: `(label, how, found)` of each job that ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[tuple[str, str, bool]] = []
+
+    def ended(self, job: Job, ending: Ending, found: bool) -> None:
+        self.ends.append((job.label, ending.how, found))
+
+    @property
+    def trained(self) -> list[str]:
+        """The jobs that this sweep trained."""
+        return [label for label, how, found in self.ends if not found and how == "completed"]
+
+
+def sweep(
+    words: Sequence[str],
+    config_dir: str | None = None,
+    policy: Policy | None = None,
+    view: View | None = None,
+    **attributes: Any,
+) -> Sweep:
+    """Sweep as the command does, through Hydra; gives what became of it."""
+    with Composer(config_dir) as composer:
+        asked = Sweep(words, composer, policy or Policy(), view or Seen())
+        for name, value in attributes.items():
+            setattr(asked, name, value)
+        composer.multirun(words, asked)
+    return asked
+
+
+class Here:
+    """An engine that does jobs in this process, one after another."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+
+    def room(self) -> int:
+        return 1 - len(self.jobs)
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        self.jobs += jobs
+
+    def working(self) -> list[Job]:
+        return list(self.jobs)
+
+    def ended(self, seconds: float) -> Iterator[tuple[Job, Ending]]:
+        if not self.jobs:
+            time.sleep(seconds)
+        while self.jobs:
+            yield self.jobs[0], perform(self.jobs.pop(0))
+
+    def stop(self, jobs: Sequence[Job], now: bool) -> None:
+        self.jobs = [job for job in self.jobs if job not in jobs]
+
+    def close(self) -> None:
+        self.jobs = []
+
+
+def kept(folder: Path) -> dict[str, Any]:
+    """What is left of the runs below a folder, by run id: all that equal runs have in common."""
+    result = {}
+    for path in sorted(folder.glob("runs/*/*/*/record.json")):
+        record = json.loads(path.read_text())
+        del record["measured"]
+        result[path.parent.name] = record, (path.parent / "events.jsonl").read_bytes()
+    return result
+
+
+def history(folder: Path) -> list[str]:
+    """What happened to a run: `started`, `interrupted`, ..."""
+    return [json.loads(line)["event"] for line in (folder / "history.jsonl").open()]

@@ -1,0 +1,208 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from small_sweep import SMALL, history, kept, sweep, write_misbehaving
+
+from seqbench.configuration import compose
+from seqbench.errors import ConfigError
+from seqbench.launch import local
+from seqbench.launch.job import Job
+from seqbench.launch.local import LocalEngine
+from seqbench.launch.sweep import View
+from seqbench.runs.run import Run
+
+TWO = "launch.workers=2"
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def processes(mark):
+    """Ids of the living processes that have `mark` in their environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            alive = "State:\tZ" not in (folder / "status").read_text()
+            if alive and mark.encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.05)
+    return value
+
+
+def test_a_warm_process_computes_the_bits_of_a_fresh_one(tmp_path):
+    """Whatever it did before: the processes of a sweep against one started for each run."""
+    grid = ["model=tcn,lstm", "task=adding,copy", "seed=0,1"]
+    common = [word for word in SMALL if not word.startswith(("model", "task"))]
+    common += ["task.length=12", "task.train_size=32", "task.eval_size=16", "model.dropout=0.2"]
+    swept = sweep([*common, *grid, TWO, f"output_dir={tmp_path / 'warm'}"])
+    assert {ending.how for ending in swept.endings.values()} == {"completed"}
+    some = [job for i, job in enumerate(swept.jobs.values()) if i in (0, 3, 6)]
+    for job in some:
+        words = [*job.words, f"output_dir={tmp_path / 'fresh'}"]
+        command = [sys.executable, "-m", "seqbench", "train", *words]
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+    warm, fresh = kept(tmp_path / "warm"), kept(tmp_path / "fresh")
+    assert len(warm) == 8
+    assert len(fresh) == 3
+    for job in some:
+        assert warm[job.run.run_id] == fresh[job.run.run_id]
+        theirs = next((tmp_path / "fresh").glob(f"**/{job.run.run_id}/checkpoints"))
+        for name in ("last", "best"):
+            ours = load_file(job.run.checkpoints / f"{name}.safetensors")
+            other = load_file(theirs / f"{name}.safetensors")
+            assert ours.keys() == other.keys()
+            assert all(ours[key].equal(other[key]) for key in ours)
+
+
+def test_what_one_job_does_to_its_process_is_one_failure(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = write_misbehaving(tmp_path)
+    deeds = ["raise", "kill", "abort", "leave", "memory", "none"]
+    swept = sweep([*own, f"model.deed={','.join(deeds)}", TWO], config_dir="own")
+    found = {job.config["model"]["deed"]: swept.endings[at] for at, job in swept.jobs.items()}
+    assert found["none"].how == "completed"
+    assert (found["raise"].how, found["raise"].reason) == ("failed", "LookupError: nothing there")
+    assert "LookupError" in found["raise"].log.read_text()
+    assert found["memory"].how == "failed"
+    assert (found["kill"].how, found["kill"].log) == ("killed", None)
+    assert "SIGKILL" in found["kill"].reason
+    assert "SIGABRT" in found["abort"].reason
+    assert "Fatal Python error: Aborted" in found["abort"].log.read_text()
+    assert "code 7" in found["leave"].reason
+
+
+class StopAt(View):
+    """Presses Ctrl-C when a run has come to a step."""
+
+    def __init__(self, step, times):
+        self.step, self.times = step, times
+
+    def look(self, sweep):
+        if self.times and any(p.step >= self.step for p in sweep.working.values()):
+            while self.times:
+                self.times -= 1
+                os.kill(os.getpid(), signal.SIGINT)
+
+
+LONG = [*SMALL, "trainer.steps=1200", "trainer.eval_every=200"]
+
+
+def test_stopped_once_it_keeps_checkpoints_and_goes_on_from_them(tmp_path):
+    words = [*LONG, "seed=0,1,2", TWO, f"output_dir={tmp_path}"]
+    stopped = sweep(words, view=StopAt(30, times=1))
+    assert stopped.stopped == "interrupted"
+    assert [ending.how for ending in stopped.endings.values()] == ["interrupted"] * 2
+    folders = list(stopped.endings)
+    assert all(history(folder)[-1] == "interrupted" for folder in folders)
+    sweep([*words, "launch.workers=3"])
+    assert all(history(folder)[-2:] == ["resumed", "completed"] for folder in folders)
+    assert len(kept(tmp_path)) == 3
+
+
+def test_stopped_twice_it_ends_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("MARK", str(tmp_path))
+    words = [*LONG, "seed=0,1,2", TWO, f"output_dir={tmp_path}"]
+    with pytest.raises(KeyboardInterrupt):
+        sweep(words, view=StopAt(30, times=2))
+    assert kept(tmp_path) == {}
+
+
+LAUNCHER = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+from small_sweep import sweep
+if __name__ == "__main__":
+    sweep(sys.argv[1:])
+"""
+
+
+def test_a_launcher_that_is_killed_leaves_nobody_behind(tmp_path):
+    """And its jobs, told so by the system, write checkpoints."""
+    mark = f"SWEEP={tmp_path}"
+    here = str(Path(__file__).parent)
+    words = [*LONG, "trainer.steps=20000", "seed=0,1", TWO, f"output_dir={tmp_path}"]
+    environment = os.environ | {"SWEEP": str(tmp_path)}
+    launcher = subprocess.Popen([sys.executable, "-c", LAUNCHER, here, *words], env=environment)
+    checkpoints = lambda: list(tmp_path.glob("runs/*/*/*/checkpoints/last.safetensors"))  # noqa: E731
+    until(lambda: len(checkpoints()) == 2)
+    assert len(processes(mark)) >= 4
+    launcher.kill()
+    launcher.wait()
+    until(lambda: not processes(mark))
+    assert [history(run)[-1] for run in tmp_path.glob("runs/*/*/*")] == ["interrupted"] * 2
+
+
+def engine(**changed):
+    return LocalEngine(**({"workers": None, "threads": 1, "jobs_per_device": 1} | changed))
+
+
+def job(tmp_path, *words):
+    config = compose([*SMALL, f"output_dir={tmp_path}", *words])
+    return Job((), config, Run.of(config), tmp_path / "job.txt")
+
+
+def test_there_is_a_place_for_each_core_or_on_each_gpu(monkeypatch):
+    monkeypatch.setattr(local, "available_cores", lambda: 8)
+    monkeypatch.setattr(local, "cuda_devices", list)
+    assert engine().room() == 8
+    assert engine(threads=3).room() == 2
+    assert engine(threads=9).room() == 1
+    assert engine(workers=5).room() == 5
+    monkeypatch.setattr(local, "cuda_devices", lambda: ["0", "GPU-5"])
+    assert engine().room() == 2
+    on_gpus = engine(jobs_per_device=2)
+    devices = [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in on_gpus.slots]
+    assert devices == ["0", "GPU-5", "0", "GPU-5"]
+
+
+def test_a_job_sees_its_gpu_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "cuda_devices", lambda: ["7"])
+    monkeypatch.chdir(tmp_path)
+    own = write_misbehaving(tmp_path)
+    with (tmp_path / "misbehaving.py").open("a") as source:
+        source.write("\nprint(os.environ['CUDA_VISIBLE_DEVICES'])\n")
+    swept = sweep([*own, "model.deed=none"], config_dir="own")
+    [only] = swept.jobs.values()
+    assert only.output.read_text() == "7\n"
+
+
+@pytest.mark.parametrize("name", ["workers", "threads", "jobs_per_device"])
+def test_settings_that_cannot_be_cost_a_line(name, tmp_path):
+    words = [*SMALL, f"output_dir={tmp_path}"]
+    with pytest.raises(ConfigError, match=rf"launch.{name} must be positive, not 0"):
+        sweep([*words, f"launch.{name}=0"])
+    with pytest.raises(ConfigError, match=rf"^launch.{name} must be int( or null)?, not 'many'"):
+        sweep([*words, f"launch.{name}=many"])
+
+
+def test_an_unknown_setting_gets_a_near_miss(tmp_path):
+    with pytest.raises(ConfigError, match=r"'launch.worker'"):
+        sweep([*SMALL, f"output_dir={tmp_path}", "launch.worker=2"])
+    with pytest.raises(ConfigError, match=r"no launch named 'locla' \(did you mean 'local'\?\)"):
+        sweep([*SMALL, f"output_dir={tmp_path}", "launch=locla"])
+
+
+def test_jobs_get_the_threads_that_nobody_chose_for_them(tmp_path):
+    free = [word for word in SMALL if not word.startswith("threads")]
+    swept = sweep([*free, f"output_dir={tmp_path}", "threads=null,2", "launch.threads=1"])
+    [record] = [json.loads(p.read_text()) for p in tmp_path.glob("runs/*/*/*/record.json")]
+    assert record["measured"]["threads"] == 1, "how many is no part of what a run is"
+    assert len(swept.jobs) == 1
