@@ -116,6 +116,11 @@ class Composer:
             ConfigError: something is named that does not exist, or has the wrong type.
         """
         words = free(overrides, self.config_dir)
+        for word in words:
+            group, _, name = word.partition("=")
+            known = choices_of("hydra/launcher", self.config_dir)
+            if group == "hydra/launcher" and name not in known:
+                raise ConfigError(f"no launch named '{name}'{near_miss(name, known)}")
         try:
             return GlobalHydra.instance().hydra.multirun(  # type: ignore[union-attr]
                 "train", task, words, with_log_configuration=False

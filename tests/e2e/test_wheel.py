@@ -46,7 +46,11 @@ def test_the_wheel_holds_the_package_with_its_configurations_and_nothing_else(wh
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     configs = {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.*")}
-    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "seqbench").rglob("*.py")}
+    sources = {
+        path.relative_to(ROOT).as_posix()
+        for package in ("seqbench", "hydra_plugins")
+        for path in (ROOT / package).rglob("*.py")
+    }
     expected = {f"seqbench/{name}" for name in configs} | sources
     assert any(name.endswith(".trials.csv") for name in expected)
     assert {name for name in names if ".dist-info/" not in name} == expected
@@ -71,6 +75,5 @@ def test_the_installed_wheel_works_from_anywhere(installed, tmp_path):
     assert shown["model"]["_target_"] == "seqbench.models.rnn.GRU"
     assert shown["trainer"]["steps"] == 20
 
-    seqbench("train", "model=tcn", "task=adding", "budget=smoke", "threads=1")
-    (record,) = tmp_path.glob("outputs/runs/adding/tcn/*/record.json")
-    assert record.is_file()
+    seqbench("sweep", "model=tcn", "task=adding", "seed=0,1", "budget=smoke")
+    assert len(list(tmp_path.glob("outputs/runs/adding/tcn/*/record.json"))) == 2
