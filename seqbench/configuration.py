@@ -41,6 +41,7 @@ VALUES: dict[str, Any] = {
     "budget": str,
     "protocol": str,
     "recipe": dict[str, Any],
+    "tracker": dict[str, Any],
 }
 # What a recipe may hold besides values for the nodes.
 RECIPE = ("source", "expected", "optimizer", "schedule")
@@ -260,6 +261,8 @@ def check(config: Config) -> None:
             raise ConfigError(f"no key 'recipe.{key}'{near_miss(key, RECIPE, 'recipe.')}")
     for key in NODES:
         check_node(key, config[key])
+    for name, node in config["tracker"].items():
+        check_node(f"tracker.{name}", node)
     if not 0 <= config["seed"] < 2**63:
         raise ConfigError(f"seed must be in [0, 2^63), not {config['seed']}")
     if config["threads"] is not None and not 1 <= config["threads"] <= MOST_THREADS:
@@ -275,7 +278,7 @@ def build(name: str, config: Config, *args: Any, **kwargs: Any) -> Any:
 
     Args:
         name: of the node.
-        config: the whole configuration, checked.
+        config: what it stands in, checked: the whole configuration, or a node of nodes.
         *args: what the program supplies by position.
         **kwargs: what it supplies by name.
 
@@ -336,6 +339,7 @@ def trust(config: Config, also: Sequence[str] = ()) -> None:
 def read(path: Path, also: Sequence[str] = ()) -> Config:
     """The configuration of a run folder, checked, and trusted no further than `trust` allows."""
     config = read_config(path)
+    config["tracker"] = {}  # it would write, or send, to places that the folder's maker chose
     trust(config, also)
     check(config)
     return config

@@ -7,8 +7,12 @@ record = run(compose(["model=tcn", "task=adding", "budget=quick"]))
 print(record.score)
 """
 
+import sys
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +28,7 @@ from seqbench.runs.observer import Observer, Observers
 from seqbench.runs.record import Record, Score
 from seqbench.runs.run import EventLog, Run
 from seqbench.tasks.task import Task
+from seqbench.trackers.tracker import Guarded
 from seqbench.training import checkpoint
 from seqbench.training.state import load_weights
 from seqbench.training.trainer import Diverged, Interrupted, Trainer, check_finite
@@ -73,8 +78,8 @@ def run(
                 if not is_over(record := found()):
                     if record is not None or force:
                         folder.start_over()
-                    with folder.log() as write:
-                        return experiment.run(Observers(LineLog(write), observer))
+                    with folder.log() as write, trackers(config, write) as watching:
+                        return experiment.run(Observers(LineLog(write), observer, watching))
         except torch.OutOfMemoryError as error:
             where = f"device={config['device']}"
             raise RunError(f"out of memory on {where}: model and data do not fit") from error
@@ -116,7 +121,7 @@ class Experiment:
         saved, remark = checkpoint.load_last(folder.checkpoints)
         if saved is not None:
             offset = state.restore(*saved)
-        folder.write_config(self.config)
+        folder.write_config({k: v for k, v in self.config.items() if k != "tracker"})
         primary = self.task.primary
         folder.append_history(
             "resumed" if saved else "started",
@@ -252,6 +257,22 @@ class Experiment:
                 "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             },
         )
+
+
+@contextmanager
+def trackers(config: Config, write: Callable[[str], None]) -> Iterator[Observer]:
+    """The trackers of a configuration as one observer; `write` takes what goes wrong in them."""
+
+    def say(line: str) -> None:
+        write(line)
+        print(line, file=sys.stderr)
+
+    nodes = config["tracker"]
+    watching = Observers(*(Guarded(name, partial(build, name, nodes), say) for name in nodes))
+    try:
+        yield watching
+    finally:
+        watching.close()
 
 
 def build_task(config: Config, trainer: Trainer) -> Task:

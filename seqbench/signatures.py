@@ -28,6 +28,10 @@ NODES: dict[str, tuple[int, frozenset[str]]] = {
 }
 
 
+# Packages that only some need, and the extra that brings them.
+EXTRAS = {"tensorboard": "track", "wandb": "track", "mlflow": "track"}
+
+
 def check_node(name: str, node: Any) -> None:
     """Hold one node against the signature of what its `_target_` names."""
     if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
@@ -106,8 +110,11 @@ def located(target: str, name: str) -> Any:
     try:
         return get_object(target)
     except Exception as error:
+        cause = error.__cause__ or error
+        missing = cause.name if isinstance(cause, ModuleNotFoundError) else None
+        hint = f": pip install 'seqbench[{EXTRAS[missing]}]'" if missing in EXTRAS else ""
         raise ConfigError(
-            f"{name}._target_: cannot import {target}: {first_line(error.__cause__ or error)}"
+            f"{name}._target_: cannot import {target}: {first_line(cause)}{hint}"
         ) from error
 
 

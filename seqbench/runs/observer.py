@@ -17,6 +17,9 @@ class Observer:
     def finished(self, record: Record) -> None:
         """The run is over, and this is its record."""
 
+    def close(self) -> None:
+        """Nothing more will come, however it ended."""
+
 
 class Observers(Observer):
     """Several observers as one."""
@@ -35,3 +38,7 @@ class Observers(Observer):
     def finished(self, record: Record) -> None:
         for observer in self.observers:
             observer.finished(record)
+
+    def close(self) -> None:
+        for observer in self.observers:
+            observer.close()

@@ -1,0 +1,83 @@
+"""MLflow: a file of SQLite, or a server."""
+
+import logging
+import time
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.entities import Metric
+
+from seqbench.results.where import flatten
+from seqbench.runs.identity import without_place
+from seqbench.runs.observer import Observer
+from seqbench.runs.record import Record
+from seqbench.runs.run import Run
+from seqbench.trackers.tracker import measured, scores
+
+# It tells of every table that it makes.
+logging.getLogger("mlflow").setLevel(logging.WARNING)
+
+STATUS = {"completed": "FINISHED", "failed": "FAILED", "diverged": "FAILED"}
+# The server takes no longer value of a parameter.
+LONGEST = 500
+
+
+class MLflow(Observer):
+    """A run there for each run here, found again by its id when it goes on.
+
+    Args:
+        uri: of the tracking store, as in `sqlite:///outputs/mlflow.db`.
+        experiment: that the runs belong to; made if there is none.
+    """
+
+    def __init__(self, uri: str, experiment: str) -> None:
+        self.uri, self.experiment = uri, experiment
+
+    def started(self, facts: dict[str, Any]) -> None:
+        with self.first_use():
+            self.client = MlflowClient(self.uri)
+            found = self.client.get_experiment_by_name(self.experiment)
+            place = found.experiment_id if found else self.client.create_experiment(self.experiment)
+        config, choices = without_place(facts["config"]), facts["config"]["choices"]
+        name = Run.of(facts["config"]).run_id
+        runs = self.client.search_runs([place], f"tags.run_id = '{name}'", max_results=1)
+        if runs:
+            self.id = runs[0].info.run_id
+            return
+        run = self.client.create_run(
+            place,
+            tags={"run_id": name, "task": choices["task"], "model": choices["model"]},
+            run_name=f"{choices['task']} {choices['model']} seed={config['seed']}",
+        )
+        self.id = run.info.run_id
+        for key, value in (flatten(config) | {"parameters": facts["parameters"]}).items():
+            self.client.log_param(self.id, key, str(value)[:LONGEST])
+
+    def first_use(self) -> AbstractContextManager[object]:
+        """One process at a time: the runs of a sweep would all make the same tables."""
+        if not self.uri.startswith("sqlite:///"):
+            return nullcontext()
+        database = Path(self.uri.removeprefix("sqlite:///"))
+        database.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(f"{database}.lock")
+
+    def event(self, event: dict[str, Any]) -> None:
+        self.log(measured(event), event["step"])
+
+    def finished(self, record: Record) -> None:
+        self.log(
+            {f"final/{name}": value for name, value in scores(record).items()}, record.steps or 0
+        )
+        self.client.set_terminated(self.id, STATUS[record.status])
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        """Write numbers of a step."""
+        now = round(time.time() * 1000)
+        metrics = [Metric(name, value, now, step) for name, value in values.items()]
+        self.client.log_batch(self.id, metrics=metrics)
+
+    def close(self) -> None:
+        """Nothing is left open."""

@@ -1,0 +1,40 @@
+"""TensorBoard: a folder for each run."""
+
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from seqbench.runs.observer import Observer
+from seqbench.runs.record import Record
+from seqbench.runs.run import Run
+from seqbench.trackers.tracker import measured, scores
+
+
+class TensorBoard(Observer):
+    """Writes events that `tensorboard --logdir FOLDER` shows.
+
+    Args:
+        folder: takes a folder for each run, `<task>/<model>/<run_id>`.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def started(self, facts: dict[str, Any]) -> None:
+        run = Run.of(facts["config"]).folder
+        # What an earlier part of the run wrote behind its last checkpoint is measured again.
+        self.writer = SummaryWriter(
+            str(Path(self.folder).joinpath(*run.parts[-3:])), purge_step=facts["step"] + 1
+        )
+
+    def event(self, event: dict[str, Any]) -> None:
+        for name, value in measured(event).items():
+            self.writer.add_scalar(name, value, event["step"])
+
+    def finished(self, record: Record) -> None:
+        for name, value in scores(record).items():
+            self.writer.add_scalar(f"final/{name}", value, record.steps)
+
+    def close(self) -> None:
+        self.writer.close()

@@ -1,0 +1,56 @@
+"""Weights & Biases, online or offline."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import wandb
+
+from seqbench.runs.identity import without_place
+from seqbench.runs.observer import Observer
+from seqbench.runs.record import Record
+from seqbench.runs.run import Run
+from seqbench.trackers.tracker import measured, scores
+
+
+class WandB(Observer):
+    """A run there for each run here, under the same id, so that one that goes on goes on there.
+
+    Args:
+        project: that the runs belong to.
+        entity: user or team; `None` for the default one.
+        mode: `offline` keeps everything on disk, for `wandb sync`.
+        folder: takes its files, in `wandb/`.
+    """
+
+    def __init__(
+        self, project: str, entity: str | None, mode: Literal["online", "offline"], folder: str
+    ) -> None:
+        self.project, self.entity, self.mode, self.folder = project, entity, mode, folder
+
+    def started(self, facts: dict[str, Any]) -> None:
+        config, choices = without_place(facts["config"]), facts["config"]["choices"]
+        Path(self.folder).mkdir(parents=True, exist_ok=True)
+        self.run = wandb.init(
+            project=self.project,
+            entity=self.entity,
+            mode=self.mode,
+            dir=self.folder,
+            id=Run.of(facts["config"]).run_id,
+            resume="allow",
+            name=f"{choices['task']} {choices['model']} seed={config['seed']}",
+            group=f"{choices['task']} {choices['model']}",
+            config=config | {"parameters": facts["parameters"]},
+            settings=wandb.Settings(console="off", silent=True),
+        )
+        # Steps of ours, since a run that goes on measures some of them again.
+        self.run.define_metric("step")
+        self.run.define_metric("*", step_metric="step")
+
+    def event(self, event: dict[str, Any]) -> None:
+        self.run.log({"step": event["step"], **measured(event)})
+
+    def finished(self, record: Record) -> None:
+        self.run.summary.update({"status": record.status, **scores(record)})
+
+    def close(self) -> None:
+        self.run.finish()

@@ -1,0 +1,196 @@
+"""Trackers, read back by their own libraries."""
+
+import json
+import sys
+from collections import defaultdict
+
+import pytest
+from mlflow import MlflowClient
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from wandb.proto.wandb_internal_pb2 import Record as WandBRecord
+
+from seqbench.configuration import compose, read
+from seqbench.errors import ConfigError
+from seqbench.experiment import run
+from seqbench.runs.observer import Observer
+from seqbench.runs.run import Run
+from seqbench.trackers import tensorboard
+
+SMALL = [
+    *("model=tcn", "model.channels=[4]", "model.kernel_size=3", "model.dropout=0.2"),
+    *("task=adding", "task.length=12", "task.train_size=32", "task.eval_size=16"),
+    *("recipe=none", "threads=1", "device=cpu", "trainer.batch_size=8", "trainer.steps=20"),
+    *("trainer.eval_every=4", "trainer.checkpoint_every=5", "trainer.log_every=3"),
+]
+ALL = ["tracker=[tensorboard,wandb,mlflow]", "tracker.wandb.mode=offline"]
+
+
+def small(folder, *words):
+    return compose([*SMALL, f"output_dir={folder}", *words])
+
+
+def events(config):
+    return [json.loads(line) for line in Run.of(config).events_path.open()]
+
+
+def expected(config):
+    """What a tracker must have: `{"valid/mse": [(4, ...), ...]}`."""
+    found = defaultdict(list)
+    for event in events(config):
+        for name in event.keys() - {"step", "split"}:
+            found[f"{event['split']}/{name}"].append((event["step"], event[name]))
+    return found
+
+
+def in_tensorboard(config):
+    name = Run.of(config).folder.parts[-3:]
+    folder = str(tensorboard.Path(config["output_dir"], "tensorboard", *name))
+    read_back = EventAccumulator(folder).Reload()
+    return {
+        tag: [(e.step, pytest.approx(e.value)) for e in read_back.Scalars(tag)]
+        for tag in read_back.Tags()["scalars"]
+    }
+
+
+def in_mlflow(config):
+    client = MlflowClient(f"sqlite:///{config['output_dir']}/mlflow.db")
+    [experiment] = [e for e in client.search_experiments() if e.name == "seqbench"]
+    [found] = client.search_runs([experiment.experiment_id])
+    history = {
+        name: [(m.step, m.value) for m in client.get_metric_history(found.info.run_id, name)]
+        for name in found.data.metrics
+    }
+    return found, history
+
+
+def leveldb_log(content):
+    """The records of a log of LevelDB, which is what an offline run of wandb is, behind 7 bytes."""
+    at, whole = 7, b""
+    while at + 7 <= len(content):
+        room = 32768 - at % 32768
+        if room < 7:  # the rest of a block that no header fits into
+            at += room
+            continue
+        size, kind = int.from_bytes(content[at + 4 : at + 6], "little"), content[at + 6]
+        whole += content[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # all of a record, or the end of one
+            yield whole
+            whole = b""
+
+
+def in_wandb(config):
+    """Config and rows of an offline run."""
+    values, rows = {}, defaultdict(list)
+    [path] = tensorboard.Path(config["output_dir"]).glob("wandb/offline-run-*/*.wandb")
+    for data in leveldb_log(path.read_bytes()):
+        record = WandBRecord()
+        record.ParseFromString(data)
+        for item in record.run.config.update:
+            values[item.key] = json.loads(item.value_json)
+        row = {
+            (item.key or "/".join(item.nested_key)): json.loads(item.value_json)
+            for item in record.history.item
+        }
+        for name in row:
+            if "/" in name:
+                rows[name].append((row["step"], row[name]))
+    return values, rows
+
+
+def test_every_tracker_has_what_was_measured_and_changes_nothing(tmp_path):
+    plain, tracked = small(tmp_path / "plain"), small(tmp_path / "tracked", *ALL)
+    alone, watched = run(plain), run(tracked)
+    for record in (alone, watched):
+        record.measured.clear()
+    assert alone == watched
+    assert Run.of(plain).events_path.read_bytes() == Run.of(tracked).events_path.read_bytes()
+
+    score = [(20, pytest.approx(watched.score.value, rel=1e-6))]
+    final, scalars = "final/test/mse", in_tensorboard(tracked)
+    assert {tag: scalars[tag] for tag in expected(tracked)} == expected(tracked)
+    assert scalars[final] == score
+
+    found, history = in_mlflow(tracked)
+    assert {name: history[name] for name in expected(tracked)} == expected(tracked)
+    assert history[final] == score
+    assert found.info.status == "FINISHED"
+    assert found.data.params["model.dropout"] == "0.2"
+    assert found.data.tags["run_id"] == watched.run_id
+
+    config, rows = in_wandb(tracked)
+    assert rows == expected(tracked)
+    assert config["model"]["dropout"] == 0.2
+
+
+class CutAt(Observer):
+    def event(self, event):
+        if event["step"] >= 12:
+            raise SystemExit
+
+
+def test_a_run_that_goes_on_goes_on_in_its_trackers(tmp_path):
+    """What was measured behind the last checkpoint is measured again, and shown once."""
+    config = small(tmp_path, "tracker=[tensorboard,mlflow]")
+    with pytest.raises(SystemExit):
+        run(config, CutAt())
+    run(config)
+    scalars = in_tensorboard(config)
+    assert {tag: scalars[tag] for tag in expected(config)} == expected(config)
+    _, history = in_mlflow(config)
+    for name, points in expected(config).items():
+        assert sorted(set(history[name])) == points
+
+
+class Broken(Observer):
+    """A tracker that fails at a given moment."""
+
+    def __init__(self, at: str) -> None:
+        if at == "made":
+            raise OSError("no network")
+        self.at = at
+
+    def _fail(self, moment):
+        if moment == self.at:
+            raise RuntimeError(f"{moment} was too much\nfor it")
+
+    def started(self, facts):
+        self._fail("started")
+
+    def event(self, event):
+        self._fail("event")
+
+    def finished(self, record):
+        self._fail("finished")
+
+    def close(self):
+        self._fail("close")
+
+
+@pytest.mark.parametrize("moment", ["made", "started", "event", "finished", "close"])
+def test_a_tracker_that_fails_says_so_once_and_the_run_goes_on(tmp_path, capsys, moment):
+    config = small(tmp_path)
+    config["tracker"] = {"broken": {"_target_": f"{__name__}.Broken", "at": moment}}
+    assert run(config).status == "completed"
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "broken" in line]
+    assert line.startswith("warning: tracker broken gave up, the run goes on: ")
+    assert line in Run.of(config).log_path.read_text().splitlines()
+
+
+def test_who_watches_is_no_part_of_what_a_run_is(tmp_path):
+    plain, tracked = small(tmp_path), small(tmp_path, *ALL)
+    assert Run.of(plain).run_id == Run.of(tracked).run_id
+    run(small(tmp_path, "tracker=tensorboard"))
+    assert read(Run.of(plain).folder / "config.yaml")["tracker"] == {}
+
+
+def test_a_wrong_tracker_costs_a_line(tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match=r"no tracker named 'wandbb' \(did you mean 'wandb'\?\)"):
+        small(tmp_path, "tracker=wandbb")
+    with pytest.raises(ConfigError, match=r"no key 'tracker.wandb.mod' \(did you mean"):
+        small(tmp_path, "tracker=wandb", "tracker.wandb.mod=offline")
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    monkeypatch.delitem(sys.modules, "seqbench.trackers.mlflow", raising=False)
+    monkeypatch.delattr("seqbench.trackers.mlflow", raising=False)
+    with pytest.raises(ConfigError, match=r"pip install 'seqbench\[track\]'$"):
+        small(tmp_path, "tracker=mlflow")
