@@ -11,6 +11,7 @@ from seqbench.cli import (
     compare,
     config,
     data,
+    doctor,
     eval,
     generate,
     listing,
@@ -43,6 +44,7 @@ app.add_typer(config.app, name="config")
 app.command("list")(listing.listing)
 app.command("check")(check.check)
 app.add_typer(data.app, name="data")
+app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:

@@ -1,0 +1,208 @@
+"""`seqbench doctor`: what this machine has, what would run where, and what would be slow."""
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seqbench.cli.data import DataDir
+from seqbench.wording import plain
+
+# What a result depends on most.
+CORE = ("seqbench", "torch", "numpy", "hydra-core", "omegaconf", "safetensors")
+# File systems of other machines.
+REMOTE = ("nfs", "cifs", "smb", "sshfs", "lustre", "beegfs", "gpfs", "ceph")
+FEW_BYTES = 2**30
+
+Lines = dict[str, str]
+
+
+def doctor(
+    data_dir: DataDir = None,
+    output_dir: Annotated[Path, typer.Option(help="Where runs go.")] = Path("outputs"),
+) -> None:
+    """Say what this machine has, what would run where, and what would be slow.
+
+    Example: seqbench doctor
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    sections = {
+        "versions": versions(),
+        "extras": extras(),
+        "machine": machine(),
+        "data": data(data_dir),
+        "runs": runs(output_dir),
+    }
+    for title, lines in sections.items():
+        console.print(Text(f"{title}", style="bold"))
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style="dim")
+        grid.add_column(overflow="fold")
+        for name, line in lines.items():
+            grid.add_row(f"  {name}", Text(plain(line)))
+        console.print(grid)
+    console.print(Text("what would be slow, or fail", style="bold"))
+    for remark in list(remarks(output_dir)) or ["nothing that can be seen from here"]:
+        console.print(Text(f"  {plain(remark)}"))
+
+
+def versions() -> Lines:
+    """Of Python, and of what a result depends on."""
+    return {"python": platform.python_version()} | {name: version(name) for name in CORE}
+
+
+def extras() -> Lines:
+    """For each extra: that it is there, or what is missing of it and how to install it."""
+    from packaging.requirements import Requirement
+
+    missing: dict[str, list[str]] = {}
+    for requirement in map(Requirement, requires("seqbench") or []):
+        marker = requirement.marker
+        if marker is None or marker.evaluate({"extra": ""}) or requirement.name == "seqbench":
+            continue
+        for extra in (word.strip(" '\"") for word in str(marker).split("extra ==")[1:]):
+            absent = missing.setdefault(extra, [])
+            if not is_installed(requirement.name):
+                absent.append(requirement.name)
+    missing.pop("dev", None)
+    return {
+        extra: f"{', '.join(absent)} missing: pip install 'seqbench[{extra}]'"
+        if absent
+        else "installed"
+        for extra, absent in sorted(missing.items())
+    }
+
+
+def is_installed(distribution: str) -> bool:
+    """Whether a distribution is there."""
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def machine() -> Lines:
+    """Processors, memory and GPUs, and what runs on them."""
+    import torch
+
+    from seqbench.machine import available_cores, available_threads, cuda_devices
+
+    cores, gpus = available_cores(), cuda_devices()
+    lines = {
+        "processor": f"{cores} cores of {os.cpu_count()}, {platform.machine()}",
+        "vectors": torch.backends.cpu.get_cpu_capability(),
+        "memory": f"{free_memory() / 2**30:.1f} GiB free" if free_memory() else "unknown",
+    }
+    for i, name in enumerate(gpus):
+        found = torch.cuda.get_device_properties(i)
+        lines[f"GPU {name}"] = f"{found.name}, {found.total_memory / 2**30:.0f} GiB"
+    if not gpus:
+        lines["GPU"] = "none that torch can use"
+    where = "the first GPU" if gpus else f"the CPU, {available_threads()} threads"
+    places = f"{len(gpus)}, one on each GPU" if gpus else f"{cores}, of one thread each"
+    return lines | {"seqbench train": f"runs on {where}", "seqbench sweep": f"runs {places}"}
+
+
+def free_memory() -> int:
+    """Bytes that programs can still get; 0 where nobody says."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    found = dict(line.split(":", 1) for line in lines)
+    return int(found.get("MemAvailable", "0 kB").split()[0]) * 1024
+
+
+def data(data_dir: str | None) -> Lines:
+    """Where datasets are, and how to get those that are not there."""
+    from seqbench.datasets.catalog import DATASETS
+    from seqbench.datasets.download import data_folder
+
+    folder = data_folder(data_dir)
+    lines = {"folder": str(folder)}
+    for name, dataset in DATASETS.items():
+        there = all((folder / dataset.folder / file.name).is_file() for file in dataset.files)
+        lines[name] = "found" if there else f"not there: seqbench data fetch {name}"
+    return lines
+
+
+def runs(output_dir: Path) -> Lines:
+    """Where runs go, and how many are there."""
+    from seqbench.results.collect import run_folders
+
+    found = sum(1 for _ in run_folders(output_dir / "runs"))
+    free = shutil.disk_usage(existing(output_dir)).free
+    return {
+        "folder": f"{(output_dir / 'runs').absolute()} ({found:,} runs)",
+        "disk": f"{free / 2**30:.1f} GiB free",
+    }
+
+
+def existing(path: Path) -> Path:
+    """The nearest folder above a path that is there."""
+    path = path.absolute()
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+def remarks(output_dir: Path) -> Iterator[str]:
+    """What would be slow or fail here, and why."""
+    from seqbench.machine import available_cores, available_threads, cuda_devices
+
+    cores = available_cores()
+    if not cuda_devices():
+        yield "no GPU: full budgets take hours; budget=quick takes minutes"
+    if available_threads() > cores:
+        yield (
+            f"OMP_NUM_THREADS={available_threads()} on {cores} cores: threads wait for each other; "
+            f"set it to {cores} or less"
+        )
+    if (load := os.getloadavg()[0]) > cores / 2:
+        yield (
+            f"other programs keep {load:.1f} of {cores} cores busy: a training with several "
+            "threads waits for the slowest; threads=1 suffers least"
+        )
+    if (quota := cpu_quota()) is not None and quota < cores:
+        yield (
+            f"this container may use {quota:.1f} cores, but sees {cores}: "
+            f"set threads and launch.workers to {max(1, int(quota))}"
+        )
+    place = existing(output_dir)
+    if shutil.disk_usage(place).free < FEW_BYTES:
+        yield f"less than 1 GiB is free in {place}: runs stop when the disk is full"
+    if not os.access(place, os.W_OK):
+        yield f"{place} cannot be written to: choose another folder with output_dir="
+    kind = file_system(place)
+    if any(name in kind for name in REMOTE):
+        yield (
+            f"{place} is on {kind}, another machine's disk: checkpoints take longer, and a run "
+            "whose machine died is free after two minutes only"
+        )
+
+
+def cpu_quota() -> float | None:
+    """Cores that a container may use at a time; `None` if nothing limits it."""
+    try:
+        most, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return None
+    return None if most == "max" else int(most) / int(period)
+
+
+def file_system(path: Path) -> str:
+    """The kind of file system that a folder is on; empty if unknown."""
+    try:
+        mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    kinds = {line.split()[1]: line.split()[2] for line in mounts}
+    return next((kinds[str(p)] for p in (path, *path.parents) if str(p) in kinds), "")

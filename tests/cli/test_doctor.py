@@ -1,0 +1,71 @@
+import os
+from importlib.metadata import PackageNotFoundError
+
+import pytest
+from record_factory import make_record, write_run
+from typer.testing import CliRunner
+
+from seqbench.cli import doctor
+from seqbench.cli.main import app
+
+
+@pytest.fixture
+def said(tmp_path, monkeypatch):
+    """What the doctor says, line by line, of a machine with a folder of its own for everything."""
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+    def lines(*words):
+        here = ["--data-dir", str(tmp_path), "--output-dir", str(tmp_path / "outputs")]
+        result = CliRunner().invoke(app, ["doctor", *here, *words])
+        assert result.exit_code == 0, result.output
+        return [" ".join(line.split()) for line in result.output.splitlines()]
+
+    return lines
+
+
+def test_it_tells_versions_machine_data_and_runs(said, tmp_path):
+    write_run(tmp_path / "outputs", make_record())
+    (tmp_path / "ptb").mkdir()
+    lines = said()
+    for start in ("seqbench 0.", "torch 2.", "processor", "memory", "GPU none", "disk"):
+        assert any(line.startswith(start) for line in lines), start
+    assert "mnist not there: seqbench data fetch mnist" in lines
+    assert f"folder {tmp_path / 'outputs' / 'runs'} (1 runs)" in lines
+    assert any(line.startswith("no GPU: full budgets take hours") for line in lines)
+
+
+def test_a_missing_extra_comes_with_the_command_that_installs_it(said, monkeypatch):
+    real = doctor.version
+
+    def version(name):
+        if name == "submitit":
+            raise PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(doctor, "version", version)
+    lines = said()
+    assert "slurm submitit missing: pip install 'seqbench[slurm]'" in lines
+    assert "hpo installed" in lines
+
+
+def test_it_says_what_would_be_slow(said, monkeypatch, tmp_path):
+    monkeypatch.setenv("OMP_NUM_THREADS", "999")
+    monkeypatch.setattr(os, "getloadavg", lambda: (500.0, 0.0, 0.0))
+    monkeypatch.setattr(doctor, "cpu_quota", lambda: 0.5)
+    monkeypatch.setattr(doctor, "file_system", lambda path: "fuse.sshfs")
+    found = "\n".join(said())
+    for part in ("threads wait for each other", "other programs keep 500.0", "0.5 cores"):
+        assert part in found
+    assert "fuse.sshfs" in found
+
+
+@pytest.mark.parametrize(
+    ("content", "cores"), [("max 100000\n", None), ("150000 100000\n", 1.5), ("?", None)]
+)
+def test_the_limit_of_a_container(monkeypatch, tmp_path, content, cores):
+    path = tmp_path / "cpu.max"
+    path.write_text(content)
+    monkeypatch.setattr(doctor, "Path", lambda name: path)
+    assert doctor.cpu_quota() == cores
