@@ -18,6 +18,7 @@ from seqbench.cli import (
     runs,
     show,
     sql,
+    sweep,
     table,
     train,
 )
@@ -33,6 +34,7 @@ app = typer.Typer(
     help="Which sequence model is better on which task, and can one believe it?",
 )
 app.command("train")(train.train)
+app.command("sweep")(sweep.sweep)
 app.command("eval")(eval.evaluate)
 app.command("generate")(generate.generate)
 app.command("table")(table.table)

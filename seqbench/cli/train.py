@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from seqbench.cli import sweep
+from seqbench.cli.sweep import ConfigDir, DryRun, FailFast, Force, MaxTime, Retry, Wait
+
 EXAMPLES = """
 \b
 seqbench train model=tcn task=adding budget=quick       two minutes on a laptop
@@ -23,27 +26,39 @@ def train(
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Choices and values, as Hydra takes them."),
     ] = None,
-    config_dir: Annotated[
-        str | None, typer.Option(help="A folder with choices of your own (model/mine.yaml).")
-    ] = None,
+    config_dir: ConfigDir = None,
+    multirun: Annotated[
+        bool, typer.Option("--multirun", "-m", help="A sweep: see `seqbench sweep --help`.")
+    ] = False,
     resume: Annotated[
         str | None,
         typer.Option(metavar="RUN", help="Go on with this run: its id, a prefix of it, or a path."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Run again what is finished.")] = False,
-    retry: Annotated[bool, typer.Option("--retry", help="Run again what failed.")] = False,
+    force: Force = False,
+    retry: Retry = False,
+    dry_run: DryRun = False,
+    fail_fast: FailFast = False,
+    max_time: MaxTime = None,
+    wait: Wait = True,
     trust: Annotated[
         list[str] | None,
         typer.Option(help="With --resume: a package that the run may name besides ours."),
     ] = None,
 ) -> None:
     """Train a model on a task, test it, and keep a record."""
+    if multirun and resume is None:
+        sweep.sweep(overrides, config_dir, force, retry, dry_run, fail_fast, max_time, wait)
+        return
+
     from seqbench.cli.progress import Terminal
     from seqbench.configuration import compose, read
     from seqbench.errors import ConfigError, RunError
     from seqbench.results.collect import find_run
     from seqbench.runs.run import Run
 
+    of_sweeps = [word for word in overrides or [] if word.startswith(("launch", "search"))]
+    if multirun or dry_run or fail_fast or max_time is not None or not wait or of_sweeps:
+        raise ConfigError("that is for sweeps: add -m, and leave out --resume")
     if resume is not None:
         if overrides:
             raise ConfigError(

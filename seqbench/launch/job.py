@@ -74,12 +74,14 @@ class Ending:
         reason: in a line, if it did not complete.
         log: the file that says more.
         score: of a run that completed, on test.
+        code: the exit code that tells of it.
     """
 
     how: How
     reason: str = ""
     log: Path | None = None
     score: float | None = None
+    code: int = 1
 
 
 def perform(job: Job) -> Ending:
@@ -94,7 +96,7 @@ def perform(job: Job) -> Ending:
     except (KeyboardInterrupt, SystemExit):
         return Ending("interrupted", "stopped at once")
     except SeqbenchError as error:
-        return Ending("failed", str(error))
+        return Ending("failed", str(error), code=error.exit_code)
     except Exception as error:
         traceback.print_exc(file=sys.stderr)
         reason = f"{type(error).__name__}: {error}".split("\n")[0]
