@@ -148,7 +148,7 @@ def complain(sweep: "Sweep") -> None:
     failed = {f: e for f, e in sweep.endings.items() if e.how in FAILURES}
     for folder, ending in list(failed.items())[:MOST_SHOWN]:
         job = sweep.jobs[folder]
-        typer.echo(f"{names.of(job)}: {told(job, ending, found=True)}", err=True)
+        typer.echo(f"{names.of(job)}: {told(job, ending)}", err=True)
     if len(failed) > MOST_SHOWN:
         typer.echo(f"... and {len(failed) - MOST_SHOWN} more", err=True)
     missing = sum(sweep.endings[f].how != "completed" for f in sweep.endings)

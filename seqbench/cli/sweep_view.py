@@ -45,7 +45,7 @@ class Terminal(View):
         self.found += found
         self.completed += ending.how == "completed"
         self.trained += not found
-        line = Text(f"{self.names.of(job)}: {told(job, ending, found)}")
+        line = Text(f"{self.names.of(job)}: {told(job, ending)}")
         if ending.how in FAILURES:
             line.stylize("red")
             self.failures.append(line)
@@ -166,7 +166,7 @@ def figures(progress: "Progress") -> dict[str, str]:
     }
 
 
-def told(job: "Job", ending: "Ending", found: bool) -> str:
+def told(job: "Job", ending: "Ending") -> str:
     """How a job ended, in a line."""
     if ending.how == "completed":
         record = job.run.record
@@ -175,5 +175,8 @@ def told(job: "Job", ending: "Ending", found: bool) -> str:
         took = duration(record.measured.get("seconds"))
         return f"completed, test {reached} after {took} of training"
     log = f" (see {ending.log})" if ending.log else ""
-    retry = "; --retry runs it again" if found and ending.how in ("failed", "diverged") else ""
-    return plain(f"{ending.how}: {ending.reason}{log}{retry}")
+    # Without a record the run is not over, and the same command goes on with it.
+    over = ending.how in ("failed", "diverged") and job.run.record_path.exists()
+    retry = "; --retry runs it again" if over else ""
+    how = "" if ending.how == "killed" else f"{ending.how}: "  # by what, the reason says
+    return plain(f"{how}{ending.reason}{log}{retry}")

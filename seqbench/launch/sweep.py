@@ -137,7 +137,8 @@ class Sweep:
         try:
             config = self.composer.compose(words)
         except ConfigError as error:
-            raise ConfigError(f"{error} (in the job {' '.join(words)})") from error
+            shown = " ".join(word.lstrip("+") for word in words)
+            raise ConfigError(f"{error} (in the job {shown})") from error
         run = Run.of(config)
         output = Path(config["output_dir"]) / "sweeps" / self.id / f"{run.run_id}.txt"
         return Job(tuple(words), config, run, output, self.policy.retry, self.policy.force)
