@@ -1,0 +1,207 @@
+"""`seqbench sweep`, in this process; its jobs are processes as ever."""
+
+import io
+import sys
+import textwrap
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from seqbench.cli import sweep_view
+from seqbench.cli.main import main
+from seqbench.cli.sweep import seconds
+from seqbench.cli.sweep_view import Names, Terminal
+from seqbench.errors import ConfigError
+from seqbench.launch.job import Ending, Job
+from seqbench.launch.progress import Progress
+from seqbench.runs.run import Run
+
+SMALL = [
+    *("model=tcn", "model.channels=[4]", "model.kernel_size=3", "task=adding", "task.length=12"),
+    *("task.train_size=32", "task.eval_size=16", "recipe=none", "threads=1", "device=cpu"),
+    *("trainer.batch_size=8", "trainer.steps=8", "launch.workers=2"),
+]
+RAISING = """
+    import torch
+
+    class Raising(torch.nn.Linear):
+        def __init__(self, spec, trouble: bool) -> None:
+            super().__init__(2, 1)
+            self.trouble = trouble
+
+        def forward(self, x):
+            if self.trouble:
+                raise LookupError("nothing there")
+            return super().forward(x[:, -1])
+"""
+
+
+@pytest.fixture
+def seqbench(monkeypatch, capsys, tmp_path):
+    """Gives a command in `tmp_path`; its exit code, and lines of its output and of its errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def command(*words):
+        monkeypatch.setattr(sys, "argv", ["seqbench", *words])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+        out, err = capsys.readouterr()
+        return code, out.splitlines(), err.splitlines()
+
+    return command
+
+
+@pytest.fixture
+def raising(tmp_path):
+    (tmp_path / "raising.py").write_text(textwrap.dedent(RAISING))
+    (tmp_path / "own" / "model").mkdir(parents=True)
+    node = "_target_: raising.Raising\ntrouble: false\n"
+    (tmp_path / "own" / "model" / "raising.yaml").write_text(node)
+    words = [word for word in SMALL if not word.startswith("model")]
+    return ["--config-dir", "own", "model=raising", *words]
+
+
+def test_a_sweep_ends_in_a_table_and_given_again_trains_nothing(seqbench):
+    code, out, err = seqbench("sweep", *SMALL, "seed=0,1")
+    assert code == 0
+    assert out[0] == "Test scores"
+    assert any(line.startswith("tcn") for line in out)
+    assert [line[:5] for line in err] == ["[1/2]", "[2/2]"]
+    told = sorted(line[6:].partition(" MSE")[0] for line in err)
+    assert told == [f"adding tcn seed={seed}: completed, test" for seed in (0, 1)]
+    code, again, err = seqbench("train", "-m", *SMALL, "seed=0,1")
+    assert (code, again, err) == (0, out, [])
+
+
+def test_a_failure_is_told_with_its_reason_and_its_log(seqbench, raising, tmp_path):
+    words = ["sweep", *raising, "model.trouble=true,false"]
+    code, out, err = seqbench(*words)
+    assert code == 1
+    assert out[0] == "Test scores"
+    logs = tmp_path.glob("outputs/runs/adding/raising/*/log.txt")
+    [log] = [path for path in logs if "Traceback" in path.read_text()]
+    told = (
+        "adding raising model.trouble=True: failed: LookupError: nothing there "
+        f"(see {log.relative_to(tmp_path)}); --retry runs it again"
+    )
+    assert told in err
+    assert err[-1] == ("error: 1 of 2 runs are missing, 1 of them failed; the same command goes on")
+    assert seqbench(*words)[0] == 1, "it failed, and nobody asked for another try"
+    assert seqbench(*words, "--retry")[0] == 1
+    history = (log.parent / "history.jsonl").read_text()
+    assert history.count('"failed"') == 2
+
+
+def test_data_that_cannot_be_had_has_its_own_exit_code(seqbench):
+    words = [word for word in SMALL if not word.startswith("task")]
+    code, out, err = seqbench("sweep", *words, "task=char_file", "task.path=no.txt", "seed=0,1")
+    assert (code, out) == (3, [])
+    assert "char_file tcn seed=1: failed: no.txt is not there" in err
+
+
+def test_when_its_time_is_up_it_says_so(seqbench):
+    code, _, err = seqbench("sweep", *SMALL, "seed=0,1", "--max-time", "0s")
+    assert code == 130
+    assert err == ["error: its time is up: 2 of 2 runs are missing; the same command goes on"]
+
+
+def test_a_dry_run_lists_what_there_is_to_do_and_what_it_costs(seqbench):
+    seqbench("sweep", *SMALL, "seed=0")
+    code, out, err = seqbench("sweep", *SMALL, "seed=0,1", "model.channels=[4],[4,4]", "--dry-run")
+    assert code == 0
+    found = sorted(out)
+    assert found[0].startswith("completed   adding tcn ")
+    assert [line.split()[0] for line in found] == ["completed", "to", "to", "to"]
+    assert sum("cost unknown" in line for line in out) == 2
+    assert sum("about 0." in line for line in out) == 1
+    assert err[-1].startswith("1 completed, 3 to run: about 0.")
+    assert err[-1].endswith("of training, and 2 runs with no like on record")
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["train", "--dry-run"], "that is for sweeps: add -m, and leave out --resume"),
+        (["train", "launch=slurm"], "that is for sweeps: add -m, and leave out --resume"),
+        (["train", "--max-time", "8h"], "that is for sweeps: add -m, and leave out --resume"),
+        (["train", "seed=0,1"], "a run takes one seed, not '0,1': -m makes a sweep"),
+        (
+            ["sweep", "model=tcm,gru"],
+            "no model named 'tcm' (did you mean 'tcn'?) (in the job model=tcm)",
+        ),
+        (["sweep", "launch=nosuch"], "no launch named 'nosuch'"),
+        (["sweep", "launch.worker=2"], "no key 'launch.worker' (did you mean 'launch.workers'?)"),
+        (["sweep", "seed=choice("], "no viable alternative at input 'choice('"),
+    ],
+)
+def test_a_mistake_costs_a_line(seqbench, words, error):
+    code, out, err = seqbench(*words)
+    assert (code, out, len(err)) == (2, [], 1)
+    assert err[0].startswith(f"error: {error}")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("0.5d", 43200), (None, None)],
+)
+def test_times_as_people_write_them(text, expected):
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "8", "h", "8 h", "-1s", "1w"])
+def test_a_time_that_is_none_costs_a_line(text):
+    with pytest.raises(ConfigError, match="90s, 30m, 8h or 1h30m"):
+        seconds(text)
+
+
+def job(tmp_path, *words, task="adding", model="tcn"):
+    config = {"choices": {"task": task, "model": model}, "seed": 0}
+    return Job(words, config, Run(tmp_path / "-".join(words), "0" * 12), tmp_path)
+
+
+def test_jobs_are_named_by_what_tells_them_apart(tmp_path):
+    jobs = [
+        job(tmp_path, "model=tcn", "++seed=0", "++optimizer.lr=0.1", "budget=smoke"),
+        job(tmp_path, "model=tcn", "++seed=1", "++optimizer.lr=0.1", "budget=smoke"),
+    ]
+    names = Names()
+    names.learn(jobs)
+    assert [names.of(one) for one in jobs] == ["adding tcn seed=0", "adding tcn seed=1"]
+
+
+@pytest.mark.parametrize(("width", "height"), [(120, 30), (80, 24), (50, 20)])
+def test_a_picture_of_a_thousand_jobs_fits_into_the_terminal(tmp_path, monkeypatch, width, height):
+    view = Terminal()
+    view.console = Console(
+        file=io.StringIO(), force_terminal=True, width=width, height=height, legacy_windows=False
+    )
+    jobs = [job(tmp_path, f"seed={i}", "x=\x1b[31m" + "y" * 200) for i in range(1000)]
+    view.planned(jobs)
+    for one in jobs[:30]:
+        view.ended(one, Ending("failed", "a long \x1b[2J reason " * 20), found=False)
+    working = {
+        one.run.folder: Progress(one.run, 500, 10**6, 0.1, "mse", "min", 1e-4, 33.3)
+        for one in jobs[30:100]
+    }
+    sweep = SimpleNamespace(
+        jobs={one.run.folder: one for one in jobs},
+        working=working,
+        waiting=jobs[100:],
+        elsewhere=[],
+        stopped=None,
+    )
+    with view.console.capture() as captured:
+        view.console.print(view.picture(sweep))
+    lines = captured.get().splitlines()
+    assert len(lines) < height
+    text = sweep_view.Text.from_ansi(captured.get()).plain
+    assert all(len(line) <= width for line in text.splitlines())
+    assert "\x1b" not in text
+    assert "70 running" in text
+    assert "30 failed" in " ".join(text.split())
