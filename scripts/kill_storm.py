@@ -14,6 +14,7 @@ than the whole training; some are the installed command.
 """
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -24,6 +25,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +66,7 @@ TASKS = {
 }
 SETTINGS = [
     *("recipe=none", "threads=1", "device=cpu", "model.dropout=0.2", "trainer.batch_size=8"),
-    *("trainer.steps=60", "trainer.eval_every=12", "trainer.checkpoint_every=5"),
+    *("trainer.steps=45", "trainer.eval_every=9", "trainer.checkpoint_every=5"),
     "trainer.log_every=4",
 ]
 # Pairs in steps of seven: a few kills already meet all models and all tasks.
@@ -75,6 +77,8 @@ COMMAND_EVERY = 12
 SIGNALS = [signal.SIGKILL] * 6 + [signal.SIGTERM, signal.SIGINT]
 # Python's names for what it does to files.
 OPERATIONS = {"open", "os.rename", "os.remove", "os.mkdir", "os.utime"}
+# About so many there are, each time a file is brought to disk among them.
+OPERATIONS_OF_A_RUN = 130
 
 
 class Lost(Exception):
@@ -89,7 +93,7 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     started = time.monotonic()
-    dice = random.Random(arguments.seed)
+    dice, parts = random.Random(arguments.seed), itertools.count()
     pairs = [(model, task) for model in MODELS for task in TASKS]
     quotas = Counter(pairs[i * STRIDE % len(pairs)] for i in range(arguments.kills))
     columns = ("runs", "kills", "stops", "commands", "resumes", "lost")
@@ -98,7 +102,7 @@ def main() -> int:
     for (model, task), kills in quotas.items():
         overrides = [f"model={model}", f"task={task}", *MODELS[model], *TASKS[task], *SETTINGS]
         with tempfile.TemporaryDirectory() as folder:
-            counts = storm(overrides, Path(folder), kills, dice)
+            counts = storm(overrides, Path(folder), kills, dice, parts)
         print(f"{model:<6} {task:<11}", *(f"{counts[name]:>8}" for name in columns), flush=True)
         total += counts
     print(f"{'all':<18}", *(f"{total[name]:>8}" for name in columns))
@@ -106,7 +110,9 @@ def main() -> int:
     return 1 if total["lost"] else 0
 
 
-def storm(overrides: list[str], folder: Path, kills: int, dice: random.Random) -> Counter[str]:
+def storm(
+    overrides: list[str], folder: Path, kills: int, dice: random.Random, parts: Iterator[int]
+) -> Counter[str]:
     """Train a run undisturbed, and again under so many kills, in as many runs as that takes."""
     counts: Counter[str] = Counter()
     calm = compose([*overrides, f"output_dir={folder / 'calm'}"])
@@ -121,7 +127,7 @@ def storm(overrides: list[str], folder: Path, kills: int, dice: random.Random) -
         try:
             while Run.of(config).record is None:
                 deadly = counts["kills"] < kills
-                part(config, words, seconds if deadly else None, counts, dice)
+                part(config, words, seconds if deadly else None, counts, dice, parts)
             if difference := compare(Run.of(calm), Run.of(config)):
                 raise Lost(difference)
         except (Lost, SeqbenchError) as error:
@@ -137,6 +143,7 @@ def part(
     seconds: float | None,
     counts: Counter[str],
     dice: random.Random,
+    parts: Iterator[int],
 ) -> None:
     """Start or continue a run, and end it at a random moment.
 
@@ -146,6 +153,7 @@ def part(
         seconds: that it takes undisturbed; `None`: let it come to its end.
         counts: what happened is added here.
         dice: chooses moment and signal.
+        parts: counts the parts of all runs.
 
     Raises:
         Lost: it did not go on from the newest checkpoint, or ended by itself with an error.
@@ -158,7 +166,7 @@ def part(
     number = signal.SIGKILL
     if seconds is None:
         code = ended(fork(config))
-    elif (way := dice.randrange(COMMAND_EVERY)) == 0:
+    elif (turn := next(parts)) % COMMAND_EVERY == 0:
         counts["commands"] += 1
         process = subprocess.Popen(
             [Path(sys.executable).with_name("seqbench"), "train", *words],
@@ -170,8 +178,8 @@ def part(
         time.sleep(dice.uniform(0, seconds / 2))
         process.send_signal(number)
         code = process.wait()
-    elif way % 2:
-        code = ended(fork(config, dice.randint(1, 60)))
+    elif turn % 2:
+        code = ended(fork(config, dice.randint(1, OPERATIONS_OF_A_RUN)))
     else:
         number = dice.choice(SIGNALS)
         pid = fork(config)
@@ -233,9 +241,9 @@ def die_before(operation: int, folder: str) -> None:
         if not left:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def sync(file: int) -> None:
+    def sync(fd: Any) -> None:
         count(folder)
-        fsync(file)
+        fsync(fd)
 
     fsync, os.fsync = os.fsync, sync
     sys.addaudithook(lambda event, args: count(args[0]) if event in OPERATIONS else None)
@@ -259,8 +267,8 @@ def compare(one: Run, other: Run) -> str | None:
         (tensors, facts), (others, other_facts) = (
             checkpoint.load(folder.checkpoints / name) for folder in (one, other)
         )
-        for kept in (facts, other_facts):
-            kept.get("progress", {}).pop("seconds", None)
+        for said in (facts, other_facts):
+            said.get("progress", {}).pop("seconds", None)
         if facts != other_facts or tensors.keys() != others.keys():
             return f"{name} differs in its facts"
         for key, tensor in tensors.items():

@@ -6,12 +6,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+STOP = (signal.SIGINT, signal.SIGTERM)
+# What a cluster sends a while before the time that it granted is over.
+WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
+
 
 @contextmanager
-def signals() -> Iterator[Callable[[], bool]]:
-    """Turn SIGINT, SIGTERM and SIGUSR1 (SLURM's warning) into a question that the trainer asks.
+def signals() -> Iterator[Callable[[], int]]:
+    """Turn SIGINT, SIGTERM and a cluster's warnings into a question that the trainer asks.
 
-    A second SIGINT stops at once, without a checkpoint.
+    The answer is the number of the last signal, 0 if none came. A second SIGINT stops at once,
+    without a checkpoint.
     """
     received: list[int] = []
 
@@ -21,11 +26,11 @@ def signals() -> Iterator[Callable[[], bool]]:
         received.append(number)
 
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # only the main thread may handle signals
+        yield lambda: 0  # only the main thread may handle signals
         return
-    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    before = {number: signal.signal(number, note) for number in (*STOP, *WARNINGS)}
     try:
-        yield lambda: bool(received)
+        yield lambda: received[-1] if received else 0
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

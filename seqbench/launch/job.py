@@ -75,6 +75,7 @@ class Ending:
         log: the file that says more.
         score: of a run that completed, on test.
         code: the exit code that tells of it.
+        signal: that interrupted it, by number.
     """
 
     how: How
@@ -82,6 +83,7 @@ class Ending:
     log: Path | None = None
     score: float | None = None
     code: int = 1
+    signal: int = 0
 
 
 def perform(job: Job) -> Ending:
@@ -90,7 +92,7 @@ def perform(job: Job) -> Ending:
     try:
         record = run(job.config, retry=job.retry, force=job.force)
     except Interrupted as stop:
-        return Ending("interrupted", str(stop))
+        return Ending("interrupted", str(stop), signal=stop.signal)
     except Held as error:
         return Ending("held", str(error))
     except (KeyboardInterrupt, SystemExit):

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from seqbench.errors import ConfigError
+from seqbench.runs import foreign
 from seqbench.runs.config_file import read_config
 from seqbench.runs.record import Record, RecordError, read_record
 from seqbench.wording import plain
 
 # The end of an event log in which its last whole line is looked for.
 TAIL_BYTES = 65536
+# Bytes of an event log; ten million events.
+LARGEST_LOG = 2**30
 
 
 @dataclass(frozen=True)
@@ -173,7 +176,7 @@ def read_events(path: Path) -> list[dict[str, Any]]:
         RecordError: it cannot be read, or a line before the last is no event.
     """
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = foreign.read(path, LARGEST_LOG).split(b"\n")
     except OSError as error:
         raise RecordError(f"{path}: {error.strerror or error}") from error
     events = []

@@ -14,8 +14,8 @@ class Statistics:
     Attributes:
         n: size of the sample, at least 1.
         mean: its mean.
-        sd: sample standard deviation (n - 1 below the line); `None` for n=1.
-        ci95: half width of the 95% confidence interval of the mean by Student's t; `None` for n=1.
+        sd: sample standard deviation (n - 1 below the line); `None` for n=1, or if not finite.
+        ci95: half width of the 95% confidence interval of the mean by Student's t; `None` likewise.
         median: its median.
         min: the smallest.
         max: the largest.
@@ -33,12 +33,16 @@ class Statistics:
 def describe(values: Sequence[float]) -> Statistics:
     """Summarise a sample of at least one finite value."""
     n = len(values)
-    sd = statistics.stdev(values) if n > 1 else None
+    try:
+        sd = statistics.stdev(values) if n > 1 else math.inf
+    except OverflowError:  # of scores near the largest number there is
+        sd = math.inf
+    ci95 = t_quantile(n - 1) * sd / math.sqrt(n) if n > 1 else math.inf
     return Statistics(
         n=n,
         mean=statistics.mean(values),
-        sd=sd,
-        ci95=None if sd is None else t_quantile(n - 1) * sd / math.sqrt(n),
+        sd=sd if math.isfinite(sd) else None,
+        ci95=ci95 if math.isfinite(ci95) else None,
         median=statistics.median(values),
         min=min(values),
         max=max(values),

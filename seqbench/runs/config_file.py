@@ -7,12 +7,14 @@ from typing import Any
 import yaml
 
 from seqbench.errors import ConfigError
-from seqbench.runs import atomic
+from seqbench.runs import atomic, foreign
 
 # libyaml is ten times faster than PyYAML's own reader; not every build has it.
 YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Levels of lists and groups; a configuration of ours has five.
 DEEPEST = 50
+# Bytes; a configuration of ours has two thousand.
+LARGEST = 2**20
 
 
 class Dumper(yaml.SafeDumper):
@@ -37,7 +39,7 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         if not path.is_file():
             raise ConfigError(f"there is no {path}")
-        content = path.read_bytes()
+        content = foreign.read(path, LARGEST)
         depth = 0
         # Before it is built: a few lines of references unfold to gigabytes, and what is nested too
         # deep ends the whole process.

@@ -15,10 +15,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from seqbench.errors import Held
-from seqbench.runs import atomic
+from seqbench.runs import atomic, foreign
 
 # Seconds without renewal after which another machine may take over, and between renewals.
 LEASE, RENEWAL = 120.0, 20.0
+# Bytes of a lease.
+LONGEST = 1000
 
 
 @contextmanager
@@ -69,7 +71,7 @@ def renew(lease: Path, over: threading.Event) -> None:
 def holder(lease: Path) -> str:
     """Who holds a lease, in words."""
     try:
-        return lease.read_text(encoding="utf-8") or "another process"
+        return foreign.read(lease, LONGEST).decode() or "another process"
     except (OSError, UnicodeDecodeError):
         return "another process"
 

@@ -12,9 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from seqbench.errors import RunError, SeqbenchError
-from seqbench.runs import atomic
+from seqbench.runs import atomic, foreign
+from seqbench.runs.config_file import DEEPEST
 
 SCHEMA = 1
+# Bytes; a record of ours has three thousand.
+LARGEST = 2**24
+# Levels; among them are those of the configuration.
+MOST_LEVELS = DEEPEST + 10
 
 # A file of somebody else's may hold the NaN that strict JSON has not.
 _decode = json.JSONDecoder(parse_constant=lambda name: None).decode
@@ -145,15 +150,23 @@ def read_record(path: Path) -> Record:
         RecordError: it cannot be read, or is no record.
     """
     try:
-        if path.is_fifo():
-            raise RecordError("a pipe, and no file")
-        return Record.from_json(_decode(path.read_bytes().decode("utf-8")))
+        text = foreign.read(path, LARGEST).decode("utf-8")
+        found = _decode(text)
+        # Few brackets cannot be deep, and spare a look at all that is in them.
+        if text.count("{") + text.count("[") > MOST_LEVELS and _depth(found) > MOST_LEVELS:
+            raise RecordError("nested too deep")
+        return Record.from_json(found)
     except OSError as error:
         raise RecordError(f"{path}: {error.strerror or error}") from error
     except RecordError as error:
         raise RecordError(f"{path}: {error}") from None
     except (ValueError, RecursionError):
         raise RecordError(f"{path}: not JSON") from None
+
+
+def _depth(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inner), default=0)
 
 
 def _strict(value: Any) -> Any:
@@ -180,6 +193,8 @@ def _text(value: Any, key: str) -> str:
 def _whole(value: Any, key: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise _wrong(key, "a whole number", value)
+    if not -(2**63) <= value < 2**63:  # as many as programs that read tables can hold
+        raise RecordError(f"{_shown(key)} is too large a number")
     return value
 
 

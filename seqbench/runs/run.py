@@ -84,11 +84,11 @@ class Run:
         """Note a start, an interruption or a resume, with host and time."""
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         line = {"event": event, **facts, "host": socket.gethostname(), "time": now}
-        path = self.folder / "history.jsonl"
-        # A line that a full disk cut off must not spoil the next one.
-        torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
-        with path.open("a", encoding="utf-8") as file:
-            file.write("\n" * torn + json.dumps(line) + "\n")
+        with (self.folder / "history.jsonl").open("ab+") as file:
+            # A line that a full disk cut off must not spoil the next one.
+            file.seek(max(0, file.tell() - 1))
+            torn = file.read(1) not in (b"", b"\n")
+            file.write(b"\n" * torn + json.dumps(line).encode() + b"\n")
 
     @contextmanager
     def log(self) -> Iterator[Callable[[str], None]]:

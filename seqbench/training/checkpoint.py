@@ -74,6 +74,8 @@ def load(path: Path) -> Loaded:
         RunError: the file is torn or rotten.
     """
     try:
+        if path.is_fifo():
+            raise OSError("a pipe, and no file")  # it would be waited for
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             # Cloned into memory that torch aligns: on some processors the last bits of a product of
@@ -81,7 +83,15 @@ def load(path: Path) -> Loaded:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         facts = dict(json.loads(header["facts"]))
         whole = header["digest"] == digest(tensors, header["facts"])
-    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, OSError) as error:
+    except (
+        KeyError,
+        MemoryError,
+        OSError,
+        RuntimeError,
+        SafetensorError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise RunError(f"checkpoint {path} cannot be read: {error}") from error
     if not whole:
         raise RunError(f"checkpoint {path} is damaged: its checksum does not match")

@@ -1,13 +1,14 @@
 """The state of a training: all that must be put back for a run to go on as if never stopped."""
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from typeguard import TypeCheckError, check_type
 
 from seqbench.configuration import MOST_THREADS
 from seqbench.errors import RunError
@@ -97,6 +98,8 @@ class TrainingState:
             self.scaler.load_state_dict(facts["scaler"])
             load_random_state(tensors, facts["random"], device)
             self.progress = Progress(**facts["progress"])
+            for part in fields(Progress):
+                check_type(getattr(self.progress, part.name), part.type)
             if not 1 <= facts["threads"] <= MOST_THREADS:
                 raise ValueError(f"{facts['threads']} threads")
             # Sums of gradients differ between one thread and two in the last bits.
@@ -104,7 +107,15 @@ class TrainingState:
             return int(facts["events_offset"])
         except torch.OutOfMemoryError:
             raise
-        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        except (
+            AttributeError,
+            LookupError,
+            OverflowError,
+            RuntimeError,
+            TypeCheckError,
+            TypeError,
+            ValueError,
+        ) as error:
             raise RunError(
                 f"the checkpoint is of another training: {type(error).__name__}: {error}; "
                 "--force starts the run again"

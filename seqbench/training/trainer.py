@@ -28,9 +28,14 @@ class Diverged(RunError):
 
 
 class Interrupted(RunError):
-    """Somebody asked the run to stop; a checkpoint was written."""
+    """Somebody asked the run to stop; a checkpoint was written.
+
+    Attributes:
+        signal: the number of the signal that asked.
+    """
 
     exit_code = 130
+    signal = 0
 
 
 class Trainer:
@@ -134,7 +139,7 @@ class Trainer:
         events: EventLog,
         folder: Path,
         observer: Observer,
-        interrupted: Callable[[], bool],
+        interrupted: Callable[[], int],
     ) -> None:
         """Train until the last step, or until the task is solved if that was asked for.
 
@@ -147,7 +152,7 @@ class Trainer:
             events: receives the metrics.
             folder: receives the checkpoints.
             observer: is told of every event.
-            interrupted: whether somebody asked the run to stop.
+            interrupted: the signal by which somebody asked the run to stop; 0 if nobody did.
 
         Raises:
             Diverged: loss, gradient or validation score is not finite.
@@ -192,7 +197,8 @@ class Trainer:
             step = progress.step
             evaluates = step % eval_every == 0 or step == total
             saves = step % checkpoint_every == 0 or step == total
-            stops = interrupted() and step < total
+            number = interrupted()
+            stops = bool(number) and step < total
             if step % self.log_every == 0 or evaluates:
                 event = {"step": step, "split": "train", "loss": loss.item(), "lr": group["lr"]}
                 if norm is not None:
@@ -222,9 +228,11 @@ class Trainer:
                 checkpoint.keep_previous(folder)
                 state.save(folder / checkpoint.LAST, events.offset)
             if stops:
-                raise Interrupted(
+                stop = Interrupted(
                     f"interrupted at step {step} of {total}; a checkpoint was written"
                 )
+                stop.signal = number
+                raise stop
 
     def backward(
         self,

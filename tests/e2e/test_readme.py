@@ -26,7 +26,7 @@ def commands() -> list[list[str]]:
 
 def small(command: list[str]) -> list[str]:
     """The same command at smoke size."""
-    if command[:2] != ["seqbench", "train"] or "--resume" in command:
+    if command[1] not in ("train", "sweep") or "--resume" in command:
         return command
     kept = [word for word in command if not word.startswith(("budget=", "trainer.steps="))]
     return [*kept, "budget=smoke", "threads=1"]

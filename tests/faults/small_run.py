@@ -2,10 +2,9 @@
 
 import copy
 import json
-import runpy
+import sys
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from seqbench.configuration import Config, compose
@@ -13,12 +12,13 @@ from seqbench.runs.observer import Observer
 from seqbench.runs.run import Run
 
 ROOT = Path(__file__).parents[2]
-# Run by its path, since `scripts` is no package.
-kill_storm = SimpleNamespace(**runpy.run_path(str(ROOT / "scripts" / "kill_storm.py")))
+# `scripts` is no package.
+sys.path.insert(0, str(ROOT / "scripts"))
+import kill_storm  # noqa: E402
 
 # Checkpoints at 5, 10, 15 and 20, the best weights at 4, 8, 12, ...
+TCN = ["model=tcn", "model.channels=[4,4]", "model.kernel_size=3", "model.dropout=0.2"]
 SMALL = [
-    *("model=tcn", "model.channels=[4,4]", "model.kernel_size=3", "model.dropout=0.2"),
     *("task=adding", "task.length=12", "task.train_size=32", "task.eval_size=16"),
     *("recipe=none", "threads=1", "device=cpu", "trainer.batch_size=8", "trainer.steps=20"),
     *("trainer.eval_every=4", "trainer.checkpoint_every=5", "trainer.log_every=3"),
@@ -52,7 +52,9 @@ class Listener(Observer):
 
 @cache
 def composed(*overrides: str) -> Config:
-    return compose([*SMALL, *overrides])
+    # Without a model among them, the TCN.
+    model = [] if any(word.startswith("model=") for word in overrides) else TCN
+    return compose([*model, *SMALL, *overrides])
 
 
 def small(output_dir: Path, *overrides: str) -> Config:

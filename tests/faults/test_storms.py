@@ -1,0 +1,94 @@
+"""The scripts that do to runs what can happen to them, with a few runs each."""
+
+import random
+import re
+import subprocess
+import sys
+from unittest.mock import patch
+
+import fault_storm
+import kill_storm
+import pytest
+from small_run import ROOT
+
+from seqbench.runs.run import Run
+from seqbench.training import checkpoint
+
+COLUMNS = ("runs", "kills", "stops", "commands", "resumes", "lost")
+
+
+def rows(script: str, *words: str) -> list[list[str]]:
+    """The table that a script prints, without its header."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / script, *words],
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [re.split("  +| (?=[a-z]+_)", line) for line in done.stdout.splitlines()[1:-1]]
+
+
+def test_no_run_is_lost_in_a_small_storm_of_kills():
+    *pairs, total = [line[0].split() + line[1:] for line in rows("kill_storm.py", "--kills", "5")]
+    assert {task for _, task, *_ in pairs} == set(kill_storm.TASKS)
+    assert len(pairs) == 5
+    counts = dict(zip(COLUMNS, map(int, total[-len(COLUMNS) :]), strict=True))
+    assert counts["kills"] == 5
+    assert counts["lost"] == 0
+    assert counts["commands"] > 0
+    assert counts["resumes"] > 2
+
+
+def test_no_run_is_lost_in_a_small_storm_of_faults():
+    found = {name: rest for name, *rest in rows("fault_storm.py", "--times", "1")}
+    assert found.keys() == set(fault_storm.FAULTS)
+    for fault, rest in found.items():
+        skipped = fault_storm.WITHOUT_ROOT and fault in ("full disk", "read-only folder")
+        assert skipped or rest == ["1", "0"]
+
+
+SAYS = {
+    "rotten_checkpoint": "nothing said",
+    "torn_checkpoint": "--force starts the run again",
+    "lease_of_another_host": "nothing said",
+    "sigterm": "differ",
+    "nan_in_gradients": "it ended as",
+}
+BROKEN = {
+    "rotten_checkpoint": lambda: patch.object(checkpoint, "digest", return_value=""),
+    "torn_checkpoint": lambda: patch.object(checkpoint, "keep_previous"),
+    "lease_of_another_host": lambda: patch("seqbench.runs.lock.LEASE", -1.0),
+    "sigterm": lambda: patch("seqbench.training.state.load_random_state"),
+    "nan_in_gradients": lambda: patch("seqbench.training.trainer.check_finite"),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_storm_sees_what_is_lost(fault, tmp_path, capsys):
+    with BROKEN[fault]():
+        strike = getattr(fault_storm, fault)
+        assert fault_storm.strike(strike, "lstm", "adding", tmp_path, "x", random.Random(3))
+    said = capsys.readouterr().err
+    assert f"lost: {fault}: model=lstm task=adding" in said
+    assert SAYS[fault] in said.splitlines()[-1]
+
+
+def test_a_storm_sees_every_difference(undisturbed, copied):
+    one, other = Run.of(undisturbed), Run.of(copied(undisturbed))
+    assert kill_storm.compare(one, other) is None
+    path = other.checkpoints / checkpoint.BEST
+    whole = path.read_bytes()
+    tensors, facts = checkpoint.load(path)
+    next(iter(tensors.values())).view(-1)[0] += 1e-7
+    checkpoint.save(path, tensors, facts)
+    assert kill_storm.compare(one, other).startswith("best.safetensors differs in model.")
+    path.write_bytes(whole)
+    text = other.record_path.read_text()
+    other.record_path.write_text(text.replace('"steps": 20,', '"steps": 21,'))
+    assert kill_storm.compare(one, other) == "the records differ in steps"
+    other.record_path.write_text(text)
+    (other.checkpoints / ".last.safetensors.draft").write_bytes(b"")
+    assert kill_storm.compare(one, other) == "left behind: .last.safetensors.draft"
+    other.events_path.write_bytes(other.events_path.read_bytes()[:-1])
+    assert kill_storm.compare(one, other) == "events differ"
