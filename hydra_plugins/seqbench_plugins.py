@@ -11,6 +11,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
+from omegaconf import OmegaConf
 
 if TYPE_CHECKING:
     from seqbench.launch.engine import Engine
@@ -27,7 +28,7 @@ class SeqbenchLauncher(Launcher):
     target: str
 
     def __init__(self, **settings: Any) -> None:
-        self.settings = settings
+        self.settings: Any = OmegaConf.to_container(OmegaConf.create(settings), resolve=True)
 
     def setup(self, *, task_function: Any, **unused: Any) -> None:
         self.sweep: Sweep = task_function
@@ -58,6 +59,12 @@ class LocalLauncher(SeqbenchLauncher):
     """Processes on this machine."""
 
     target = "seqbench.launch.local.LocalEngine"
+
+
+class SlurmLauncher(SeqbenchLauncher):
+    """Job arrays on a SLURM cluster."""
+
+    target = "seqbench.launch.slurm.SlurmEngine"
 
 
 class GridSweeper(BasicSweeper):

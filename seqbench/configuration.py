@@ -142,8 +142,14 @@ class Composer:
             if group in OPTIONAL and name not in (known := choices_of(group, self.config_dir)):
                 raise ConfigError(f"no {group} named '{name}'{near_miss(name, known)}")
         freed = free(overrides, self.config_dir)
-        values = [override for override in freed if override.startswith("++")]
-        choices = tuple(override for override in freed if not override.startswith("++"))
+        known = groups(self.config_dir)
+        values = [
+            override
+            for override in freed
+            if override.startswith("++")
+            or (override.startswith("~") and override[1:].partition("=")[0] not in known)
+        ]
+        choices = tuple(override for override in freed if override not in values)
         try:
             parsed = self.parser.parse_overrides([*choices, *values])
             for item in parsed:
@@ -339,7 +345,8 @@ def trust(config: Config, also: Sequence[str] = ()) -> None:
 def read(path: Path, also: Sequence[str] = ()) -> Config:
     """The configuration of a run folder, checked, and trusted no further than `trust` allows."""
     config = read_config(path)
-    config["tracker"] = {}  # it would write, or send, to places that the folder's maker chose
+    # Datasets would be written, and trackers would write or send, where the folder's maker chose.
+    config |= {"tracker": {}, "data_dir": None}
     trust(config, also)
     check(config)
     return config

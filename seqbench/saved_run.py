@@ -22,7 +22,7 @@ class SavedRun:
     Args:
         folder: the run's.
         trust: packages besides ours that its configuration may name.
-        data_dir: where the datasets lie; `None`: as the run's configuration says.
+        data_dir: where the datasets lie; `None`: where they always do.
 
     Raises:
         ConfigError: there is no such run, or it names code that is not trusted.
@@ -34,7 +34,7 @@ class SavedRun:
     ) -> None:
         self.config = configuration.read(folder / "config.yaml", trust)
         self.config["device"] = "auto"
-        self.config["data_dir"] = data_dir or self.config["data_dir"]
+        self.config["data_dir"] = data_dir
         self.device = machine.prepare(self.config)
         self.trainer: Trainer = configuration.build("trainer", self.config)
         self.task = build_task(self.config, self.trainer)

@@ -60,12 +60,14 @@ def train(
     if multirun or dry_run or fail_fast or max_time is not None or not wait or of_sweeps:
         raise ConfigError("that is for sweeps: add -m, and leave out --resume")
     if resume is not None:
-        if overrides:
+        if any(not word.startswith("data_dir=") for word in overrides or []):
             raise ConfigError(
-                "--resume goes on with a run as it was configured: leave out key=value"
+                "--resume goes on with a run as it was configured: leave out key=value, but for "
+                "data_dir=, which may be elsewhere here"
             )
         folder = find_run(resume, Path("outputs"))
         config = read(folder / "config.yaml", trust or ())
+        config["data_dir"] = overrides[-1].partition("=")[2] if overrides else None
         folder = folder.resolve()
         config["output_dir"] = str(folder.parents[min(3, len(folder.parents) - 1)])
         if Run.of(config).folder.resolve() != folder:

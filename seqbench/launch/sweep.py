@@ -162,7 +162,7 @@ class Sweep:
             with signals() as asked_to_stop:
                 while self.waiting or self.elsewhere or engine.working():
                     if self.stopped is None:
-                        self.stopped = self.reason_to_stop(asked_to_stop())
+                        self.stopped = self.reason_to_stop(bool(asked_to_stop()))
                         if self.stopped is not None:
                             self.waiting.clear()
                             self.elsewhere.clear()

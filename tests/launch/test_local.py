@@ -178,7 +178,7 @@ def test_a_job_sees_its_gpu_only(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     own = write_misbehaving(tmp_path)
     with (tmp_path / "misbehaving.py").open("a") as source:
-        source.write("\nprint(os.environ['CUDA_VISIBLE_DEVICES'])\n")
+        source.write("\nprint(os.environ.get('CUDA_VISIBLE_DEVICES', 'all'))\n")
     swept = sweep([*own, "model.deed=none"], config_dir="own")
     [only] = swept.jobs.values()
     assert only.output.read_text() == "7\n"

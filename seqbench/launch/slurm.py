@@ -1,0 +1,461 @@
+"""Jobs on a SLURM cluster: submitit submits them as job arrays, the queue does the rest.
+
+The queue outlives the launcher. So what was submitted for a run is noted on disk before it is
+submitted, and whoever asks for the run again finds the job that is waiting for it or training it:
+
+outputs/sweeps/slurm/
+    <run_id>.json       the submission that a run was given to last: its name, and the job's index
+    seqbench-<name>/    what submitit needs, and the job's standard output and error
+        endings/        how each job ended, as it said itself
+
+A job that its note does not name any more is not wanted: it ends as soon as it is told to, or sees
+it. One that is wanted and that SLURM warns, of the time limit or of a pre-emption, writes a
+checkpoint and goes back to the queue. SLURM itself brings back those whose node has failed.
+"""
+
+import contextlib
+import faulthandler
+import importlib.util
+import io
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from filelock import FileLock
+
+from seqbench.errors import ConfigError, RunError, SeqbenchError
+from seqbench.interruption import WARNINGS
+from seqbench.launch.job import Ending, Job, of_record, perform
+from seqbench.runs import atomic, lock
+
+# States of a job that SLURM is done with; it may still think better of one whose node failed.
+OVER = (
+    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"),
+    *("PREEMPTED", "REVOKED", "TIMEOUT"),
+)
+# What a person can do about some of them.
+ADVICE = {"OUT_OF_MEMORY": ": raise launch.memory", "TIMEOUT": ": raise launch.warning"}
+# Seconds between two questions to SLURM while jobs are being stopped.
+HURRY = 2.0
+# Seconds after which SLURM's commands are taken to have failed.
+PATIENCE = 60.0
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """Names a job in SLURM's queue before SLURM has given it a number.
+
+    Attributes:
+        name: of the submission.
+        index: in its array.
+        note: the file that says which job a run was given to.
+    """
+
+    name: str
+    index: int
+    note: Path
+
+    @property
+    def folder(self) -> Path:
+        """What belongs to the submission."""
+        return self.note.parent / self.name
+
+    @property
+    def said(self) -> Path:
+        """The file in which the job says how it ended."""
+        return self.folder / "endings" / f"{self.index}.json"
+
+    def write(self) -> None:
+        """Note that the run has been given to this job."""
+        content = {"name": self.name, "index": self.index}
+        atomic.write(self.note, json.dumps(content).encode())
+
+    def is_wanted(self) -> bool:
+        """Whether the run is still given to this job."""
+        return noted(self.note) == self
+
+
+def noted(note: Path) -> Ticket | None:
+    """The job that a run was given to last."""
+    with suppress(OSError, ValueError, TypeError):
+        return Ticket(**json.loads(note.read_bytes()), note=note)
+    return None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A job in SLURM's queue.
+
+    Attributes:
+        id: that commands take, `12_3`.
+        state: in SLURM's words.
+    """
+
+    id: str
+    state: str
+
+
+@dataclass
+class Work:
+    """What is known of a job that has been submitted.
+
+    Attributes:
+        ticket: names it.
+        since: when it was, by the clock of the file server.
+        seen: in the queue, when SLURM was last asked.
+        missed: questions in a row to which SLURM answered that the job is over, or unknown.
+        stopping: it was told to end.
+    """
+
+    ticket: Ticket
+    since: float
+    seen: Seen | None = None
+    missed: int = 0
+    stopping: bool = False
+
+
+class SlurmEngine:
+    """Jobs on a SLURM cluster.
+
+    Args:
+        partition: to which jobs are submitted; `None`, as in the others: the cluster's default.
+        account: that is charged.
+        qos: quality of service.
+        gpus: of a job.
+        cpus: of a job; it trains with as many threads, unless its configuration says how many.
+        memory: of a job, as SLURM writes it: `4G`.
+        minutes: time limit of a job.
+        warning: seconds before it at which a run writes a checkpoint and goes back to the queue.
+        max_requeue: times that it does so.
+        queue: jobs that are in the queue at a time, waiting or running.
+        array_parallelism: jobs of an array that run at a time.
+        setup: shell lines before each job.
+        sbatch: other options, by their long name.
+        poll: seconds between two questions to SLURM.
+
+    Raises:
+        ConfigError: submitit or SLURM is not here, or a number cannot be.
+    """
+
+    def __init__(
+        self,
+        partition: str | None,
+        account: str | None,
+        qos: str | None,
+        gpus: int | None,
+        cpus: int,
+        memory: str | int | None,
+        minutes: int,
+        warning: int,
+        max_requeue: int,
+        queue: int,
+        array_parallelism: int,
+        setup: list[str],
+        sbatch: dict[str, Any],
+        poll: float,
+    ) -> None:
+        numbers = {"cpus": cpus, "minutes": minutes, "warning": warning, "poll": poll}
+        numbers |= {"queue": queue, "array_parallelism": array_parallelism, "gpus": gpus or 1}
+        for name, value in numbers.items():
+            if value <= 0:
+                raise ConfigError(f"launch.{name} must be positive, not {value}")
+        if warning >= 60 * minutes:
+            raise ConfigError(
+                f"launch.warning={warning} seconds leave nothing of launch.minutes={minutes}"
+            )
+        if importlib.util.find_spec("submitit") is None:
+            raise ConfigError("launch=slurm needs submitit: pip install 'seqbench[slurm]'")
+        for command in ("sbatch", "squeue", "scancel", "srun"):
+            if shutil.which(command) is None:
+                raise ConfigError(f"launch=slurm needs a SLURM cluster: there is no {command} here")
+        self.cpus = cpus
+        self.max_requeue = max_requeue
+        self.queue = queue
+        self.poll = poll
+        self.parameters = {
+            "partition": partition,
+            "account": account,
+            "qos": qos,
+            "gpus_per_node": gpus,
+            "cpus_per_task": cpus,
+            "mem": memory,
+            "time": minutes,
+            "array_parallelism": array_parallelism,
+            "setup": setup,
+            # A step does not inherit it from its job any more, since SLURM 22.05.
+            "srun_args": [f"--cpus-per-task={cpus}"],
+            "signal_delay_s": warning,
+            "additional_parameters": {"requeue": True} | sbatch,
+        }
+        self.works: dict[Job, Work] = {}
+        self.asked = time.monotonic()
+
+    def room(self) -> int:
+        return self.queue - len(self.works)
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        for home in sorted({home_of(job) for job in jobs}):
+            home.mkdir(parents=True, exist_ok=True)
+            with FileLock(home / ".lock"):
+                self.take([job for job in jobs if home_of(job) == home], home)
+
+    def take(self, jobs: Sequence[Job], home: Path) -> None:
+        """Find jobs in the queue, where an earlier launcher left them, or else submit them."""
+        known = {job: noted(home / f"{job.run.run_id}.json") for job in jobs}
+        queue = in_queue({ticket.name for ticket in known.values() if ticket})
+        new = []
+        for job, ticket in known.items():
+            seen = queue.get((ticket.name, ticket.index)) if ticket else None
+            if ticket and seen and seen.state not in OVER:
+                self.works[job] = Work(ticket, ticket.note.stat().st_mtime, seen)
+            else:
+                new.append(job)
+        if new:
+            self.submit(new, home)
+
+    def submit(self, jobs: Sequence[Job], home: Path) -> None:
+        """Give jobs to SLURM, as one array.
+
+        Raises:
+            ConfigError: it does not take them.
+        """
+        from submitit import SlurmExecutor
+
+        name = f"seqbench-{uuid.uuid4().hex[:8]}"
+        tickets = [Ticket(name, i, home / f"{job.run.run_id}.json") for i, job in enumerate(jobs)]
+        # First the notes: a launcher that is killed after either of them submits nothing twice.
+        for job, ticket in zip(jobs, tickets, strict=True):
+            job.output.parent.mkdir(parents=True, exist_ok=True)
+            ticket.write()
+        tickets[0].said.parent.mkdir(parents=True)
+        executor = SlurmExecutor(home / name)
+        given = {key: value for key, value in self.parameters.items() if value is not None}
+        executor.update_parameters(job_name=name, **given)
+        try:
+            with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it then raises
+                executor.map_array(
+                    partial(work, threads=self.cpus, most=self.max_requeue), jobs, tickets
+                )
+        except RuntimeError as error:
+            reason = str(error).strip().split("\n")[-1].removeprefix("sbatch: error: ")
+            raise ConfigError(f"sbatch refuses the jobs: {reason}") from error
+        for job, ticket in zip(jobs, tickets, strict=True):
+            self.works[job] = Work(ticket, ticket.note.stat().st_mtime)
+
+    def working(self) -> list[Job]:
+        return list(self.works)
+
+    def ended(self, seconds: float) -> Iterator[tuple[Job, Ending]]:
+        time.sleep(seconds)
+        hurry = any(work.stopping for work in self.works.values())
+        if time.monotonic() - self.asked >= (min(self.poll, HURRY) if hurry else self.poll):
+            with suppress(RunError):  # it is asked again later
+                self.ask()
+        # One look at each folder, since those of a cluster are slow.
+        folders = {work.ticket.said.parent for work in self.works.values()}
+        there = {path for folder in folders if folder.exists() for path in folder.iterdir()}
+        for job, work in list(self.works.items()):
+            ending = None
+            if work.ticket.said in there:
+                ending = read_ending(work.ticket.said)
+            # Once may be a node that has just failed, or a file system that lags behind.
+            elif work.missed > (0 if work.stopping else 1):
+                ending = lost(job, work)
+            if ending is not None:
+                del self.works[job]
+                yield job, ending
+
+    def ask(self) -> None:
+        """Ask SLURM about all jobs.
+
+        Raises:
+            RunError: it does not answer.
+        """
+        self.asked = time.monotonic()
+        queue = in_queue({work.ticket.name for work in self.works.values()})
+        for work in self.works.values():
+            seen = queue.get((work.ticket.name, work.ticket.index))
+            work.seen = seen or work.seen
+            work.missed = work.missed + 1 if seen is None or seen.state in OVER else 0
+
+    def stop(self, jobs: Sequence[Job], now: bool) -> None:
+        told = [self.works[job] for job in jobs if job in self.works]
+        if not now:
+            told = [work for work in told if not work.stopping]
+        if not told:
+            return
+        self.ask()
+        for work in told:
+            work.stopping = True
+            work.ticket.note.unlink(missing_ok=True)
+        ids = [work.seen.id for work in told if work.seen]
+        if now:
+            scancel(ids)
+        else:
+            # In this order: one that starts in between is told, too.
+            scancel(ids, "--state=PENDING")
+            scancel(ids, "--state=RUNNING", "--signal=TERM")
+        self.asked = float("-inf")
+
+    def close(self) -> None:
+        """Leave jobs to the cluster, but for those that were told to end and did not yet."""
+        self.stop([job for job, work in self.works.items() if work.stopping], now=True)
+
+
+def home_of(job: Job) -> Path:
+    """Where it is noted what was submitted: in one place for all sweeps, which may overlap."""
+    return job.output.absolute().parent.parent / "slurm"
+
+
+def in_queue(names: set[str]) -> dict[tuple[str, int], Seen]:
+    """What SLURM knows of some submissions: jobs by name and index.
+
+    Those that are over stay in its list for some minutes.
+
+    Raises:
+        RunError: it does not answer.
+    """
+    if not names:
+        return {}
+    command = ["squeue", "--me", "--noheader", "--array", "--states=all"]
+    lines = ask_slurm([*command, f"--name={','.join(sorted(names))}", "--format=%j|%K|%i|%T"])
+    found = {}
+    for line in lines.splitlines():
+        name, index, number, state = line.strip().split("|")
+        # A submission of one job is no array.
+        found[name, int(index) if index.isdigit() else 0] = Seen(number, state)
+    return found
+
+
+def scancel(ids: Sequence[str], *options: str) -> None:
+    """Cancel jobs or send them a signal; those that are over already are none of our concern."""
+    if ids:
+        with suppress(RunError):
+            ask_slurm(["scancel", "--quiet", *options, *ids])
+
+
+def ask_slurm(command: Sequence[str]) -> str:
+    """What a command of SLURM's prints.
+
+    Raises:
+        RunError: it failed, or takes too long.
+    """
+    try:
+        # Ctrl-C is for the launcher, which has something to ask SLURM then.
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE, start_new_session=True
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise RunError(f"{command[0]} does not answer: {error}") from error
+    if done.returncode:
+        raise RunError(f"{command[0]}: {done.stderr.strip() or f'exit code {done.returncode}'}")
+    return done.stdout
+
+
+def read_ending(path: Path) -> Ending | None:
+    """How a job says that it ended."""
+    with suppress(OSError, ValueError, TypeError):
+        content = json.loads(path.read_bytes())
+        log = content.pop("log")
+        return Ending(**content, log=Path(log) if log else None)
+    return None
+
+
+def lost(job: Job, work: Work) -> Ending:
+    """The ending of a job that did not say how it ended."""
+    try:
+        # An older one tells of what is to be trained again.
+        if job.run.record_path.stat().st_mtime > work.since and job.run.record is not None:
+            return of_record(job.run.record, job.run)
+    except FileNotFoundError:
+        pass
+    except SeqbenchError as error:
+        return Ending("failed", str(error))
+    if work.stopping:
+        return Ending("interrupted", "stopped before there was anything to keep")
+    logs = [job.output]
+    reason = "SLURM knows nothing of it any more"
+    if work.seen is not None:
+        logs.append(work.ticket.folder / f"{work.seen.id}_0_log.err")
+        if work.seen.state in OVER:
+            reason = f"SLURM says {work.seen.state}{ADVICE.get(work.seen.state, '')}"
+    log = next((path for path in logs if path.exists() and path.stat().st_size), None)
+    return Ending("killed", reason, log)
+
+
+def work(job: Job, ticket: Ticket, threads: int, most: int) -> None:
+    """What a job does, on its node.
+
+    Args:
+        job: to do.
+        ticket: names it.
+        threads: to train with, unless its configuration says how many.
+        most: times that it may go back to the queue.
+    """
+    logging.getLogger("submitit").setLevel(logging.WARNING)  # its news are no output of the job
+    output = os.open(job.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    faulthandler.enable()
+    # While a run trains it handles them itself. Before and after it must not be deaf, nor may
+    # submitit put the job back into the queue, which counts the time that it took.
+    for number in (signal.SIGTERM, *WARNINGS):
+        signal.signal(number, leave)
+    if job.config["threads"] is None:
+        job = replace(job, config=job.config | {"threads": threads})
+    if begun(job, ticket):
+        job = replace(job, retry=False, force=False)  # once; now it goes on from its checkpoint
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    ending = Ending("interrupted", "stopped before there was anything to keep")
+    if ticket.is_wanted():
+        ending = perform(job)
+        if ending.how == "held" and restarts:
+            time.sleep(lock.LEASE)  # by this very job, on a node that has failed since
+            ending = perform(job)
+    if ending.how == "interrupted" and ticket.is_wanted():
+        if restarts >= most:
+            reason = f"{ending.reason}, and it went back to the queue {most} times already"
+            ending = replace(ending, reason=f"{reason}: raise launch.max_requeue")
+        else:
+            try:
+                requeue(os.environ["SLURM_JOB_ID"])
+                return
+            except RunError as error:
+                ending = replace(ending, reason=f"{ending.reason}; {error}")
+    if not job.output.stat().st_size:
+        job.output.unlink()
+    atomic.write(ticket.said, json.dumps(asdict(ending), default=str).encode())
+
+
+def begun(job: Job, ticket: Ticket) -> bool:
+    """Whether the run has been begun since it was submitted."""
+    with suppress(FileNotFoundError):
+        history = job.run.folder / "history.jsonl"
+        return history.stat().st_mtime > ticket.note.stat().st_mtime
+    return False
+
+
+def requeue(number: str) -> None:
+    """Put this job back into the queue, unless SLURM is ending it already.
+
+    Then somebody has cancelled it, or SLURM brings it back itself.
+    """
+    if ask_slurm(["squeue", "--noheader", f"--jobs={number}", "--format=%T"]).strip() == "RUNNING":
+        ask_slurm(["scontrol", "requeue", number])
+
+
+def leave(number: int, frame: FrameType | None) -> None:
+    """Handle a signal that asks the job to end."""
+    raise SystemExit
