@@ -16,6 +16,7 @@ import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
@@ -23,7 +24,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from seqbench.config_folder import CONFIG_FOLDER
+from seqbench.config_folder import CONFIG_FOLDER, PLUGGABLE, plugins
 from seqbench.errors import ConfigError, SeqbenchError
 from seqbench.runs.config_file import read_config
 from seqbench.signatures import NODES, check_node, check_value, first_line, located, near_miss
@@ -100,6 +101,9 @@ class Composer:
             path = loader.get_search_path()
             path.prepend("user", f"file://{Path(self.config_dir).resolve()}", anchor="main")
             loader.repository.initialize_sources(path)  # type: ignore[attr-defined]
+        for group in PLUGGABLE:
+            for name, node in plugins(group).items():
+                ConfigStore.instance().store(name, node, group, provider="plug-in")
         self.parser = OverridesParser.create(GlobalHydra.instance().config_loader())
         return self
 
@@ -244,7 +248,9 @@ def finish(composed: DictConfig, choices: dict[str, str]) -> Config:
 
 
 def read_choice(group: str, name: str) -> dict[str, Any]:
-    """One of our own YAML files, as it is."""
+    """One of our own YAML files, as it is; or what a plug-in stands for."""
+    if name in plugins(group):
+        return plugins(group)[name]
     return yaml.safe_load((CONFIG_FOLDER / group / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
@@ -374,6 +380,7 @@ def explained(error: Exception, overrides: Sequence[str]) -> ConfigError:
 
 
 def choices_of(group: str, config_dir: str | None = None) -> list[str]:
-    """What can be chosen of a group: ours, and what is in a folder of the user's."""
+    """What can be chosen of a group: ours, of a folder of the user's, and of plug-ins."""
     folders = [CONFIG_FOLDER, *([Path(config_dir)] if config_dir else [])]
-    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+    names = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
+    return sorted(names | plugins(group).keys())

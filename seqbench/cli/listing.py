@@ -38,11 +38,13 @@ def listing(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None
 
         rows = [(name, dataset.description) for name, dataset in DATASETS.items()]
     else:
-        from seqbench.config_folder import CONFIG_FOLDER
+        from seqbench.config_folder import CONFIG_FOLDER, plugins
 
         paths = sorted((CONFIG_FOLDER / GROUPS[kind]).glob("*.yaml"))
         describe = source if kind is Kind.recipes else header
         rows = [(path.stem, describe(path.read_text(encoding="utf-8"))) for path in paths]
+        added = plugins(GROUPS[kind]).items()
+        rows += [(name, f"plug-in: {node['_target_']}") for name, node in sorted(added)]
     width = max((len(name) for name, _ in rows), default=0)
     for name, text in rows:
         print(f"{name:<{width}}  {text}".rstrip())

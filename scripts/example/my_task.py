@@ -1,0 +1,30 @@
+"""A task of one's own: is the number of ones in a string of bits odd?"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from seqbench.spec import Classes, SequenceSpec, Tokens
+from seqbench.tasks.task import Batch, ExampleTask, Primary, generator
+
+
+class Parity(ExampleTask):
+    """Random bits; the answer is the parity of all of them."""
+
+    def __init__(self, length: int, train_size: int, eval_size: int, **common: Any) -> None:
+        super().__init__(**common)
+        self.spec = SequenceSpec(Tokens(2), Classes(2), "last", length)
+        self.primary, self.baseline = Primary("accuracy", "max", solved=0.99), 0.5
+        sizes = {"train": train_size, "valid": eval_size, "test": eval_size}
+        # Every string of bits once, so that no split knows another's.
+        numbers = torch.randperm(2**length, generator=generator(0))[: sum(sizes.values())]
+        parts = (numbers[:, None] >> torch.arange(length) & 1).split(list(sizes.values()))
+        self.set_splits({name: (x, x.sum(1) % 2) for name, x in zip(sizes, parts, strict=True)})
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        return F.cross_entropy(outputs, batch.targets)
+
+    def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[Tensor, int]]:
+        return {"accuracy": ((outputs.argmax(-1) == batch.targets).sum(), len(batch.targets))}

@@ -1,0 +1,74 @@
+"""The example of a model and a task of one's own works wherever it is copied to, or installed."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).parents[2] / "scripts" / "example"
+PROGRAM = str(Path(sys.executable).with_name("seqbench"))
+
+
+@pytest.fixture
+def copy(tmp_path):
+    shutil.copytree(EXAMPLE, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def run(words, folder, **environment):
+    done = subprocess.run(
+        words,
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", ["my_model.py", "my_task.py"])
+def test_each_file_is_short(name):
+    assert len((EXAMPLE / name).read_text().splitlines()) <= 32
+
+
+def test_its_commands_work(copy):
+    text = (copy / "README.md").read_text()
+    lines = [
+        line
+        for block in re.findall("```bash\n(.*?)```", text, re.DOTALL)
+        for line in block.splitlines()
+    ]
+    commands = [shlex.split(line) for line in lines]
+    alone = commands[: next(i for i, words in enumerate(commands) if words[0] == "pip")]
+    assert len(alone) == 5
+    for words in alone:
+        small = ["trainer.epochs=1"] if words[1] == "sweep" else []
+        out = run([PROGRAM, *words[1:], *small], copy)
+    assert "mine" in out
+    assert "parity T=12" in out
+
+
+def test_installed_it_is_a_plug_in(copy, tmp_path):
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    run([*pip, "--target", str(tmp_path / "site"), "."], copy)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+
+    def seqbench(*words):
+        return run([PROGRAM, *words], elsewhere, PYTHONPATH=str(tmp_path / "site"))
+
+    assert "running_mean  plug-in: my_model.RunningMean" in seqbench("list", "models")
+    assert "parity" in seqbench("list", "tasks")
+    size = ["task.length=8", "task.train_size=64", "task.eval_size=64", "trainer.epochs=1"]
+    seqbench(
+        "sweep", "model=running_mean", "model.hidden_size=16", "task=parity", "seed=0,1", *size
+    )
+    assert len(list(elsewhere.glob("outputs/runs/parity/running_mean/*/record.json"))) == 2
+    assert "draws a batch from step and seed alone" in seqbench("check", "parity", *size[:3])
