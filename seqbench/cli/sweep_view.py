@@ -62,6 +62,10 @@ class Terminal(View):
         self.drawn = now
         if not self.console.is_terminal:
             self.console.print(self.counts(sweep), soft_wrap=True)
+            for folder, progress in list(sweep.working.items())[:ENDS_SHOWN]:
+                told_of = {name: text for name, text in figures(progress).items() if text}
+                line = ", ".join(f"{name} {text}" for name, text in told_of.items())
+                self.console.print(f"  {self.names.of(sweep.jobs[folder])}: {line}", soft_wrap=True)
             return
         if not self.live.is_started:
             self.live.start()

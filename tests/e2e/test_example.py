@@ -40,12 +40,8 @@ def test_each_file_is_short(name):
 
 def test_its_commands_work(copy):
     text = (copy / "README.md").read_text()
-    lines = [
-        line
-        for block in re.findall("```bash\n(.*?)```", text, re.DOTALL)
-        for line in block.splitlines()
-    ]
-    commands = [shlex.split(line) for line in lines]
+    blocks = re.findall("```bash\n(.*?)```", text, re.DOTALL)
+    commands = [shlex.split(line) for block in blocks for line in block.splitlines()]
     alone = commands[: next(i for i, words in enumerate(commands) if words[0] == "pip")]
     assert len(alone) == 5
     for words in alone:
@@ -66,9 +62,9 @@ def test_installed_it_is_a_plug_in(copy, tmp_path):
 
     assert "running_mean  plug-in: my_model.RunningMean" in seqbench("list", "models")
     assert "parity" in seqbench("list", "tasks")
-    size = ["task.length=8", "task.train_size=64", "task.eval_size=64", "trainer.epochs=1"]
-    seqbench(
-        "sweep", "model=running_mean", "model.hidden_size=16", "task=parity", "seed=0,1", *size
-    )
+    size = ["length=8", "train_size=64", "eval_size=64"]
+    model = ["model=running_mean", "model.hidden_size=16"]
+    task = ["task=parity", *(f"task.{word}" for word in size)]
+    seqbench("sweep", *model, *task, "seed=0,1", "trainer.epochs=1")
     assert len(list(elsewhere.glob("outputs/runs/parity/running_mean/*/record.json"))) == 2
-    assert "draws a batch from step and seed alone" in seqbench("check", "parity", *size[:3])
+    assert "draws a batch from step and seed alone" in seqbench("check", "parity", *size)
