@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from seqbench.cli import completion
+
 app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
 
 
@@ -16,7 +18,11 @@ def config() -> None:
 def show(
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Choices and values, as for `train`."),
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Choices and values, as for `train`.",
+            autocompletion=completion.overrides,
+        ),
     ] = None,
     config_dir: Annotated[
         str | None, typer.Option(help="A folder with choices of your own.")

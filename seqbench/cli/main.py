@@ -9,12 +9,14 @@ import typer
 from seqbench.cli import (
     check,
     compare,
+    completion,
     config,
     data,
     doctor,
     eval,
     generate,
     listing,
+    report,
     runs,
     show,
     sql,
@@ -38,6 +40,7 @@ app.command("sweep")(sweep.sweep)
 app.command("eval")(eval.evaluate)
 app.command("generate")(generate.generate)
 app.command("table")(table.table)
+app.command("report")(report.report)
 app.command("runs")(runs.runs)
 app.command("show")(show.show)
 app.command("compare")(compare.compare)
@@ -55,6 +58,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # an arrow must not break an ASCII terminal
     try:
+        if os.environ.get("_SEQBENCH_COMPLETE") == "complete_bash":
+            completion.in_bash(app)
         app()
     except SeqbenchError as error:
         leave(str(error), error.exit_code, error)

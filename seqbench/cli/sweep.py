@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seqbench.cli import completion
 from seqbench.wording import duration
 
 if TYPE_CHECKING:
@@ -49,7 +50,11 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 def sweep(
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE,VALUE]...", help="As Hydra takes them for a sweep."),
+        typer.Argument(
+            metavar="[KEY=VALUE,VALUE]...",
+            help="As Hydra takes them for a sweep.",
+            autocompletion=completion.overrides,
+        ),
     ] = None,
     config_dir: ConfigDir = None,
     force: Force = False,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from seqbench.cli import sweep
+from seqbench.cli import completion, sweep
 from seqbench.cli.sweep import ConfigDir, DryRun, FailFast, Force, MaxTime, Retry, Wait
 
 EXAMPLES = """
@@ -24,7 +24,11 @@ The same configuration is the same run: a finished one is shown, an unfinished o
 def train(
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Choices and values, as Hydra takes them."),
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Choices and values, as Hydra takes them.",
+            autocompletion=completion.overrides,
+        ),
     ] = None,
     config_dir: ConfigDir = None,
     multirun: Annotated[
@@ -32,7 +36,11 @@ def train(
     ] = False,
     resume: Annotated[
         str | None,
-        typer.Option(metavar="RUN", help="Go on with this run: its id, a prefix of it, or a path."),
+        typer.Option(
+            metavar="RUN",
+            help="Go on with this run: its id, a prefix of it, or a path.",
+            autocompletion=completion.runs,
+        ),
     ] = None,
     force: Force = False,
     retry: Retry = False,
