@@ -11,16 +11,16 @@ README = Path(__file__).parents[2] / "README.md"
 BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 # Needs a network, or is what this test stands in.
 ELSEWHERE = ("make", "pip")
+CLUSTERS = {"launch=slurm", "launch=ray"}
 
 
-def blocks(language: str) -> list[str]:
-    return [
-        text for kind, text in BLOCK.findall(README.read_text(encoding="utf-8")) if kind == language
-    ]
+def blocks(language: str, file: Path = README) -> list[str]:
+    found = BLOCK.findall(file.read_text(encoding="utf-8"))
+    return [text for kind, text in found if kind == language]
 
 
-def commands() -> list[list[str]]:
-    lines = [line for block in blocks("bash") for line in block.splitlines() if line.strip()]
+def commands(file: Path = README) -> list[list[str]]:
+    lines = [line for block in blocks("bash", file) for line in block.splitlines() if line.strip()]
     return [shlex.split(line, comments=True) for line in lines]
 
 
@@ -46,7 +46,7 @@ def test_every_command_of_the_readme_works(tmp_path: Path, real_data: Path) -> N
     program = str(Path(sys.executable).with_name("seqbench"))
     tried = 0
     for command in commands():
-        if command[0] in ELSEWHERE:
+        if command[0] in ELSEWHERE or CLUSTERS & set(command):
             continue
         assert command[0] == "seqbench", command
         newest = max((tmp_path / "outputs/runs").glob("*/*/*"), key=os.path.getmtime, default=None)
@@ -69,3 +69,10 @@ def test_the_readmes_python_works(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "mse" in done.stdout
+
+
+def test_the_korean_readme_gives_no_command_that_the_other_does_not() -> None:
+    korean = commands(README.with_name("README.ko.md"))
+    assert len(korean) > 8
+    known = commands()
+    assert [command for command in korean if command not in known] == []
