@@ -206,3 +206,27 @@ def test_jobs_get_the_threads_that_nobody_chose_for_them(tmp_path):
     [record] = [json.loads(p.read_text()) for p in tmp_path.glob("runs/*/*/*/record.json")]
     assert record["measured"]["threads"] == 1, "how many is no part of what a run is"
     assert len(swept.jobs) == 1
+
+
+OVERLAPPING = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+from small_sweep import sweep
+if __name__ == "__main__":
+    endings = sweep(sys.argv[1:]).endings.values()
+    sys.exit(len(endings) != 6 or any(ending.how != "completed" for ending in endings))
+"""
+
+
+def test_two_sweeps_that_overlap_share_the_work(tmp_path):
+    """Started at the same time on the same folder: each run is trained once, and both see all."""
+    here = str(Path(__file__).parent)
+    common = [*SMALL, "trainer.steps=200", TWO, f"output_dir={tmp_path}"]
+    sweeps = [
+        subprocess.Popen([sys.executable, "-c", OVERLAPPING, here, *common, f"seed=range({seeds})"])
+        for seeds in ("0,6", "3,9")
+    ]
+    assert [process.wait(timeout=200) for process in sweeps] == [0, 0]
+    runs = list(tmp_path.glob("runs/*/*/*"))
+    assert len(runs) == 9
+    assert all(history(run) == ["started", "completed"] for run in runs)
