@@ -11,6 +11,8 @@ from seqbench.cli import completion
 from seqbench.wording import duration
 
 if TYPE_CHECKING:
+    from seqbench.launch.cost import Costs
+    from seqbench.launch.job import Job
     from seqbench.launch.sweep import Sweep
 
 EXAMPLES = """
@@ -21,6 +23,8 @@ seqbench sweep model=glob(*) task=adding launch.workers=4 --max-time 8h
 seqbench sweep model=tcn seed=0,1,2 launch=slurm launch.partition=gpu
 
 The same sweep, given again, does what is missing. Sweeps that overlap share the work.
+Ctrl-C stops it with checkpoints, twice at once. It exits with 0 if all runs completed, 1 if some
+did not, 3 if they have no data, 130 if it was stopped or its time is up.
 """
 
 ConfigDir = Annotated[
@@ -41,8 +45,8 @@ MaxTime = Annotated[
 Wait = Annotated[
     bool, typer.Option(help="Of a sweep: stay until a cluster has done it, or leave at once.")
 ]
-# Failures that are listed at the end, each with a line.
-MOST_SHOWN = 20
+# Kinds of failures that are listed at the end, and runs of a kind that are named.
+MOST_SHOWN, MOST_NAMED = 20, 3
 INTERRUPTIONS = ("interrupted", "its time is up")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -67,14 +71,19 @@ def sweep(
     """Train every combination of the values given, in parallel; go on where it was cut off."""
     from seqbench.cli.sweep_view import Terminal
     from seqbench.configuration import Composer
-    from seqbench.launch.sweep import Policy, Sweep
+    from seqbench.errors import RunError
+    from seqbench.launch.sweep import Policy, Sweep, View
 
     policy = Policy(retry, force, fail_fast, seconds(max_time), dry_run, wait)
     view = Terminal()
     with Composer(config_dir) as composer:
-        asked = Sweep(overrides or [], composer, policy, view)
+        asked = Sweep(overrides or [], composer, policy, View() if dry_run else view)
         try:
             composer.multirun(overrides or [], asked)
+        except KeyboardInterrupt:
+            error = RunError("stopped at once; the same command goes on from the last checkpoints")
+            error.exit_code = 130
+            raise error from None
         finally:
             view.close()
     if dry_run:
@@ -90,50 +99,83 @@ sweep.__doc__ = f"{sweep.__doc__}\n{EXAMPLES}"
 def show_plan(sweep: "Sweep") -> None:
     """List the jobs of a sweep: what is to be done of each, and what that costs."""
     from seqbench.cli.sweep_view import Names
-    from seqbench.launch.cost import Costs
-    from seqbench.results.collect import collect, last_step
-    from seqbench.runs import lock
+    from seqbench.launch.cost import Costs, wall_clock
+    from seqbench.results.collect import collect
 
-    folders = {Path(job.config["output_dir"]) / "runs" for job in sweep.jobs.values()}
+    is_due = len(sweep.endings) < len(sweep.jobs)
+    folders = {Path(job.config["output_dir"]) / "runs" for job in sweep.jobs.values() if is_due}
     costs, names = Costs(collect(sorted(folders)).records), Names()
     names.learn(sweep.jobs.values())
-    total, unknown, counts = 0.0, 0, Counter[str]()
-    for folder, job in sweep.jobs.items():
-        state: str
-        ending, cost = sweep.endings.get(folder), ""
-        if ending is not None:
-            state = ending.how
-        elif lock.is_held(folder):
-            state = "elsewhere"
-        else:
-            resumed = job.state() == "resume"
-            state = "to resume" if resumed else "to run"
-            if (expected := costs.of(job)) is None:
-                unknown += 1
-                cost = "cost unknown"
-            else:
-                total += expected
-                cost = f"about {duration(expected)}"
-            if resumed:
-                cost += f", from step {last_step(job.run.events_path) or 0} or before"
+    shown = [names.of(job) for job in sweep.jobs.values()]
+    width = max(map(len, shown), default=0)
+    counts: Counter[str] = Counter()
+    known: list[float] = []
+    for name, job in zip(shown, sweep.jobs.values(), strict=True):
+        state, cost, remark = outlook(sweep, job, costs)
         counts[state] += 1
-        typer.echo(f"{state:10}  {names.of(job)}  {cost}".rstrip())
+        if cost is not None:
+            known.append(cost)
+        typer.echo(f"{state:10}  {name:{width}}  {remark}".rstrip())
+    at_a_time = places(sweep)
+    parts = []
+    if known:
+        parts.append(f"about {duration(sum(known))} of training")
+        if at_a_time is not None:
+            took = duration(wall_clock(known, at_a_time))
+            parts.append(f"done after {took} with {at_a_time} at a time")
+    if unknown := counts["to run"] + counts["to resume"] - len(known):
+        parts.append(f"{unknown} runs with no like on record")
     summary = ", ".join(f"{count} {state}" for state, count in counts.items())
-    more = f", and {unknown} runs with no like on record" if unknown else ""
-    typer.echo(f"{summary}: about {duration(total)} of training{more}", err=True)
+    typer.echo(f"{summary}: {', '.join(parts) or 'nothing to do'}", err=True)
+
+
+def outlook(sweep: "Sweep", job: "Job", costs: "Costs") -> tuple[str, float | None, str]:
+    """What a job of a sweep has before it: its state, seconds if they can be told, and a remark."""
+    from seqbench.cli.sweep_view import why
+    from seqbench.launch.progress import Progress
+    from seqbench.launch.sweep import FAILURES
+    from seqbench.runs import lock
+
+    ending = sweep.endings.get(job.run.folder)
+    if ending is not None:
+        return ending.how, None, why(job, ending) if ending.how in FAILURES else ""
+    if lock.is_held(job.run.folder):
+        return "elsewhere", None, "another process is training it"
+    state, left, origin = "to run", 1.0, ""
+    if not job.force and job.state() == "resume":
+        progress = Progress(job.run).look()
+        state, origin = "to resume", f", from step {progress.step:,}"
+        if progress.total_steps:
+            left = max(0.0, 1 - progress.step / progress.total_steps)
+    cost = costs.of(job)
+    if cost is None:
+        return state, None, f"cost unknown{origin}"
+    return state, cost * left, f"about {duration(cost * left)}{origin}"
+
+
+def places(sweep: "Sweep") -> int | None:
+    """Jobs that are done at a time, where no cluster has to be asked.
+
+    Raises:
+        ConfigError: the launcher cannot be as it was asked for.
+    """
+    words = dict(word.partition("=")[::2] for word in sweep.command)
+    launcher = words.get("launch") or words.get("hydra/launcher") or "local"
+    return sweep.engine().room() if sweep.engine and launcher == "local" else None
 
 
 def show_results(sweep: "Sweep") -> None:
     """Print the comparison of all that completed."""
     from rich.console import Console
 
+    from seqbench.cli.sweep_view import record_of
     from seqbench.cli.table_view import show_table
     from seqbench.results.aggregate import aggregate
     from seqbench.results.tables import build_table
     from seqbench.runs.identity import source_hash
 
     over = [sweep.jobs[f] for f, e in sweep.endings.items() if e.how in ("completed", "diverged")]
-    records = [record for job in over if (record := job.run.record) is not None]
+    records = [record for job in over if (record := record_of(job)) is not None]
     if records:
         show_table(build_table(aggregate(records), source_hash()), Console(highlight=False))
 
@@ -144,18 +186,26 @@ def complain(sweep: "Sweep") -> None:
     Raises:
         RunError: not all is there; its exit code says why.
     """
-    from seqbench.cli.sweep_view import Names, told
+    from seqbench.cli.sweep_view import Names, needs_retry, told
     from seqbench.errors import RunError
     from seqbench.launch.sweep import FAILURES
 
     names = Names()
     names.learn(sweep.jobs.values())
     failed = {f: e for f, e in sweep.endings.items() if e.how in FAILURES}
-    for folder, ending in list(failed.items())[:MOST_SHOWN]:
-        job = sweep.jobs[folder]
-        typer.echo(f"{names.of(job)}: {told(job, ending)}", err=True)
-    if len(failed) > MOST_SHOWN:
-        typer.echo(f"... and {len(failed) - MOST_SHOWN} more", err=True)
+    groups: dict[str, list[Path]] = {}
+    for folder, ending in failed.items():
+        alike = re.sub(r"\S*\d\S*", "#", f"{ending.how} {ending.reason}")
+        groups.setdefault(alike, []).append(folder)
+    for first, *others in list(groups.values())[:MOST_SHOWN]:
+        job = sweep.jobs[first]
+        typer.echo(f"{names.of(job)}: {told(job, failed[first])}", err=True)
+        if others:
+            shown = ", ".join(names.of(sweep.jobs[folder]) for folder in others[:MOST_NAMED])
+            more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
+            typer.echo(f"  the same: {shown}{more}", err=True)
+    if len(groups) > MOST_SHOWN:
+        typer.echo(f"... and {len(groups) - MOST_SHOWN} other failures", err=True)
     missing = sum(sweep.endings[f].how != "completed" for f in sweep.endings)
     missing += len(sweep.jobs) - len(sweep.endings)
     if not missing:
@@ -167,7 +217,11 @@ def complain(sweep: "Sweep") -> None:
     if failed:
         counts += f", {len(failed)} of them failed"
     why = f"{sweep.stopped}: " if sweep.stopped else ""
-    error = RunError(f"{why}{counts}; the same command goes on")
+    recorded = sum(needs_retry(sweep.jobs[folder], ending) for folder, ending in failed.items())
+    ways = ["the same command goes on"] if recorded < missing else []
+    if recorded:
+        ways.append("--retry runs again what failed")
+    error = RunError(f"{why}{counts}; {', '.join(ways)}")
     codes = {ending.code for ending in failed.values()}
     if sweep.stopped in INTERRUPTIONS:
         error.exit_code = 130

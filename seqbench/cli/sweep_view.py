@@ -1,7 +1,9 @@
 """What a person sees of a sweep: a live table in a terminal, lines where there is none."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
@@ -10,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from seqbench.launch.sweep import FAILURES, View
-from seqbench.wording import duration, number, plain, score
+from seqbench.runs.record import Record, RecordError
+from seqbench.wording import duration, is_accuracy, number, plain, score
 
 if TYPE_CHECKING:
     from seqbench.launch.job import Ending, Job
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 PICTURE, SIGN_OF_LIFE = 0.25, 60.0
 # Failures that the live table keeps in sight, and runs that ended last.
 FAILURES_SHOWN, ENDS_SHOWN = 5, 3
+# Columns from which on there is room for losses and speeds, and for the names of metrics; and
+# beyond which a row is too long for an eye to follow.
+ROOM_FOR_SPEED, ROOM_FOR_METRIC, WIDEST = 70, 100, 120
 
 
 class Terminal(View):
@@ -32,7 +38,8 @@ class Terminal(View):
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
         self.names = Names()
         self.begin = time.monotonic()
-        self.drawn = self.begin
+        self.drawn = -SIGN_OF_LIFE
+        self.stopped: str | None = None
         self.count = self.trained = self.completed = self.found = 0
         self.failures: list[Text] = []
         self.ends: list[Text] = []
@@ -42,9 +49,9 @@ class Terminal(View):
         self.count += len(jobs)
 
     def ended(self, job: "Job", ending: "Ending", found: bool) -> None:
-        self.found += found
+        self.found += found and ending.how == "completed"
         self.completed += ending.how == "completed"
-        self.trained += not found
+        self.trained += not found and ending.how in ("completed", "diverged")
         line = Text(f"{self.names.of(job)}: {told(job, ending)}")
         if ending.how in FAILURES:
             line.stylize("red")
@@ -57,15 +64,18 @@ class Terminal(View):
 
     def look(self, sweep: "Sweep") -> None:
         now = time.monotonic()
-        if now - self.drawn < (PICTURE if self.console.is_terminal else SIGN_OF_LIFE):
+        pause = PICTURE if self.console.is_terminal else SIGN_OF_LIFE
+        if now - self.drawn < pause and sweep.stopped == self.stopped:
             return
-        self.drawn = now
+        self.drawn, self.stopped = now, sweep.stopped
         if not self.console.is_terminal:
             self.console.print(self.counts(sweep), soft_wrap=True)
-            for folder, progress in list(sweep.working.items())[:ENDS_SHOWN]:
+            begun = [(folder, p) for folder, p in sweep.working.items() if p.step]
+            for folder, progress in begun[:ENDS_SHOWN]:
                 told_of = {name: text for name, text in figures(progress).items() if text}
                 line = ", ".join(f"{name} {text}" for name, text in told_of.items())
-                self.console.print(f"  {self.names.of(sweep.jobs[folder])}: {line}", soft_wrap=True)
+                name = self.names.of(sweep.jobs[folder])
+                self.console.print(Text(f"  {name}: {line}"), soft_wrap=True)
             return
         if not self.live.is_started:
             self.live.start()
@@ -80,7 +90,7 @@ class Terminal(View):
         """How many jobs are where, in a line."""
         parts = [f"{self.completed}/{self.count} completed"]
         if self.found:
-            parts[0] += f" ({self.found} found so)"
+            parts[0] += f" ({self.found} before)"
         parts += [
             f"{count} {what}"
             for count, what in (
@@ -92,7 +102,10 @@ class Terminal(View):
             if count
         ]
         if sweep.stopped:
-            parts.append(f"{sweep.stopped}: stopping")
+            again = " (Ctrl-C again: at once)" if sweep.stopped == "interrupted" else ""
+            parts.append(sweep.stopped)
+            if sweep.working:
+                parts[-1] += f": writing checkpoints{again}"
         elif (left := self.seconds_left(sweep)) is not None:
             parts.append(f"about {duration(left)} left")
         return Text(", ".join(parts), style="bold")
@@ -103,25 +116,32 @@ class Terminal(View):
         waiting = len(sweep.waiting) + len(sweep.elsewhere)
         if not waiting:
             return max(running, default=None)
-        if not self.trained:
+        begun = [(p, p.total_steps) for p in sweep.working.values() if p.total_steps]
+        share = sum(p.step / total for p, total in begun)
+        if self.trained:
+            each = (time.monotonic() - self.begin) / (self.trained + share)
+        elif speed := sum((p.speed or 0.0) / total for p, total in begun):
+            each = 1 / speed
+        else:
             return None
-        each = (time.monotonic() - self.begin) / self.trained
-        return max([each * (waiting + len(sweep.working) / 2), *running])
+        return max([each * (waiting + len(sweep.working) - share), *running])
 
     def picture(self, sweep: "Sweep") -> RenderableType:
         """Everything at a glance, no higher and no wider than the terminal."""
         failures = self.failures[-FAILURES_SHOWN:]
         room = max(1, self.console.height - len(failures) - ENDS_SHOWN - 6)
-        table = Table(box=None, pad_edge=False, header_style="dim")
+        width = self.console.width
+        # As wide whatever its numbers are, or else it would jump; names give way to numbers.
+        table = Table(box=None, pad_edge=False, header_style="dim", width=min(width, WIDEST))
         table.add_column("running", no_wrap=True, overflow="ellipsis", ratio=1)
-        narrow = self.console.width < 70
+        narrow = width < ROOM_FOR_SPEED
         columns = (
             ("step", "valid", "left") if narrow else ("step", "loss", "valid", "speed", "left")
         )
         for name in columns:
             table.add_column(name, justify="right", no_wrap=True)
         for folder, progress in list(sweep.working.items())[:room]:
-            cells = figures(progress)
+            cells = figures(progress, brief=width < ROOM_FOR_METRIC)
             table.add_row(
                 Text(self.names.of(sweep.jobs[folder])), *(cells[name] for name in columns)
             )
@@ -134,7 +154,10 @@ class Terminal(View):
 
 
 class Names:
-    """Names jobs by what tells them apart: task, model, and the values that vary."""
+    """Names jobs by what tells them apart: task, model, and the values that vary.
+
+    Of a key its last part is enough, unless it is that of two keys.
+    """
 
     def __init__(self) -> None:
         self.values: dict[str, set[str]] = {}
@@ -149,18 +172,25 @@ class Names:
     def of(self, job: "Job") -> str:
         """The name of a job."""
         choices = job.config["choices"]
-        words = [word.lstrip("+") for word in job.words]
-        varied = [w for w in words if len(self.values.get(w.partition("=")[0], ())) > 1]
-        rest = [w for w in varied if w.partition("=")[0] not in ("task", "model")]
-        return plain(" ".join([choices["task"], choices["model"], *rest]))
+        varied = {key for key, values in self.values.items() if len(values) > 1}
+        ends = Counter(key.rpartition(".")[2] for key in varied)
+        words = [choices["task"], choices["model"]]
+        for word in job.words:
+            key, _, value = word.lstrip("+").partition("=")
+            end = key.rpartition(".")[2]
+            if key in varied and key not in ("task", "model"):
+                words.append(f"{end if ends[end] == 1 else key}={value}")
+        return plain(" ".join(words))
 
 
-def figures(progress: "Progress") -> dict[str, str]:
-    """How far a run has come, by column."""
+def figures(progress: "Progress", brief: bool = False) -> dict[str, str]:
+    """How far a run has come, by column; in brief, without the name of the metric."""
     total = f"/{progress.total_steps:,}" if progress.total_steps else ""
-    valid = ""
-    if progress.metric is not None and progress.score is not None:
-        valid = score(progress.metric, progress.score)
+    valid, metric = "", progress.metric
+    if metric is not None and progress.score is not None:
+        unit = " %" if is_accuracy(metric) else ""
+        short = f"{number(progress.score, metric)}{unit}"
+        valid = short if brief else score(metric, progress.score)
     return {
         "step": f"{progress.step:,}{total}",
         "loss": number(progress.loss) if progress.loss is not None else "",
@@ -172,15 +202,31 @@ def figures(progress: "Progress") -> dict[str, str]:
 
 def told(job: "Job", ending: "Ending") -> str:
     """How a job ended, in a line."""
-    if ending.how == "completed":
-        record = job.run.record
-        assert record is not None
-        reached = score(record.score.metric, record.score.value) if record.score else "no score"
-        took = duration(record.measured.get("seconds"))
-        return f"completed, test {reached} after {took} of training"
+    if ending.how != "completed":
+        # Of the others the reason says it.
+        how = f"{ending.how}: " if ending.how in ("failed", "diverged", "pruned") else ""
+        return how + why(job, ending)
+    record = record_of(job)
+    if record is None or record.score is None:
+        return "completed"
+    reached = score(record.score.metric, record.score.value)
+    return f"completed, test {reached} after {duration(record.measured.get('seconds'))} of training"
+
+
+def why(job: "Job", ending: "Ending") -> str:
+    """Why a job did not complete, where to read more, and what runs it again."""
     log = f" (see {ending.log})" if ending.log else ""
-    # Without a record the run is not over, and the same command goes on with it.
-    over = ending.how in ("failed", "diverged") and job.run.record_path.exists()
-    retry = "; --retry runs it again" if over else ""
-    how = "" if ending.how == "killed" else f"{ending.how}: "  # by what, the reason says
-    return plain(f"{how}{ending.reason}{log}{retry}")
+    retry = "; --retry runs it again" if needs_retry(job, ending) else ""
+    return plain(f"{ending.reason}{log}{retry}")
+
+
+def needs_retry(job: "Job", ending: "Ending") -> bool:
+    """Whether a failure stands in a record, and so is the end of the run until somebody says."""
+    return ending.how in ("failed", "diverged") and record_of(job) is not None
+
+
+def record_of(job: "Job") -> Record | None:
+    """The record of a job's run, if there is one that can be read."""
+    with suppress(RecordError):
+        return job.run.record
+    return None

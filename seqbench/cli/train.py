@@ -66,7 +66,8 @@ def train(
 
     of_sweeps = [word for word in overrides or [] if word.startswith(("launch", "search"))]
     if multirun or dry_run or fail_fast or max_time is not None or not wait or of_sweeps:
-        raise ConfigError("that is for sweeps: add -m, and leave out --resume")
+        way = "add -m" if resume is None else "leave out --resume"
+        raise ConfigError(f"that is for sweeps: {way}")
     if resume is not None:
         if any(not word.startswith("data_dir=") for word in overrides or []):
             raise ConfigError(

@@ -1,5 +1,6 @@
 """What a job will cost, told from runs like it that are on record."""
 
+import heapq
 import json
 import statistics
 from collections import defaultdict
@@ -43,6 +44,19 @@ class Costs:
             return statistics.median(known)
         rates, length = self.similar.get(kind(config)), length_of(config)
         return statistics.median(rates) * length if rates and length is not None else None
+
+
+def wall_clock(costs: Iterable[float], places: int) -> float:
+    """Seconds until jobs are over that take so long each, begun in this order, `places` at a time.
+
+    Args:
+        costs: seconds.
+        places: at least one.
+    """
+    free_at = [0.0] * places
+    for cost in costs:
+        heapq.heapreplace(free_at, free_at[0] + cost)
+    return max(free_at)
 
 
 def but_seed(config: Config) -> str:

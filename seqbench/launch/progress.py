@@ -43,8 +43,9 @@ class Progress:
         """Read what has been written since."""
         if self.total_steps is None:
             for start in last_events(self.run.folder / "history.jsonl"):
-                self.total_steps = number(start.get("total_steps"), int)
-                self.metric, self.direction = start.get("metric"), start.get("direction")
+                self.total_steps = number(start.get("total_steps"), int) or self.total_steps
+                self.metric = start.get("metric") or self.metric
+                self.direction = start.get("direction") or self.direction
                 self.step = number(start.get("step"), int) or 0
         for event in last_events(self.run.events_path, ROOM):
             self.step = number(event.get("step"), int) or self.step

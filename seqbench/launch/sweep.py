@@ -79,6 +79,7 @@ class Sweep:
         waiting: what is still to be started.
         elsewhere: what other processes are training.
         stopped: why it ended before all was done.
+        engine: makes what does the jobs; `None` before the launcher has been called.
     """
 
     command: Sequence[str]
@@ -92,6 +93,7 @@ class Sweep:
     waiting: deque[Job] = field(default_factory=deque)
     elsewhere: deque[Job] = field(default_factory=deque)
     stopped: str | None = None
+    engine: Callable[[], Engine] | None = None
 
     def __post_init__(self) -> None:
         self.started = time.monotonic()
@@ -119,6 +121,7 @@ class Sweep:
         """
         # All of them before the first is started: a typing error must not show up in the morning.
         jobs = [self.job(words) for words in asked]
+        self.engine = engine
         new: dict[Path, Job] = {}
         for job in jobs:
             if job.run.folder not in self.jobs:

@@ -22,6 +22,8 @@ SMALL = [
     *("task.train_size=32", "task.eval_size=16", "recipe=none", "threads=1", "device=cpu"),
     *("trainer.batch_size=8", "trainer.steps=8", "launch.workers=2"),
 ]
+# What comes from elsewhere may look like markup.
+CONFIG = {"choices": {"task": "adding", "model": "[/red]"}, "seed": 0}
 RAISING = """
     import torch
 
@@ -72,8 +74,10 @@ def test_a_sweep_ends_in_a_table_and_given_again_trains_nothing(seqbench):
     assert code == 0
     assert out[0] == "Test scores"
     assert any(line.startswith("tcn") for line in out)
-    assert [line[:5] for line in err] == ["[1/2]", "[2/2]"]
-    told = sorted(line[6:].partition(" MSE")[0] for line in err)
+    assert err[0].startswith("0/2 completed, ")
+    ends = [line for line in err if line.startswith("[")]
+    assert [line[:5] for line in ends] == ["[1/2]", "[2/2]"]
+    told = sorted(line[6:].partition(" MSE")[0] for line in ends)
     assert told == [f"adding tcn seed={seed}: completed, test" for seed in (0, 1)]
     code, again, err = seqbench("train", "-m", *SMALL, "seed=0,1")
     assert (code, again, err) == (0, out, [])
@@ -87,11 +91,18 @@ def test_a_failure_is_told_with_its_reason_and_its_log(seqbench, raising, tmp_pa
     logs = tmp_path.glob("outputs/runs/adding/raising/*/log.txt")
     [log] = [path for path in logs if "Traceback" in path.read_text()]
     told = (
-        "adding raising model.trouble=True: failed: LookupError: nothing there "
+        "adding raising trouble=True: failed: LookupError: nothing there "
         f"(see {log.relative_to(tmp_path)}); --retry runs it again"
     )
     assert told in err
-    assert err[-1] == ("error: 1 of 2 runs are missing, 1 of them failed; the same command goes on")
+    assert err[-1] == (
+        "error: 1 of 2 runs are missing, 1 of them failed; --retry runs again what failed"
+    )
+    code, out, err = seqbench(*words, "--dry-run")
+    assert code == 0
+    assert out[0].startswith("failed      adding raising trouble=True   LookupError: nothing there")
+    assert out[0].endswith("; --retry runs it again")
+    assert err == ["1 failed, 1 completed: nothing to do"]
     assert seqbench(*words)[0] == 1, "it failed, and nobody asked for another try"
     assert seqbench(*words, "--retry")[0] == 1
     history = (log.parent / "history.jsonl").read_text()
@@ -102,34 +113,57 @@ def test_data_that_cannot_be_had_has_its_own_exit_code(seqbench):
     words = [word for word in SMALL if not word.startswith("task")]
     code, out, err = seqbench("sweep", *words, "task=char_file", "task.path=no.txt", "seed=0,1")
     assert (code, out) == (3, [])
-    assert "char_file tcn seed=1: failed: no.txt is not there" in err
+    assert sum("failed: no.txt is not there" in line for line in err) == 3, "each, and all of them"
+    assert err[-2].startswith("  the same: char_file tcn seed=")
+    assert err[-1].endswith("2 of 2 runs are missing, 2 of them failed; the same command goes on")
 
 
 def test_when_its_time_is_up_it_says_so(seqbench):
     code, _, err = seqbench("sweep", *SMALL, "seed=0,1", "--max-time", "0s")
     assert code == 130
-    assert err == ["error: its time is up: 2 of 2 runs are missing; the same command goes on"]
+    assert err[0] == "0/2 completed, its time is up"
+    assert err[1] == "error: its time is up: 2 of 2 runs are missing; the same command goes on"
 
 
-def test_a_dry_run_lists_what_there_is_to_do_and_what_it_costs(seqbench):
+def test_a_dry_run_lists_what_there_is_to_do_and_what_it_costs(seqbench, tmp_path):
+    def files():
+        return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+
     seqbench("sweep", *SMALL, "seed=0")
-    code, out, err = seqbench("sweep", *SMALL, "seed=0,1", "model.channels=[4],[4,4]", "--dry-run")
-    assert code == 0
-    found = sorted(out)
-    assert found[0].startswith("completed   adding tcn ")
-    assert [line.split()[0] for line in found] == ["completed", "to", "to", "to"]
-    assert sum("cost unknown" in line for line in out) == 2
-    assert sum("about 0." in line for line in out) == 1
+    words = ["sweep", *SMALL, "model.channels=[4],[4,4]", "seed=0,1", "--dry-run"]
+    before = files()
+    code, out, err = seqbench(*words)
+    assert (code, files()) == (0, before)
+    assert out[0] == "completed   adding tcn channels=[4] seed=0"
+    assert out[1].startswith("to run      adding tcn channels=[4] seed=1    about 0.")
+    assert out[2:] == [
+        "to run      adding tcn channels=[4,4] seed=0  cost unknown",
+        "to run      adding tcn channels=[4,4] seed=1  cost unknown",
+    ]
     assert err[-1].startswith("1 completed, 3 to run: about 0.")
-    assert err[-1].endswith("of training, and 2 runs with no like on record")
+    assert err[-1].endswith("s with 2 at a time, 2 runs with no like on record")
+    assert seqbench(*words, "launch.worker=1")[0] == 2
+
+
+def test_a_dry_run_tells_from_which_step_a_run_goes_on(seqbench, tmp_path):
+    seqbench("sweep", *SMALL, "seed=0")
+    [folder] = tmp_path.glob("outputs/runs/adding/tcn/*")
+    (folder / "record.json").unlink()
+    cut_off = '{"event": "interrupted", "step": 6}\n'
+    (folder / "events.jsonl").write_text('{"step": 6, "split": "train", "loss": 1}\n')
+    (folder / "history.jsonl").write_text('{"event": "started", "total_steps": 8}\n' + cut_off)
+    code, out, err = seqbench("sweep", *SMALL, "seed=0", "--dry-run")
+    assert (code, out) == (0, ["to resume   adding tcn  cost unknown, from step 6"])
+    assert err == ["1 to resume: 1 runs with no like on record"]
 
 
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (["train", "--dry-run"], "that is for sweeps: add -m, and leave out --resume"),
-        (["train", "launch=slurm"], "that is for sweeps: add -m, and leave out --resume"),
-        (["train", "--max-time", "8h"], "that is for sweeps: add -m, and leave out --resume"),
+        (["train", "--dry-run"], "that is for sweeps: add -m"),
+        (["train", "launch=slurm"], "that is for sweeps: add -m"),
+        (["train", "--max-time", "8h"], "that is for sweeps: add -m"),
+        (["train", "-m", "--resume", "0123"], "that is for sweeps: leave out --resume"),
         (["train", "seed=0,1"], "a run takes one seed, not '0,1': -m makes a sweep"),
         (
             ["sweep", "model=tcm,gru"],
@@ -173,6 +207,66 @@ def test_jobs_are_named_by_what_tells_them_apart(tmp_path):
     names = Names()
     names.learn(jobs)
     assert [names.of(one) for one in jobs] == ["adding tcn seed=0", "adding tcn seed=1"]
+
+
+def test_keys_are_short_unless_that_makes_two_of_them_alike(tmp_path):
+    words = [("++model.lr=1", "++optimizer.lr=1", "++task.size=1")]
+    words += [("++model.lr=2", "++optimizer.lr=2", "++task.size=2")]
+    jobs = [job(tmp_path, *some) for some in words]
+    names = Names()
+    names.learn(jobs)
+    assert names.of(jobs[0]) == "adding tcn model.lr=1 optimizer.lr=1 size=1"
+
+
+def in_work(*progress, waiting=0, stopped=None):
+    """A sweep, as far as it is watched."""
+    jobs = {one.run.folder: Job(("seed=0",), CONFIG, one.run, one.run.folder) for one in progress}
+    working = {one.run.folder: one for one in progress}
+    return SimpleNamespace(
+        jobs=jobs, working=working, waiting=[None] * waiting, elsewhere=[], stopped=stopped
+    )
+
+
+def test_the_time_left_follows_from_the_speed_until_runs_have_ended(tmp_path, monkeypatch):
+    view = Terminal()
+    runs = [Run(tmp_path / name, "0" * 12) for name in "ab"]
+    # Ten seconds each, two at a time: 5 seconds for each run that is left.
+    working = [Progress(run, step=50, total_steps=100, speed=10.0) for run in runs]
+    assert view.seconds_left(in_work(*working, waiting=3)) == pytest.approx(5 * (3 + 1))
+    assert view.seconds_left(in_work(*working)) == pytest.approx(5)
+    assert view.seconds_left(in_work(waiting=3)) is None
+    view.trained = 3
+    monkeypatch.setattr(sweep_view.time, "monotonic", lambda: view.begin + 80)
+    assert view.seconds_left(in_work(*working, waiting=3)) == pytest.approx(80 / 4 * (3 + 1))
+
+
+def test_a_log_gets_a_sign_of_life_now_and_then_and_what_stops_the_sweep(tmp_path, monkeypatch):
+    view = Terminal()
+    view.console = Console(file=io.StringIO(), width=200, highlight=False)
+    now = 1000.0
+    monkeypatch.setattr(sweep_view.time, "monotonic", lambda: now)
+    progress = Progress(Run(tmp_path, "0" * 12), 5, 10, 0.25, "accuracy", "max", 0.5, 2.0)
+    for _ in range(121):
+        view.look(in_work(progress))
+        now += 1
+    view.look(in_work(progress, stopped="interrupted"))
+    lines = view.console.file.getvalue().splitlines()
+    life = "  adding [/red]: step 5/10, loss 0.250, valid accuracy 50.0 %, speed 2.00/s, left 2.5 s"
+    assert lines[:2] == ["0/0 completed, 1 running, about 2.5 s left", life]
+    assert len(lines) == 2 * 4
+    assert lines[-2].endswith("interrupted: writing checkpoints (Ctrl-C again: at once)")
+
+
+def test_a_second_ctrl_c_costs_a_line(seqbench, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("seqbench.launch.sweep.Sweep.conduct", stop)
+    assert seqbench("sweep", *SMALL) == (
+        130,
+        [],
+        ["error: stopped at once; the same command goes on from the last checkpoints"],
+    )
 
 
 @pytest.mark.parametrize(("width", "height"), [(120, 30), (80, 24), (50, 20)])

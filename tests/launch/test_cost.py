@@ -1,10 +1,12 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from record_factory import make_record
 
 from seqbench.configuration import compose
-from seqbench.launch.cost import Costs
+from seqbench.launch.cost import Costs, wall_clock
 from seqbench.launch.job import Job
 from seqbench.runs.identity import without_place
 from seqbench.runs.run import Run
@@ -50,3 +52,17 @@ def test_what_is_unlike_says_nothing(tmp_path, words):
 
 def test_what_did_not_complete_says_nothing(tmp_path):
     assert Costs([record(10, status="diverged")]).of(job(tmp_path)) is None
+
+
+def test_jobs_begin_in_their_order_wherever_there_is_room():
+    assert wall_clock([3, 1, 1, 1], places=2) == 3
+    assert wall_clock([1, 1, 1, 3], places=2) == 4
+    assert wall_clock([], places=2) == 0
+
+
+@given(st.lists(st.floats(0, 1e6)), st.integers(1, 50))
+def test_no_schedule_is_longer_than_its_work_or_shorter_than_its_longest_job(costs, places):
+    took = wall_clock(costs, places)
+    longest, work = max(costs, default=0.0), sum(costs)
+    assert max(longest, work / places) <= took * (1 + 1e-9) + 1e-9
+    assert took <= (work / places + longest) * (1 + 1e-9) + 1e-9
