@@ -16,7 +16,6 @@ start() {
   local port=${1:-17000} host
   host=$(hostname -s)
   mkdir -p "$folder"/{state,n1,n2}
-  chmod 755 "$folder"
   (umask 077 && head -c 1024 /dev/urandom >"$folder/munge.key")
   munged --force --num-threads=2 --key-file="$folder/munge.key" --socket="$folder/munge.sock" \
     --pid-file="$folder/munged.pid" --log-file="$folder/munged.log" --seed-file="$folder/munge.seed"

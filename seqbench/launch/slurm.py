@@ -47,6 +47,13 @@ OVER = (
 )
 # What a person can do about some of them.
 ADVICE = {"OUT_OF_MEMORY": ": raise launch.memory", "TIMEOUT": ": raise launch.warning"}
+# A warning kills Python before it listens, while it imports torch for some seconds: then the shell
+# around it puts the job back into the queue.
+WARNED_EARLY = (
+    f"code=$?; case $code in {'|'.join(str(128 + number) for number in WARNINGS)}) "
+    '[ "${{SLURM_RESTART_COUNT:-0}}" -ge {most} ] || scontrol requeue "$SLURM_JOB_ID";; '
+    "esac; exit $code"
+)
 # Seconds between two questions to SLURM while jobs are being stopped.
 HURRY = 2.0
 # Seconds after which SLURM's commands are taken to have failed.
@@ -175,11 +182,11 @@ class SlurmEngine:
             raise ConfigError(
                 f"launch.warning={warning} seconds leave nothing of launch.minutes={minutes}"
             )
-        if importlib.util.find_spec("submitit") is None:
-            raise ConfigError("launch=slurm needs submitit: pip install 'seqbench[slurm]'")
-        for command in ("sbatch", "squeue", "scancel", "srun"):
+        for command in ("sbatch", "srun", "squeue", "scancel"):
             if shutil.which(command) is None:
                 raise ConfigError(f"launch=slurm needs a SLURM cluster: there is no {command} here")
+        if importlib.util.find_spec("submitit") is None:
+            raise ConfigError("launch=slurm needs submitit: pip install 'seqbench[slurm]'")
         self.cpus = cpus
         self.max_requeue = max_requeue
         self.queue = queue
@@ -188,7 +195,7 @@ class SlurmEngine:
             "partition": partition,
             "account": account,
             "qos": qos,
-            "gpus_per_node": gpus,
+            "gpus_per_node": gpus or None,
             "cpus_per_task": cpus,
             "mem": memory,
             "time": minutes,
@@ -197,6 +204,7 @@ class SlurmEngine:
             # A step does not inherit it from its job any more, since SLURM 22.05.
             "srun_args": [f"--cpus-per-task={cpus}"],
             "signal_delay_s": warning,
+            "teardown": [WARNED_EARLY.format(most=max_requeue)],
             "additional_parameters": {"requeue": True} | sbatch,
         }
         self.works: dict[Job, Work] = {}
@@ -245,9 +253,8 @@ class SlurmEngine:
         executor.update_parameters(job_name=name, **given)
         try:
             with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it then raises
-                executor.map_array(
-                    partial(work, threads=self.cpus, most=self.max_requeue), jobs, tickets
-                )
+                on_node = partial(do, threads=self.cpus, most=self.max_requeue)
+                executor.map_array(on_node, jobs, tickets)
         except RuntimeError as error:
             reason = str(error).strip().split("\n")[-1].removeprefix("sbatch: error: ")
             raise ConfigError(f"sbatch refuses the jobs: {reason}") from error
@@ -267,11 +274,9 @@ class SlurmEngine:
         folders = {work.ticket.said.parent for work in self.works.values()}
         there = {path for folder in folders if folder.exists() for path in folder.iterdir()}
         for job, work in list(self.works.items()):
-            ending = None
-            if work.ticket.said in there:
-                ending = read_ending(work.ticket.said)
+            ending = read_ending(work.ticket.said) if work.ticket.said in there else None
             # Once may be a node that has just failed, or a file system that lags behind.
-            elif work.missed > (0 if work.stopping else 1):
+            if ending is None and work.missed > (0 if work.stopping else 1):
                 ending = lost(job, work)
             if ending is not None:
                 del self.works[job]
@@ -310,8 +315,7 @@ class SlurmEngine:
         self.asked = float("-inf")
 
     def close(self) -> None:
-        """Leave jobs to the cluster, but for those that were told to end and did not yet."""
-        self.stop([job for job, work in self.works.items() if work.stopping], now=True)
+        """Leave jobs to the cluster."""
 
 
 def home_of(job: Job) -> Path:
@@ -386,17 +390,18 @@ def lost(job: Job, work: Work) -> Ending:
     if work.stopping:
         return Ending("interrupted", "stopped before there was anything to keep")
     logs = [job.output]
-    reason = "SLURM knows nothing of it any more"
+    reason = "gone from SLURM's queue"
     if work.seen is not None:
         logs.append(work.ticket.folder / f"{work.seen.id}_0_log.err")
-        if work.seen.state in OVER:
-            reason = f"SLURM says {work.seen.state}{ADVICE.get(work.seen.state, '')}"
+        state = work.seen.state
+        over = f"SLURM says {state}{ADVICE.get(state, '')}"
+        reason = over if state in OVER else f"{reason}, where it was {state}"
     log = next((path for path in logs if path.exists() and path.stat().st_size), None)
     return Ending("killed", reason, log)
 
 
-def work(job: Job, ticket: Ticket, threads: int, most: int) -> None:
-    """What a job does, on its node.
+def do(job: Job, ticket: Ticket, threads: int, most: int) -> None:
+    """Do a job: what runs on a node.
 
     Args:
         job: to do.
@@ -452,7 +457,8 @@ def requeue(number: str) -> None:
 
     Then somebody has cancelled it, or SLURM brings it back itself.
     """
-    if ask_slurm(["squeue", "--noheader", f"--jobs={number}", "--format=%T"]).strip() == "RUNNING":
+    state = ask_slurm(["squeue", "--noheader", f"--jobs={number}", "--format=%T"]).strip()
+    if state not in (*OVER, "COMPLETING", ""):
         ask_slurm(["scontrol", "requeue", number])
 
 

@@ -1,0 +1,395 @@
+"""The SLURM engine: on a real cluster of two nodes on this machine, where that can be had."""
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from small_sweep import SMALL, Seen, history, kept, sweep
+
+from seqbench.configuration import compose
+from seqbench.errors import ConfigError
+from seqbench.launch import slurm
+from seqbench.launch.job import Ending, Job
+from seqbench.launch.slurm import SlurmEngine, Ticket, noted
+from seqbench.launch.sweep import Policy
+from seqbench.runs.run import Run
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "slurm_cluster.sh"
+NEEDED = ("slurmctld", "slurmd", "sbatch", "munged")
+# A model that is slow until there is a file of this name; that does not change what it computes.
+SLOW = """
+    import os, time
+    import torch
+
+    class Slow(torch.nn.Module):
+        def __init__(self, spec, wrong: bool) -> None:
+            super().__init__()
+            self.wrong = wrong
+            self.linear = torch.nn.Linear(2, 1)
+
+        def forward(self, x):
+            if self.wrong:
+                raise LookupError("nothing there")
+            if not os.path.exists("hurry"):
+                time.sleep(0.03)
+            return self.linear(x[:, -1])
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Starts one, and gives what commands it."""
+    pytest.importorskip("submitit")
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    if missing := [name for name in NEEDED if shutil.which(name, path=path) is None]:
+        pytest.skip(f"no {', '.join(missing)} here: apt-get install slurm-wlm munge")
+    # The path of a socket is short, and pytest's own folders are deep.
+    folder = tempfile.mkdtemp(prefix="slurm")
+
+    def tell(command, *words):
+        subprocess.run([SCRIPT, command, folder, *words], check=True, timeout=60)
+
+    port = 20000 + 3 * (os.getpid() % 4000)
+    tell("start", str(port))
+    os.environ["SLURM_CONF"] = f"{folder}/slurm.conf"
+    yield tell
+    tell("stop")
+    del os.environ["SLURM_CONF"]
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def asked(cluster, tmp_path, monkeypatch):
+    """Sweeps over slow runs of a model in the current folder; gives what became of them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (tmp_path / "slow.py").write_text(textwrap.dedent(SLOW))
+    (tmp_path / "own" / "model").mkdir(parents=True)
+    (tmp_path / "own" / "model" / "slow.yaml").write_text("_target_: slow.Slow\nwrong: false\n")
+    yield lambda *words, **how: sweep([*ON_SLURM, *RUN, *words], "own", **how)
+    subprocess.run(["scancel", "--me"], check=True)
+    wait_until(lambda: not queue() and len(nodes("idle")) == 2)
+
+
+RUN = ["model=slow", *(word for word in SMALL if not word.startswith("model"))]
+ON_SLURM = ["launch=slurm", "launch.poll=1", "output_dir=out"]
+
+
+def told(*command):
+    """The lines that a command prints."""
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def queue(*states):
+    """Jobs in the queue, by their ids."""
+    return told("squeue", "--me", "-h", "-r", "-o%i", *(f"-t{state}" for state in states))
+
+
+def places():
+    """Running jobs: index in the array, and node."""
+    return [line.split() for line in told("squeue", "--me", "-h", "-o%K %N", "-tRUNNING")]
+
+
+def nodes(state):
+    return told("sinfo", "-h", "-N", "-o%N", f"-t{state}")
+
+
+def submitted():
+    """All jobs that this folder's sweeps ever submitted."""
+    return list(Path("out/sweeps/slurm").glob("seqbench-*/*_submitted.pkl"))
+
+
+def find(name):
+    return sorted(Path("out").glob(f"runs/*/*/*/{name}"))
+
+
+def runs():
+    return [path.parent for path in find("config.yaml")]
+
+
+def steps_resumed(folder):
+    lines = [json.loads(line) for line in (folder / "history.jsonl").open()]
+    return [line["step"] for line in lines if line["event"] == "resumed"]
+
+
+def wait_until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.1)
+
+
+class Once(Seen):
+    """Does something as soon as so many runs have come to a step."""
+
+    def __init__(self, deed, step=30, runs=2):
+        super().__init__()
+        self.deed, self.step, self.runs = deed, step, runs
+
+    def look(self, sweep):
+        if self.deed and sum(p.step >= self.step for p in sweep.working.values()) >= self.runs:
+            deed, self.deed = self.deed, None
+            deed()
+
+
+def hows(swept):
+    return [swept.endings[folder].how for folder in swept.jobs if folder in swept.endings]
+
+
+@pytest.mark.slurm
+def test_a_power_cut_and_a_time_limit_cost_time_and_nothing_else(asked, cluster):
+    """SLURM brings the one run back; the other is warned, and goes back to the queue itself."""
+
+    def cut_power():
+        [node] = [node for index, node in places() if index == "0"]
+        cluster("nodedown", node)
+        cluster("nodeup", node)  # else SLURM would take half a minute to miss it
+
+    class Storm(Once):
+        def look(self, sweep):
+            super().look(sweep)
+            if any("interrupted" in history(path.parent) for path in find("history.jsonl")):
+                Path("hurry").touch()
+
+    # The warning comes 10 to 40 seconds after the start, by SLURM's own clock.
+    words = ["trainer.steps=200,2000", "trainer.eval_every=1000"]
+    swept = asked(*words, "launch.minutes=1", "launch.warning=20", view=Storm(cut_power))
+    assert hows(swept) == ["completed"] * 2
+    dead, late = swept.jobs
+    assert history(dead) == ["started", "resumed", "completed"]
+    assert history(late)[:3] == ["started", "interrupted", "resumed"]
+    assert min(steps_resumed(dead) + steps_resumed(late)) > 0
+    assert len(submitted()) == 2
+    sweep([*RUN, *words, "output_dir=undisturbed"], "own")
+    assert kept(Path("out")) == kept(Path("undisturbed"))
+    assert len(kept(Path("out"))) == 2
+
+
+@pytest.mark.slurm
+def test_jobs_outlive_the_launcher_and_are_submitted_once(asked, tmp_path):
+    words = ["trainer.steps=100", "seed=0,1,2"]
+    left = asked(*words, policy=Policy(wait=False))
+    assert hows(left) == []
+    assert len(queue()) == 3
+    asked(*words, policy=Policy(wait=False))
+    assert len(queue()) == 3
+    command = [sys.executable, "-c", LAUNCHER, str(Path(__file__).parent), *ON_SLURM, *RUN, *words]
+    launcher = subprocess.Popen(command)
+    [asked_for] = Path("out").glob("sweeps/*/sweep.jsonl")
+    wait_until(lambda: len(asked_for.read_text().splitlines()) == 3)
+    time.sleep(1)
+    launcher.kill()
+    launcher.wait()
+    wider = asked(*words[:1], "seed=0,1,2,3")
+    assert hows(wider) == ["completed"] * 4
+    assert [history(folder) for folder in runs()] == [["started", "completed"]] * 4
+    assert len(submitted()) == 4
+
+
+LAUNCHER = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+from small_sweep import sweep
+sweep(sys.argv[1:], "own")
+"""
+
+
+@pytest.mark.slurm
+def test_stopped_once_it_keeps_checkpoints_and_twice_it_ends_at_once(asked):
+    def press(times):
+        return lambda: [os.kill(os.getpid(), signal.SIGINT) for _ in range(times)]
+
+    words = ["trainer.steps=300", "trainer.checkpoint_every=500", "seed=0,1,2"]
+    stopped = asked(*words, view=Once(press(1)))
+    assert stopped.stopped == "interrupted"
+    assert hows(stopped) == ["interrupted"] * 3
+    assert [history(folder) for folder in runs()] == [["started", "interrupted"]] * 2
+    wait_until(lambda: not queue())
+    with pytest.raises(KeyboardInterrupt):
+        asked(*words, view=Once(press(2), step=90))
+    wait_until(lambda: not queue())
+    resumed = [step for folder in runs() for step in steps_resumed(folder)]
+    assert len(resumed) == 2
+    assert min(resumed) >= 30
+    assert kept(Path("out")) == {}
+
+
+@pytest.mark.slurm
+def test_what_becomes_of_jobs_that_are_cancelled_or_fail_or_have_no_prospects(asked):
+    """Each is one ending; none of them goes back to the queue, and the others are trained."""
+
+    def cancel():
+        [first, *_] = queue("RUNNING")
+        subprocess.run(["scancel", first, queue("PENDING")[-1]], check=True)
+
+    words = ["trainer.steps=150", "seed=0,1,2,3"]
+    swept = asked(
+        *words,
+        view=Once(cancel),
+        judge=lambda job, progress: job.config["seed"] != 1 or progress.step < 60,
+    )
+    ends = {job.config["seed"]: swept.endings[folder] for folder, job in swept.jobs.items()}
+    assert [ends[seed].how for seed in range(4)] == ["killed", "interrupted", "completed", "killed"]
+    assert ends[0].reason == "SLURM says CANCELLED"
+    assert ends[3].reason == "gone from SLURM's queue, where it was PENDING"
+    assert history(next(f for f, job in swept.jobs.items() if job.config["seed"] == 0))[-1] == (
+        "interrupted"
+    )
+    assert len(submitted()) == 4
+    [failed] = asked("model.wrong=true").endings.values()
+    assert (failed.how, failed.reason) == ("failed", "LookupError: nothing there")
+    assert len(submitted()) == 5
+
+
+@pytest.mark.slurm
+def test_warned_before_it_listens_a_job_goes_back_to_the_queue(asked):
+    asked(policy=Policy(wait=False))
+    begins = "Loading pickle"
+    logs = Path("out/sweeps/slurm").glob
+    wait_until(lambda: any(begins in path.read_text() for path in logs("*/*_log.out")))
+    told("scancel", "--signal=USR2", *queue("RUNNING"))
+    wait_until(lambda: queue("PENDING"))
+    assert runs() == []
+
+
+@pytest.mark.slurm
+def test_what_slurm_refuses_costs_a_line(asked):
+    with pytest.raises(ConfigError, match=r"^sbatch refuses the jobs: .*partition") as error:
+        asked("launch.partition=nowhere")
+    assert "\n" not in str(error.value)
+    with pytest.raises(ConfigError, match="sbatch refuses the jobs: "):
+        asked("launch.sbatch.no-such-option=1")
+
+
+SETTINGS = {
+    "minutes": 10,
+    "warning": 60,
+    "setup": [],
+    "sbatch": {},
+    **dict.fromkeys(("partition", "account", "qos", "gpus", "memory")),
+    **dict.fromkeys(("cpus", "max_requeue", "queue", "array_parallelism", "poll"), 2),
+}
+
+
+@pytest.mark.parametrize("name", ["cpus", "minutes", "warning", "queue", "poll", "gpus"])
+def test_settings_that_cannot_be_cost_a_line(name):
+    with pytest.raises(ConfigError, match=rf"launch.{name} must be positive, not -1"):
+        SlurmEngine(**SETTINGS | {name: -1})
+
+
+def test_a_warning_leaves_time_to_train():
+    with pytest.raises(ConfigError, match=r"launch.warning=600 seconds leave nothing"):
+        SlurmEngine(**SETTINGS | {"warning": 600})
+
+
+def test_what_is_missing_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="there is no sbatch here"):
+        SlurmEngine(**SETTINGS)
+    for name in ("sbatch", "srun", "squeue", "scancel"):
+        (tmp_path / name).touch(mode=0o755)
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(ConfigError, match=r"pip install 'seqbench\[slurm\]'"):
+        SlurmEngine(**SETTINGS)
+
+
+@pytest.fixture
+def job(tmp_path, request):
+    words = [*SMALL, "threads=null", f"output_dir={tmp_path}", *getattr(request, "param", [])]
+    config = compose([word for word in words if word != "threads=1"])
+    return Job((), config, Run.of(config), tmp_path / "sweeps" / "id" / "job.txt")
+
+
+@pytest.fixture
+def ticket(job):
+    """A job of SLURM's that the run has been given to."""
+    home = slurm.home_of(job)
+    made = Ticket("seqbench-1", 3, home / f"{job.run.run_id}.json")
+    made.said.parent.mkdir(parents=True)
+    job.output.parent.mkdir(parents=True)
+    made.write()
+    return made
+
+
+def on_node(job, ticket, during=lambda process: None, **environment):
+    """Do a job as a node does, in a process of its own."""
+    code = "import pickle, sys; from seqbench.launch.slurm import do; "
+    code += "do(*pickle.load(sys.stdin.buffer), threads=2, most=2)"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | environment) as process:
+        pickle.dump((job, ticket), process.stdin)
+        process.stdin.close()
+        during(process)
+    return slurm.read_ending(ticket.said)
+
+
+def test_a_job_says_how_it_ended(job, ticket):
+    ending = on_node(job, ticket)
+    assert ending == Ending("completed", score=job.run.record.score.value)
+    assert job.run.record.measured["threads"] == 2, "as many as it has cores"
+    assert not job.output.exists(), "it printed nothing"
+
+
+def test_a_job_that_was_given_up_trains_nothing(job, ticket):
+    Ticket("seqbench-2", 0, ticket.note).write()
+    assert not ticket.is_wanted()
+    assert on_node(job, ticket).how == "interrupted"
+    assert not job.run.folder.exists()
+
+
+@pytest.mark.parametrize("job", [["trainer.steps=100000"]], indirect=True)
+def test_a_job_goes_back_to_the_queue_so_often_and_not_more(job, ticket):
+    def warn(process):
+        wait_until(job.run.events_path.exists)
+        process.send_signal(signal.SIGUSR2)
+
+    ending = on_node(job, ticket, warn, SLURM_RESTART_COUNT="2")
+    assert ending.how == "interrupted"
+    assert "a checkpoint was written" in ending.reason
+    assert ending.reason.endswith("back to the queue 2 times already: raise launch.max_requeue")
+    assert history(job.run.folder) == ["started", "interrupted"]
+
+
+def test_forced_again_a_run_starts_over_once(job, ticket):
+    """Back from the queue it goes on from its checkpoint."""
+    assert not slurm.begun(job, ticket)
+    job.run.folder.mkdir(parents=True)
+    job.run.append_history("started", step=0)
+    assert slurm.begun(job, ticket)
+    os.utime(ticket.note, (time.time() + 10, time.time() + 10))
+    assert not slurm.begun(job, ticket), "that was before it was submitted"
+
+
+def test_a_note_that_is_damaged_names_no_job(ticket):
+    assert noted(ticket.note) == ticket
+    for content in (b"", b"[]", b'{"name": "x"}', b"\xff"):
+        ticket.note.write_bytes(content)
+        assert noted(ticket.note) is None
+    ticket.note.unlink()
+    assert noted(ticket.note) is None
+
+
+def test_the_ending_of_a_job_that_said_nothing(job, ticket):
+    work = slurm.Work(ticket, ticket.note.stat().st_mtime)
+    assert slurm.lost(job, work) == Ending("killed", "gone from SLURM's queue")
+    work.seen = slurm.Seen("7_3", "OUT_OF_MEMORY")
+    log = ticket.folder / "7_3_0_log.err"
+    log.write_text("Killed")
+    reason = "SLURM says OUT_OF_MEMORY: raise launch.memory"
+    assert slurm.lost(job, work) == Ending("killed", reason, log)
+    work.stopping = True
+    assert slurm.lost(job, work).how == "interrupted"
+    on_node(job, ticket)
+    assert slurm.lost(job, work).how == "completed", "its record is the truth"
+    work.since = time.time() + 10
+    assert slurm.lost(job, work).how == "interrupted", "that record is an older one"
