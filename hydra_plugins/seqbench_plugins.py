@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
-from omegaconf import OmegaConf
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
     from seqbench.launch.engine import Engine
@@ -67,6 +70,12 @@ class SlurmLauncher(SeqbenchLauncher):
     target = "seqbench.launch.slurm.SlurmEngine"
 
 
+class RayLauncher(SeqbenchLauncher):
+    """Tasks on a Ray cluster."""
+
+    target = "seqbench.launch.ray_cluster.RayEngine"
+
+
 class GridSweeper(BasicSweeper):
     """Every combination of the values given, as Hydra's own sweeper makes them.
 
@@ -83,3 +92,31 @@ class GridSweeper(BasicSweeper):
         parser = OverridesParser.create(self.hydra_context.config_loader)
         [jobs] = self.split_arguments(parser.parse_overrides(arguments), None)
         return [self.launcher.launch(jobs, initial_job_idx=0)]
+
+
+class OptunaSweeper(Sweeper):
+    """A search instead of every combination.
+
+    Args:
+        **settings: of the search, whose signature says which there are.
+    """
+
+    target = "seqbench.launch.search.Search"
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings: Any = OmegaConf.to_container(OmegaConf.create(settings), resolve=True)
+
+    def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
+        self.asked: Sweep = task_function
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        from seqbench.signatures import check_node, located
+
+        launcher = self.launcher
+        assert launcher is not None
+        check_node("search", {"_target_": self.target, **self.settings})
+        search = located(self.target, "search")(**self.settings)
+        search.run(self.asked, lambda words: launcher.launch(words, 0), arguments)

@@ -89,8 +89,12 @@ def sweep(
     if dry_run:
         show_plan(asked)
         return
-    show_results(asked)
-    complain(asked)
+    if asked.findings is not None:
+        typer.echo(asked.findings)
+    else:
+        show_results(asked)
+    if asked.findings is None or asked.stopped:
+        complain(asked)  # what failed in a search is part of what it found
 
 
 sweep.__doc__ = f"{sweep.__doc__}\n{EXAMPLES}"

@@ -79,6 +79,8 @@ class Sweep:
         waiting: what is still to be started.
         elsewhere: what other processes are training.
         stopped: why it ended before all was done.
+        hopeless: runs in work that the judge has stopped.
+        findings: what a search found, in words.
         engine: makes what does the jobs; `None` before the launcher has been called.
     """
 
@@ -93,6 +95,8 @@ class Sweep:
     waiting: deque[Job] = field(default_factory=deque)
     elsewhere: deque[Job] = field(default_factory=deque)
     stopped: str | None = None
+    hopeless: set[Path] = field(default_factory=set)
+    findings: str | None = None
     engine: Callable[[], Engine] | None = None
 
     def __post_init__(self) -> None:
@@ -176,6 +180,9 @@ class Sweep:
                     self.look(engine)
                     if not self.policy.wait:
                         break
+        except KeyboardInterrupt:
+            engine.stop(engine.working(), now=True)
+            raise
         finally:
             engine.close()
 
@@ -209,6 +216,8 @@ class Sweep:
             if self.stopped is None:
                 self.elsewhere.append(job)
             return
+        if ending.how == "interrupted" and job.run.folder in self.hopeless and not self.stopped:
+            ending = Ending("pruned", ending.reason)
         self.settle(job, ending, found=False)
 
     def settle(self, job: Job, ending: Ending, found: bool) -> None:
@@ -227,7 +236,10 @@ class Sweep:
             }
             for name, progress in self.working.items():
                 progress.look()
-                if self.judge is not None and not self.judge(in_work[name], progress):
+                if self.judge is None or name in self.hopeless:
+                    continue
+                if not self.judge(in_work[name], progress):
+                    self.hopeless.add(name)
                     engine.stop([in_work[name]], now=False)
             for _ in range(len(self.elsewhere)):
                 job = self.elsewhere.popleft()

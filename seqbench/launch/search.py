@@ -1,0 +1,288 @@
+"""Hyper-parameter search with Optuna's ask and tell, over any launcher.
+
+The sampler is asked for a few settings at a time, their runs are launched as any sweep's are, and
+it is told their scores on validation; test is not looked at. A run that does worse than others did
+at its step is stopped early. The study stands in a file beside the sweep: a search that was cut off
+goes on, and each run in it is an ordinary one, which is not trained twice.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+
+from seqbench.config_folder import CONFIG_FOLDER
+from seqbench.configuration import build, choices_of
+from seqbench.errors import ConfigError
+from seqbench.experiment import build_task
+from seqbench.launch.job import Job
+from seqbench.launch.progress import Progress
+from seqbench.launch.sweep import Sweep
+from seqbench.runs import atomic
+from seqbench.runs.record import Record
+from seqbench.signatures import near_miss
+
+try:
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+except ModuleNotFoundError:
+    raise ConfigError("search=optuna needs Optuna: pip install 'seqbench[hpo]'") from None
+
+STUDY = "search"
+
+
+class Search:
+    """A search for the best settings of one model on one task.
+
+    Args:
+        trials: runs in all, those of an earlier call among them.
+        parallel: runs at a time; their settings are chosen together.
+        sampler: how the next settings are chosen.
+        pruner: what stops a run without prospects.
+        seed: of the sampler.
+        space: what is searched: a name in configs/search_space, `none` for what the command line
+            gives alone; `None`: the model's own.
+
+    Raises:
+        ConfigError: one of them cannot be.
+    """
+
+    def __init__(
+        self,
+        trials: int,
+        parallel: int,
+        sampler: Literal["tpe", "random"],
+        pruner: Literal["median", "hyperband", "none"],
+        seed: int,
+        space: str | None,
+    ) -> None:
+        if trials < 1 or parallel < 1:
+            raise ConfigError("search.trials and search.parallel must be positive")
+        if space not in (None, "none") and space not in (known := choices_of("search_space")):
+            raise ConfigError(f"no search space named '{space}'{near_miss(str(space), known)}")
+        self.trials, self.parallel, self.seed, self.space = trials, parallel, seed, space
+        self.sampler, self.pruner = sampler, pruner
+
+    def run(
+        self, sweep: Sweep, launch: Callable[[Sequence[Sequence[str]]], Any], typed: list[str]
+    ) -> None:
+        """Search until there are enough trials, and say what was found.
+
+        Args:
+            sweep: the runs that were asked for so far, and will be.
+            launch: has the runs done that such overrides describe, and returns when they are.
+            typed: overrides; those with several values are searched, too.
+
+        Raises:
+            ConfigError: there is nothing to search.
+        """
+        parser = OverridesParser.create()
+        given = parser.parse_overrides(typed)
+        fixed = [str(o.input_line) for o in given if not o.is_sweep_override()]
+        first = sweep.composer.compose(fixed)
+        searched = {plain_key(o): o for o in self.own_space(parser, first["choices"]["model"])}
+        for override in given:
+            searched.pop(plain_key(override), None)
+            if override.is_sweep_override():
+                searched[plain_key(override)] = override
+        if not searched:
+            raise ConfigError("there is nothing to search: give a value as in a sweep")
+        dimensions = {key: dimension(override) for key, override in searched.items()}
+        primary = build_task(first, build("trainer", first)).primary
+
+        folder = Path(first["output_dir"]) / "sweeps" / sweep.id
+        folder.mkdir(parents=True, exist_ok=True)
+        study = self.study(folder / "optuna.log", primary.direction)
+        revive(study)
+        trials: dict[Path, optuna.Trial] = {}
+        sweep.judge = lambda job, progress: promising(trials[job.run.folder], progress)
+        while not sweep.policy.dry_run or not trials:
+            left = self.trials - sum(t.state.is_finished() for t in study.get_trials(False))
+            if left < 1 or sweep.stopped:
+                break
+            batch = [study.ask(dimensions) for _ in range(min(self.parallel, left))]
+            words = [[*fixed, *overrides(trial.params)] for trial in batch]
+            jobs = [sweep.job(one) for one in words]
+            trials = {job.run.folder: trial for job, trial in zip(jobs, batch, strict=True)}
+            launch(words)
+            for trial, job in zip(batch, jobs, strict=True):
+                tell(study, trial, sweep, job)
+        if not sweep.policy.dry_run:
+            self.report(study, sweep, fixed, folder)
+
+    def own_space(self, parser: OverridesParser, model: str) -> list[Override]:
+        """What is searched of a model, where nobody says otherwise."""
+        name = model if self.space is None else self.space
+        if name not in choices_of("search_space"):
+            return []
+        text = (CONFIG_FOLDER / "search_space" / f"{name}.yaml").read_text(encoding="utf-8")
+        lines = [f"{key}={value}" for key, value in yaml.safe_load(text).items()]
+        return parser.parse_overrides(lines)
+
+    def study(self, path: Path, direction: str) -> optuna.Study:
+        """The study that a file keeps."""
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        backend = JournalFileBackend(str(path))
+        study = optuna.create_study(
+            storage=optuna.storages.JournalStorage(backend),
+            study_name=STUDY,
+            direction="minimize" if direction == "min" else "maximize",
+            load_if_exists=True,
+        )
+        # One that goes on must not draw again what it drew before.
+        seed = self.seed + len(study.get_trials(False))
+        samplers = optuna.samplers
+        study.sampler = (
+            samplers.TPESampler(seed=seed, multivariate=False, constant_liar=True)
+            if self.sampler == "tpe"
+            else samplers.RandomSampler(seed=seed)
+        )
+        study.pruner = {
+            "median": optuna.pruners.MedianPruner(n_startup_trials=5),
+            "hyperband": optuna.pruners.HyperbandPruner(),
+            "none": optuna.pruners.NopPruner(),
+        }[self.pruner]
+        return study
+
+    def report(self, study: optuna.Study, sweep: Sweep, fixed: list[str], folder: Path) -> None:
+        """Keep the trials and the best of them as a recipe, and say how to use it."""
+        trials = study.get_trials(False)
+        completed = [t for t in trials if t.state == optuna.trial.TrialState.COMPLETE]
+        if not completed:
+            sweep.findings = f"none of {len(trials)} trials completed"
+            return
+        best = study.best_trial
+        job = sweep.job([*fixed, *overrides(best.params)])
+        record = job.run.record
+        assert record is not None
+        name = f"{record.task}_{record.model}"
+        place = folder / "recipe"
+        place.mkdir(exist_ok=True)
+        text = yaml.safe_dump(recipe(job, record, best, len(trials)), sort_keys=False)
+        atomic.write(place / f"{name}.yaml", f"# @package _global_\n{text}".encode())
+        with (place / f"{name}.trials.csv").open("w", encoding="utf-8", newline="") as file:
+            keys = sorted({key for trial in trials for key in trial.params})
+            writer = csv.writer(file)
+            writer.writerow(["trial", "state", f"valid_{metric_of(record)}", *keys])
+            for trial in trials:
+                values = [trial.params.get(key, "") for key in keys]
+                writer.writerow([trial.number, trial.state.name.lower(), trial.value, *values])
+        words = [word.lstrip("+") for word in [*fixed, *overrides(best.params)]]
+        # Steps or epochs: which of them was not typed follows.
+        chosen = " ".join(
+            w for w in words if w not in ("trainer.steps=null", "trainer.epochs=null")
+        )
+        sweep.findings = (
+            f"best of {len(trials)} trials ({len(completed)} completed, the others stopped early "
+            f"or failed): valid {metric_of(record)} {best.value:.4g}\n"
+            f"  seqbench train {chosen}\n"
+            f"as a recipe, with its trials: {place / name}.yaml\n"
+            f"  seqbench train --config-dir {folder} model={record.model} task={record.task}"
+        )
+
+
+def plain_key(override: Override) -> str:
+    """The key of an override, as people type it."""
+    return str(override.get_key_element()).lstrip("+")
+
+
+def dimension(override: Override) -> optuna.distributions.BaseDistribution:
+    """What Optuna may draw for an override.
+
+    Raises:
+        ConfigError: it is a kind of sweep that cannot be searched.
+    """
+    value: Any = override.value()
+    log = "log" in getattr(value, "tags", ())
+    if isinstance(value, IntervalSweep):
+        low, high = float(value.start or 0), float(value.end or 0)
+        return optuna.distributions.FloatDistribution(low, high, log=log)
+    if isinstance(value, RangeSweep):
+        first, last, step = float(value.start or 0), float(value.stop or 0), float(value.step)
+        if first.is_integer() and last.is_integer() and step.is_integer():
+            return optuna.distributions.IntDistribution(
+                int(first), int(last - step), step=int(step)
+            )
+    if override.is_discrete_sweep():
+        return optuna.distributions.CategoricalDistribution(list(override.sweep_string_iterator()))
+    raise ConfigError(f"{override.input_line} cannot be searched")
+
+
+def overrides(params: dict[str, Any]) -> list[str]:
+    """A trial's settings as they would be typed; of numbers drawn, four digits are enough."""
+    return [
+        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
+        for key, value in params.items()
+    ]
+
+
+def revive(study: optuna.Study) -> None:
+    """Ask again for what an earlier call was cut off from; the runs go on from checkpoints."""
+    for trial in study.get_trials(False, states=[optuna.trial.TrialState.RUNNING]):
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        study.enqueue_trial(trial.params)
+
+
+def promising(trial: optuna.Trial, progress: Progress) -> bool:
+    """Whether a run in work may go on."""
+    if progress.score is None:
+        return True
+    trial.report(progress.score, progress.step)
+    return not trial.should_prune()
+
+
+def tell(study: optuna.Study, trial: optuna.Trial, sweep: Sweep, job: Job) -> None:
+    """Tell the sampler how a run ended; one that was interrupted is asked for again next time."""
+    states = optuna.trial.TrialState
+    ending = sweep.endings.get(job.run.folder)
+    if ending is None or ending.how == "interrupted":
+        return
+    if ending.how == "completed":
+        record = job.run.record
+        assert record is not None
+        value = record.metrics["valid"][metric_of(record)]
+        if value is not None:
+            study.tell(trial, value)
+            return
+    study.tell(trial, state=states.PRUNED if ending.how == "pruned" else states.FAIL)
+
+
+def metric_of(record: Record) -> str:
+    """The metric that ranks models on the task of a record."""
+    assert record.score is not None
+    return record.score.metric
+
+
+def recipe(job: Job, record: Record, best: Any, count: int) -> dict[str, Any]:
+    """The best settings in the form of `configs/recipe`: what was searched, and nothing else."""
+    config = job.config
+    at = " ".join(
+        f"{key}={config['trainer'][key]}"
+        for key in ("steps", "epochs")
+        if config["trainer"][key] is not None
+    )
+    result: dict[str, Any] = {
+        "recipe": {
+            "source": f"search of {count} trials by Optuna, all of them in "
+            f"{record.task}_{record.model}.trials.csv",
+            "expected": {
+                "split": "valid",
+                "metric": metric_of(record),
+                "value": best.value,
+                "at": f"budget={record.budget} {at}",
+            },
+        }
+    }
+    for key in best.params:
+        node, _, name = key.partition(".")
+        if node in ("optimizer", "schedule"):
+            # Whole, because a choice on top of another would leave values of that one.
+            result["recipe"][node] = json.loads(json.dumps(config[node]))
+        elif name:
+            result.setdefault(node, {})[name] = config[node][name]
+    return result

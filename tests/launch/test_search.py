@@ -1,0 +1,146 @@
+"""Searches, of real runs in this machine's processes."""
+
+import csv
+import os
+import shlex
+import signal
+from pathlib import Path
+
+import pytest
+import yaml
+from small_sweep import SMALL, history, sweep
+
+from seqbench.configuration import choices_of, compose
+from seqbench.errors import ConfigError
+from seqbench.launch.sweep import Policy, View
+
+optuna = pytest.importorskip("optuna")
+
+SEARCH = [
+    *(word for word in SMALL if not word.startswith("model")),
+    *("model=gru", "model.num_layers=1", "model.hidden_size=4,6", "model.forget_bias=null"),
+    *("optimizer=adam", "trainer.clip=1", "optimizer.lr=tag(log,interval(1e-4,1e-1))"),
+    *("search=optuna", "search.trials=6", "search.pruner=none", "launch.workers=2"),
+]
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def study_of(done, folder):
+    path = folder / "sweeps" / done.id / "optuna.log"
+    backend = optuna.storages.journal.JournalFileBackend(str(path))
+    storage = optuna.storages.JournalStorage(backend)
+    return optuna.load_study(study_name="search", storage=storage)
+
+
+def records(folder):
+    return list(folder.glob("runs/*/*/*/record.json"))
+
+
+def test_a_search_finds_what_its_recipe_repeats(tmp_path):
+    words = [*SEARCH, f"output_dir={tmp_path}"]
+    done = sweep(words)
+    study = study_of(done, tmp_path)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 6
+    for trial in study.trials:
+        assert trial.params.keys() == {"model.hidden_size", "optimizer.lr"}
+        assert 1e-4 <= trial.params["optimizer.lr"] <= 1e-1
+    # What Optuna was told is the score on validation, in the record of the run.
+    kept = [job.run.record for job in done.jobs.values()]
+    scores = sorted(record.metrics["valid"]["mse"] for record in kept)
+    assert scores[0] == study.best_value
+
+    best = next(r for r in kept if r.metrics["valid"]["mse"] == study.best_value)
+    place = tmp_path / "sweeps" / done.id
+    fixed = [word for word in SMALL if not word.startswith(("model", "recipe"))]
+    again = compose([*fixed, "model=gru"], str(place))
+    for node in ("model", "optimizer"):
+        assert again[node].items() >= best.config[node].items()
+    rows = list(csv.DictReader((place / "recipe" / "adding_gru.trials.csv").open()))
+    assert len(rows) == 6
+    assert min(float(row["valid_mse"]) for row in rows) == study.best_value
+    recipe = yaml.safe_load((place / "recipe" / "adding_gru.yaml").read_text())
+    assert recipe["recipe"]["expected"]["value"] == study.best_value
+
+    command = next(line for line in done.findings.splitlines() if "model.hidden_size" in line)
+    typed = shlex.split(command)[2:]
+    assert compose(typed)["model"] == best.config["model"] | {"_partial_": True}
+
+    once_more = sweep(words)
+    assert once_more.jobs == {}, "all trials are done"
+    assert once_more.findings == done.findings
+    wider = sweep([*words, "search.trials=7"])
+    assert len(wider.jobs) <= 7
+
+
+class CutAfter(View):
+    """Ends the search as SIGTERM would, once so many runs have ended."""
+
+    def __init__(self, runs):
+        self.runs = runs
+
+    def ended(self, job, ending, found):
+        self.runs -= 1
+        if not self.runs:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_search_that_was_cut_off_goes_on(tmp_path):
+    words = [*SEARCH, f"output_dir={tmp_path}"]
+    cut = sweep(words, view=CutAfter(3))
+    assert cut.stopped == "interrupted"
+    assert len(records(tmp_path)) < 6
+    done = sweep(words)
+    states = [trial.state.name for trial in study_of(done, tmp_path).trials]
+    assert states.count("RUNNING") == 0
+    assert sum(state in ("COMPLETE", "FAIL") for state in states) >= 6
+    assert all(history(path.parent).count("completed") == 1 for path in records(tmp_path))
+
+
+def test_a_run_without_prospects_is_stopped(tmp_path):
+    """The judge of a search is asked while runs train; what it stops counts as pruned."""
+    words = [
+        word for word in SEARCH if not word.startswith(("search", "model.hidden", "optimizer.lr"))
+    ]
+    words += ["trainer.steps=1500", "seed=0,1", f"output_dir={tmp_path}"]
+    done = sweep(words, judge=lambda job, progress: progress.step < 20 or job.config["seed"] == 1)
+    hows = {job.config["seed"]: done.endings[at].how for at, job in done.jobs.items()}
+    assert hows == {0: "pruned", 1: "completed"}
+
+
+@pytest.mark.parametrize("model", ["tcn", "lstm", "gru", "rnn", "llama"])
+def test_every_model_has_a_space_whose_settings_can_be_built(model, tmp_path):
+    assert model in choices_of("search_space")
+    words = [word for word in SMALL if not word.startswith("model")]
+    words += [f"model={model}", f"output_dir={tmp_path}", "search=optuna", "search.parallel=5"]
+    dry = sweep(words, policy=Policy(dry_run=True))
+    assert len(dry.jobs) == 5
+    assert len({job.config["optimizer"]["lr"] for job in dry.jobs.values()}) == 5
+
+
+@pytest.mark.parametrize(
+    ("word", "error"),
+    [
+        ("search.trials=0", "must be positive"),
+        ("search.space=nosuch", "no search space named 'nosuch'"),
+        ("search.sampler=best", "search.sampler must be one of tpe, random"),
+        ("search.trial=3", "did you mean 'search.trials'"),
+    ],
+)
+def test_settings_that_cannot_be_cost_a_line(tmp_path, word, error):
+    with pytest.raises(ConfigError, match=error):
+        sweep([*SEARCH, f"output_dir={tmp_path}", word])
+
+
+def test_there_must_be_something_to_search(tmp_path):
+    with pytest.raises(ConfigError, match="nothing to search"):
+        sweep([*SMALL, f"output_dir={tmp_path}", "search=optuna", "search.space=none"])
+
+
+def test_nothing_of_a_search_is_left_in_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sweep([*SEARCH, "search.trials=1"])
+    assert [path.name for path in Path().iterdir()] == ["outputs"]
