@@ -105,6 +105,7 @@ def test_commands_that_only_look_never_import_torch(tmp_path):
         ["compare", one, other, *here],
         ["table", *here],
         ["table", "--paper", "tcn2018", *here],
+        ["report", *here, "-o", str(tmp_path / "report.html")],
     ]
     done = subprocess.run(
         [sys.executable, "-c", COMMANDS],

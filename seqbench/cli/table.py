@@ -1,5 +1,6 @@
 """`seqbench table`: models against tasks, with what can be said of the numbers."""
 
+import difflib
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -35,11 +36,24 @@ def table(
         str | None,
         typer.Option(help="Only runs that match: 'seed<3, model.kernel_size=7'."),
     ] = None,
+    rows: Annotated[
+        str, typer.Option(help="What goes down: one to three keys, 'model, optimizer.lr'.")
+    ] = "model",
+    cols: Annotated[str, typer.Option(help="What goes across: 'task, task.length'.")] = "task",
+    show: Annotated[
+        str,
+        typer.Option(
+            help="What stands beside each mean: median, interval, n, solved, parameters, seconds,"
+            " compute; csv and json have it all."
+        ),
+    ] = "",
     output_dir: Annotated[Path, typer.Option(help="Where runs are.")] = Path("outputs"),
 ) -> None:
     """Compare models across tasks: mean over seeds, interval, bounds, and what failed.
 
     Example: seqbench table --paper tcn2018 --where budget=full
+
+    Example: seqbench table --rows model,optimizer.lr --cols task.length --show median,seconds
     """
     from rich.console import Console
 
@@ -48,10 +62,16 @@ def table(
     from seqbench.results import export, html, latex, markdown
     from seqbench.results.aggregate import aggregate
     from seqbench.results.collect import collect
-    from seqbench.results.tables import build_table
+    from seqbench.results.tables import SHOWN, build_table
     from seqbench.results.where import select
     from seqbench.runs.identity import source_hash
 
+    down, across, beside = names(rows), names(cols), names(show)
+    for name in beside:
+        if name not in SHOWN:
+            near = difflib.get_close_matches(name, SHOWN, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(SHOWN)}"
+            raise ConfigError(f"--show knows no '{name}' ({hint})")
     for path in paths or []:
         if not path.exists():
             raise ConfigError(f"there is no folder '{path}'")
@@ -67,12 +87,12 @@ def table(
         elif collected.unfinished:
             hint = "those that are there have not finished: see 'seqbench runs'"
         typer.echo(f"no results in {places}: {hint}", err=True)
-    if format is Format.csv:
-        typer.echo(export.to_csv(export.long_form(cells, source_hash(), paper)), nl=False)
-    elif format is Format.json:
-        typer.echo(export.to_json(export.long_form(cells, source_hash(), paper)), nl=False)
+    if format in (Format.csv, Format.json):
+        lines = export.long_form(cells, source_hash(), paper)
+        write = export.to_csv if format is Format.csv else export.to_json
+        typer.echo(write(lines, export.beside(cells, down, across)), nl=False)
     elif cells:
-        built = build_table(cells, source_hash(), paper)
+        built = build_table(cells, source_hash(), paper, rows=down, cols=across, show=beside)
         render = {
             Format.markdown: markdown.render,
             Format.latex: latex.render,
@@ -85,3 +105,8 @@ def table(
         if collected.unfinished:
             count = len(collected.unfinished)
             typer.echo(f"{count} unfinished, not in the table: see 'seqbench runs'", err=True)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """What a person listed, commas between."""
+    return tuple(name for part in text.split(",") if (name := part.strip()))

@@ -1,6 +1,7 @@
 """A table of results in a terminal of any width."""
 
 from dataclasses import replace
+from itertools import takewhile
 from textwrap import wrap
 
 from rich.box import SIMPLE
@@ -22,7 +23,8 @@ def show_table(table: Table, console: Console) -> None:
     if not console.is_terminal:
         table = starred(table)
     console.print(Text(table.title, style="bold"))
-    label_width = min(max(len(row.label) for row in table.rows), max(24, console.width // 3))
+    labels = [table.stub, *(row.label for row in table.rows)]
+    label_width = min(max(map(len, labels)), max(24, console.width // 3))
     for block in blocks(table, console.width - label_width):
         console.print()
         console.print(rich_table(table, block, label_width))
@@ -39,32 +41,30 @@ def starred(table: Table) -> Table:
         rows.append(replace(row, entries=tuple(entries)))
     if not any(entry and entry.best for row in rows for entry in row.entries):
         return table
-    return replace(table, rows=tuple(rows), notes=("* best mean of its column", *table.notes))
+    return replace(table, rows=tuple(rows), notes=("* best mean on its task", *table.notes))
 
 
 def blocks(table: Table, room: int) -> list[list[int]]:
-    """Columns, by number, in groups that fit; a published column stays with its measured one."""
+    """Columns, by number, in groups that fit; what stands beside a mean stays with it if it can."""
     result: list[list[int]] = []
-    used = 0
+    used = room
+    widths = [GAP + column_width(table, i) for i in range(len(table.columns))]
     for i, column in enumerate(table.columns):
-        if column.beside:
-            continue
-        together = [i]
-        if i + 1 < len(table.columns) and table.columns[i + 1].beside:
-            together.append(i + 1)
-        width = sum(GAP + column_width(table, j) for j in together)
-        if not result or used + width > room:
+        beside = takewhile(lambda j: table.columns[j].beside, range(i + 1, len(table.columns)))
+        together = widths[i] + (0 if column.beside else sum(widths[j] for j in beside))
+        wanted = together if together <= room else widths[i]
+        if not result or used + wanted > room:
             result.append([])
             used = 0
-        result[-1] += together
-        used += width
+        result[-1].append(i)
+        used += widths[i]
     return result
 
 
 def rich_table(table: Table, block: list[int], label_width: int) -> RichTable:
     """Some columns of a table, with the rows that have anything to say there."""
     view = RichTable(box=SIMPLE, show_edge=False, pad_edge=False, header_style="")
-    view.add_column(Text("model", "bold"), width=label_width, overflow="fold")
+    view.add_column(Text(table.stub, "bold"), width=label_width, overflow="fold")
     for i in block:
         header = table.columns[i]
         title = Text.assemble((header.task, "bold"), "\n", (header.measure, "dim"))

@@ -9,17 +9,21 @@ import json
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from statistics import fmean
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from seqbench.results.statistics import Statistics, describe
 from seqbench.results.where import flatten
 from seqbench.runs.identity import without_place
 from seqbench.runs.record import Record
+from seqbench.wording import plain
 
 # A variant names as many differences as it takes to tell rivals apart, and others up to this many.
 NAMED_DIFFERENCES = 3
+# Seconds, or time steps, that no run takes.
+LARGEST = 1e18
 
-_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -48,6 +52,12 @@ class Column:
     split: str | None
     direction: Literal["min", "max"] | None
     variant: str = ""
+
+    @property
+    def order(self) -> tuple[str, int, str, str, str, str]:
+        """By task, then size."""
+        choices = self.budget or "", self.protocol or ""
+        return self.task, self.length or 0, *choices, self.variant, self.metric or ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,36 @@ class Cell:
     def statistics(self) -> Statistics | None:
         """Over `values`; `None` where there are none."""
         return describe(self.values) if self.values else None
+
+    @property
+    def by_seed(self) -> dict[int, float]:
+        """Those scores by their seeds."""
+        return {
+            record.seed: record.score.value
+            for record in self.records
+            if record.status == "completed" and record.score and record.score.value is not None
+        }
+
+    @property
+    def label(self) -> str:
+        """The model with its variant, as in `tcn (kernel_size=7)`, harmless to any screen."""
+        return plain(f"{self.model} ({self.variant})" if self.variant else self.model)
+
+    @property
+    def seconds(self) -> float | None:
+        """Training time, a mean over the runs that completed."""
+        return _mean(r.measured.get("seconds") for r in self.records if r.status == "completed")
+
+    @property
+    def compute(self) -> float | None:
+        """An estimate of the floating-point operations of a run's training, a mean likewise.
+
+        Six for each parameter and time step: a multiplication and an addition forward, twice that
+        backward (Kaplan et al. 2020, section 2.1). It counts every weight at every time step, and
+        so overstates a TCN that is read at the last step only.
+        """
+        tokens = _mean(record.tokens for record in self.records if record.status == "completed")
+        return None if tokens is None or self.parameters is None else 6 * self.parameters * tokens
 
     @property
     def failed(self) -> int:
@@ -128,10 +168,10 @@ def aggregate(records: Iterable[Record]) -> list[Cell]:
     alike = _grouped(groups, (_column(group[0], measure) for (_, measure), group in groups))
     cells: list[Cell] = []
     for column, rivals in alike.items():
-        variants = tell_apart([_task_options(group) for _, group in rivals])
+        variants = tell_apart([task_options(group) for _, group in rivals])
         for variant, (_, group) in zip(variants, rivals, strict=True):
             cells += _cells(replace(column, variant=variant), group)
-    return sorted(cells, key=_order)
+    return sorted(cells, key=lambda cell: (cell.column.order, cell.model, cell.variant))
 
 
 def _cells(column: Column, records: list[Record]) -> list[Cell]:
@@ -140,7 +180,7 @@ def _cells(column: Column, records: list[Record]) -> list[Cell]:
     sizes = _settled(keys, [record.parameters for record in records])
     groups = list(_grouped(records, zip(keys, sizes, strict=True)).items())
     for model, rivals in _grouped(groups, (group[0].model for _, group in groups)).items():
-        variants = tell_apart([_model_options(group[0], size) for (_, size), group in rivals])
+        variants = tell_apart([model_options(group[0], size) for (_, size), group in rivals])
         for variant, ((_, size), group) in zip(variants, rivals, strict=True):
             runs = sorted(group, key=lambda record: (record.seed, record.run_id))
             cells.append(Cell(column, model, variant, size, tuple(runs)))
@@ -160,11 +200,11 @@ def tell_apart(options: Sequence[dict[str, Any]]) -> list[str]:
     names = sorted({key for rival in options for key in rival}, key=_rank)
     # Most options are shared by all; they are not worth writing out.
     shared = {key for key in names if all(o.get(key) == options[0].get(key) for o in options)}
-    shown = {key: [_shown(key, rival) for rival in options] for key in names if key not in shared}
-    differing = [key for key in shown if len(set(shown[key])) > 1]
+    texts = {key: [shown(key, rival) for rival in options] for key in names if key not in shared}
+    differing = [key for key in texts if len(set(texts[key])) > 1]
 
     def groups(keys: list[str]) -> int:
-        return len(set(zip(*(shown[key] for key in keys), strict=True))) if keys else 1
+        return len(set(zip(*(texts[key] for key in keys), strict=True))) if keys else 1
 
     chosen: list[str] = []
     while groups(chosen) < len(options) and len(chosen) < len(differing):
@@ -174,18 +214,24 @@ def tell_apart(options: Sequence[dict[str, Any]]) -> list[str]:
     others = [key for key in differing if key not in chosen and not _follows(key)]
     chosen += others[: max(0, NAMED_DIFFERENCES - len(chosen))]
     unnamed = f"+{len(others)} more" if (others := [k for k in others if k not in chosen]) else ""
-    leaves = [_leaf(key) for key in differing]
+    leaves = [leaf(key) for key in differing]
     labels = []
     for i in range(len(options)):
         parts = [
-            f"{_leaf(key) if leaves.count(_leaf(key)) == 1 else key}={shown[key][i]}"
+            f"{leaf(key) if leaves.count(leaf(key)) == 1 else key}={texts[key][i]}"
             for key in sorted(chosen, key=_rank)
-            if shown[key][i]
+            if texts[key][i]
         ]
         labels.append(", ".join([*parts, unnamed] if unnamed else parts))
     if len(set(labels)) < len(labels):  # differences that look alike when written in short
         labels = [f"{label} #{i}" for i, label in enumerate(labels, start=1)]
     return labels
+
+
+def _mean(values: Iterable[object]) -> float | None:
+    # What was measured elsewhere may be anything.
+    known = [float(v) for v in values if isinstance(v, int | float) and 0 <= v < LARGEST]
+    return fmean(known) if known else None
 
 
 def _settled(keys: Iterable[K], facts: Sequence[T | None]) -> list[T | None]:
@@ -210,7 +256,7 @@ def _measure(record: Record) -> _Measure | None:
     if record.score is None:
         return None
     score = record.score
-    return _Measure(score.metric, score.split, score.direction, _canonical(record.data))
+    return _Measure(score.metric, score.split, score.direction, canonical(record.data))
 
 
 def _column(record: Record, measure: _Measure | None) -> Column:
@@ -226,21 +272,23 @@ def _column(record: Record, measure: _Measure | None) -> Column:
 
 
 def _task_key(record: Record) -> Hashable:
-    task = _canonical(record.config.get("task"))
+    task = canonical(record.config.get("task"))
     return record.task, record.length, record.budget, record.protocol, task
 
 
 def _model_key(record: Record) -> str:
-    return _canonical(_without_task(record.config))
+    return canonical(_without_task(record.config))
 
 
-def _task_options(records: list[Record]) -> dict[str, Any]:
+def task_options(records: Sequence[Record]) -> dict[str, Any]:
+    """What tells the task of some runs from others: its configuration and its data."""
     # One that failed early does not know its data.
     record = min(records, key=lambda record: record.score is None)
     return flatten({"task": record.config.get("task"), "data": record.data})
 
 
-def _model_options(record: Record, parameters: int | None) -> dict[str, Any]:
+def model_options(record: Record, parameters: int | None) -> dict[str, Any]:
+    """What tells a run from others on the same task, but for the seed."""
     return flatten(_without_task(record.config)) | {"parameters": parameters}
 
 
@@ -260,12 +308,13 @@ def _rank(key: str) -> tuple[int, str]:
     return (len(sections) + 1 if _follows(key) else place), key
 
 
-def _leaf(key: str) -> str:
+def leaf(key: str) -> str:
+    """A key's own name, without the path to it."""
     # `optimizer._target_` says which optimizer it is.
     return key.removesuffix("._target_").rpartition(".")[2]
 
 
-def _shown(key: str, options: dict[str, Any]) -> str:
+def shown(key: str, options: dict[str, Any]) -> str:
     """A value in short, and no two values alike; nothing for an option that is not there."""
     if key not in options:
         return ""
@@ -276,12 +325,6 @@ def _shown(key: str, options: dict[str, Any]) -> str:
         return value[:12]
     if isinstance(value, str) and value.isidentifier() and value not in ("true", "false", "null"):
         return value
-    if isinstance(value, list) and len(value) > 1 and len({_canonical(v) for v in value}) == 1:
-        return f"[{_canonical(value[0])}]*{len(value)}"
-    return _canonical(value)
-
-
-def _order(cell: Cell) -> tuple[Any, ...]:
-    column = cell.column
-    place = (column.task, column.length or 0, column.budget or "", column.protocol or "")
-    return *place, column.variant, column.metric or "", cell.model, cell.variant
+    if isinstance(value, list) and len(value) > 1 and len({canonical(v) for v in value}) == 1:
+        return f"[{canonical(value[0])}]*{len(value)}"
+    return canonical(value)

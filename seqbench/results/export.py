@@ -3,12 +3,14 @@
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from seqbench.results.aggregate import Cell
+from seqbench.results.layout import COLS, ROWS, check_keys, setting
 from seqbench.results.papers import published, unlike
+from seqbench.results.standing import standings
 from seqbench.wording import plain
 
 
@@ -95,20 +97,54 @@ def _line(cell: Cell, source: str, paper: str | None) -> Line:
     )
 
 
-def to_csv(lines: Iterable[Line]) -> str:
-    """CSV, run ids separated by spaces; nothing in it is a formula to a spreadsheet."""
+def beside(
+    cells: Sequence[Cell], rows: Sequence[str] = ROWS, cols: Sequence[str] = COLS
+) -> list[dict[str, Any]]:
+    """What else a table tells of each cell.
+
+    Args:
+        cells: as `long_form` got them.
+        rows: the keys that go down; those that are no column of a line are told, too.
+        cols: the keys that go across, likewise.
+
+    Returns:
+        `standing`: `best` among the cells that it may be compared with, or `tied` with that one
+        over shared seeds; `seconds` of training and `compute` in floating-point operations, means
+        over runs; then the keys.
+
+    Raises:
+        ConfigError: no run has such a key, or it differs between the seeds of one cell.
+    """
+    check_keys(cells, rows, cols)
+    keys = [key for key in (*rows, *cols) if key not in {f.name for f in fields(Line)}]
+    return [
+        {"standing": standing, "seconds": cell.seconds, "compute": cell.compute}
+        | {key: setting(cell, key) for key in keys}
+        for cell, standing in zip(cells, standings(cells), strict=True)
+    ]
+
+
+def to_csv(lines: Sequence[Line], beside: Sequence[dict[str, Any]] = ()) -> str:
+    """CSV, run ids separated by spaces; nothing in it is a formula to a spreadsheet.
+
+    Args:
+        lines: as `long_form` gives them.
+        beside: more of each, as the function of that name gives it.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(f.name for f in fields(Line))
-    for line in lines:
-        values = vars(line) | {"run_ids": " ".join(line.run_ids)}
+    writer.writerow([*(f.name for f in fields(Line)), *(beside[0] if beside else ())])
+    for line, more in zip(lines, beside or [{}] * len(lines), strict=True):
+        values = vars(line) | {"run_ids": " ".join(line.run_ids)} | more
         writer.writerow(inert(value) for value in values.values())
     return text.getvalue()
 
 
-def to_json(lines: Iterable[Line]) -> str:
-    """A list of objects."""
-    return json.dumps([vars(line) for line in lines], indent=2, allow_nan=False) + "\n"
+def to_json(lines: Sequence[Line], beside: Sequence[dict[str, Any]] = ()) -> str:
+    """A list of objects; arguments as of `to_csv`."""
+    pairs = zip(lines, beside or [{}] * len(lines), strict=True)
+    objects = [vars(line) | more for line, more in pairs]
+    return json.dumps(objects, indent=2, allow_nan=False) + "\n"
 
 
 def inert(value: Any) -> Any:

@@ -8,7 +8,7 @@ from seqbench.results.tables import Entry, Row, Table
 
 def render(table: Table) -> str:
     """A table element with the best means in `<strong>`, notes at its foot."""
-    head = ['<th scope="col">model</th>']
+    head = [f'<th scope="col">{escape(table.stub)}</th>']
     for column in table.columns:
         head.append(f'<th scope="col">{escape(column.task)}<br>{escape(column.measure)}</th>')
     # Bounds are a group of rows of their own.

@@ -39,6 +39,7 @@ COMMANDS = {
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     "†": r"$^{\dagger}$",
+    "≈": r"$^{\approx}$",
     **{digit: rf"\textsuperscript{{{i}}}" for i, digit in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
 }
 # So would two of these.
@@ -62,7 +63,7 @@ NUMBER = re.compile(r"(-?\d+(?:\.\d+)?)(?:e(-?\d+))?")
 
 def render(table: Table) -> str:
     """A table environment with the best means in bold, notes below it."""
-    header = ["model", *(column.task for column in table.columns)]
+    header = [table.stub, *(column.task for column in table.columns)]
     measures = ["", *(column.measure for column in table.columns)]
     lines = [
         r"% needs \usepackage{booktabs}",

@@ -9,7 +9,7 @@ from seqbench.results.tables import Entry, Table
 def render(table: Table) -> str:
     """Markdown text with the best means in bold."""
     lines = [
-        _line(["model", *map(str, table.columns)]),
+        _line([table.stub, *map(str, table.columns)]),
         "|---" + "|---:" * len(table.columns) + "|",
         *(_line([row.label]) + _entries(row.entries) for row in table.rows),
     ]

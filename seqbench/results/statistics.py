@@ -2,9 +2,12 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+
+# Below this many seeds an interval says nothing.
+FEWEST_SEEDS = 3
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,23 @@ def describe(values: Sequence[float]) -> Statistics:
         min=min(values),
         max=max(values),
     )
+
+
+def distinguishable(first: Mapping[int, float], second: Mapping[int, float]) -> bool | None:
+    """Whether two samples of scores, by seed, have different means.
+
+    They are paired over the seeds that both have: what a seed makes easy or hard for both falls
+    out of the difference.
+
+    Returns:
+        Whether the 95% interval of the mean difference by Student's t leaves out zero; `None` if
+        fewer than three seeds are shared, which say nothing.
+    """
+    differences = [first[seed] - second[seed] for seed in first if seed in second]
+    if len(differences) < FEWEST_SEEDS or not all(map(math.isfinite, differences)):
+        return None
+    sample = describe(differences)
+    return sample.ci95 is not None and abs(sample.mean) > sample.ci95
 
 
 @lru_cache(maxsize=256)

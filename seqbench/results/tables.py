@@ -8,19 +8,28 @@ more file with a `render(table)`.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from seqbench.errors import ConfigError
 from seqbench.results.aggregate import Cell, Column
+from seqbench.results.layout import ARROWS as ARROWS
+from seqbench.results.layout import COLS, ROWS, arrange
 from seqbench.results.papers import load_paper, published, unlike
-from seqbench.wording import metric_name, number, plain, spread
+from seqbench.results.standing import Standing, standings
+from seqbench.results.statistics import FEWEST_SEEDS as FEWEST_SEEDS
+from seqbench.wording import duration, number, plain, spread
 
-ARROWS = {"min": "↓", "max": "↑"}
-# Below this many seeds an interval says nothing, and the cell says how many there are.
-FEWEST_SEEDS = 3
 # Notes by number, in the order of their first mention.
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 LISTED_RUNS = 5
+BOUNDS = {"baseline": "without memory", "optimum": "best possible"}
+TIED = "≈"
+TIED_NOTE = (
+    f"{TIED} cannot be told from the best: the 95% interval of their mean difference over shared"
+    " seeds (Student's t, paired) holds zero"
+)
 
 
 @dataclass(frozen=True)
@@ -28,9 +37,9 @@ class Header:
     """What stands above a column: `adding T=200` over `MSE ↓ (quick)`.
 
     Attributes:
-        task: the task with its size; `published` above a paper's numbers.
-        measure: metric, direction and budget; or the paper.
-        beside: the column belongs to the one before it.
+        task: the task with its size; what stands beside its means, as `published` or `median`.
+        measure: metric, direction and budget; or the paper; or the task again.
+        beside: the column belongs to the last one of which this is not true.
     """
 
     task: str
@@ -38,7 +47,7 @@ class Header:
     beside: bool = False
 
     def __str__(self) -> str:
-        return f"{self.task} · {self.measure}"
+        return " · ".join(filter(None, (self.task, self.measure)))
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,7 @@ class Entry:
         value: the mean, rounded; `-` if no run came to a score.
         spread: half width of its 95% interval, in the same unit; empty below three seeds.
         n: runs behind the mean.
-        best: no other model has a better mean in this column.
+        best: no other model has a better mean on this task.
         flags: what a reader must know of these runs: `n=1`, `1 diverged`.
         marks: point to the notes below the table.
     """
@@ -84,73 +93,136 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A comparison of models, ready to be rendered."""
+    """A comparison of models, ready to be rendered; `stub` stands above the labels of its rows."""
 
     title: str
     columns: tuple[Header, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+    stub: str = "model"
 
 
-def build_table(cells: Sequence[Cell], source: str, paper: str | None = None) -> Table:
+def build_table(
+    cells: Sequence[Cell],
+    source: str,
+    paper: str | None = None,
+    *,
+    rows: Sequence[str] = ROWS,
+    cols: Sequence[str] = COLS,
+    show: Sequence[str] = (),
+) -> Table:
     """Models down, tasks across, what each task is bounded by at the bottom.
 
     Args:
         cells: as `aggregate` gives them.
         source: hash of the sources in use; results of others are marked.
         paper: a paper whose numbers stand beside the measured ones.
+        rows: other keys that go down; see `arrange`.
+        cols: other keys that go across.
+        show: what else stands beside each mean; names of `SHOWN`.
 
     Raises:
-        ConfigError: there is no such paper.
+        ConfigError: there is no such paper or key, or the two do not go together.
     """
-    columns = _by_column(cells)
-    models = sorted({(cell.model, cell.variant) for cell in cells})
+    if paper and (tuple(rows), tuple(cols)) != (ROWS, COLS):
+        raise ConfigError("published numbers stand beside models down and tasks across only")
+    grid = arrange(cells, rows, cols)
+    places = range(len(grid.rows))
+    standing = dict(zip(grid.cells, standings(list(grid.cells.values())), strict=True))
     in_paper = {cell.task for cell in load_paper(paper)} if paper else set()
     usual_n = _usual_n(cells)
-    protocols = {column.protocol for column in columns}
     remarks = _Remarks()
 
-    # Built column by column, then turned.
+    # Built column by column, then turned. Below the cells of each stand its two bounds.
     headers: list[Header] = []
     entries: list[list[Entry | None]] = []
-    for column, members in columns.items():
-        header = _header(column, with_protocol=len(protocols) > 1)
-        placed = {(cell.model, cell.variant): cell for cell in members}
-        best = _best(members)
+    for j, texts in enumerate(grid.columns):
+        members = [grid.cells.get((i, j)) for i in places]
+        header = Header(*texts)
         headers.append(header)
         entries.append(
             [
-                _entry(placed[model], best, usual_n, source) if model in placed else None
-                for model in models
+                None if cell is None else _entry(cell, standing[i, j], usual_n, source)
+                for i, cell in enumerate(members)
             ]
-            + [
-                _bound((cell.baseline for cell in members), column.metric),
-                _bound((cell.optimum for cell in members), column.metric),
-            ]
+            + [None if grid.tasks_down else _bound(members, name) for name in BOUNDS]
         )
-        if paper and column.task in in_paper:
+        for name in show:
+            headers.append(Header(SHOWN[name].header, header.task, beside=True))
+            entries.append([c if c is None else Entry(SHOWN[name].text(c)) for c in members])
+        if any(cell and cell.column.task in in_paper for cell in members) and paper:
             headers.append(Header("published", plain(paper), beside=True))
             entries.append(
-                [
-                    _published(placed[model], paper, header, remarks) if model in placed else None
-                    for model in models
-                ]
-                + [None, None]
+                [c if c is None else _published(c, paper, header, remarks) for c in members]
             )
-    labels = [f"{plain(m)} ({plain(variant)})" if variant else plain(m) for m, variant in models]
-    labels += ["without memory", "best possible"]
-    rows = [
-        Row(label, tuple(column[i] for column in entries), bound=i >= len(models))
+    for name, label in BOUNDS.items() if grid.tasks_down else ():
+        of_rows = [[grid.cells.get((i, j)) for j in range(len(grid.columns))] for i in places]
+        headers.append(Header(label, ""))
+        entries.append([_bound(members, name) for members in of_rows])
+    labels = [*grid.rows, *BOUNDS.values()]
+    table_rows = [
+        Row(
+            label,
+            tuple(column[i] if i < len(column) else None for column in entries),
+            i not in places,
+        )
         for i, label in enumerate(labels)
     ]
-    splits = {column.split for column in columns} - {None}
+    splits = {cell.column.split for cell in cells} - {None}
     return Table(
         title=("Test scores" if splits <= {"test"} else "Scores")
         + (f" beside {plain(paper)}" if paper else ""),
         columns=tuple(headers),
-        rows=tuple(row for row in rows if not row.bound or any(row.entries)),
-        notes=(*_explanations(cells, usual_n, protocols, source), *remarks.lines()),
+        rows=tuple(row for row in table_rows if not row.bound or any(row.entries)),
+        notes=(
+            *_explanations(cells, usual_n, source),
+            *([TIED_NOTE] if "tied" in standing.values() else []),
+            *(SHOWN[name].note for name in show if SHOWN[name].note),
+            *remarks.lines(),
+        ),
+        stub=grid.stub,
     )
+
+
+class _Shown(NamedTuple):
+    header: str
+    text: Callable[[Cell], str]
+    note: str = ""
+
+
+def _median(cell: Cell) -> str:
+    return number(cell.statistics.median if cell.statistics else None, cell.column.metric)
+
+
+def _interval(cell: Cell) -> str:
+    sample, metric = cell.statistics, cell.column.metric
+    if sample is None or sample.ci95 is None or sample.n < FEWEST_SEEDS:
+        return "-"
+    low, high = sample.mean - sample.ci95, sample.mean + sample.ci95
+    return f"{number(low, metric)} to {number(high, metric)}"
+
+
+def _solved(cell: Cell) -> str:
+    return f"{cell.solved[0]}/{cell.solved[1]}" if cell.solved else "-"
+
+
+def _parameters(cell: Cell) -> str:
+    return "-" if cell.parameters is None else f"{cell.parameters:,}"
+
+
+SHOWN = {
+    "median": _Shown("median", _median),
+    "interval": _Shown("95% interval", _interval),
+    "n": _Shown("n", lambda cell: str(len(cell.values))),
+    "solved": _Shown("solved", _solved),
+    "parameters": _Shown("parameters", _parameters),
+    "seconds": _Shown("training time", lambda cell: duration(cell.seconds)),
+    "compute": _Shown(
+        "FLOP",
+        lambda cell: number(cell.compute, digits=2),
+        "FLOP: 6 for each parameter and time step read in training, an estimate",
+    ),
+}
 
 
 class _Remarks:
@@ -173,14 +245,7 @@ class _Remarks:
         return lines
 
 
-def _by_column(cells: Sequence[Cell]) -> dict[Column, list[Cell]]:
-    columns: dict[Column, list[Cell]] = {}
-    for cell in cells:
-        columns.setdefault(cell.column, []).append(cell)
-    return columns
-
-
-def _entry(cell: Cell, best: float | None, usual_n: int | None, source: str) -> Entry:
+def _entry(cell: Cell, standing: Standing | None, usual_n: int | None, source: str) -> Entry:
     sample, metric = cell.statistics, cell.column.metric
     flags = []
     if sample and sample.n != usual_n:
@@ -199,9 +264,10 @@ def _entry(cell: Cell, best: float | None, usual_n: int | None, source: str) -> 
         value=value,
         spread="" if interval is None else spread(interval, value, metric),
         n=sample.n if sample else 0,
-        best=sample is not None and sample.mean == best and not cell.diverged,
+        best=standing == "best",
         flags=tuple(flags),
-        marks="†" if any(record.source != source for record in cell.records) else "",
+        marks=(TIED if standing == "tied" else "")
+        + ("†" if any(record.source != source for record in cell.records) else ""),
     )
 
 
@@ -214,35 +280,15 @@ def _published(cell: Cell, paper: str, header: Header, remarks: _Remarks) -> Ent
     return Entry(value=found.printed, marks=marks)
 
 
-def _best(cells: Sequence[Cell]) -> float | None:
-    # A mean over those that survived divergence does not compete, nor does a model on its own.
-    means = [cell.statistics.mean for cell in cells if cell.statistics and not cell.diverged]
-    scored = sum(cell.statistics is not None for cell in cells)
-    if scored < 2 or not means:
-        return None
-    return min(means) if cells[0].column.direction == "min" else max(means)
-
-
-def _bound(values: Iterable[float | None], metric: str | None) -> Entry | None:
-    known = [value for value in values if value is not None]
-    return Entry(value=number(known[0], metric)) if known else None
-
-
-def _header(column: Column, with_protocol: bool) -> Header:
-    task = plain(column.task)
-    if column.length is not None:
-        task += f" T={column.length}"
-    if column.variant:
-        task += f" [{plain(column.variant)}]"
-    measure = metric_name(column.metric) if column.metric else "no score"
-    if column.split and column.split != "test":
-        measure = f"{plain(column.split)} {measure}"
-    if column.direction:
-        measure += f" {ARROWS[column.direction]}"
-    choices = [column.budget, column.protocol if with_protocol else None]
-    if any(choices):
-        measure += f" ({', '.join(plain(choice) for choice in choices if choice)})"
-    return Header(task, measure)
+def _bound(cells: Iterable[Cell | None], name: str) -> Entry | None:
+    """What bounds some cells: nothing, if that is not the same for all."""
+    known: dict[Column, str] = {}
+    for cell in cells:
+        value = getattr(cell, name, None)
+        if cell and value is not None:
+            known.setdefault(cell.column, number(value, cell.column.metric))
+    texts = set(known.values())
+    return Entry(texts.pop()) if len(texts) == 1 else None
 
 
 def _usual_n(cells: Iterable[Cell]) -> int | None:
@@ -252,10 +298,9 @@ def _usual_n(cells: Iterable[Cell]) -> int | None:
     return usual if usual >= FEWEST_SEEDS else None
 
 
-def _explanations(
-    cells: Sequence[Cell], usual_n: int | None, protocols: set[str | None], source: str
-) -> list[str]:
+def _explanations(cells: Sequence[Cell], usual_n: int | None, source: str) -> list[str]:
     lines = []
+    protocols = {cell.column.protocol for cell in cells}
     sizes = [cell.statistics.n for cell in cells if cell.statistics]
     if max(sizes, default=0) >= FEWEST_SEEDS:
         seeds = f"; n={usual_n} seeds where no n is given" if usual_n else ""

@@ -1,0 +1,75 @@
+"""`seqbench report`: one page to send to somebody."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DEFAULT = Path("report.html")
+
+
+def report(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[PATH]...", help="Folders with runs; all below --output-dir if none is named."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="The file; one that is there is replaced only if named here."
+        ),
+    ] = None,
+    paper: Annotated[
+        str | None,
+        typer.Option(help="Whose numbers stand beside; found by the tasks if none is named."),
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(help="Only runs that match: 'seed<3, model.kernel_size=7'."),
+    ] = None,
+    output_dir: Annotated[Path, typer.Option(help="Where runs are.")] = Path("outputs"),
+) -> None:
+    """Write one HTML page with the comparison, curves and every run; it needs no network.
+
+    Example: seqbench report --where budget=quick -o report.html
+    """
+    from seqbench.errors import ConfigError
+    from seqbench.results.collect import Unfinished, collect, read_unfinished
+    from seqbench.results.report.content import build_content
+    from seqbench.results.report.page import render
+    from seqbench.results.where import select
+    from seqbench.runs import atomic
+    from seqbench.runs.record import Record
+
+    for path in paths or []:
+        if not path.exists():
+            raise ConfigError(f"there is no folder '{path}'")
+    file = output or DEFAULT
+    if file.suffix not in (".html", ".htm"):
+        raise ConfigError(f"a report is an HTML file: -o {file.with_suffix('.html')}")
+    if output is None and file.exists():
+        raise ConfigError(f"{file} is there already: -o {file} replaces it")
+    if not file.parent.is_dir() or file.is_dir():
+        raise ConfigError(f"cannot write {file}: no folder for it, or a folder itself")
+    collected = collect(paths or [output_dir / "runs"])
+    for line in collected.unreadable:
+        typer.echo(f"left out: {line}", err=True)
+    everyone: list[Record | Unfinished] = [*collected.records]
+    everyone += map(read_unfinished, collected.unfinished)
+    found = select(everyone, where)
+    if not found:
+        hint = "none matches" if everyone else "'seqbench train' makes one"
+        raise ConfigError(f"no runs in {', '.join(map(str, paths or [output_dir]))}: {hint}")
+    content = build_content(
+        [run for run in found if isinstance(run, Record)],
+        [run for run in found if isinstance(run, Unfinished)],
+        collected.folders,
+        left_out=collected.unreadable,
+        paper=paper,
+    )
+    page = render(content).encode()
+    atomic.write(file, page)
+    count = "1 run" if len(found) == 1 else f"{len(found):,} runs"
+    typer.echo(f"{file}: {count}, {len(page) / 1e6:.1f} MB")

@@ -1,0 +1,224 @@
+"""Where cells stand in a table: some keys of the configuration go down, others across.
+
+What cells were measured on (task, size, budget, metric: their `Column`) is told on the side that
+names the task, so that no two of them share a row or column unseen; but for what the other side
+names. Cells that still meet in one place get rows of their own, with what tells them apart.
+"""
+
+import difflib
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from seqbench.errors import ConfigError
+from seqbench.results.aggregate import (
+    Cell,
+    Column,
+    canonical,
+    leaf,
+    model_options,
+    shown,
+    task_options,
+    tell_apart,
+)
+from seqbench.results.where import MISSING, keys_of, value_of
+from seqbench.wording import metric_name, plain
+
+ROWS, COLS = ("model",), ("task",)
+MOST_KEYS = 3
+ARROWS = {"min": "↓", "max": "↑"}
+# Keys whose values a `Column` holds, by the name that it has for them.
+MEASURED_ON = {
+    "task": "task",
+    "task.length": "length",
+    "length": "length",
+    "budget": "budget",
+    "protocol": "protocol",
+}
+# Keys whose values say themselves what they are.
+NAMES = ("model", "task", "budget", "protocol")
+
+
+class Value(NamedTuple):
+    """What a cell has under a key: numbers in their order, then texts, at the end what is missing.
+
+    Attributes:
+        order: kind and number.
+        text: as it is shown.
+    """
+
+    order: tuple[int, float]
+    text: str
+
+
+class Side(NamedTuple):
+    """A row or a column.
+
+    Attributes:
+        values: under the keys of this side.
+        measured_on: what is told on this side; `None` on the other one.
+        variant: what tells rivals apart; empty in columns.
+    """
+
+    values: tuple[Value, ...]
+    measured_on: Column | None
+    variant: str = ""
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """Rows and columns stand in this order."""
+        return self.values, self.measured_on.order if self.measured_on else (), self.variant
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Cells in rows and columns.
+
+    Attributes:
+        stub: what stands above the rows' labels.
+        rows: the label of each row.
+        columns: the two lines above each column: `adding T=200`, `MSE ↓ (quick)`.
+        cells: by row and column.
+        tasks_down: rows, not columns, tell what was measured on.
+    """
+
+    stub: str
+    rows: list[str]
+    columns: list[tuple[str, str]]
+    cells: dict[tuple[int, int], Cell]
+    tasks_down: bool
+
+
+def arrange(cells: Sequence[Cell], rows: Sequence[str] = ROWS, cols: Sequence[str] = COLS) -> Grid:
+    """Put cells where their configurations say.
+
+    Args:
+        cells: as `aggregate` gives them.
+        rows: one to three keys, as `where` knows them: `model`, `optimizer.lr`.
+        cols: likewise.
+
+    Raises:
+        ConfigError: no run has such a key, or it differs between the seeds of one cell.
+    """
+    check_keys(cells, rows, cols)
+    down = "task" in rows
+    elsewhere = {MEASURED_ON[key]: None for key in (cols if down else rows) if key in MEASURED_ON}
+    places: dict[tuple[Side, Side], list[Cell]] = {}
+    for cell in cells:
+        measured_on = replace(cell.column, **elsewhere)  # type: ignore[arg-type]
+        row = Side(_values(cell, rows), measured_on if down else None)
+        column = Side(_values(cell, cols), None if down else measured_on)
+        places.setdefault((row, column), []).append(cell)
+    placed: dict[tuple[Side, Side], Cell] = {}
+    for (row, column), rivals in places.items():
+        for variant, cell in zip(_variants(rivals), rivals, strict=True):
+            placed[row._replace(variant=variant), column] = cell
+    across = sorted({column for _, column in placed}, key=lambda side: side.order)
+    downward = sorted({row for row, _ in placed}, key=lambda side: side.order)
+    at = {side: i for sides in (across, downward) for i, side in enumerate(sides)}
+    several = len({cell.column.protocol for cell in cells}) > 1
+    return Grid(
+        stub=plain(", ".join(rows)),
+        rows=[" · ".join(filter(None, _texts(side, rows, several))) for side in downward],
+        columns=[_texts(side, cols, several) for side in across],
+        cells={(at[row], at[column]): cell for (row, column), cell in placed.items()},
+        tasks_down=down,
+    )
+
+
+def setting(cell: Cell, key: str) -> Any:
+    """What the runs of a cell have under a key, `None` if nothing."""
+    value = _under(cell, key)[0]
+    return None if value is MISSING else value
+
+
+def measured_on_texts(column: Column, with_protocol: bool) -> tuple[str, str]:
+    """What cells were measured on: `adding T=200`, and `MSE ↓ (quick)`."""
+    task = plain(column.task or "")
+    if column.length is not None:
+        task += f" T={column.length}"
+    if column.variant:
+        task += f" [{plain(column.variant)}]"
+    measure = metric_name(column.metric) if column.metric else "no score"
+    if column.split and column.split != "test":
+        measure = f"{plain(column.split)} {measure}"
+    if column.direction:
+        measure += f" {ARROWS[column.direction]}"
+    choices = [column.budget, column.protocol if with_protocol else None]
+    if any(choices):
+        measure += f" ({', '.join(plain(choice) for choice in choices if choice)})"
+    return task, measure
+
+
+def _texts(side: Side, keys: Sequence[str], with_protocol: bool) -> tuple[str, str]:
+    task, measure = "", ""
+    parts = []
+    if side.measured_on:
+        task, measure = measured_on_texts(side.measured_on, with_protocol)
+    for key, value in zip(keys, side.values, strict=True):
+        if not (side.measured_on and key in MEASURED_ON):
+            parts.append(value.text)
+    label = ", ".join(filter(None, [task, *parts]))
+    return (f"{label} ({plain(side.variant)})" if side.variant else label), measure
+
+
+def _values(cell: Cell, keys: Sequence[str]) -> tuple[Value, ...]:
+    return tuple(_value(key, setting(cell, key)) for key in keys)
+
+
+def _under(cell: Cell, key: str) -> list[Any]:
+    """The values that the runs of a cell have under a key; `MISSING` if none has any."""
+    known = {canonical(v): v for run in cell.records if (v := value_of(run, key)) is not MISSING}
+    # One that failed early does not know all that its fellows do.
+    if len(known) > 1:
+        known.pop("null", None)
+    return list(known.values()) or [MISSING]
+
+
+def _value(key: str, value: Any) -> Value:
+    text = "-" if value is None else value if isinstance(value, str) else shown(key, {key: value})
+    if MEASURED_ON.get(key) == "length":
+        text = f"T={text}"
+    elif key not in NAMES:
+        text = f"{leaf(key)}={text}"
+    order = (2, 0.0) if value is None else (1, 0.0)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        order = 0, value
+    return Value(order, plain(text))
+
+
+def _variants(rivals: list[Cell]) -> list[str]:
+    if len(rivals) == 1:
+        return [""]
+    of_models: list[dict[str, Any]] = [
+        {"model": cell.model} | model_options(cell.records[0], cell.parameters) for cell in rivals
+    ]
+    if len({cell.column for cell in rivals}) == 1:
+        return tell_apart(of_models)
+    of_tasks = [{"task": cell.column.task} | task_options(cell.records) for cell in rivals]
+    return tell_apart([task | model for task, model in zip(of_tasks, of_models, strict=True)])
+
+
+def check_keys(cells: Sequence[Cell], rows: Sequence[str], cols: Sequence[str]) -> None:
+    """Whether cells can be put in rows and columns by these keys.
+
+    Raises:
+        ConfigError: no run has such a key, or it differs between the seeds of one cell.
+    """
+    for side in (rows, cols):
+        if not 0 < len(side) <= MOST_KEYS:
+            raise ConfigError(f"rows and columns take 1 to {MOST_KEYS} keys each")
+    keys: list[str] = [*rows, *cols]
+    names: list[Hashable] = [MEASURED_ON.get(key, key) for key in keys]
+    for key, name in zip(keys, names, strict=True):
+        if names.count(name) > 1:
+            raise ConfigError(f"'{key}' can stand in one place only, in --rows or in --cols")
+        found = [_under(cell, key) for cell in cells]
+        if found and all(values == [MISSING] for values in found):
+            near = difflib.get_close_matches(key, keys_of(cells[0].records[0]), n=1)
+            hint = f" (did you mean '{near[0]}'?)" if near else ""
+            raise ConfigError(f"no run has a key '{key}'{hint}")
+        if any(len(values) > 1 for values in found):
+            raise ConfigError(
+                f"'{key}' differs between seeds that are pooled: name a key of the configuration"
+            )

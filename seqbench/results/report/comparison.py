@@ -1,0 +1,213 @@
+"""What the page compares: the table, the verdicts against a paper, and curves of seeds together."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from seqbench.config_folder import CONFIG_FOLDER
+from seqbench.results.aggregate import Cell, Column
+from seqbench.results.curves import Curve, band, spans_decades
+from seqbench.results.layout import arrange, measured_on_texts
+from seqbench.results.papers import PublishedCell, load_paper, papers, published, unlike
+from seqbench.results.report.run_page import MOST_CURVES, Curves, rounded
+from seqbench.results.statistics import FEWEST_SEEDS
+from seqbench.results.tables import build_table
+from seqbench.wording import is_accuracy, metric_name, number, plain, spread
+
+# How many colours and dash patterns page.css and page.js have.
+COLOURS = 7
+DASHES = 6
+# Points of a line; a chart is some 700 pixels wide.
+MOST_DRAWN = 200
+
+
+def paper_for(cells: Sequence[Cell]) -> str | None:
+    """The first paper that reports on one of the tasks."""
+    tasks = {cell.column.task for cell in cells}
+    return next((p for p in papers() if tasks & {cell.task for cell in load_paper(p)}), None)
+
+
+def label(cell: Cell) -> str:
+    """A model as the table's rows name it."""
+    return plain(cell.model) + (f" ({plain(cell.variant)})" if cell.variant else "")
+
+
+def models_of(cells: Sequence[Cell], others: Sequence[str]) -> list[dict[str, Any]]:
+    """Every model with its colour, and its variants with dash patterns that tell them in grey.
+
+    A model of ours has one colour in all reports.
+
+    Args:
+        cells: of the table.
+        others: names of models whose runs are in no cell.
+    """
+    ours = sorted(path.stem for path in (CONFIG_FOLDER / "model").glob("*.yaml"))
+    found = sorted({(plain(cell.model), label(cell)) for cell in cells})
+    names = [*ours, *sorted({plain(name) for name in others} | {n for n, _ in found} - {*ours})]
+    names = list(dict.fromkeys(names))
+    known = {name for name, _ in found}
+    found += [(name, name) for name in names if name in others and name not in known]
+    styles, variants = [], dict.fromkeys(names, 0)
+    for name, text in found:
+        place, variant = names.index(name), variants[name]
+        variants[name] += 1
+        styles.append(
+            {
+                "label": text,
+                "model": name,
+                "colour": place % COLOURS,
+                "dash": (place + variant + place // COLOURS) % DASHES,
+            }
+        )
+    return styles
+
+
+def table_of(cells: Sequence[Cell], source: str, paper: str | None) -> dict[str, Any] | None:
+    """The comparison as `build_table` makes it, each column with the name of its task.
+
+    Raises:
+        ConfigError: there is no such paper.
+    """
+    if not cells:
+        return None
+    table = asdict(build_table(cells, source, paper))
+    tasks = iter(sorted({(j, cell.column.task) for (_, j), cell in arrange(cells).cells.items()}))
+    name = ""
+    for header in table["columns"]:
+        name = name if header["beside"] else plain(next(tasks)[1])
+        header["name"] = name
+    return table
+
+
+def verdicts_of(cells: Sequence[Cell], paper: str | None) -> list[dict[str, Any]]:
+    """For each cell of which a paper reports: both numbers, and what may be concluded.
+
+    Raises:
+        ConfigError: there is no such paper.
+    """
+    found = [(c, published(paper, c.column.task, c.model)) for c in cells if paper]
+    return [
+        {
+            "task": plain(cell.column.task),
+            "size": measured_on_texts(cell.column, with_protocol=False)[0],
+            "label": label(cell),
+            "metric": metric_name(cell.column.metric or theirs.metric),
+            "ours": _ours(cell),
+            "theirs": f"{theirs.printed} {theirs.unit}".strip(),
+            "like": unlike(cell, theirs) is None,
+            "verdict": verdict(cell, theirs),
+            "caveats": list(theirs.caveats),
+        }
+        for cell, theirs in found
+        if theirs
+    ]
+
+
+def verdict(cell: Cell, theirs: PublishedCell) -> str:
+    """What a cell says about a published number; nothing where the two may not be compared."""
+    if reason := unlike(cell, theirs):
+        return f"not like for like: {reason}"
+    sample = cell.statistics
+    if sample is None:
+        return "no score to compare"
+    certain = sample.ci95 is not None and sample.n >= FEWEST_SEEDS
+    if certain and abs(sample.mean - theirs.value) <= (sample.ci95 or 0.0):
+        return "the published number lies within our interval"
+    better = sample.mean < theirs.value if theirs.direction == "min" else sample.mean > theirs.value
+    few = "" if certain else f", though fewer than {FEWEST_SEEDS} seeds give no interval"
+    return f"{'better' if better else 'worse'} than published{few}"
+
+
+def figures_of(
+    cells: Sequence[Cell], curves: Mapping[str, Curves], indices: Mapping[str, int], points: int
+) -> list[dict[str, Any]]:
+    """A figure for each column of the table: every metric, a line and a band for each model.
+
+    Args:
+        cells: of the table.
+        curves: run_id -> its curves.
+        indices: run_id -> its place in the page's list of runs.
+        points: how many the curves of a cell may have, all together.
+    """
+    columns: dict[Column, list[Cell]] = {}
+    for cell in cells:
+        columns.setdefault(cell.column, []).append(cell)
+    figures = [
+        {
+            "task": plain(column.task),
+            "title": measured_on_texts(column, with_protocol=True)[0],
+            "measure": measured_on_texts(column, with_protocol=True)[1],
+            "baseline": _bound(members, "baseline", column.metric),
+            "optimum": _bound(members, "optimum", column.metric),
+            "direction": column.direction,
+            "charts": _charts(column, members, curves, indices, points),
+        }
+        for column, members in columns.items()
+    ]
+    return [figure for figure in figures if figure["charts"]]
+
+
+def _charts(
+    column: Column,
+    cells: Sequence[Cell],
+    curves: Mapping[str, Curves],
+    indices: Mapping[str, int],
+    points: int,
+) -> list[dict[str, Any]]:
+    """A chart for each metric, the one that ranks models first."""
+    lines: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for cell in cells:
+        seeds = {indices[r.run_id]: curves.get(r.run_id, {}) for r in cell.records}
+        keys = list(dict.fromkeys(key for of_run in seeds.values() for key in of_run))[:MOST_CURVES]
+        room = points * len(seeds) // max(1, len(keys))
+        for key in keys:
+            having = {index: of_run[key] for index, of_run in seeds.items() if key in of_run}
+            line = _line(list(having.values()), key[1], room)
+            line |= {"label": label(cell), "runs": list(having)}
+            lines.setdefault(key, []).append(line)
+    return [
+        {
+            "split": plain(split),
+            "metric": plain(metric),
+            "name": f"{plain(split)} {metric_name(metric)}",
+            "scored": metric == column.metric,
+            "log": not is_accuracy(metric)
+            and spans_decades(value for line in lines[split, metric] for value in line["median"]),
+            "lines": lines[split, metric],
+        }
+        for split, metric in sorted(lines, key=lambda key: _order(key, column))
+    ]
+
+
+def _line(curves: list[Curve], metric: str, points: int) -> dict[str, Any]:
+    together = band(curves)
+    # One seed is its own median, and has no band.
+    kinds = ("median", "low", "high") if together.n > 1 else ("median",)
+    most = max(2, min(MOST_DRAWN, points // len(kinds)))
+    thin = {kind: Curve(together.steps, getattr(together, kind)).thinned(most) for kind in kinds}
+    return {
+        "n": together.n,
+        "steps": list(thin["median"].steps),
+        **{kind: rounded(curve.values, metric) for kind, curve in thin.items()},
+    }
+
+
+def _order(key: tuple[str, str], column: Column) -> tuple[bool, bool, bool, str, str]:
+    """The metric that ranks models comes first, as seen on validation; then the loss."""
+    split, metric = key
+    return metric != column.metric, metric != "loss", split != "valid", metric, split
+
+
+def _ours(cell: Cell) -> str:
+    sample, metric = cell.statistics, cell.column.metric
+    if sample is None:
+        return "-"
+    value = number(sample.mean, metric)
+    if sample.ci95 is None or sample.n < FEWEST_SEEDS:
+        return f"{value} (n={sample.n})"
+    return f"{value} ± {spread(sample.ci95, value, metric)}"
+
+
+def _bound(cells: Sequence[Cell], name: str, metric: str | None) -> float | None:
+    known = [value for cell in cells if (value := getattr(cell, name)) is not None]
+    return rounded(known[:1], metric or "")[0] if known else None

@@ -1,0 +1,171 @@
+"""How a run differs from its recipe, and the command that repeats it: the same list, told twice.
+
+What a recipe means for a run is put together as Hydra would do it, from plain YAML: a page about
+200 runs need not wait for Hydra, and what a stranger's record says is only ever compared. A value
+that this reading gets wrong would be one more word in the command, never a wrong one.
+"""
+
+import re
+import shlex
+from functools import cache, reduce
+from typing import Any, NamedTuple
+
+import yaml
+
+from seqbench.config_folder import CONFIG_FOLDER
+from seqbench.errors import ConfigError
+from seqbench.results.where import MISSING, flatten
+from seqbench.runs.config_file import YamlLoader
+from seqbench.runs.identity import without_place
+
+NODES = ("task", "model", "optimizer", "schedule", "trainer")
+# What the choice `auto` means where a recipe names none.
+FALLBACK = {"optimizer": "adam", "schedule": "constant"}
+# A stranger's words for a command line.
+NAME = re.compile(r"\w[\w.-]*")
+KEY = re.compile(r"[a-z]\w*(\.\w+)*")
+BARE = re.compile(r"[A-Za-z/][\w/.-]*")
+NOT_TEXT = ("null", "true", "false", "nan", "inf")
+
+Nodes = dict[str, dict[str, Any]]
+
+
+class Difference(NamedTuple):
+    """A value that is not what the recipe says; `MISSING` where one of the two has none."""
+
+    key: str
+    recipe: Any
+    run: Any
+
+
+def differences(config: dict[str, Any]) -> list[Difference]:
+    """What a run sets otherwise than its recipe, its task, its budget and its protocol would.
+
+    Args:
+        config: of a run, resolved.
+    """
+    return _differences(_nodes(_recipe(config)), _nodes(config))
+
+
+def command(config: dict[str, Any]) -> str:
+    """The command line that trains the same run.
+
+    Args:
+        config: of a run, resolved.
+
+    Raises:
+        ConfigError: no command does; the text says why. A command may name any code, and people
+            copy it, so what would is never part of one.
+    """
+    choices = _choices(config)
+    words = [f"{name}={choices[name]}" for name in ("task", "model", "budget", "protocol")]
+    for word in words:
+        if not NAME.fullmatch(word.partition("=")[2]):
+            raise ConfigError(f"{word!r} is no name that a command could choose")
+    base, nodes = _nodes(_recipe(config)), _nodes(config)
+    for group in FALLBACK:
+        if not _continues(base[group], nodes[group]):
+            chosen = [
+                name for name in _names(group) if _continues(_read(group, name), nodes[group])
+            ]
+            if not chosen:
+                target = nodes[group].get("_target_")
+                raise ConfigError(f"no choice of ours gives the {group} {target}")
+            words.append(f"{group}={chosen[0]}")
+            base[group] = _read(group, chosen[0])
+    words.append(f"seed={_value(config.get('seed', 0))}")
+    # Somebody's own model is found by its name, in a folder that is theirs to give.
+    own = [group for group in ("task", "model") if choices[group] not in _names(group)]
+    for key, recipe, value in _differences(base, nodes):
+        node = key.partition(".")[0]
+        if key == f"{node}._target_" and node in own:
+            continue
+        if not KEY.fullmatch(key) or any(part[0] == "_" for part in key.split(".")):
+            raise ConfigError(f"{key} is {value!r}, and not {recipe!r}: no command should say that")
+        if value is not MISSING:
+            words.append(f"{key}={_value(value)}")
+    return shlex.join(["seqbench", "train", *(["--config-dir", "FOLDER"] if own else []), *words])
+
+
+def _choices(config: dict[str, Any]) -> dict[str, str]:
+    chosen = config.get("choices")
+    found = {**chosen} if isinstance(chosen, dict) else {}
+    found |= {"budget": config.get("budget"), "protocol": config.get("protocol")}
+    return {name: str(found.get(name) or "") for name in ("task", "model", "budget", "protocol")}
+
+
+def _recipe(config: dict[str, Any]) -> dict[str, Any]:
+    """The nodes as the choices of a run make them; the later layers win."""
+    choices = _choices(config)
+    task, model, budget, protocol = choices.values()
+    layers = [
+        {"task": _read("task", task), "model": _read("model", model)},
+        {"trainer": _read("trainer", "default")},
+        _read("recipe", f"{task}_{model}"),
+        _read("protocol", protocol),
+        _read("budget", budget),
+        _read("budget_for", f"{task}_{budget}"),
+    ]
+    merged: dict[str, Any] = reduce(_merged, layers)
+    for group, fallback in FALLBACK.items():
+        merged[group] = merged.get("recipe", {}).get(group) or _read(group, fallback)
+    return merged
+
+
+@cache
+def _names(group: str) -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in (CONFIG_FOLDER / group).glob("*.yaml")))
+
+
+@cache
+def _read(group: str, name: str) -> dict[str, Any]:
+    # The name is a stranger's: it is looked up among ours, never made into a path.
+    if name not in _names(group):
+        return {}
+    path = CONFIG_FOLDER / group / f"{name}.yaml"
+    return yaml.load(path.read_bytes(), Loader=YamlLoader)
+
+
+def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    result = dict(one)
+    for key, value in other.items():
+        known = result.get(key)
+        both = isinstance(known, dict) and isinstance(value, dict)
+        result[key] = _merged(known, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+def _nodes(config: dict[str, Any]) -> Nodes:
+    kept = without_place(config)
+    return {name: node if isinstance(node := kept.get(name), dict) else {} for name in NODES}
+
+
+def _differences(recipe: Nodes, run: Nodes) -> list[Difference]:
+    ours, theirs = flatten(recipe), flatten(run)
+    return [
+        Difference(key, ours.get(key, MISSING), theirs.get(key, MISSING))
+        for key in dict.fromkeys([*ours, *theirs])
+        if ours.get(key) != theirs.get(key) and not key.endswith("._partial_")
+    ]
+
+
+def _continues(node: dict[str, Any], run: dict[str, Any]) -> bool:
+    """Whether a run's node is this one, but for values and options more."""
+    return node.keys() <= run.keys() and node.get("_target_") == run.get("_target_")
+
+
+def _value(value: Any) -> str:
+    """A value in Hydra's grammar."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list):
+        return f"[{','.join(map(_value, value))}]"
+    if isinstance(value, str) and value.isprintable() and "${" not in value and value != "???":
+        if BARE.fullmatch(value) and value.lower() not in NOT_TEXT:
+            return value
+        for quote in "'\"":
+            if quote not in value and not value.endswith("\\"):
+                return f"{quote}{value}{quote}"
+    raise ConfigError(f"a command cannot hold the value {value!r}")

@@ -1,0 +1,527 @@
+import base64
+import hashlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+from record_factory import SOURCE, make_record, write_run, write_unfinished
+from report_sample import write_sample
+from typer.testing import CliRunner
+
+from seqbench.cli.report import report
+from seqbench.configuration import Composer
+from seqbench.errors import ConfigError
+from seqbench.results.aggregate import aggregate
+from seqbench.results.collect import collect, read_unfinished
+from seqbench.results.papers import published
+from seqbench.results.report import content as content_module
+from seqbench.results.report.comparison import models_of, verdict
+from seqbench.results.report.content import build_content
+from seqbench.results.report.page import render
+from seqbench.results.report.recipe import command, differences
+from seqbench.results.report.run_page import LOG_TAIL, log_end
+from seqbench.runs.identity import run_id, without_place
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</script><script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "<!--<script>",
+    "\u2028alert(1)//",
+    "\ud800",
+    "\x1b[2J\x00",
+    "${alert(1)} %{x} $style",
+    "__proto__",
+    "a" * 100_000,
+]
+
+
+def content_of(folder: Path, **options):
+    found = collect([folder])
+    unfinished = [read_unfinished(path) for path in found.unfinished]
+    return build_content(
+        found.records, unfinished, found.folders, left_out=found.unreadable, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("outputs")
+    write_sample(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def content(outputs):
+    return content_of(outputs)
+
+
+# ------------------------------------------------------------------------------- what is on it
+
+
+def test_everything_is_on_the_page(content):
+    assert content["counts"] == {"completed": 195, "failed": 2, "unfinished": 2, "diverged": 1}
+    assert content["paper"] == "tcn2018"
+    names = [column["name"] for column in content["table"]["columns"] if not column["beside"]]
+    assert names == ["adding", "char_ptb", "copy", "smnist"]
+    assert [figure["task"] for figure in content["figures"]] == names
+    labels = {row["label"] for row in content["table"]["rows"] if not row["bound"]}
+    assert labels == {model["label"] for model in content["models"]}
+    assert len(content["runs"]) == 200
+    finished = [run["finished"] for run in content["runs"] if run["status"] != "unfinished"]
+    assert finished == sorted(finished, reverse=True)
+    json.dumps(content, allow_nan=False)
+
+
+def test_a_figure_draws_seeds_together_with_their_bounds(content):
+    adding = content["figures"][0]
+    assert (adding["title"], adding["optimum"], adding["direction"]) == ("adding T=200", 0, "min")
+    assert adding["baseline"] == pytest.approx(1 / 6, rel=1e-3)
+    first = adding["charts"][0]
+    assert (first["name"], first["scored"], first["log"]) == ("valid MSE", True, True)
+    lines = {line["label"]: line for line in first["lines"]}
+    assert set(lines) == {
+        "gru",
+        "llama",
+        "lstm",
+        "tcn (kernel_size=4, lr=0.002)",
+        "tcn (kernel_size=8, lr=0.004)",
+    }
+    for line in lines.values():
+        assert len(line["runs"]) == line["n"] > 1
+        together = zip(line["low"], line["median"], line["high"], strict=True)
+        assert all(low <= middle <= high for low, middle, high in together)
+        for index in line["runs"]:
+            assert content["runs"][index]["model"] == line["label"].split()[0]
+
+
+def test_accuracies_are_per_cent_and_never_logarithmic(content):
+    chart = content["figures"][3]["charts"][0]
+    assert chart["name"] == "valid accuracy %"
+    assert not chart["log"]
+    assert max(line["median"][-1] for line in chart["lines"]) > 90
+    assert content["figures"][3]["baseline"] == 10
+
+
+def test_a_failure_comes_with_the_end_of_its_log(content):
+    failed = next(run for run in content["runs"] if run["status"] == "failed")
+    assert failed["log"].endswith("is invalid for input of size 1228800")
+    assert "Traceback (most recent call last):" in failed["log"]
+    assert failed["error"].startswith("RuntimeError")
+    assert all(run["log"] == "" for run in content["runs"] if run["status"] == "completed")
+
+
+def test_a_run_says_how_it_differs_and_how_to_repeat_it(content):
+    tuned = next(run for run in content["runs"] if run["differences"])
+    assert tuned["differences"] == [
+        ["model.kernel_size", "8", "4"],
+        ["optimizer.lr", "0.004", "0.002"],
+    ]
+    assert tuned["command"].endswith(" model.kernel_size=4 optimizer.lr=0.002")
+    assert all(run["command"] for run in content["runs"])
+
+
+def test_an_unfinished_run_is_shown_as_far_as_it_came(content):
+    run = next(run for run in content["runs"] if run["status"] == "unfinished")
+    assert (run["task"], run["model"]) == ("smnist", "lstm")
+    assert {name for curve in run["curves"] for name in curve["values"]} >= {"loss", "accuracy"}
+    assert run["sections"] == []
+
+
+def test_models_have_one_colour_and_every_line_its_own_pattern(content):
+    styles = content["models"]
+    looks = [(style["colour"], style["dash"]) for style in styles]
+    assert len(set(looks)) == len(looks)
+    colours = {(style["model"], style["colour"]) for style in styles}
+    assert len(colours) == len({model for model, _ in colours}) == 4
+    # The same in a report on other models.
+    alone = models_of(aggregate([make_record(model="tcn")]), ["tcn"])
+    assert alone[0]["colour"] == next(s["colour"] for s in styles if s["label"] == "tcn")
+
+
+@given(st.lists(st.text(max_size=3), min_size=1, max_size=12))
+def test_models_of_any_name_have_styles(names):
+    styles = models_of(aggregate([make_record(model=name) for name in names]), names)
+    assert {style["label"] for style in styles} >= {
+        "".join(c for c in name if c.isprintable()) for name in names
+    }
+
+
+# ------------------------------------------------------------------------------------ verdicts
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([5e-5, 6e-5, 6.2e-5], "the published number lies within our interval"),
+        ([1e-5, 1.1e-5, 1.2e-5], "better than published"),
+        ([1e-3, 1.1e-3, 1.2e-3], "worse than published"),
+        ([1e-5], "better than published, though fewer than 3 seeds give no interval"),
+    ],
+)
+def test_a_verdict_where_one_may_compare(values, said):
+    theirs = published("tcn2018", "adding", "tcn")
+    assert theirs is not None
+    records = [make_record(seed=i, value=v, protocol="paper") for i, v in enumerate(values)]
+    (cell,) = aggregate(records)
+    assert verdict(cell, theirs) == said
+
+
+def test_no_verdict_where_one_may_not():
+    theirs = published("tcn2018", "adding", "tcn")
+    assert theirs is not None
+    (cell,) = aggregate([make_record(budget="quick", protocol="paper")])
+    assert verdict(cell, theirs) == "not like for like: budget quick instead of full"
+    (cell,) = aggregate([make_record(status="diverged", protocol="paper")])
+    assert verdict(cell, theirs) == "no score to compare"
+
+
+def test_another_paper_may_be_asked_for_and_one_is_not_invented(tmp_path):
+    write_run(tmp_path, make_record("adding", status="failed", value=None))
+    with pytest.raises(ConfigError, match="no paper named 'tcn2019'"):
+        content_of(tmp_path, paper="tcn2019")
+    assert content_of(tmp_path)["paper"] == "tcn2018"
+    other = tmp_path / "other"
+    write_run(other, make_record("of_my_own"))
+    assert content_of(other)["paper"] is None
+    assert content_of(other)["verdicts"] == []
+
+
+# ------------------------------------------------------------------------- recipes and commands
+
+
+@pytest.fixture(scope="module")
+def composer():
+    with Composer() as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["model=lstm", "task=copy", "budget=quick", "seed=7"],
+        ["model=llama", "task=char_ptb", "budget=smoke"],
+        ["model=gru", "task=pmnist", "optimizer.lr=3e-4", "trainer.batch_size=8"],
+        ["optimizer=sgd", "optimizer.momentum=0.9"],
+        ["optimizer=adamw", "schedule=step", "schedule.milestones=[0.2,0.9]"],
+        ["schedule=constant", "optimizer=adam"],
+        ["recipe=none", "trainer.steps=77"],
+        ["trainer.epochs=3", "budget=quick"],
+        ["model.channels=[8,8,8]", "model.dropout_kind=element", "trainer.clip=null"],
+        ["task=char_file", "task.path=/some/where/a b.txt", "task.sha256=0123"],
+        ["optimizer.betas=[0.8,0.9]", "trainer.stop_when_solved=true"],
+    ],
+    ids=" ".join,
+)
+def test_the_command_gives_the_same_run(composer, words):
+    config = composer.compose(words)
+    program, train, *again = shlex.split(command(without_place(config)))
+    assert (program, train) == ("seqbench", "train")
+    assert run_id(composer.compose(again)) == run_id(config)
+    # It is as short as what was typed, give or take the choices that it always names.
+    assert len(again) <= len(words) + 5 + 4 * ("recipe=none" in words)
+
+
+def test_differences_are_those_of_the_result_only(composer):
+    config = composer.compose(["model=tcn", "device=cpu", "trainer.log_every=1", "threads=1"])
+    assert differences(without_place(config)) == []
+    config = composer.compose(["model=tcn", "model.kernel_size=3"])
+    assert [tuple(found) for found in differences(config)] == [("model.kernel_size", 8, 3)]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"model": {"_target_": "os.system", "command": "rm -rf /"}}, "no command should say"),
+        ({"task": {"_target_": "x.Y"}}, "no command should say that"),
+        ({"optimizer": {"_target_": "evil.Adam"}}, "no choice of ours gives the optimizer"),
+        ({"choices": {"task": "adding", "model": "tcn,lstm"}}, "no name"),
+        ({"choices": {"task": "../../x", "model": "tcn"}}, "no name"),
+        ({"choices": "no"}, "no name"),
+        ({"budget": "full --config-dir=/tmp/evil"}, "no name"),
+        ({"seed": {"a": 1}}, "cannot hold"),
+        ({"seed": "${oc.env:HOME}"}, "cannot hold"),
+        ({"seed": "1\n2"}, "cannot hold"),
+    ],
+)
+def test_what_a_stranger_wrote_makes_no_command(composer, change, reason):
+    config = without_place(composer.compose(["model=tcn"])) | change
+    with pytest.raises(ConfigError, match=reason):
+        command(config)
+
+
+@pytest.mark.parametrize("name", ["hydra", "-m", "a b", "x=y", "_target_", ""])
+def test_no_odd_key_reaches_a_command(composer, name):
+    config = without_place(composer.compose(["model=tcn"]))
+    config["model"] = config["model"] | {name: 1}
+    config["hydra"] = {"launcher": {"_target_": "evil"}}
+    if name == "hydra":
+        assert command(config).endswith(" model.hydra=1")
+    else:
+        with pytest.raises(ConfigError):
+            command(config)
+
+
+def test_a_model_of_ones_own_is_named_not_built(composer):
+    config = without_place(composer.compose(["model=tcn"]))
+    config["choices"]["model"] = "mine"
+    config["model"] = {"_target_": "my_package.Mine", "_partial_": True, "width": 3}
+    said = command(config)
+    assert said.startswith("seqbench train --config-dir FOLDER task=adding model=mine ")
+    assert "model.width=3" in said
+    assert "_target_" not in said
+
+
+# --------------------------------------------------------------------------- the file and its size
+
+
+class Outline(HTMLParser):
+    """The tags of a page, and what is in its scripts."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.scripts, self.policy, self.in_script = [], [], "", False
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        found = dict(attributes)
+        assert not {"src", "href", "srcset"} & found.keys()
+        if found.get("http-equiv") == "Content-Security-Policy":
+            self.policy = found["content"]
+        if tag == "script":
+            self.scripts.append("")
+            self.in_script = True
+
+    def handle_data(self, data):
+        if self.in_script:
+            self.scripts[-1] += data
+
+    def handle_endtag(self, tag):
+        self.in_script = False
+
+
+def test_two_hundred_runs_stay_below_eight_megabytes(content):
+    page = render(content)
+    plotly = len(render({"runs": []}))
+    assert len(page.encode()) < 8e6
+    assert len(page) - plotly < 2e6
+
+
+def test_long_logs_make_no_larger_page(tmp_path):
+    def size(length):
+        folder = tmp_path / str(length)
+        for seed in range(3):
+            path = write_run(folder, make_record(seed=seed))
+            lines = [
+                {"step": i, "split": "train", "loss": i / 7, "lr": i / 3} for i in range(length)
+            ]
+            (path / "events.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        return len(json.dumps(content_of(folder)))
+
+    assert size(20_000) < 1.2 * size(2_000)
+
+
+def test_the_more_runs_the_fewer_points(content, outputs, monkeypatch):
+    def points(found):
+        return sum(
+            len(v) for run in found["runs"] for c in run["curves"] for v in c["values"].values()
+        )
+
+    assert points(content) <= content_module.MOST_POINTS / 2
+    monkeypatch.setattr(content_module, "MOST_POINTS", 20_000)
+    assert points(content_of(outputs)) < points(content) / 1.5
+
+
+def test_the_policy_lets_these_scripts_run_and_nothing_else(content):
+    outline = Outline(render(content))
+    data, *scripts = outline.scripts
+    assert json.loads(data) == json.loads(json.dumps(content))
+    digests = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts]
+    assert outline.policy == (
+        f"default-src 'none'; script-src 'sha256-{digests[0]}' 'sha256-{digests[1]}'; "
+        "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def test_page_and_script_ask_nothing_of_the_network_and_make_no_markup():
+    folder = Path(content_module.__file__).parent
+    for name in ("page.html", "page.css", "page.js"):
+        text = (folder / name).read_text(encoding="utf-8")
+        text = text.replace("http://www.w3.org/2000/svg", "")  # a name, not an address
+        assert not re.search(r"https?:|url\(|@import|fetch\(|XMLHttp|WebSocket", text)
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", text)
+
+
+@given(st.recursive(st.text() | st.floats(allow_nan=False, allow_infinity=False), st.lists))
+def test_any_text_is_data(value):
+    outline = Outline(render_without_plotly({"value": value}))
+    assert json.loads(outline.scripts[0]) == {"value": value}
+    assert outline.tags == Outline(render_without_plotly({})).tags
+
+
+def render_without_plotly(content):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("plotly.offline.get_plotlyjs", lambda: "")
+        return render(content)
+
+
+def test_a_missing_plotly_is_named_with_what_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    with pytest.raises(ConfigError, match=re.escape("pip install 'seqbench[report]'")):
+        render({})
+
+
+# ------------------------------------------------------------------------- what strangers may send
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_names_are_text(tmp_path, name):
+    record = make_record(task=name[:50], model=name, seed=1)
+    record.config.update({name: {name: name}})
+    record.notes.update({name: name})
+    record.measured.update({name: name, "finished": name, "seconds": name})
+    folder = tmp_path / "runs" / "a" / "b" / "c"
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text(json.dumps(record.to_json()))
+    (folder / "events.jsonl").write_text(
+        json.dumps({"step": 1, "split": name, name: 0.5, "loss": 1}) + "\n"
+    )
+    (folder / "log.txt").write_text(name, errors="replace")
+    page = render_without_plotly(content_of(tmp_path))
+    outline = Outline(page)
+    assert outline.tags == Outline(render_without_plotly({})).tags
+    assert len(page) < 200_000
+    data = json.loads(outline.scripts[0])
+    assert len(data["runs"]) == 1
+    assert not any(ord(c) < 32 for c in data["runs"][0]["model"])
+
+
+def test_a_log_that_links_elsewhere_is_not_read(tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("a password")
+    record = make_record(status="failed")
+    folder = write_run(tmp_path / "outputs", record)
+    (folder / "log.txt").symlink_to(secret)
+    assert log_end(folder / "log.txt") == ""
+    assert "password" not in json.dumps(content_of(tmp_path / "outputs"))
+
+
+def test_a_pipe_for_a_log_does_not_hang(tmp_path):
+    folder = write_run(tmp_path, make_record(status="failed"))
+    os.mkfifo(folder / "log.txt")
+    os.mkfifo(folder / "events.jsonl")
+    assert content_of(tmp_path)["runs"][0]["log"] == ""
+
+
+def test_of_a_long_log_the_end_is_kept_in_whole_lines(tmp_path):
+    path = tmp_path / "log.txt"
+    path.write_text("".join(f"line {i} \x1b[31m\n" for i in range(100_000)))
+    lines = log_end(path).split("\n")
+    assert lines[-1] == "line 99999 [31m"
+    assert all(re.fullmatch(r"line \d+ \[31m", line) for line in lines)
+    assert LOG_TAIL / 2 < len("\n".join(lines)) <= LOG_TAIL
+
+
+def test_a_run_with_a_thousand_metrics_and_settings_is_cut(tmp_path):
+    record = make_record()
+    record.config["model"].update({f"option_{i}": "x" * 10_000 for i in range(1000)})
+    folder = write_run(tmp_path, record)
+    event = {"step": 1, "split": "train"} | {f"metric_{i}": i for i in range(1000)}
+    (folder / "events.jsonl").write_text("\n".join([json.dumps(event)] * 50))
+    found = content_of(tmp_path)
+    assert sum(len(curve["values"]) for curve in found["runs"][0]["curves"]) == 24
+    assert found["runs"][0]["config"][-1] == ["...", "823 more"]
+    assert len(json.dumps(found)) < 300_000
+
+
+def test_damaged_files_leave_the_others(tmp_path):
+    write_run(tmp_path, make_record(seed=0))
+    damaged = write_run(tmp_path, make_record(seed=1))
+    (damaged / "record.json").write_text("{")
+    write_unfinished(tmp_path, make_record(seed=2), '{"step": 1, "split": "train", "loss"')
+    odd = write_unfinished(tmp_path, make_record(seed=3), "")
+    (odd / "config.yaml").write_text("choices: [1]\nmodel: 5\n")
+    found = content_of(tmp_path)
+    assert found["counts"] == {"completed": 1, "unfinished": 2}
+    assert len(found["left_out"]) == 1
+
+
+# ------------------------------------------------------------------------------------- the command
+
+
+def invoke(*arguments):
+    app = typer.Typer()
+    app.command()(report)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_the_command_writes_one_file_and_says_so_in_a_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "outputs", make_record())
+    result = invoke()
+    size = len(Path("report.html").read_bytes()) / 1e6
+    assert result.stdout == f"report.html: 1 run, {size:.1f} MB\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["outputs", "report.html"]
+
+
+def test_a_file_is_replaced_only_if_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "outputs", make_record())
+    Path("report.html").write_text("mine")
+    with pytest.raises(ConfigError, match=r"report\.html is there already: -o report\.html"):
+        raise invoke().exception
+    assert Path("report.html").read_text() == "mine"
+    assert invoke("-o", "report.html").exit_code == 0
+    assert len(Path("report.html").read_text(encoding="utf-8")) > 1e6
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["-o", "outputs/record.json"], "a report is an HTML file"),
+        (["-o", "nowhere/report.html"], "cannot write"),
+        (["nowhere"], "there is no folder 'nowhere'"),
+        (["--where", "seed=9"], "no runs in outputs: none matches"),
+        (["--output-dir", "nowhere"], "no runs in nowhere: "),
+        (["--paper", "tcn2019"], "no paper named"),
+    ],
+)
+def test_a_mistake_costs_a_line(tmp_path, monkeypatch, words, reason):
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "outputs", make_record())
+    with pytest.raises(ConfigError, match=reason):
+        raise invoke(*words).exception
+    assert not Path("report.html").exists()
+
+
+def test_a_filter_and_a_folder_choose(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path, make_record(seed=seed, source=SOURCE))
+    write_unfinished(tmp_path, make_record(seed=3), "")
+    file = tmp_path / "a.html"
+    assert invoke(tmp_path, "--where", "seed>0", "-o", file).stdout.startswith(f"{file}: 3 runs")
+
+
+def test_neither_torch_nor_hydra_is_loaded(tmp_path):
+    write_run(tmp_path, make_record())
+    words = ["report", str(tmp_path), "-o", str(tmp_path / "a.html")]
+    program = (
+        "import sys; from seqbench.cli.main import app; from typer.testing import CliRunner\n"
+        f"result = CliRunner().invoke(app, {words})\n"
+        "assert result.exit_code == 0, result.output\n"
+        "assert not {'torch', 'hydra', 'omegaconf'} & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
