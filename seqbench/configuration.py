@@ -351,9 +351,9 @@ def trust(config: Config, also: Sequence[str] = ()) -> None:
 def read(path: Path, also: Sequence[str] = ()) -> Config:
     """The configuration of a run folder, checked, and trusted no further than `trust` allows."""
     config = read_config(path)
+    trust(config, also)
     # Datasets would be written, and trackers would write or send, where the folder's maker chose.
     config |= {"tracker": {}, "data_dir": None}
-    trust(config, also)
     check(config)
     return config
 

@@ -29,6 +29,7 @@ def small(command: list[str]) -> list[str]:
     if command[1] not in ("train", "sweep") or "--resume" in command:
         return command
     kept = [word for word in command if not word.startswith(("budget=", "trainer.steps="))]
+    kept = ["search.trials=2" if word.startswith("search.trials") else word for word in kept]
     return [*kept, "budget=smoke", "threads=1"]
 
 

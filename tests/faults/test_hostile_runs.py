@@ -447,6 +447,7 @@ def read_all(harmless, folder, where="status=completed"):
         ["sql", "select * from runs", "--output-dir", output_dir],
         ["sql", "select * from cells", "--output-dir", output_dir, "-f", "csv"],
         ["sql", "select * from events limit 2", "--output-dir", output_dir, "-f", "json"],
+        ["report", "--output-dir", output_dir, "-o", output_dir / "page.html"],
     ):
         texts.append(harmless(*words).out)
     return texts
