@@ -239,7 +239,7 @@ def test_what_becomes_of_jobs_that_are_cancelled_or_fail_or_have_no_prospects(as
         judge=lambda job, progress: job.config["seed"] != 1 or progress.step < 60,
     )
     ends = {job.config["seed"]: swept.endings[folder] for folder, job in swept.jobs.items()}
-    assert [ends[seed].how for seed in range(4)] == ["killed", "interrupted", "completed", "killed"]
+    assert [ends[seed].how for seed in range(4)] == ["killed", "pruned", "completed", "killed"]
     assert ends[0].reason == "SLURM says CANCELLED"
     assert ends[3].reason == "gone from SLURM's queue, where it was PENDING"
     assert history(next(f for f, job in swept.jobs.items() if job.config["seed"] == 0))[-1] == (
