@@ -232,7 +232,12 @@ def test_a_mistake_costs_one_line_and_exit_code_2(tmp_path, query, message):
 )
 def test_ctrl_c_ends_a_long_query(tmp_path, endless, delay):
     with subprocess.Popen(
-        [SEQBENCH, "sql", endless], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        [SEQBENCH, "sql", endless],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What a shell starts in the background ignores Ctrl-C, and so do its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         try:
             while b"duckdb" not in Path(f"/proc/{process.pid}/maps").read_bytes():

@@ -19,7 +19,7 @@ from seqbench.runs.run import Run
 
 # Shared memory of a node; there is little of it in a container.
 STORE = 100 * 2**20
-LONG = [*SMALL, "trainer.steps=1000", "trainer.eval_every=200", "trainer.checkpoint_every=20"]
+LONG = [*SMALL, "trainer.steps=4000", "trainer.eval_every=800", "trainer.checkpoint_every=20"]
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +69,11 @@ class Killer(Seen):
         for folder, progress in sweep.working.items():
             if progress.step < 60 or folder in self.hit.values():
                 continue
-            job = int((folder / ".lease").read_text().split()[1])
-            worker = parent(parent(job))  # between them, the fork server
+            try:
+                job = int((folder / ".lease").read_text().split()[1])
+                worker = parent(parent(job))  # between them, the fork server
+            except FileNotFoundError:  # it has just ended
+                continue
             if parent(worker) != self.raylet and "worker" not in self.hit:
                 self.hit["worker"] = folder
                 os.kill(worker, signal.SIGKILL)
