@@ -17,6 +17,8 @@ from seqbench.launch.job import Job
 from seqbench.launch.ray_cluster import RayEngine, train
 from seqbench.runs.run import Run
 
+# What of Ray takes a minute to believe that its node is gone.
+AGENTS = {"ray::DashboardA\n", "ray::RuntimeEnv\n"}
 # Shared memory of a node; there is little of it in a container.
 STORE = 100 * 2**20
 LONG = [*SMALL, "trainer.steps=4000", "trainer.eval_every=800", "trainer.checkpoint_every=20"]
@@ -40,7 +42,8 @@ def cluster(tmp_path_factory):
         yield made
         made.shutdown()
         mark = f"CLUSTER={os.environ['CLUSTER']}"
-        until(lambda: {parent(process) for process in processes(mark)} <= {os.getpid()})
+        left = lambda: [p for p in processes(mark) if parent(p) != os.getpid()]  # noqa: E731
+        until(lambda: {name(process) for process in left()} <= AGENTS)
 
 
 @pytest.fixture
@@ -50,6 +53,10 @@ def on_it(cluster):
 
 def parent(process):
     return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def name(process):
+    return Path(f"/proc/{process}/comm").read_text()
 
 
 def descendants(process):
@@ -127,7 +134,7 @@ def test_stopped_once_it_keeps_checkpoints_and_goes_on_from_them(cluster, on_it,
 
 @pytest.mark.ray
 def test_a_launcher_that_is_killed_leaves_nobody_behind(tmp_path):
-    """Ray's own agents aside, which take a minute to believe it."""
+    """Ray's own agents aside."""
     pytest.importorskip("ray")
     words = [*LONG, "trainer.steps=20000", "seed=0,1", "launch=ray", f"output_dir={tmp_path}"]
     environment = os.environ | {"SWEEP": str(tmp_path), "OMP_NUM_THREADS": "1"}
@@ -138,9 +145,7 @@ def test_a_launcher_that_is_killed_leaves_nobody_behind(tmp_path):
     launcher.kill()
     assert launcher.communicate()[0] == "", "Ray leaves the terminal to the sweep"
 
-    agents = {"ray::DashboardA\n", "ray::RuntimeEnv\n"}
-    name = lambda process: Path(f"/proc/{process}/comm").read_text()  # noqa: E731
-    until(lambda: {name(process) for process in processes(f"SWEEP={tmp_path}")} <= agents)
+    until(lambda: {name(process) for process in processes(f"SWEEP={tmp_path}")} <= AGENTS)
     assert {history(run.parents[1])[-1] for run in runs()} == {"interrupted"}
 
 
