@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
@@ -83,12 +84,12 @@ def sql(
         query = sys.stdin.buffer.read().decode("utf-8-sig", "replace")
     # DuckDB may work on for hours before it looks for a Ctrl-C. A thread that waits for it sees one
     # at once, and leaves: a query has nothing that needs an orderly end.
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        pending = pool.submit(store.query, query, collected)
-        try:
-            answer = pending.result()
-        except KeyboardInterrupt:
-            os._exit(130)
+    before = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    try:
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            answer = pool.submit(store.query, query, collected).result()
+    finally:
+        signal.signal(signal.SIGINT, before)
     for line in collected.unreadable + answer.left_out:
         typer.echo(f"left out: {line}", err=True)
     if not collected.records:
