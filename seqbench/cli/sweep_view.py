@@ -91,10 +91,13 @@ class Terminal(View):
         parts = [f"{self.completed}/{self.count} completed"]
         if self.found:
             parts[0] += f" ({self.found} before)"
+        # A cluster may take its time over jobs that it was given.
+        running = sum(progress.total_steps is not None for progress in sweep.working.values())
         parts += [
             f"{count} {what}"
             for count, what in (
-                (len(sweep.working), "running"),
+                (running, "running"),
+                (len(sweep.working) - running, "starting"),
                 (len(sweep.waiting), "queued"),
                 (len(sweep.elsewhere), "trained by another process"),
                 (len(self.failures), "failed"),
