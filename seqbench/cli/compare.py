@@ -1,26 +1,36 @@
-"""`seqbench compare`: what two runs have not in common."""
+"""`seqbench compare`: what runs have not in common."""
 
+import string
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seqbench.cli.show import metrics, settings, whole
+from seqbench.cli import completion
+from seqbench.cli.show import baselines, learning_curves, metrics, read_run, settings, text, whole
+from seqbench.errors import ConfigError
 from seqbench.runs.record import Record
-from seqbench.wording import plain
+from seqbench.wording import duration, number, plain
 
 if TYPE_CHECKING:
     from seqbench.results.collect import Unfinished
+    from seqbench.results.curves import Curve
+
+Facts = dict[str, str]
 
 
 def compare(
-    first: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run id, the beginning of one, or a path.")
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN RUN...",
+            help="Run ids, beginnings of them, or paths.",
+            autocompletion=completion.runs,
+        ),
     ],
-    second: Annotated[str, typer.Argument(metavar="RUN", help="Another one.")],
     output_dir: Annotated[Path, typer.Option(help="Where runs are.")] = Path("outputs"),
 ) -> None:
-    """Compare two runs: the settings that differ, and their metrics side by side.
+    """Compare runs: the settings that differ; metrics, speed and curves side by side.
 
     Example: seqbench compare 3f1b 88a0
     """
@@ -29,45 +39,72 @@ def compare(
     from rich.table import Table
     from rich.text import Text
 
-    from seqbench.results.collect import find_run, read_unfinished
-    from seqbench.runs.record import read_record
+    from seqbench.cli.text_plot import print_curves
+    from seqbench.results.collect import find_run
 
-    folders = [find_run(run, output_dir) for run in (first, second)]
-    found: list[Record | Unfinished] = [
-        read_record(folder / "record.json")
-        if (folder / "record.json").exists()
-        else read_unfinished(folder)
-        for folder in folders
-    ]
+    markers = string.ascii_lowercase
+    if not 2 <= len(runs) <= len(markers):
+        raise ConfigError(f"compare takes 2 to {len(markers)} runs, not {len(runs)}")
+    folders = [find_run(run, output_dir) for run in runs]
+    found = [read_run(folder) for folder in folders]
     console = Console(highlight=False)
     table = Table(box=SIMPLE, show_edge=False, pad_edge=False)
     table.add_column("")
-    for run in found:
-        table.add_column(Text(plain(run.run_id)), overflow="fold")
-    for name, pair in differences(*map(facts, found)).items():
-        table.add_row(Text(plain(name), "dim"), *(Text(plain(value)) for value in pair))
-    table.add_section()
-    measured = [metrics(run) if isinstance(run, Record) else {} for run in found]
-    for name in dict.fromkeys([*measured[0], *measured[1]]):
-        table.add_row(
-            Text(plain(name), "dim"), *(Text(values.get(name, "-"), "bold") for values in measured)
-        )
+    for marker, run in zip(markers, found, strict=False):
+        table.add_column(Text(f"{marker}  {plain(run.run_id)}"), overflow="fold")
+    for facts_of, only_differences in ((facts, True), (metrics_of, False), (speed, False)):
+        rows = side_by_side([facts_of(run) for run in found])
+        for name, values in rows.items():
+            if not only_differences or len(set(values)) > 1:
+                table.add_row(Text(plain(name), "dim"), *(Text(plain(value)) for value in values))
+        table.add_section()
     console.print(table)
+    curves: dict[tuple[str, str], dict[str, Curve]] = {}
+    bounds: dict[tuple[str, str], set[float]] = {}
+    for marker, run, folder in zip(markers, found, folders, strict=False):
+        for key, curve in learning_curves(run, folder).items():
+            curves.setdefault(key, {})[marker] = curve
+            bounds.setdefault(key, set()).update(baselines(run, key[1]))
+    for (split, metric), of_runs in curves.items():
+        print_curves(console, split, metric, of_runs, sorted(bounds[split, metric]))
 
 
-def differences(first: dict[str, str], second: dict[str, str]) -> dict[str, tuple[str, str]]:
-    """Names under which two runs say different things; `-` where one says nothing."""
-    names = dict.fromkeys([*first, *second])
-    pairs = {name: (first.get(name, "-"), second.get(name, "-")) for name in names}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+def side_by_side(runs: list[Facts]) -> dict[str, list[str]]:
+    """What each run says under each name; `-` where it says nothing."""
+    names = dict.fromkeys(name for run in runs for name in run)
+    return {name: [run.get(name, "-") for run in runs] for name in names}
 
 
-def facts(run: "Record | Unfinished") -> dict[str, str]:
-    """What two runs may differ in, but for where and when they ran."""
+def facts(run: "Record | Unfinished") -> Facts:
+    """What runs may differ in, but for where and when they ran."""
     settled = {"status": run.status, "task": run.task, "model": run.model} | settings(run.config)
     if isinstance(run, Record):
-        settled |= {"parameters": whole(run.parameters), "steps taken": whole(run.steps)}
+        settled |= {"steps taken": whole(run.steps)}
         settled |= {f"{name} version": version for name, version in run.versions.items()}
         settled |= {f"data {name}": digest[:12] for name, digest in run.data.items()}
         settled |= {"source": run.source}
     return settled
+
+
+def metrics_of(run: "Record | Unfinished") -> Facts:
+    """The metrics of a run that is over."""
+    return metrics(run) if isinstance(run, Record) else {}
+
+
+def speed(run: "Record | Unfinished") -> Facts:
+    """How fast a run was that is over, on what, and how large."""
+    if not isinstance(run, Record):
+        return {}
+    measured = run.measured
+    seconds, peak = measured.get("seconds"), measured.get("peak_memory_bytes")
+    pace = None
+    if run.steps is not None and isinstance(seconds, int | float) and seconds > 0:
+        pace = run.steps / seconds
+    return {
+        "steps/s": number(pace),
+        "training time": duration(seconds),
+        "device": text(measured.get("device", "-")),
+        "threads": text(measured.get("threads", "-")),
+        "parameters": whole(run.parameters),
+        "peak memory": f"{peak // 2**20:,} MiB" if isinstance(peak, int) else "-",
+    }

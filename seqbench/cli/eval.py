@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from seqbench.cli import completion
+
 Trust = Annotated[
     list[str] | None, typer.Option(help="A package that the run's folder may name besides ours.")
 ]
@@ -21,7 +23,12 @@ class Split(str, Enum):
 
 
 def evaluate(
-    run: Annotated[str, typer.Argument(help="A run's id, a prefix of it, or its folder.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="A run's id, a prefix of it, or its folder.", autocompletion=completion.runs
+        ),
+    ],
     split: Annotated[Split, typer.Option(help="What to score.")] = Split.test,
     trust: Trust = None,
     data_dir: DataDir = None,

@@ -5,11 +5,17 @@ from typing import Annotated
 
 import typer
 
+from seqbench.cli import completion
 from seqbench.cli.eval import DataDir, OutputDir, Trust
 
 
 def generate(
-    run: Annotated[str, typer.Argument(help="A run's id, a prefix of it, or its folder.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="A run's id, a prefix of it, or its folder.", autocompletion=completion.runs
+        ),
+    ],
     prompt: Annotated[str, typer.Option(help="The text to go on from.")],
     length: Annotated[int, typer.Option(min=1, help="Characters to sample.")] = 200,
     temperature: Annotated[

@@ -1,12 +1,20 @@
-"""`seqbench runs`: what has been run, and how it ended."""
+"""`seqbench runs`: what has been run, what is running, and how it ended."""
 
+import time
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seqbench.errors import ConfigError
+
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from seqbench.launch.progress import Progress
     from seqbench.results.collect import Unfinished
     from seqbench.runs.record import Record
 
@@ -14,6 +22,7 @@ if TYPE_CHECKING:
 class Status(str, Enum):
     """How far a run came."""
 
+    running = "running"
     completed = "completed"
     diverged = "diverged"
     failed = "failed"
@@ -24,50 +33,167 @@ COLOURS = {"completed": "green", "diverged": "red", "failed": "red", "unfinished
 NUMBERS = ("seed", "score", "steps", "took")
 # Columns that a narrow terminal does without, in this order.
 SPARE = ("device", "took", "budget", "steps")
+# Seconds between two pictures, and the share of a core that looking takes, however many runs.
+PICTURE, SHARE = 1.0, 0.1
 
 
 def runs(
-    status: Annotated[Status | None, typer.Option(help="Only runs that ended like this.")] = None,
+    status: Annotated[Status | None, typer.Option(help="Only runs that are like this.")] = None,
     where: Annotated[
         str | None, typer.Option(help="Only runs that match: 'seed<3, task=adding'.")
     ] = None,
     limit: Annotated[int, typer.Option(min=0, help="How many to show; 0 for all.")] = 30,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Stay, and show what changes, until Ctrl-C.")
+    ] = False,
     output_dir: Annotated[Path, typer.Option(help="Where runs are.")] = Path("outputs"),
 ) -> None:
-    """List runs, newest first; those without a record are unfinished.
+    """List runs: those that are running, then the others, newest first.
+
+    A run without a record that nobody trains is unfinished.
 
     Example: seqbench runs --status failed
     """
-    from rich.cells import cell_len
     from rich.console import Console
+    from rich.live import Live
+
+    console = Console(highlight=False)
+    found = Runs(output_dir, status, where)
+    if watch and (not console.is_terminal or console.is_dumb_terminal):
+        raise ConfigError("--watch draws in a terminal, and this is none: leave it out")
+    found.look()
+    if watch:
+        cost = 0.0
+        with Live(console=console, screen=True, auto_refresh=False) as live:
+            while True:
+                live.update(picture(found, limit, console.width, console.height), refresh=True)
+                time.sleep(max(PICTURE, cost / SHARE))
+                begin = time.process_time()
+                found.look()
+                cost = time.process_time() - begin
+    for line in found.unreadable:
+        typer.echo(f"left out: {line}", err=True)
+    if not found.running and not found.others:
+        typer.echo(found.none, err=True)
+        return
+    console.print(picture(found, limit, console.width))
+    if limit and (more := len(found.others) - limit) > 0:
+        typer.echo(f"{more} more: --limit 0 shows all", err=True)
+
+
+class Runs:
+    """The runs below a folder that match, as they were when they were last looked at.
+
+    Args:
+        output_dir: where runs are.
+        status: only these; all if it is `None`.
+        where: a filter, as `select` reads it.
+    """
+
+    def __init__(self, output_dir: Path, status: Status | None, where: str | None) -> None:
+        self.output_dir, self.status, self.where = output_dir, status, where
+        self.running: list[tuple[Unfinished, Progress]] = []
+        self.others: list[Record | Unfinished] = []
+        self.unreadable: list[str] = []
+        self.none = ""
+        self.seen: dict[Path, Progress] = {}
+
+    def look(self) -> None:
+        """Read what there is now.
+
+        Raises:
+            ConfigError: the filter cannot be read, or names a key that no run has.
+        """
+        from seqbench.cli.show import read_open
+        from seqbench.launch.progress import Progress
+        from seqbench.results.collect import Unfinished, collect
+        from seqbench.results.where import select
+        from seqbench.runs.record import Record
+        from seqbench.runs.run import Run
+
+        collected = collect([self.output_dir / "runs"])
+        found: list[Record | Unfinished] = [*collected.records]
+        if self.status in (None, Status.running, Status.unfinished):
+            found += map(read_open, collected.unfinished)
+        some = collected.records or collected.unfinished
+        hint = "none matches" if some else "try 'seqbench train model=tcn task=adding budget=quick'"
+        self.none = f"no runs in {self.output_dir}: {hint}"
+        self.unreadable = collected.unreadable
+        wanted = self.status and self.status.value
+        found = [run for run in select(found, self.where) if wanted in (None, run.status)]
+        running = [run for run in found if isinstance(run, Unfinished) and run.status == "running"]
+        # Speed is told by two looks at the same run.
+        self.seen = {
+            run.folder: self.seen.get(run.folder) or Progress(Run(run.folder, run.run_id))
+            for run in running
+        }
+        self.running = [(run, self.seen[run.folder].look()) for run in running]
+        self.others = sorted(
+            (run for run in found if run.status != "running"), key=when, reverse=True
+        )
+
+
+def picture(runs: Runs, limit: int, width: int, height: int | None = None) -> "RenderableType":
+    """Runs at a glance, no wider than a terminal, and no higher if it has a height."""
+    from rich.console import Group
+    from rich.text import Text
+
+    running = runs.running
+    parts: list[RenderableType] = []
+    if height is not None:
+        now = time.strftime("%H:%M:%S")
+        counts = f"{now}  {len(running)} running, {len(runs.others)} others  (Ctrl-C ends)"
+        parts.append(Text(counts, "bold", no_wrap=True))
+        if runs.unreadable:
+            parts.append(Text(f"{len(runs.unreadable)} cannot be read, left out", "red"))
+        # Each table has a header, and there is a line between them.
+        room = max(2, height - len(parts) - 3)
+        running = running[: max(room // 2, room - len(runs.others))]
+        limit = min(limit or room, max(1, room - len(running)))
+    if running:
+        parts += [running_table(running, width), ""]
+    others = runs.others[:limit] if limit else runs.others
+    if others:
+        parts.append(others_table([row_of(run) for run in others], width))
+    elif not running:
+        parts.append(Text(runs.none))
+    return Group(*parts)
+
+
+def running_table(running: Sequence[tuple["Unfinished", "Progress"]], width: int) -> "Table":
+    """How far runs have come, in the columns of a sweep."""
     from rich.table import Table
     from rich.text import Text
 
-    from seqbench.results.collect import Unfinished, collect, read_unfinished
-    from seqbench.results.where import select
-    from seqbench.runs.record import Record
+    from seqbench.cli.sweep_view import ROOM_FOR_METRIC, ROOM_FOR_SPEED, WIDEST, figures
 
-    collected = collect([output_dir / "runs"])
-    for line in collected.unreadable:
-        typer.echo(f"left out: {line}", err=True)
-    found: list[Record | Unfinished] = [*collected.records]
-    if status in (None, Status.unfinished):
-        found += map(read_unfinished, collected.unfinished)
-    found = [run for run in select(found, where) if status is None or run.status == status.value]
-    if not found:
-        some = collected.records or collected.unfinished
-        hint = "none matches" if some else "try 'seqbench train model=tcn task=adding budget=quick'"
-        typer.echo(f"no runs in {output_dir}: {hint}", err=True)
-        return
-    found.sort(key=when, reverse=True)
-    rows = [row_of(run) for run in (found[:limit] if limit else found)]
+    narrow = width < ROOM_FOR_SPEED
+    columns = ["step", "valid", "left"] if narrow else ["step", "loss", "valid", "speed", "left"]
+    rows = [
+        (row_of(run), figures(progress, brief=width < ROOM_FOR_METRIC)) for run, progress in running
+    ]
+    table = Table(box=None, pad_edge=False, header_style="dim", width=min(width, WIDEST))
+    table.add_column("running", no_wrap=True, overflow="ellipsis", ratio=1)
+    columns = [name for name in columns if any(cells[name] for _, cells in rows)]
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row, cells in rows:
+        name = f"{row['run']} {row['task']} {row['model']} seed={row['seed']}"
+        table.add_row(Text(name), *(cells[column] for column in columns))
+    return table
 
-    console = Console(highlight=False)
+
+def others_table(rows: Sequence[Mapping[str, str]], width: int) -> "Table":
+    """How runs ended, or where they stopped."""
+    from rich.cells import cell_len
+    from rich.table import Table
+    from rich.text import Text
+
     widths = {
         name: max(cell_len(text) for text in (name, *(r[name] for r in rows))) for name in rows[0]
     }
     for name in SPARE:
-        if sum(widths.values()) + 2 * len(widths) > console.width:
+        if sum(widths.values()) + 2 * len(widths) > width:
             del widths[name]
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for name in widths:
@@ -75,9 +201,7 @@ def runs(
     for row in rows:
         styles = {"status": COLOURS[row["status"]], "run": "bold"}
         table.add_row(*(Text(row[name], styles.get(name, "")) for name in widths))
-    console.print(table)
-    if len(found) > len(rows):
-        typer.echo(f"{len(found) - len(rows)} more: --limit 0 shows all", err=True)
+    return table
 
 
 def when(run: "Record | Unfinished") -> str:

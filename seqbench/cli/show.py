@@ -1,25 +1,34 @@
 """`seqbench show`: all that is known of a run."""
 
 import json
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seqbench.cli import completion
 from seqbench.runs.record import Record
 from seqbench.wording import duration, is_accuracy, number, plain, score, task_with_size
 
 if TYPE_CHECKING:
     from seqbench.results.collect import Unfinished
+    from seqbench.results.curves import Curve
 
 Section = dict[str, str]
 
 
 def show(
-    run: Annotated[str, typer.Argument(help="A run id, the beginning of one, or a path.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="A run id, the beginning of one, or a path.", autocompletion=completion.runs
+        ),
+    ],
     output_dir: Annotated[Path, typer.Option(help="Where runs are.")] = Path("outputs"),
 ) -> None:
-    """Show a run: its score beside its bounds and the published one, and how it was made.
+    """Show a run: its score beside its bounds and the published one, how it was made, its curves.
 
     Example: seqbench show 3f1b
     """
@@ -27,14 +36,12 @@ def show(
     from rich.table import Table
     from rich.text import Text
 
-    from seqbench.results.collect import find_run, read_unfinished
-    from seqbench.runs.record import read_record
+    from seqbench.cli.text_plot import print_curves
+    from seqbench.results.collect import find_run
 
     folder = find_run(run, output_dir)
-    if (folder / "record.json").exists():
-        sections = of_record(read_record(folder / "record.json"))
-    else:
-        sections = of_unfinished(read_unfinished(folder))
+    found = read_run(folder)
+    sections = of_record(found) if isinstance(found, Record) else of_unfinished(found)
     sections |= {f"files in {folder}": sizes(folder)}
     console = Console(highlight=False)
     for title, rows in sections.items():
@@ -48,6 +55,51 @@ def show(
         for name, value in rows.items():
             grid.add_row(Text(plain(name)), Text("\n".join(map(plain, value.split("\n")))))
         console.print(grid)
+    for (split, metric), curve in learning_curves(found, folder).items():
+        print_curves(console, split, metric, {"": curve}, baselines(found, metric))
+
+
+def read_run(folder: Path) -> "Record | Unfinished":
+    """What can be told of the run in a folder.
+
+    Raises:
+        RecordError: it has a record that cannot be read.
+    """
+    from seqbench.runs.record import read_record
+
+    path = folder / "record.json"
+    return read_record(path) if path.exists() else read_open(folder)
+
+
+def read_open(folder: Path) -> "Unfinished":
+    """What can be told of a run that has no record: one that somebody trains now is `running`."""
+    from seqbench.results.collect import read_unfinished
+    from seqbench.runs import lock
+
+    run = read_unfinished(folder)
+    with suppress(OSError):  # a lease that is not ours to look at
+        if lock.is_held(folder):
+            return replace(run, status="running")
+    return run
+
+
+def learning_curves(run: "Record | Unfinished", folder: Path) -> dict[tuple[str, str], "Curve"]:
+    """The score on validation and the training loss, by split and metric."""
+    from seqbench.launch.progress import Progress
+    from seqbench.results.curves import read_curves
+    from seqbench.runs.run import Run
+
+    found = getattr(run, "score", None)
+    metric = found.metric if found else Progress(Run(folder, run.run_id)).look().metric
+    curves = read_curves(folder)
+    return {key: curves[key] for key in curves if key in (("valid", metric), ("train", "loss"))}
+
+
+def baselines(run: "Record | Unfinished", metric: str) -> list[float]:
+    """What a predictor without memory scores on the run's task, if it is known in that metric."""
+    if not isinstance(run, Record) or run.score is None or run.score.metric != metric:
+        return []
+    return [] if run.baseline is None else [run.baseline]
 
 
 def of_record(record: Record) -> dict[str, Section]:
@@ -84,13 +136,19 @@ def of_record(record: Record) -> dict[str, Section]:
 
 def of_unfinished(run: "Unfinished") -> dict[str, Section]:
     """What to show of a run that has no record, by title."""
+    from seqbench.cli.sweep_view import figures
+    from seqbench.launch.progress import Progress
+    from seqbench.runs.run import Run
+
+    seen = figures(Progress(Run(run.folder, run.run_id)).look())
     return {
         "": {
             "run": run.run_id,
-            "status": f"unfinished, last event {run.touched}",
+            "status": f"{run.status}, last event {run.touched}",
             "task": run.task,
             "model": run.model,
-            "last step": whole(run.steps),
+            "last step": seen["step"],
+            **{name: seen[name] for name in ("loss", "valid") if seen[name]},
         },
         "configuration": settings(run.config),
     }

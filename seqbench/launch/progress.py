@@ -3,6 +3,7 @@
 Any engine's jobs write there, and nowhere else: so whoever watches them needs no other channel.
 """
 
+import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,7 +45,8 @@ class Progress:
         if self.total_steps is None:
             for start in last_events(self.run.folder / "history.jsonl"):
                 self.total_steps = number(start.get("total_steps"), int) or self.total_steps
-                self.metric = start.get("metric") or self.metric
+                if isinstance(metric := start.get("metric"), str):
+                    self.metric = metric
                 self.direction = start.get("direction") or self.direction
                 self.step = number(start.get("step"), int) or 0
         for event in last_events(self.run.events_path, ROOM):
@@ -69,6 +71,7 @@ class Progress:
 
 
 def number(value: Any, kind: type[Any]) -> Any:
-    """The value if it is a number: what stands in a folder may have been written by anybody."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return kind(value) if is_number else None
+    """The value if it is a finite number: what stands in a folder anybody may have written."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return kind(value) if abs(value) <= sys.float_info.max else None

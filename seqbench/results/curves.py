@@ -1,7 +1,7 @@
 """Learning curves: what the events of runs say, step by step, and seeds taken together."""
 
-import math
 import statistics
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +66,7 @@ def read_curves(folder: Path) -> dict[tuple[str, str], Curve]:
         if not _is_number(step) or not isinstance(split, str):
             continue
         for metric, value in event.items():
-            if metric not in ("step", "split") and _is_number(value) and math.isfinite(value):
+            if metric not in ("step", "split") and _is_number(value):
                 points.setdefault((split, metric), {})[int(step)] = float(value)
     return {
         key: Curve(tuple(sorted(found)), tuple(found[step] for step in sorted(found)))
@@ -97,4 +97,7 @@ def spans_decades(values: Iterable[float]) -> bool:
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether a value is a finite number: in a folder of somebody else's there may be anything."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max

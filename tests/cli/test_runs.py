@@ -1,13 +1,24 @@
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
-import typer
 from record_factory import make_record, write_run, write_unfinished
 from rich.cells import cell_len
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from seqbench.cli import compare, runs, show
+from seqbench.cli.main import app
+from seqbench.cli.runs import Runs, picture
 from seqbench.errors import ConfigError
+from seqbench.runs import lock
 
 FAILED = make_record("copy", "gru", seed=7, status="failed")
 ONE, TWO = make_record(seed=1), make_record(seed=2, model__kernel_size=7, value=0.25)
@@ -31,9 +42,6 @@ def output_dir(tmp_path_factory) -> Path:
 
 
 def invoke(command: str, *arguments: object) -> Result:
-    app = typer.Typer()
-    for function in (runs.runs, show.show, compare.compare):
-        app.command()(function)
     return CliRunner().invoke(app, [command, *map(str, arguments)])
 
 
@@ -97,62 +105,118 @@ def test_no_runs_are_a_hint(tmp_path, output_dir):
     assert "none matches" in invoke("runs", "--output-dir", output_dir, "--where", "seed=9").stderr
 
 
-def test_show_tells_the_score_its_bounds_and_the_published_one(output_dir):
-    result = invoke("show", TWO.run_id[:6], "--output-dir", output_dir)
-    assert result.exit_code == 0
-    text = " ".join(result.stdout.split())
-    for part in (
-        f"run {TWO.run_id}",
-        "model tcn, 70,369 parameters",
-        "reached MSE 0.250 on test (lower is better)",
-        "without memory 0.167",
-        "best possible 0",
-        "tcn2018 5.8e-5 not like for like: protocol ours instead of paper",
-        "model.kernel_size 7",
-        "valid mse 0.250",
-        "record.json",
-        "older code",
-        "torch 2.8.0",
-        "time 2 m 03 s",
-    ):
-        assert part in text, part
-    assert "_partial_" not in text
+@pytest.fixture
+def training(tmp_path):
+    """A run held by this process, at step 250 of 1,000; one is over, and one was cut off."""
+    write_run(tmp_path, ONE)
+    write_unfinished(tmp_path, make_record("copy", "lstm", seed=4), "")
+    folder = write_unfinished(tmp_path, UNFINISHED, "")
+    start = {"event": "started", "step": 0, "total_steps": 1000}
+    start |= {"metric": "cross_entropy", "direction": "min"}
+    (folder / "history.jsonl").write_text(json.dumps(start) + "\n")
+    log(folder, {"step": 200, "split": "valid", "cross_entropy": 0.0125})
+    log(folder, {"step": 250, "split": "train", "loss": 0.5})
+    with lock.held(folder, "run"):
+        yield folder
 
 
-def test_show_tells_what_went_wrong(output_dir):
-    text = invoke("show", FAILED.run_id, "--output-dir", output_dir).stdout
-    assert "failed: KeyError: 'x'" in text
-    assert "reached" not in text
+def log(folder, event):
+    with (folder / "events.jsonl").open("a") as file:
+        file.write(json.dumps(event) + "\n")
 
 
-def test_show_tells_how_far_an_unfinished_run_came(output_dir):
-    text = " ".join(invoke("show", UNFINISHED.run_id, "--output-dir", output_dir).stdout.split())
-    assert "status unfinished" in text
-    assert "last step 1,400" in text
-    assert "task.length 1000" in text
+def test_a_run_that_is_being_trained_stands_first_with_how_far_it_is(training, tmp_path):
+    lines = invoke("runs", "--output-dir", tmp_path).stdout.splitlines()
+    assert lines[0].split() == ["running", "step", "loss", "valid"]
+    name = f"{UNFINISHED.run_id[:8]} copy T=1000 lstm seed=3"
+    told = "250/1,000 0.500 cross-entropy (nats) 0.0125"
+    assert " ".join(lines[1].split()) == f"{name} {told}"
+    assert [line.split()[0] for line in lines[4:]] == [
+        make_record("copy", "lstm", seed=4).run_id[:8],
+        ONE.run_id[:8],
+    ]
 
 
-def test_compare_shows_what_differs_and_the_metrics(output_dir):
-    result = invoke("compare", ONE.run_id, TWO.run_id, "--output-dir", output_dir)
-    rows = {
-        line.split()[0]: line.split()[1:] for line in result.stdout.splitlines() if line.strip()
-    }
-    assert rows["model.kernel_size"] == ["8", "7"]
-    assert rows["seed"] == ["1", "2"]
-    assert rows["test"] == ["mse", "1.00e-4", "0.250"]
-    assert "optimizer.lr" not in rows
-    assert "status" not in rows
+@pytest.mark.parametrize(
+    ("arguments", "count", "others"),
+    [
+        (["--status", "running"], 1, 0),
+        (["--where", "status=running"], 1, 0),
+        (["--status", "unfinished"], 0, 1),
+        (["--where", "model=lstm"], 1, 1),
+        (["--where", "seed<3"], 0, 1),
+    ],
+)
+def test_filters_know_what_is_running(training, tmp_path, arguments, count, others):
+    result = invoke("runs", "--output-dir", tmp_path, *arguments)
+    lines = [line for line in result.stdout.splitlines() if line]
+    headers = [line.split()[0] for line in lines if line.startswith(("run ", "running "))]
+    assert headers == ["running"] * bool(count) + ["run"] * bool(others)
+    assert len(lines) - len(headers) == count + others
 
 
-def test_compare_with_an_unfinished_run(output_dir):
-    result = invoke("compare", ONE.run_id, UNFINISHED.run_id, "--output-dir", output_dir)
-    assert result.exit_code == 0
-    assert "unfinished" in result.stdout
-    assert "lstm" in result.stdout
+def test_a_second_look_tells_speed_and_what_has_ended(training, tmp_path):
+    runs = Runs(tmp_path, None, None)
+    runs.look()
+    [(_, progress)] = runs.running
+    assert progress.speed is None
+    log(training, {"step": 500, "split": "train", "loss": 0.25})
+    runs.look()
+    assert runs.running[0][1] is progress
+    assert (progress.step, progress.loss) == (500, 0.25)
+    assert progress.speed > 0
+    assert progress.seconds_left == pytest.approx(500 / progress.speed)
+    (training / ".lease").unlink()
+    runs.look()
+    assert runs.running == []
+    assert {run.status for run in runs.others} == {"completed", "unfinished"}
 
 
-def test_a_run_that_is_not_there_is_one_line(output_dir):
-    for arguments in (["show", "zzzz"], ["compare", ONE.run_id, "zzzz"]):
-        result = invoke(*arguments, "--output-dir", output_dir)
-        assert isinstance(result.exception, ConfigError)
-        assert "no run 'zzzz'" in str(result.exception)
+@pytest.mark.parametrize(("width", "height"), [(60, 10), (80, 24), (120, 12)])
+def test_a_picture_fits_into_the_terminal(tmp_path, width, height):
+    for seed in range(30):
+        write_run(tmp_path, make_record(seed=seed))
+    runs = Runs(tmp_path, None, None)
+    runs.look()
+    console = Console(width=width, height=height)
+    with console.capture() as capture:
+        console.print(picture(runs, 0, width, height))
+    lines = capture.get().splitlines()
+    assert len(lines) <= height
+    assert max(map(cell_len, lines)) <= width
+    assert "30 others" in lines[0]
+    assert make_record(seed=29).run_id[:8] in lines[2], "the newest"
+
+
+def test_watching_needs_a_terminal(output_dir):
+    result = invoke("runs", "--watch", "--output-dir", output_dir)
+    assert isinstance(result.exception, ConfigError)
+    assert "--watch draws in a terminal" in str(result.exception)
+
+
+def test_watching_shows_what_changes_and_leaves_the_terminal_whole(training, tmp_path):
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "seqbench", "runs", "--watch", "--output-dir", tmp_path]
+    environment = os.environ | {"TERM": "xterm"}
+    watching = subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    seen = read_until(ours, b"250/1,000")
+    log(training, {"step": 750, "split": "train", "loss": 0.25})
+    seen += read_until(ours, b"750/1,000")
+    watching.send_signal(signal.SIGINT)
+    assert watching.wait(timeout=60) == 130
+    seen += read_until(ours, b"\x1b[?25h")
+    os.close(ours)
+    for begin, end in ((b"\x1b[?1049h", b"\x1b[?1049l"), (b"\x1b[?25l", b"\x1b[?25h")):
+        assert 0 <= seen.index(begin) < seen.rindex(end)
+    assert not re.search(rb"Traceback|error", seen)
+
+
+def read_until(terminal: int, wanted: bytes) -> bytes:
+    """What a program writes, up to these bytes."""
+    seen, deadline = b"", time.monotonic() + 60
+    while wanted not in seen:
+        assert time.monotonic() < deadline, seen
+        if select.select([terminal], [], [], 1.0)[0]:
+            seen += os.read(terminal, 65536)
+    return seen

@@ -499,6 +499,33 @@ def test_names_are_no_code_where_a_table_is_opened(sent, harmless):
     assert not re.search(r"(?<!\\)<script", shown)
 
 
+ODD_LINES = {
+    "history.jsonl": [
+        '{"metric": ["a"]}',
+        '{"metric": 7}',
+        '{"total_steps": 1e400, "step": -1e400}',
+    ],
+    "events.jsonl": [
+        '{"step": 1e400, "split": "train", "loss": 1}',
+        '{"step": 3, "split": "train", "loss": 1' + "0" * 400 + "}",
+        '{"step": 4, "split": ["valid"], "mse": -1e400}',
+    ],
+}
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+@pytest.mark.parametrize("name", ODD_LINES)
+def test_odd_lines_in_a_log_are_passed_over(name, is_over, sent, harmless):
+    if not is_over:
+        (sent / "record.json").unlink()
+    original = (sent / name).read_text()
+    for line in ODD_LINES[name]:
+        (sent / name).write_text(f"{original}{line}\n")
+        for words in (["show", sent], ["compare", sent, sent]):
+            assert harmless(*words).code == 0
+        assert harmless("runs", "--output-dir", sent.parents[3]).code == 0
+
+
 def test_a_record_of_a_version_to_come_is_refused_by_name(sent, harmless):
     write_record(sent, lambda record: record.update(schema=2, seed={"new": "meaning"}))
     newer = "schema 2 is newer than this seqbench reads (1): upgrade seqbench"

@@ -1,0 +1,121 @@
+import json
+
+import pytest
+from record_factory import make_record, write_run, write_unfinished
+from typer.testing import CliRunner, Result
+
+from seqbench.cli.main import app
+from seqbench.errors import ConfigError
+from seqbench.runs import lock
+
+FAILED = make_record("copy", "gru", seed=7, status="failed")
+TWO = make_record(seed=2, model__kernel_size=7, value=0.25)
+UNFINISHED = make_record("copy", "lstm", seed=3)
+IMAGES = make_record("smnist", "gru", value=0.97)
+START = {"event": "started", "step": 0, "total_steps": 2000}
+START |= {"metric": "cross_entropy", "direction": "min"}
+
+
+@pytest.fixture(autouse=True)
+def plain_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    for name in ("FORCE_COLOR", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def events(metric, last, values) -> str:
+    """An event log: the loss falls from 1 to 0.001, the score on validation goes through values."""
+    losses = [
+        {"step": step, "split": "train", "loss": 10 ** (-3 * step / last), "lr": 0.1}
+        for step in range(0, last + 1, last // 20)
+    ]
+    scores = [
+        {"step": (i + 1) * last // len(values), "split": "valid", metric: value, "other": 9.0}
+        for i, value in enumerate(values)
+    ]
+    return "".join(json.dumps(event) + "\n" for event in [*losses, *scores])
+
+
+@pytest.fixture(scope="module")
+def output_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("outputs")
+    for record in (FAILED, TWO):
+        write_run(folder, record)
+    log = events("accuracy", 5000, [0.3, 0.9, 0.97])
+    (write_run(folder, IMAGES) / "events.jsonl").write_text(log)
+    log = events("cross_entropy", 1400, [0.02, 0.01])
+    unfinished = write_unfinished(folder, UNFINISHED, log + '{"st')
+    (unfinished / "history.jsonl").write_text(json.dumps(START) + "\n")
+    return folder
+
+
+def invoke(*words: object) -> Result:
+    return CliRunner().invoke(app, ["show", *map(str, words)])
+
+
+def titles(result: Result) -> list[str]:
+    return [line for line in result.stdout.splitlines() if " over " in line]
+
+
+def test_show_tells_the_score_its_bounds_and_the_published_one(output_dir):
+    result = invoke(TWO.run_id[:6], "--output-dir", output_dir)
+    assert result.exit_code == 0
+    text = " ".join(result.stdout.split())
+    for part in (
+        f"run {TWO.run_id}",
+        "model tcn, 70,369 parameters",
+        "reached MSE 0.250 on test (lower is better)",
+        "without memory 0.167",
+        "best possible 0",
+        "tcn2018 5.8e-5 not like for like: protocol ours instead of paper",
+        "model.kernel_size 7",
+        "valid mse 0.250",
+        "record.json",
+        "older code",
+        "torch 2.8.0",
+        "time 2 m 03 s",
+    ):
+        assert part in text, part
+    assert "_partial_" not in text
+
+
+def test_show_tells_what_went_wrong(output_dir):
+    text = invoke(FAILED.run_id, "--output-dir", output_dir).stdout
+    assert "failed: KeyError: 'x'" in text
+    assert "reached" not in text
+
+
+def test_show_tells_how_far_an_unfinished_run_came(output_dir):
+    text = " ".join(invoke(UNFINISHED.run_id, "--output-dir", output_dir).stdout.split())
+    assert "status unfinished" in text
+    assert "last step 1,400" in text
+    assert "task.length 1000" in text
+
+
+def test_show_draws_the_score_on_validation_and_the_training_loss(output_dir):
+    result = invoke(IMAGES.run_id, "--output-dir", output_dir)
+    assert titles(result) == [
+        "train loss over 5,000 steps, log axis",
+        "valid accuracy % over 5,000 steps; line: 10.0 without memory",
+    ]
+    assert "80 %│" in result.stdout
+    assert titles(invoke(TWO.run_id, "--output-dir", output_dir)) == [], "it has no events"
+
+
+def test_show_tells_and_draws_how_far_a_run_is_that_is_being_trained(output_dir):
+    folder = output_dir / "runs" / "copy" / "lstm" / UNFINISHED.run_id
+    with lock.held(folder, "run"):
+        result = invoke(UNFINISHED.run_id, "--output-dir", output_dir)
+    text = " ".join(result.stdout.split())
+    assert "status running, last event" in text
+    assert "last step 1,400/2,000 loss 0.00100 valid cross-entropy (nats) 0.0100" in text
+    assert titles(result) == [
+        "train loss over 1,400 steps, log axis",
+        "valid cross-entropy (nats) over 1,400 steps",
+    ]
+
+
+def test_a_run_that_is_not_there_is_one_line(output_dir):
+    result = invoke("zzzz", "--output-dir", output_dir)
+    assert isinstance(result.exception, ConfigError)
+    assert "no run 'zzzz'" in str(result.exception)
