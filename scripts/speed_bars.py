@@ -1,0 +1,313 @@
+"""Is seqbench as fast as it should be? Each bar is a ratio measured on this machine.
+
+    python scripts/speed_bars.py                    all of them, in about ten minutes
+    python scripts/speed_bars.py tcn_adding lstm    some, by name
+    python scripts/speed_bars.py --threads 1        where others use the other cores
+
+Both sides of a ratio take turns, each round gives one, and the table has their median with the 10th
+and 90th percentile. `plain` is `seqbench.bench.plain` in a process of its own with torch's default
+settings, in the same precision. Exit code 0: every bar is met, 1: one is not.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seqbench import experiment, machine
+from seqbench.bench.ceilings import best
+from seqbench.bench.loops import BareLoop, TrainerLoop
+from seqbench.bench.measure import Spread, take_turns
+from seqbench.bench.plain import twin
+from seqbench.bench.reference import Reference, Twin, bare_loop
+from seqbench.configuration import compose
+from seqbench.errors import DataError
+from seqbench.runs.run import Run
+from seqbench.saved_run import SavedRun
+from seqbench.spec import SequenceSpec
+
+ADDING = ("task=adding", "task.train_size=3200", "task.eval_size=100")
+COPY = ("task=copy", "task.eval_size=100")
+SHORT_TEXT = ("task=char_markov", "task.train_size=100000", "task.eval_size=1000")
+LLAMA = (
+    *("model=llama", *SHORT_TEXT, "task.length=256", "task.context=0", "recipe=none"),
+    *("model.dim=384", "model.num_layers=6", "model.num_heads=6", "model.hidden_dim=1024"),
+    *("task.vocab_size=26", "optimizer=adamw", "trainer.batch_size=8"),
+)
+SMALL_STEP = ("model=rnn", "model.hidden_size=4", "task=adding", "task.length=2", "recipe=none")
+
+Row = tuple[str, Spread]
+
+
+def against_plain(*words: str, make: Twin = twin, theirs: tuple[str, ...] = ()) -> Spread:
+    """Plain over ours, step times of the training; `theirs` are overrides for the plain side."""
+    config = configured(*words)
+    device = machine.prepare(config)
+    with Reference(configured(*words, *theirs), device, make) as reference:
+        ours = TrainerLoop(config)
+        reference.ready()
+        return Spread.of(take_turns(ours, reference).ratios)
+
+
+def against_flushed(*words: str) -> Spread:
+    """Plain over ours, in this process, which flushes denormal numbers."""
+    config = configured(*words)
+    ours = TrainerLoop(config)
+    return Spread.of(take_turns(ours, bare_loop(config, ours.experiment.device, twin)).ratios)
+
+
+def never_slower(*models: str) -> Spread:
+    """The worst of plain over ours, over lengths, readouts and batches."""
+    found = [
+        against_plain(f"model={model}", "recipe=none", *task, f"trainer.batch_size={batch}")
+        for model in models
+        for task in (
+            (*ADDING, "task.length=20"),
+            (*ADDING, "task.length=200"),
+            (*COPY, "task.length=100"),
+            SHORT_TEXT,
+        )
+        for batch in (4, 32)
+    ]
+    return min(found, key=lambda spread: spread.median)
+
+
+def hugging_face(node: dict[str, Any], spec: SequenceSpec) -> nn.Module:
+    """Transformers' decoder of the same sizes."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    vocabulary = spec.output_dim
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=node["dim"],
+        intermediate_size=node["hidden_dim"],
+        num_hidden_layers=node["num_layers"],
+        num_attention_heads=node["num_heads"],
+        max_position_embeddings=spec.length,
+        use_cache=False,
+    )
+    return Logits(LlamaForCausalLM._from_config(config, attn_implementation="sdpa"))
+
+
+class Logits(nn.Module):
+    """A causal language model of transformers' as a task wants it.
+
+    Args:
+        model: gives its answer as `.logits`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From `(batch, time)` to `(batch, time, vocabulary)`."""
+        return self.model(input_ids=x).logits
+
+
+def llama() -> Spread:
+    """Our step time over that of transformers' LlamaForCausalLM."""
+    found = against_plain(*LLAMA, make=hugging_face)
+    return Spread(1 / found.median, 1 / found.p90, 1 / found.p10)
+
+
+def trainer_share() -> Spread:
+    """The trainer's step over a bare loop's, around the same model and data: 1.03 is 3 %."""
+    config = configured("model=tcn", *ADDING, "task.length=200")
+    ours, theirs = TrainerLoop(config), around_ours(config)
+    found = take_turns(theirs, ours, steps=5, rounds=60).ratios
+    return Spread.of(found)
+
+
+def trainer_microseconds() -> Spread:
+    """What the trainer adds to a step of a tiny model of two layers, in microseconds."""
+    config = configured(*SMALL_STEP, "trainer.batch_size=2")
+    compared = take_turns(around_ours(config), TrainerLoop(config), steps=500, rounds=15)
+    rounds = range(0, len(compared.ours), 500)
+
+    def median(times: list[float], begin: int) -> float:
+        return Spread.of(times[begin : begin + 500]).median
+
+    return Spread.of(
+        [1e6 * (median(compared.reference, i) - median(compared.ours, i)) for i in rounds]
+    )
+
+
+def around_ours(config: dict[str, Any]) -> BareLoop:
+    """A bare loop around our model, data and optimiser."""
+    parts = experiment.Experiment(config, Run.of(config))
+    return BareLoop(parts.state, parts.task, parts.trainer)
+
+
+def generation(model: str) -> Spread:
+    """The time of characters far into a text over that of early ones."""
+    context, words = 128, ("task.length=128", "task.context=64", "recipe=none")
+    with tempfile.TemporaryDirectory() as folder:
+        config = configured(
+            f"model={model}", *SHORT_TEXT, *words, "trainer.steps=1", f"output_dir={folder}"
+        )
+        experiment.run(config)
+        saved = SavedRun(Run.of(config).folder)
+        ratios = []
+        for seed in range(5):
+            times = [time.perf_counter()]
+            for _ in saved.generate("a", 20 * context, 1.0, seed):
+                times.append(time.perf_counter())
+            taken = [end - begin for begin, end in pairwise(times)]
+            early, late = taken[context : 3 * context], taken[-2 * context :]
+            ratios.append(Spread.of(late).median / Spread.of(early).median)
+    return Spread.of(ratios)
+
+
+# By name: what is compared, how, and the bar: at least (+) or at most (-) so much.
+BARS: dict[str, tuple[str, Callable[[], Spread], float]] = {
+    "tcn_adding": (
+        "TCN read at the last step, adding T=600: plain / ours",
+        lambda: against_plain("model=tcn", *ADDING),
+        6.0,
+    ),
+    "tcn_smnist": (
+        "TCN read at the last step, sMNIST: plain / ours",
+        lambda: against_plain("model=tcn", "task=smnist", "task.train_size=3200"),
+        6.0,
+    ),
+    "tcn_bf16": (
+        "the same, adding T=600, both in bf16",
+        lambda: against_plain("model=tcn", *ADDING, "trainer.precision=bf16"),
+        9.0,
+    ),
+    "tcn_bf16_fp32": (
+        "the same, ours in bf16, plain in fp32",
+        lambda: against_plain(
+            "model=tcn", *ADDING, "trainer.precision=bf16", theirs=("trainer.precision=fp32",)
+        ),
+        9.0,
+    ),
+    "tcn_copy": (
+        "TCN read at every step, copy T=1000: plain / ours",
+        lambda: against_plain("model=tcn", *COPY),
+        1.3,
+    ),
+    "tcn_char": (
+        "TCN read at every step, character LM: plain / ours",
+        lambda: against_plain("model=tcn", *SHORT_TEXT),
+        1.3,
+    ),
+    "tcn_ptb": (
+        "the same, Penn Treebank, three levels of 450, batch 4",
+        lambda: against_plain(
+            "model=tcn", "task=char_ptb", "task.train_size=100000", "trainer.batch_size=4"
+        ),
+        1.3,
+    ),
+    "lstm": (
+        "LSTM, loss at the end, T=600: torch.nn / ours",
+        lambda: against_plain("model=lstm", *ADDING, "recipe=none"),
+        4.0,
+    ),
+    "gru": (
+        "GRU, loss at the end, T=600: torch.nn / ours",
+        lambda: against_plain("model=gru", *ADDING, "recipe=none"),
+        4.0,
+    ),
+    "gru_flushed": (
+        "the same, with denormals flushed on both sides",
+        lambda: against_flushed("model=gru", *ADDING, "recipe=none"),
+        1.3,
+    ),
+    "rnn_anywhere": (
+        "LSTM and GRU, the worst of 16 sizes: torch.nn / ours",
+        lambda: never_slower("lstm", "gru"),
+        1.0,
+    ),
+    "llama": (
+        "LLaMA, 10.7M parameters, batch 8, T=256: ours / transformers",
+        llama,
+        -0.85,
+    ),
+    "trainer_share": (
+        "trainer / bare loop, TCN of 70K parameters",
+        trainer_share,
+        -1.03,
+    ),
+    "trainer_us": (
+        "trainer beyond a bare loop, two layers, us a step",
+        trainer_microseconds,
+        -40.0,
+    ),
+    "generate_lstm": (
+        "time of a character, late / early in a text, LSTM",
+        lambda: generation("lstm"),
+        -1.1,
+    ),
+    "generate_llama": (
+        "the same, LLaMA with its cache",
+        lambda: generation("llama"),
+        -1.1,
+    ),
+}
+threads: int | None = None
+
+
+def denormal_cost() -> float:
+    """Time of a product of matrices with denormal numbers over that of one without.
+
+    What the bars of recurrent networks at T=600 rest on; some processors lose nothing by them. By
+    one thread: on a busy machine two wait for each other far longer than they multiply.
+    """
+    device, before = torch.device("cpu"), torch.get_num_threads()
+    torch.set_flush_denormal(False)
+    torch.set_num_threads(1)
+    a, b = torch.rand(2, 256, 256)
+    tiny = a * 1e-39
+    cost = best(lambda: tiny @ b, device) / best(lambda: a @ b, device)
+    torch.set_num_threads(before)
+    return cost
+
+
+def configured(*words: str) -> dict[str, Any]:
+    """A configuration on the CPU, with the threads that were asked for."""
+    return compose([*words, "device=cpu", f"threads={threads or 'null'}"])
+
+
+def main() -> int:
+    """Measure, print a table, and give the exit code."""
+    global threads
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n")[0], epilog=f"names: {', '.join(BARS)}"
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all")
+    parser.add_argument("--threads", type=int, help="default: one for each core")
+    arguments = parser.parse_args()
+    threads = arguments.threads
+    if unknown := set(arguments.names) - BARS.keys():
+        parser.error(f"no bar named {', '.join(sorted(unknown))}; there are {', '.join(BARS)}")
+    missed = False
+    cost = denormal_cost()
+    print(f"a product of matrices takes {cost:.2f} times as long with denormal numbers here")
+    print(f"{'name':16}{'what':64}{'measured':>9}{'range':>20}{'bar':>10}")
+    for name in arguments.names or BARS:
+        what, ratio, bar = BARS[name]
+        try:
+            found = ratio()
+        except (DataError, ImportError) as error:
+            print(f"{name:16}{what:64} not measured: {error}")
+            continue
+        met = found.median >= bar if bar > 0 else found.median <= -bar
+        missed |= not met
+        print(
+            f"{name:16}{what:64}{found.median:9.3f}{f'{found.p10:.3f} to {found.p90:.3f}':>20}"
+            f"{f'>= {bar:g}' if bar > 0 else f'<= {-bar:g}':>10}  {'met' if met else 'not met'}",
+            flush=True,
+        )
+    return int(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""The plain way, in a process of its own: nothing of our set-up must reach it.
+
+Whether a CPU flushes denormal numbers to zero is a setting of a process, and so are many of torch's
+own. A fresh process has torch's defaults; of ours it gets the number of threads.
+"""
+
+import multiprocessing
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+
+from seqbench import machine
+from seqbench.bench import plain
+from seqbench.bench.loops import BareLoop
+from seqbench.configuration import Config, build
+from seqbench.errors import RunError, SeqbenchError
+from seqbench.experiment import build_task
+from seqbench.signatures import look_here
+from seqbench.spec import SequenceSpec
+
+# From the model's node of a configuration and the form of the problem to a model.
+Twin = Callable[[dict[str, Any], SequenceSpec], nn.Module]
+
+
+class Reference:
+    """A process that trains a plain model whenever it is told to; a context.
+
+    Args:
+        config: as ours.
+        device: what ours runs on.
+        twin: builds the model; it must be importable there.
+    """
+
+    def __init__(self, config: Config, device: torch.device, twin: Twin = plain.twin) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        arguments = (theirs, config, str(device), torch.get_num_threads(), twin)
+        self.process = context.Process(target=serve, args=arguments, daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def __enter__(self) -> "Reference":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.connection.close()
+        self.process.terminate()
+        self.process.join()
+
+    def ready(self) -> dict[str, Any]:
+        """Wait until it is set up; what is to be known of it.
+
+        Raises:
+            SeqbenchError: it could not be set up.
+        """
+        return self.answer()
+
+    def steps(self, count: int) -> list[float]:
+        """Take so many training steps, and give the seconds of each.
+
+        Raises:
+            RunError: it failed.
+        """
+        return self.answer(count)
+
+    def answer(self, count: int | None = None) -> Any:
+        """What it says next, after it was sent a number of steps if there is one."""
+        try:
+            if count is not None:
+                self.connection.send(count)
+            said = self.connection.recv()
+        except (EOFError, OSError):
+            raise RunError("the reference's process died; is there memory for two?") from None
+        if isinstance(said, SeqbenchError):
+            raise said
+        return said
+
+
+def serve(
+    connection: "Connection[Any, Any]", config: Config, device: str, threads: int, twin: Twin
+) -> None:
+    """Set up, then take steps as the other end asks, until it is gone."""
+    try:
+        look_here()
+        torch.set_num_threads(threads)
+        loop = bare_loop(config, torch.device(device), twin)
+        tiny = torch.tensor(1e-40) * 0.5
+        connection.send({"threads": torch.get_num_threads(), "flushes": tiny.item() == 0})
+        while True:
+            connection.send(loop.steps(connection.recv()))
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+        pass
+    except SeqbenchError as error:
+        connection.send(error)
+    except Exception as error:
+        line = str(error).split("\n")[0]
+        connection.send(RunError(f"the plain reference failed: {type(error).__name__}: {line}"))
+
+
+def bare_loop(config: Config, device: torch.device, twin: Twin) -> BareLoop:
+    """A bare loop around a model of the same sizes on the same task; a batch is never cut."""
+    trainer = build("trainer", config)
+    task = build_task(config, trainer)
+    task.to(device)
+    machine.seed_everything(config["seed"])
+    model = twin(config["model"], task.spec).to(device)
+    optimizer = build("optimizer", config, list(model.parameters()))
+    return BareLoop(trainer.begin(model, optimizer, build("schedule", config)), task, trainer)

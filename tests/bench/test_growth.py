@@ -1,0 +1,54 @@
+import pytest
+
+from seqbench.bench.growth import exponent, overrides, parse
+from seqbench.configuration import compose
+from seqbench.errors import ConfigError
+
+
+@pytest.mark.parametrize("power", [0.0, 0.97, 2.0, -1.0])
+def test_the_exponent_of_a_power_law_is_found(power):
+    sizes = [100, 200, 400, 800]
+    assert exponent(sizes, [3 * size**power for size in sizes]) == pytest.approx(power, abs=1e-12)
+
+
+def test_noise_moves_it_a_little():
+    sizes = [100, 200, 400, 800]
+    noisy = [size * factor for size, factor in zip(sizes, (1.1, 0.9, 1.1, 0.9), strict=True)]
+    assert exponent(sizes, noisy) == pytest.approx(1, abs=0.15)
+
+
+def test_a_sweep_is_a_key_and_numbers():
+    assert parse("length=400,100,200,100") == ("length", [100, 200, 400])
+
+
+@pytest.mark.parametrize("text", ["length", "length=", "length=7", "=1,2", "length=1,x", "a=0,1"])
+def test_anything_else_costs_a_line(text):
+    with pytest.raises(ConfigError, match="two or more whole numbers"):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "expected"),
+    [
+        ("tcn", "length", {"task.length": 60}),
+        ("tcn", "batch", {"trainer.batch_size": 60}),
+        ("tcn", "width", {"model.channels": [60] * 8}),
+        ("gru", "width", {"model.hidden_size": 60}),
+        ("llama", "width", {"model.dim": 60, "model.hidden_dim": 120}),
+        ("lstm", "model.num_layers", {"model.num_layers": 60}),
+    ],
+)
+def test_each_key_means_what_the_configuration_calls_it(model, key, expected):
+    words = [f"model={model}", "task=adding", "recipe=none"]
+    config = compose(words)
+    config = compose([*words, *overrides(key, 60, config)])
+    for name, value in expected.items():
+        node, _, leaf = name.partition(".")
+        assert config[node][leaf] == value
+
+
+def test_a_model_without_a_known_width_is_asked_for_a_key():
+    config = compose(["model=tcn", "task=adding"])
+    config["model"] = {"_target_": "mine.Model"}
+    with pytest.raises(ConfigError, match="name a key"):
+        overrides("width", 60, config)
