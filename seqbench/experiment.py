@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from functools import partial
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from seqbench import machine
 from seqbench.configuration import Config, build
 from seqbench.errors import ConfigError, RunError, SeqbenchError
 from seqbench.interruption import signals
+from seqbench.results.collect import read_events
 from seqbench.runs.identity import source_hash, without_place
 from seqbench.runs.log import LineLog
 from seqbench.runs.observer import Observer, Observers
@@ -32,6 +34,9 @@ from seqbench.trackers.tracker import Guarded
 from seqbench.training import checkpoint
 from seqbench.training.state import load_weights
 from seqbench.training.trainer import Diverged, Interrupted, Trainer, check_finite
+
+# A run that watches test scores the mean of so many results there, and says so by its split.
+TESTS_IN_MEAN, TEST_MEAN = 3, "test_mean"
 
 
 def run(
@@ -162,8 +167,18 @@ class Experiment:
         return record
 
     def test(self) -> dict[str, dict[str, float | None]]:
-        """Validation and test scores of the weights that validation chose; test is read here."""
+        """Validation and test scores of the weights that validation chose; test is read here.
+
+        A run that watched test chose none: what it scores is the mean of its last results there.
+        """
         model = self.state.model
+        if self.trainer.watch == "test":
+            events = [e for e in read_events(self.folder.events_path) if e["split"] == "test"]
+            last = events[-TESTS_IN_MEAN:]
+            results = {k: [e[k] for e in last] for k in last[-1] if k not in ("step", "split")}
+            # One that was not finite is `None`.
+            mean = {k: None if None in v else fmean(v) for k, v in results.items()}
+            return {"test": {k: v[-1] for k, v in results.items()}, TEST_MEAN: mean}
         try:
             tensors, facts = checkpoint.load(self.folder.checkpoints / checkpoint.BEST)
         except RunError as error:
@@ -212,13 +227,16 @@ class Experiment:
         """All that is kept of the run."""
         progress = self.state.progress
         primary = self.task.primary
-        value = metrics.get("test", {}).get(primary.metric)
+        split = "test" if self.trainer.watch == "valid" else TEST_MEAN
+        value = metrics.get(split, {}).get(primary.metric)
         score = None
         if value is not None:
             score = Score(
-                metric=primary.metric, split="test", value=value, direction=primary.direction
+                metric=primary.metric, split=split, value=value, direction=primary.direction
             )
         notes = dict(self.task.notes)
+        if self.trainer.watch == "test":
+            notes["score"] = f"mean of the last results on test, {TESTS_IN_MEAN} at most"
         if score is not None and primary.solved is not None:
             notes["solved"] = int(primary.is_solved(value))  # type: ignore[arg-type]
         seconds = progress.seconds

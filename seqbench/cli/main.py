@@ -7,6 +7,7 @@ import sys
 import typer
 
 from seqbench.cli import (
+    bench,
     check,
     compare,
     completion,
@@ -16,7 +17,9 @@ from seqbench.cli import (
     eval,
     generate,
     listing,
+    plot,
     report,
+    reproduce,
     runs,
     show,
     sql,
@@ -40,10 +43,13 @@ app.command("sweep")(sweep.sweep)
 app.command("eval")(eval.evaluate)
 app.command("generate")(generate.generate)
 app.command("table")(table.table)
+app.command("reproduce")(reproduce.reproduce)
 app.command("report")(report.report)
+app.command("plot")(plot.plot)
 app.command("runs")(runs.runs)
 app.command("show")(show.show)
 app.command("compare")(compare.compare)
+app.command("bench")(bench.bench)
 app.command("sql")(sql.sql)
 app.add_typer(config.app, name="config")
 app.command("list")(listing.listing)

@@ -65,7 +65,7 @@ class Terminal(Observer):
             value = event[self.primary.metric]
             if self.best is None or self.primary.better(value, self.best):
                 self.best = value
-            self.shown["valid"] = score(self.primary.metric, value)
+            self.shown[event["split"]] = score(self.primary.metric, value)
             self.shown["best"] = number(self.best, self.primary.metric)
         self.bar.set_postfix_str(
             ", ".join(f"{k} {v}" for k, v in self.shown.items()), refresh=False

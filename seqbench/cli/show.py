@@ -92,7 +92,8 @@ def learning_curves(run: "Record | Unfinished", folder: Path) -> dict[tuple[str,
     found = getattr(run, "score", None)
     metric = found.metric if found else Progress(Run(folder, run.run_id)).look().metric
     curves = read_curves(folder)
-    return {key: curves[key] for key in curves if key in (("valid", metric), ("train", "loss"))}
+    shown = (("valid", metric), ("test", metric), ("train", "loss"))
+    return {key: curves[key] for key in curves if key in shown}
 
 
 def baselines(run: "Record | Unfinished", metric: str) -> list[float]:

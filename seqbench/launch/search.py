@@ -245,6 +245,8 @@ def tell(study: optuna.Study, trial: optuna.Trial, sweep: Sweep, job: Job) -> No
     if ending.how == "completed":
         record = job.run.record
         assert record is not None
+        if "valid" not in record.metrics:
+            raise ConfigError("a search needs a validation score: leave out trainer.watch=test")
         value = record.metrics["valid"][metric_of(record)]
         if value is not None:
             study.tell(trial, value)

@@ -4,7 +4,7 @@ import difflib
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
@@ -16,6 +16,8 @@ from seqbench.runs.record import Record
 
 # Published sizes are rounded, and some disagree with their own settings by a third.
 SIZE_RATIO = 1.5
+# Scores on test: of the weights that validation chose, or the mean of the last results there.
+ON_TEST = ("test", "test_mean")
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class PublishedCell:
         unit: unit of `printed`; empty where there is none.
         length: the task's size in time steps, where it has one.
         size: the paper's parameter count, rounded as there.
+        tokens: time steps in a pass over the training data, rounded; of tasks that we run.
         budget: the budget that repeats the paper's training.
         protocol: the protocol that repeats the paper's choices.
         reduction: how the number was made of several.
@@ -52,6 +55,7 @@ class PublishedCell:
     unit: str
     length: int | None
     size: int | None
+    tokens: int | None
     budget: str
     protocol: str
     reduction: str
@@ -60,8 +64,23 @@ class PublishedCell:
 
 
 def papers() -> list[str]:
-    """Names of the papers that are there."""
-    return sorted(path.stem for path in (CONFIG_FOLDER / "paper").glob("*.yaml"))
+    """Names of the papers that are there, oldest first: a name ends with its year."""
+    names = (path.stem for path in (CONFIG_FOLDER / "paper").glob("*.yaml"))
+    return sorted(names, key=lambda name: (name[-4:], name))
+
+
+@cache
+def read_paper(name: str) -> dict[str, Any]:
+    """A paper's file, as it is.
+
+    Raises:
+        ConfigError: there is no such paper.
+    """
+    if name not in papers():
+        near = difflib.get_close_matches(name, papers(), n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(papers())}"
+        raise ConfigError(f"no paper named '{name}' ({hint})")
+    return yaml.load((CONFIG_FOLDER / "paper" / f"{name}.yaml").read_bytes(), Loader=YamlLoader)
 
 
 @cache
@@ -71,11 +90,7 @@ def load_paper(name: str) -> tuple[PublishedCell, ...]:
     Raises:
         ConfigError: there is no such paper.
     """
-    if name not in papers():
-        near = difflib.get_close_matches(name, papers(), n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(papers())}"
-        raise ConfigError(f"no paper named '{name}' ({hint})")
-    paper = yaml.load((CONFIG_FOLDER / "paper" / f"{name}.yaml").read_bytes(), Loader=YamlLoader)
+    paper = read_paper(name)
     cells = []
     for row in paper["rows"]:
         for model, printed in row["values"].items():
@@ -93,6 +108,7 @@ def load_paper(name: str) -> tuple[PublishedCell, ...]:
                     unit=row["unit"],
                     length=row["length"],
                     size=row["size"],
+                    tokens=row.get("tokens"),
                     budget=paper["budget"],
                     protocol=paper["protocol"],
                     reduction=paper["reduction"],
@@ -118,7 +134,7 @@ def like_for_like(record: Record, cell: PublishedCell) -> str | None:
     reasons = []
     if record.score and record.score.metric != cell.metric:
         reasons.append(f"published {cell.metric}, here {record.score.metric}")
-    if record.score and record.score.split != "test":
+    if record.score and record.score.split not in ON_TEST:
         reasons.append(f"published on test, here on {record.score.split}")
     if cell.length is not None and record.length != cell.length:
         reasons.append(f"published at T={cell.length}, here {_length(record)}")

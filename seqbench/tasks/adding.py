@@ -29,6 +29,7 @@ class Adding(ExampleTask):
         train_size: training sequences; drawn once, then reused every epoch.
         eval_size: sequences of the validation and of the test split.
         data_seed: fixes all splits.
+        shuffle: draw the order of the training sequences anew each epoch.
 
     Raises:
         ConfigError: a length under 2.
@@ -45,12 +46,14 @@ class Adding(ExampleTask):
         train_size: int,
         eval_size: int,
         data_seed: int,
+        shuffle: bool = True,
         *,
         batch_size: int,
         seed: int,
         data_dir: str | None,
     ) -> None:
         super().__init__(batch_size, seed, data_dir)
+        self.shuffle = shuffle
         if length < 2:
             raise ConfigError(f"task.length must be at least 2 to hold two markers, not {length}")
         self.spec = SequenceSpec(Features(2), Values(1), "last", length)

@@ -36,6 +36,7 @@ class CopyMemory(ExampleTask):
         train_size: training sequences; drawn once, then reused every epoch.
         eval_size: sequences of the validation and of the test split.
         data_seed: fixes all splits.
+        shuffle: draw the order of the training sequences anew each epoch.
 
     Raises:
         ConfigError: a length under 1.
@@ -49,12 +50,14 @@ class CopyMemory(ExampleTask):
         train_size: int,
         eval_size: int,
         data_seed: int,
+        shuffle: bool = True,
         *,
         batch_size: int,
         seed: int,
         data_dir: str | None,
     ) -> None:
         super().__init__(batch_size, seed, data_dir)
+        self.shuffle = shuffle
         if length < 1:
             raise ConfigError(f"task.length must be at least 1, not {length}")
         self.scored = NUM_RECALLED if convention == "recall_only" else length + 2 * NUM_RECALLED

@@ -16,8 +16,6 @@ from seqbench.tasks.task import Batch, ExampleTask, Primary, Split
 
 # Of the 60,000 training images, in units of the full brightness.
 PIXEL_MEAN, PIXEL_STD = 0.1307, 0.3081
-# The last training images, in the order of the file, are the validation split.
-VALID_SIZE = 5000
 
 
 class SequentialMnist(ExampleTask):
@@ -27,9 +25,12 @@ class SequentialMnist(ExampleTask):
 
     Args:
         permutation_seed: fixes the order of the pixels; `None` reads row by row.
-        train_size: training images, the first so many; `None` for all 55,000 that are not kept for
-            validation.
+        train_size: training images, the first so many; `None` for all that are not kept for
+            validation, 55,000.
         eval_size: validation and test images, the first so many; `None` for all 5,000 and 10,000.
+        valid_size: training images that are kept for validation, the last so many; at 0 there is no
+            validation split.
+        shuffle: draw the order of the training images anew each epoch.
 
     Raises:
         DataError: MNIST cannot be had or is not what it should be.
@@ -44,15 +45,21 @@ class SequentialMnist(ExampleTask):
         permutation_seed: int | None,
         train_size: int | None,
         eval_size: int | None,
+        valid_size: int = 5000,
+        shuffle: bool = True,
         *,
         batch_size: int,
         seed: int,
         data_dir: str | None,
     ) -> None:
         super().__init__(batch_size, seed, data_dir)
+        self.shuffle = shuffle
         mnist = load_mnist(data_dir)
         self.checksums.update(mnist.checksums)
-        available = len(mnist.train_labels) - VALID_SIZE
+        if not 0 <= valid_size < len(mnist.train_labels):
+            most = len(mnist.train_labels) - 1
+            raise ConfigError(f"task.valid_size must be 0 to {most}, not {valid_size}")
+        available = len(mnist.train_labels) - valid_size
         train_size = available if train_size is None else train_size
         if not 0 < train_size <= available:
             raise ConfigError(f"task.train_size must be 1 to {available}, not {train_size}")
@@ -73,6 +80,8 @@ class SequentialMnist(ExampleTask):
             "valid": part(images[available:][:eval_size], labels[available:][:eval_size]),
             "test": part(mnist.test_images[:eval_size], mnist.test_labels[:eval_size]),
         }
+        if not valid_size:
+            del splits["valid"]
         self.set_splits(splits)
 
     def encode(self, inputs: Tensor) -> Tensor:

@@ -139,7 +139,13 @@ class ExampleTask(Task):
     """A task whose data is a table of independent sequences.
 
     Subclasses call `set_splits` and may override `encode` to build inputs from what they store.
+
+    Attributes:
+        shuffle: draw the order of the training sequences anew each epoch; else it is always that of
+            the data.
     """
+
+    shuffle = True
 
     def set_splits(self, splits: dict[Split, tuple[Tensor, Tensor]]) -> None:
         """Keep `(inputs, targets)` of each split, first dimension the examples.
@@ -168,11 +174,14 @@ class ExampleTask(Task):
     def train_batch(self, step: int) -> Batch:
         epoch, index = divmod(step, self.steps_per_epoch)
         inputs, targets = self.splits["train"]
-        order = shuffled(len(targets), self.seed, epoch, targets.device)
-        chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
+        chosen: slice | Tensor = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        if self.shuffle:
+            chosen = shuffled(len(targets), self.seed, epoch, targets.device)[chosen]
         return Batch(self.encode(inputs[chosen]), targets[chosen])
 
     def eval_batches(self, split: Split) -> Iterator[Batch]:
+        if split not in self.splits:
+            raise ConfigError(f"the task has no {split} split: set trainer.watch=test")
         # Evaluation needs no gradients, so a larger batch fits; 256 keeps the CPU's caches warm.
         for x, y in zip(*(part.split(256) for part in self.splits[split]), strict=True):
             yield Batch(self.encode(x), y)

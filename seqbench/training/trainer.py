@@ -55,6 +55,8 @@ class Trainer:
         deterministic: use deterministic algorithms only, so that a CUDA run can be repeated bit
             for bit.
         compile: hand the model to torch.compile. Seldom pays for models this small.
+        watch: the split that is evaluated during training. `valid` chooses the weights, and test is
+            read once, with those. `test`, once an epoch, chooses nothing: the last weights stay.
 
     Raises:
         ConfigError: a number that cannot be.
@@ -74,6 +76,7 @@ class Trainer:
         stop_when_solved: bool,
         deterministic: bool,
         compile: bool,
+        watch: Literal["valid", "test"] = "valid",
     ) -> None:
         if (steps is None) == (epochs is None):
             raise ConfigError(
@@ -108,6 +111,7 @@ class Trainer:
         self.stop_when_solved = stop_when_solved
         self.deterministic = deterministic
         self.compile = compile
+        self.watch = watch
 
     def total_steps(self, task: Task) -> int:
         """Optimiser steps of the whole run."""
@@ -144,7 +148,7 @@ class Trainer:
         """Train until the last step, or until the task is solved if that was asked for.
 
         The best weights by the task's primary metric on validation stand in
-        `folder/best.safetensors` afterwards.
+        `folder/best.safetensors` afterwards; the last ones, if test is watched instead.
 
         Args:
             state: as `begin` or a checkpoint gave it; it changes in place.
@@ -155,7 +159,7 @@ class Trainer:
             interrupted: the signal by which somebody asked the run to stop; 0 if nobody did.
 
         Raises:
-            Diverged: loss, gradient or validation score is not finite.
+            Diverged: loss, gradient or a score is not finite.
             Interrupted: after a checkpoint was written, because `interrupted` said so.
         """
         model, optimizer, scaler, progress = (
@@ -165,7 +169,8 @@ class Trainer:
             state.progress,
         )
         total = self.total_steps(task)
-        eval_every = self.eval_every or max(1, total // 20)
+        usual = max(1, total // 20) if self.watch == "valid" else task.steps_per_epoch
+        eval_every = self.eval_every or usual
         checkpoint_every = self.checkpoint_every or eval_every
         parameters = [p for p in model.parameters() if p.requires_grad]
         forward: nn.Module = torch.compile(model) if self.compile else model  # type: ignore[assignment]
@@ -209,14 +214,14 @@ class Trainer:
                     check_finite("grad_norm", event.get("grad_norm", 0.0), progress)
                     check_finite("loss", event["loss"], progress)
             if evaluates:
-                metrics = self.evaluate(forward, task, "valid")
-                record({"step": step, "split": "valid", **metrics})
+                metrics = self.evaluate(forward, task, self.watch)
+                record({"step": step, "split": self.watch, **metrics})
                 value = metrics[task.primary.metric]
-                check_finite(f"valid {task.primary.metric}", value, progress)
+                check_finite(f"{self.watch} {task.primary.metric}", value, progress)
                 improved = progress.best is None or task.primary.better(value, progress.best)
                 state.schedule.observe(improved)
                 progress.solved = task.primary.is_solved(value)
-                if improved:
+                if improved or self.watch == "test":
                     progress.best, progress.best_step = value, step
                     best = {"step": step, "metrics": metrics}
                     checkpoint.save(folder / checkpoint.BEST, weights(model), best)

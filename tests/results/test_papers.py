@@ -66,6 +66,38 @@ def test_each_cell_names_the_disagreements_that_concern_it():
     assert "test set was watched" not in caveats("char_ptb", "gru")
 
 
+def test_settings_that_are_not_printed_are_a_caveat():
+    for cell in load_paper("tcn2018"):
+        if cell.run:
+            unprinted = any("no settings are printed" in caveat for caveat in cell.caveats)
+            assert unprinted == (cell.model in ("gru", "rnn")), cell
+
+
+def test_others_on_mnist_are_context():
+    found = {(c.task, c.model): c.value for c in load_paper("s4_2022")}
+    assert len(found) == 12
+    assert (found["smnist", "s4"], found["pmnist", "s4"]) == (0.9963, 0.9870)
+    assert (found["smnist", "lstm"], found["pmnist", "lstm"]) == (0.989, 0.9511)
+    assert (found["smnist", "transformer"], found["pmnist", "trellisnet"]) == (0.989, 0.9813)
+    cell = published("s4_2022", "smnist", "lstm")
+    assert cell is not None
+    reason = like_for_like(make_record("smnist", "lstm"), cell)
+    assert reason == "protocol ours instead of published"
+
+
+def test_papers_come_by_their_year():
+    assert papers() == ["tcn2018", "s4_2022"]
+
+
+def test_the_mean_of_the_last_results_on_test_is_on_test():
+    cell = published("tcn2018", "adding", "tcn")
+    record = make_record(protocol="paper")
+    assert cell is not None
+    assert record.score is not None
+    watched = replace(record, score=replace(record.score, split="test_mean"))
+    assert like_for_like(watched, cell) is None
+
+
 def test_what_is_not_published_is_none():
     assert published("tcn2018", "adding", "llama") is None
     assert published("tcn2018", "lambada", "gru") is None

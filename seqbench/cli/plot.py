@@ -1,0 +1,99 @@
+"""`seqbench plot`: figures of many runs, as files."""
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Kind(str, Enum):
+    """What a figure shows."""
+
+    curves = "curves"
+    scaling = "scaling"
+    pareto = "pareto"
+
+
+def plot(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[PATH]...", help="Folders with runs; all below --output-dir if none is named."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="A .png, .svg or .pdf file; one that is there is replaced only if named here.",
+        ),
+    ] = None,
+    kind: Annotated[
+        Kind,
+        typer.Option(
+            "--kind",
+            "-k",
+            help="Learning curves; scores against size or a setting; scores against cost.",
+        ),
+    ] = Kind.curves,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="Another than the one that ranks models: loss, recall_accuracy."),
+    ] = None,
+    x: Annotated[
+        str | None,
+        typer.Option(
+            help="Curves: steps or epochs. Else: length, parameters, seconds, compute, or a key"
+            " as 'model.num_layers'."
+        ),
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option(help="Only runs that match: 'seed<3, model.kernel_size=7'.")
+    ] = None,
+    log: Annotated[
+        bool | None,
+        typer.Option("--log/--linear", help="Axes; chosen by the values if neither is said."),
+    ] = None,
+    output_dir: Annotated[Path, typer.Option(help="Where runs are.")] = Path("outputs"),
+) -> None:
+    """Draw learning curves, scores against size, or scores against cost.
+
+    Example: seqbench plot --where task=adding -o curves.svg
+
+    Example: seqbench plot --kind scaling --x length --metric recall_accuracy -o scaling.pdf
+    """
+    from seqbench.errors import ConfigError
+    from seqbench.results import plot as figures
+    from seqbench.results.aggregate import aggregate
+    from seqbench.results.collect import collect
+    from seqbench.results.plot_data import ranked_by
+    from seqbench.results.where import select
+
+    for path in paths or []:
+        if not path.exists():
+            raise ConfigError(f"there is no folder '{path}'")
+    file = output or Path(f"{kind.value}.svg")
+    if output is None and file.exists():
+        raise ConfigError(f"{file} is there already: -o {file} replaces it")
+    if not file.parent.is_dir() or file.is_dir():
+        raise ConfigError(f"cannot write {file}: no folder for it, or a folder itself")
+    collected = collect(paths or [output_dir / "runs"])
+    for line in collected.unreadable:
+        typer.echo(f"left out: {line}", err=True)
+    records = select(collected.records, where)
+    if not records:
+        hint = "none matches" if collected.records else "'seqbench train' makes one"
+        raise ConfigError(f"no runs in {', '.join(map(str, paths or [output_dir]))}: {hint}")
+    if kind is Kind.curves:
+        cells = aggregate(records)
+        figure = figures.learning_curves(cells, collected.folders, metric, x or "steps", log)
+    else:
+        cells = aggregate(ranked_by(records, metric) if metric else records)
+        if kind is Kind.scaling:
+            figure = figures.scaling(cells, x or "length", log)
+        else:
+            figure = figures.pareto(cells, x or "seconds", log)
+    figures.write(figure, file)
+    typer.echo(f"{file}: {'1 run' if len(records) == 1 else f'{len(records):,} runs'}")

@@ -1,0 +1,287 @@
+"""Figures of many runs for a paper or a talk: learning curves, scaling, and score against cost.
+
+Every figure has a panel for each thing that models were measured on, and one legend outside. A
+model has the report's colour, and a configuration one dash pattern and marker in all panels, so
+that it can be told in grey, too. The same records give the same bytes.
+"""
+
+import io
+import math
+import textwrap
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from seqbench.errors import ConfigError
+from seqbench.results.aggregate import Cell, Column
+from seqbench.results.curves import spans_decades
+from seqbench.results.layout import measured_on_texts
+from seqbench.results.plot_data import (
+    Line,
+    Point,
+    best_along,
+    curve_panels,
+    front,
+    point_panels,
+    power_law,
+)
+from seqbench.results.report.comparison import label
+from seqbench.runs import atomic
+from seqbench.wording import is_accuracy, plain
+
+try:
+    import matplotlib.style
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    from seqbench.results.plot_axes import (
+        AXES,
+        BOUNDS,
+        GREY,
+        STYLE,
+        Looks,
+        bounds_of,
+        draw_bound,
+        draw_points,
+        fitted,
+        is_log,
+        looks_of,
+        measure,
+        set_ticks,
+    )
+except ImportError:
+    raise ConfigError("a plot needs matplotlib: pip install 'seqbench[plot]'") from None
+
+# What each kind of file would say about the moment or the program that wrote it.
+METADATA: dict[str, dict[str, Any]] = {
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+    "png": {"Software": None},
+}
+# Inches.
+PANEL = 3.7, 2.9
+# Characters above a panel, in a line.
+TITLE = 36
+MOST_PANELS, MOST_NAMES = 36, 60
+# Points of a line that get a marker, at most.
+MARKED = 8
+# A power law is drawn through at least so many places, this factor apart.
+FEWEST_TO_FIT, SPAN_TO_FIT = 3, 2
+
+Drawn = TypeVar("Drawn", Line, Point)
+
+
+def learning_curves(
+    cells: Sequence[Cell],
+    folders: Mapping[str, Path],
+    metric: str | None = None,
+    x: str = "steps",
+    log: bool | None = None,
+) -> Figure:
+    """A metric over training: the median of the seeds, and a band from lowest to highest.
+
+    Args:
+        cells: as `aggregate` gives them.
+        folders: run_id -> where the run is.
+        metric: validation's if it has it, else training's; `None`: the one that ranks models.
+        x: `steps`; or `epochs`, of runs whose length was given in epochs.
+        log: a logarithmic axis for the metric; `None`: where values span decades.
+
+    Raises:
+        ConfigError: no run has such a curve.
+    """
+
+    def draw(axes: Axes, lines: list[Line], looks: Looks) -> Iterable[str]:
+        cell = lines[0].cell
+        shown = metric or cell.column.metric or ""
+        scored = shown == cell.column.metric
+        direction = "max" if is_accuracy(shown) else "min" if shown == "loss" else None
+        values = [value for line in lines for value in line.band.median]
+        log_y = is_log(values, log, not is_accuracy(shown) and spans_decades(values))
+        for i, line in enumerate(lines):
+            look = looks[label(line.cell)]
+            every = math.ceil(len(line.xs) / MARKED)
+            # Markers of lines that lie upon each other do not.
+            first = min(i * every // len(lines), len(line.xs) - 1)
+            style = {**look.points, **look.line, "markersize": 4, "markevery": (first, every)}
+            axes.plot(line.xs, line.band.median, **style)
+            if line.band.n > 1:
+                axes.fill_between(
+                    line.xs,
+                    line.band.low,
+                    line.band.high,
+                    color=look.colour,
+                    alpha=0.16,
+                    linewidth=0,
+                )
+        if any(line.band.n > 1 for line in lines):
+            yield "line: median over seeds; band: from the lowest to the highest"
+        for name, value in bounds_of(cell).items() if scored else ():
+            yield from draw_bound(axes, name, [(0, value)], shown, log_y)
+        axes.set_xlim(left=0)
+        axes.set_xlabel(AXES[x])
+        better = cell.column.direction if scored else direction
+        axes.set_ylabel(measure(shown, better, lines[0].split))
+        set_ticks(axes, "x", False)
+        set_ticks(axes, "y", log_y, shown)
+
+    return _figure(curve_panels(cells, folders, metric, x), draw, {"markersize": 4})
+
+
+def scaling(cells: Sequence[Cell], x: str = "length", log: bool | None = None) -> Figure:
+    """The score against size, cost or a setting; log-log with a power law where three places are.
+
+    Args:
+        cells: as `aggregate` gives them.
+        x: `length`, `parameters`, `seconds`, `compute`, or a key of the configuration.
+        log: logarithmic axes; `None`: where nothing forbids them, but for accuracies.
+
+    Raises:
+        ConfigError: no run has such a number.
+    """
+
+    def draw(axes: Axes, points: list[Point], looks: Looks) -> Iterable[str]:
+        column = points[0].cell.column
+        metric = column.metric or ""
+        places = sorted({point.x for point in points})
+        log_x = is_log(places, log, True)
+        log_y = is_log([point.score for point in points], log, not is_accuracy(metric))
+        exponents = []
+        for name in sorted({label(point.cell) for point in points}):
+            members = [point for point in points if label(point.cell) == name]
+            best = best_along(members, column.direction)
+            xs = [place for place, _ in best]
+            far = xs[-1] >= SPAN_TO_FIT * xs[0]
+            if log_x and log_y and len(best) >= FEWEST_TO_FIT and far:
+                exponent, ys = power_law(best)
+                exponents.append(f"{name}\u00a0{exponent:.2f}")  # not to be parted
+                yield "line: power law by least squares, its exponent above"
+            else:
+                ys = [score for _, score in best]
+            axes.plot(xs, ys, **looks[name].line)
+            if len(members) > len(best):
+                yield "of several configurations of a model at one place, the line takes the best"
+        if exponents:
+            law = fitted("exponent: " + ", ".join(exponents), TITLE)
+            axes.set_title(f"{axes.get_title('left')}\n{law}")
+        yield from draw_points(axes, points, looks)
+        for name in BOUNDS:
+            known = {p.x: bounds[name] for p in points if name in (bounds := bounds_of(p.cell))}
+            if known:
+                yield from draw_bound(axes, name, sorted(known.items()), metric, log_y)
+        axes.set_xlabel(AXES.get(x, fitted(plain(x), 48)))
+        axes.set_ylabel(measure(metric, column.direction, column.split or ""))
+        set_ticks(axes, "x", log_x, places=places)
+        set_ticks(axes, "y", log_y, metric)
+
+    return _figure(point_panels(cells, x), draw, {})
+
+
+def pareto(cells: Sequence[Cell], x: str = "seconds", log: bool | None = None) -> Figure:
+    """The score against its cost, and the front: what nothing cheaper is as good as.
+
+    Args:
+        cells: as `aggregate` gives them.
+        x: `seconds`, `parameters`, `compute`, or a key whose number is a cost.
+        log: logarithmic axes; `None`: where values span decades.
+
+    Raises:
+        ConfigError: no run has such a number.
+    """
+    devices = {str(record.measured.get("device")) for cell in cells for record in cell.records}
+
+    def draw(axes: Axes, points: list[Point], looks: Looks) -> Iterable[str]:
+        column = points[0].cell.column
+        metric, bounds = column.metric or "", bounds_of(points[0].cell)
+        costs, scores = [point.x for point in points], [point.score for point in points]
+        seen = [*scores, *(value for value in bounds.values() if value > 0)]
+        log_x = is_log(costs, log, spans_decades(costs))
+        log_y = is_log(scores, log, not is_accuracy(metric) and spans_decades(seen))
+        found = front(
+            [(point.x, point.score) for point in points if not point.cell.diverged],
+            column.direction,
+        )
+        if found:
+            # Between two of its points, the front is as good as the cheaper one.
+            axes.step(*zip(*found, strict=True), where="post", color=GREY, linewidth=1, zorder=1.5)
+            yield "line: front of what nothing cheaper is as good as, of those without divergence"
+        yield from draw_points(axes, points, looks)
+        for name, value in bounds.items():
+            yield from draw_bound(axes, name, [(costs[0], value)], metric, log_y)
+        axes.margins(0.1)
+        axes.set_xlabel(AXES.get(x, fitted(plain(x), 48)))
+        axes.set_ylabel(measure(metric, column.direction, column.split or ""))
+        set_ticks(axes, "x", log_x)
+        set_ticks(axes, "y", log_y, metric)
+        if x == "seconds" and len(devices) > 1:
+            yield "times are of different devices"
+
+    return _figure(point_panels(cells, x), draw, {"linestyle": ""})
+
+
+@matplotlib.style.context(STYLE)
+def write(figure: Figure, path: Path) -> None:
+    """Write a figure as its name says: .png, .svg or .pdf.
+
+    Raises:
+        ConfigError: the name ends otherwise.
+    """
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in METADATA:
+        raise ConfigError(f"a plot is a .png, .svg or .pdf file, not '{path.name}'")
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of characters that the font has not
+        figure.savefig(file, format=kind, dpi=160, metadata=METADATA[kind])
+    atomic.write(path, file.getvalue())
+
+
+@matplotlib.style.context(STYLE)
+def _figure(
+    panels: Mapping[Column, list[Drawn]],
+    draw: Callable[[Axes, list[Drawn], Looks], Iterable[str]],
+    handle: Mapping[str, Any],
+) -> Figure:
+    """Panels with a legend outside, and below what `draw` remarks on them.
+
+    Args:
+        panels: what is drawn in each.
+        draw: draws a panel, and says what a reader must know of it.
+        handle: how a line in the legend differs from one with markers.
+    """
+    columns = sorted(panels, key=lambda column: column.order)
+    looks = looks_of([item.cell for members in panels.values() for item in members])
+    if len(columns) > MOST_PANELS or len(looks) > MOST_NAMES:
+        raise ConfigError(
+            f"{len(columns)} panels with {len(looks)} lines are too many: --where narrows them"
+        )
+    across = len(columns) if len(columns) <= 3 else math.ceil(math.sqrt(len(columns)))
+    down = math.ceil(len(columns) / across)
+    names = [fitted(name, 30) for name in looks]
+    lines = 3 + sum(1 + name.count("\n") for name in names)
+    room = 0.9 + 0.065 * max(len(part) for name in names for part in name.split("\n"))
+    figure = Figure(
+        figsize=(across * PANEL[0] + max(room, 1.7), max(down * PANEL[1], 0.19 * lines) + 0.3),
+        layout="constrained",
+    )
+    several = len({column.protocol for column in columns}) > 1
+    remarks: dict[str, None] = {}
+    for i, column in enumerate(columns):
+        axes = figure.add_subplot(down, across, i + 1)
+        task, protocol = measured_on_texts(column, False)[0], column.protocol if several else None
+        title = ", ".join(filter(None, [task, column.budget, protocol]))
+        axes.set_title(fitted(plain(title), TITLE))
+        remarks |= dict.fromkeys(draw(axes, panels[column], looks))
+    handles = [Line2D([], [], **{**look.points, **look.line, **handle}) for look in looks.values()]
+    for text in BOUNDS.values():
+        of_panels = (line for axes in figure.axes for line in axes.get_lines())
+        if bound := next((line for line in of_panels if line.get_label() == text), None):
+            handles.append(bound)
+            names.append(text)
+    figure.legend(handles, names, loc="outside right upper")
+    width = int(figure.get_figwidth() * 18)
+    note = textwrap.fill("; ".join(remarks), width)
+    figure.supxlabel(note, fontsize=7, color=GREY, x=0.01, ha="left")
+    return figure

@@ -1,0 +1,201 @@
+"""What the panels of a plot share: looks, points, bounds, and axes that can be read."""
+
+import math
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+from matplotlib import ticker
+from matplotlib.axes import Axes
+
+from seqbench.results.aggregate import Cell
+from seqbench.results.layout import ARROWS
+from seqbench.results.plot_data import LARGEST, Point
+from seqbench.results.report.comparison import label, models_of
+from seqbench.wording import is_accuracy, metric_name, number, plain
+
+# Okabe and Ito's, which people who see colours differently can tell apart; in the report's order
+# and shades, and its dash patterns in points.
+COLOURS = ("#009e73", "#b5558d", "#d55e00", "#c98a00", "#0072b2", "#2f9bd6", "#4d4d4d")
+DASHES: tuple[Any, ...] = (
+    (0, (7, 2.5)),
+    (0, (6, 2, 1, 2)),
+    (0, (3.5, 2)),
+    (0, (1, 1.3)),
+    "-",
+    (0, (9, 2, 2, 2)),
+)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
+GREY = "0.35"
+# Whatever a person's matplotlib is set to; and a `$` in a name is no mathematics.
+STYLE: list[Any] = [
+    "default",
+    {
+        "text.parse_math": False,
+        "svg.hashsalt": "seqbench",
+        "pdf.fonttype": 42,  # publishers refuse matplotlib's own kind
+        "font.size": 9,
+        "axes.titlesize": 9.5,
+        "axes.titlelocation": "left",
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.color": "0.9",
+        "xtick.labelsize": 8,
+        "ytick.labelsize": 8,
+        "legend.frameon": False,
+        "legend.handlelength": 3.6,
+    },
+]
+AXES = {
+    "length": "sequence length T (time steps)",
+    "task.length": "sequence length T (time steps)",
+    "parameters": "trainable parameters",
+    "seconds": "training time (s)",
+    "compute": "training compute (FLOP, an estimate)",
+    "steps": "training step",
+    "epochs": "epoch",
+}
+BOUNDS = {"baseline": "without memory", "optimum": "best possible"}
+BOUND_DASHES: dict[str, Any] = {"baseline": (0, (2, 2)), "optimum": (0, (8, 2, 1, 2))}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a configuration is drawn, the same in all panels."""
+
+    colour: str
+    dash: Any
+    marker: str
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """Of a line without markers."""
+        return {"color": self.colour, "linestyle": self.dash, "linewidth": 1.5}
+
+    @property
+    def points(self) -> dict[str, Any]:
+        """Of markers without a line, as far as a line does not say otherwise."""
+        return {"color": self.colour, "marker": self.marker, "markersize": 5, "linestyle": ""}
+
+
+Looks = Mapping[str, Look]
+
+
+def looks_of(cells: Iterable[Cell]) -> dict[str, Look]:
+    """Every configuration's look, by its label.
+
+    Models have the colours of the report; configurations of one model alone get one each.
+    """
+    styles = models_of(list(cells), [])
+    alone = len({style["model"] for style in styles}) == 1
+    return {
+        style["label"]: Look(
+            COLOURS[(i if alone and len(styles) > 1 else style["colour"]) % len(COLOURS)],
+            DASHES[style["dash"]],
+            MARKERS[i % len(MARKERS)],
+        )
+        for i, style in enumerate(styles)
+    }
+
+
+def draw_points(axes: Axes, points: Iterable[Point], looks: Looks) -> Iterable[str]:
+    """Markers with their intervals; gives what a reader must know of them."""
+    for point in points:
+        look = looks[label(point.cell)]
+        axes.errorbar(
+            point.x,
+            point.score,
+            yerr=point.bar,
+            **look.points,
+            elinewidth=1,
+            capsize=2,
+            markerfacecolor="white" if point.cell.diverged else look.colour,
+        )
+        if point.bar is not None:
+            yield "bar: 95% interval over seeds"
+        if point.cell.diverged:
+            yield "hollow: a seed diverged"
+
+
+def bounds_of(cell: Cell) -> dict[str, float]:
+    """What is known of the bounds of a score."""
+    known = {name: getattr(cell, name) for name in BOUNDS}
+    return {
+        name: value for name, value in known.items() if value is not None and abs(value) < LARGEST
+    }
+
+
+def draw_bound(
+    axes: Axes, name: str, points: Sequence[tuple[float, float]], metric: str, log: bool
+) -> Iterable[str]:
+    """A line that no model should be worse than, or that none can cross; or why it is not there."""
+    xs, ys = zip(*points, strict=True)
+    style = {"color": GREY, "linewidth": 1, "zorder": 1.5, "linestyle": BOUND_DASHES[name]}
+    if log and not is_log(ys, None, True):
+        yield f"{BOUNDS[name]}: {number(min(ys), metric)}, which a logarithmic axis cannot show"
+    elif len(set(ys)) == 1:
+        axes.axhline(ys[0], label=BOUNDS[name], **style)
+    else:
+        axes.plot(xs, ys, label=BOUNDS[name], **style)
+
+
+def measure(metric: str, direction: str | None, split: str) -> str:
+    """What stands beside the vertical axis; no direction where nobody knows it."""
+    better = {"min": "lower", "max": "higher"}.get(direction or "")
+    arrow = f"\n({better} is better {ARROWS[direction or '']})" if better else ""
+    return fitted(f"{plain(split)} {metric_name(metric)}", 40) + arrow
+
+
+def fitted(text: str, width: int) -> str:
+    """A text in three lines at most."""
+    return "\n".join(textwrap.wrap(text, width, max_lines=3, placeholder=" ...")) or "(no name)"
+
+
+def is_log(values: Iterable[float], wanted: bool | None, default: bool) -> bool:
+    """Whether an axis of these values is logarithmic: as wanted, where they allow it."""
+    return min(values) > 1 / LARGEST and (default if wanted is None else wanted)
+
+
+def set_ticks(
+    axes: Axes, which: Literal["x", "y"], log: bool, metric: str = "", places: Sequence[float] = ()
+) -> None:
+    """Scale and ticks; a few places that stand apart are better than round numbers."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    if log:
+        axes.set(**{f"{which}scale": "log"})
+    low, high = axis.get_view_interval()
+    minor: ticker.Locator = ticker.NullLocator()
+    major: ticker.Locator = ticker.MaxNLocator(5 if which == "x" else 7, steps=[1, 2, 2.5, 5, 10])
+    if log and high / low >= 4:
+        subs = (1.0, 2.0, 5.0) if high / low < 100 else (1.0,)
+        major = ticker.LogLocator(subs=subs)
+        minor = ticker.LogLocator(subs="auto")
+    if places and _stand_apart(places, log):
+        major, minor = ticker.FixedLocator(places), ticker.NullLocator()
+    axis.set_major_locator(major)
+    axis.set_minor_locator(minor)
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: tick(value, metric)))
+    axis.set_minor_formatter(ticker.NullFormatter())
+
+
+def _stand_apart(places: Sequence[float], log: bool) -> bool:
+    at = [math.log(place) if log else place for place in places]
+    gaps = [b - a for a, b in pairwise(at)]
+    return all(gap > (at[-1] - at[0]) / 8 for gap in gaps)
+
+
+def tick(value: float, metric: str) -> str:
+    """A number beside an axis: short, accuracies in per cent."""
+    if metric and is_accuracy(metric):
+        value *= 100
+    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if unit * 1000 > abs(value) >= max(unit, 1e4):
+            return f"{value / unit:.4g}{letter}"
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f"{value:.4g}"
+    mantissa, _, exponent = f"{value:.3e}".partition("e")
+    return f"{float(mantissa):g}e{int(exponent)}"

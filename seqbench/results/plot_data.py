@@ -1,0 +1,231 @@
+"""What a plot shows of many runs, panel by panel: curves, scores along an axis, front and fit."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeGuard
+
+from seqbench.errors import ConfigError
+from seqbench.results.aggregate import Cell, Column
+from seqbench.results.curves import Band, Curve, band, read_curves
+from seqbench.results.layout import check_keys, setting
+from seqbench.results.statistics import FEWEST_SEEDS
+from seqbench.results.where import value_of
+from seqbench.runs.record import Record, Score
+from seqbench.wording import is_accuracy, plain
+
+# No axis is drawn beyond it, and no logarithmic one below its reciprocal.
+LARGEST = 1e30
+# Known metrics that a message lists, at most.
+LISTED = 8
+
+Direction = Literal["min", "max"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A metric of one configuration over training.
+
+    Attributes:
+        cell: the runs.
+        split: where it was measured.
+        xs: training steps, or epochs.
+        band: the seeds taken together, at those.
+    """
+
+    cell: Cell
+    split: str
+    xs: tuple[float, ...]
+    band: Band
+
+
+@dataclass(frozen=True)
+class Point:
+    """The score of one configuration at its place along an axis.
+
+    Attributes:
+        cell: the runs; without a variant, since all points of a model look alike.
+        x: the place.
+        score: a mean over seeds.
+        bar: half width of its 95% interval; `None` below three seeds.
+    """
+
+    cell: Cell
+    x: float
+    score: float
+    bar: float | None
+
+
+def ranked_by(records: Sequence[Record], metric: str) -> list[Record]:
+    """The records as if this metric ranked models, on the split of their score.
+
+    Which way is better is known of scores and accuracies; of any other metric lower is taken for
+    better. Baseline and optimum are those of the score: another metric has none.
+
+    Raises:
+        ConfigError: no run has the metric.
+    """
+    known = {name for record in records for found in record.metrics.values() for name in found}
+    if metric not in known:
+        raise ConfigError(f"no run has a metric '{metric}' ({_listed(known)})")
+    directions = {record.score.metric: record.score.direction for record in records if record.score}
+    default: Direction = "max" if is_accuracy(metric) else "min"
+    direction = directions.get(metric, default)
+    chosen = []
+    for record in records:
+        if record.score is None or record.score.metric == metric:
+            chosen.append(record)
+            continue
+        found = record.metrics.get(record.score.split, {})
+        score = Score(
+            metric=metric,
+            split=record.score.split,
+            value=found.get(metric),
+            direction=direction,
+        )
+        has = metric in found
+        chosen.append(replace(record, score=score if has else None, baseline=None, optimum=None))
+    return chosen
+
+
+def curve_panels(
+    cells: Sequence[Cell], folders: Mapping[str, Path], metric: str | None, x: str
+) -> dict[Column, list[Line]]:
+    """A metric over training, a panel for each thing that models were measured on.
+
+    Args:
+        cells: as `aggregate` gives them.
+        folders: run_id -> where the run is.
+        metric: validation's if it has it, else training's; `None`: the one that ranks models.
+        x: `steps`; or `epochs`, of runs whose length was given in epochs.
+
+    Raises:
+        ConfigError: no run has such a curve.
+    """
+    if x not in ("steps", "epochs"):
+        raise ConfigError(f"curves go over steps or epochs, not '{x}'")
+    panels: dict[Column, list[Line]] = {}
+    known: set[str] = set()
+    for cell in cells:
+        curves = [read_curves(folders[record.run_id]) for record in cell.records]
+        known |= {name for of_run in curves for _, name in of_run}
+        wanted = metric or cell.column.metric or ""
+        unit = 1.0 if x == "steps" else _epochs_per_step(cell)
+        for split in ("valid", "train"):
+            found = [_drawable(of_run.get((split, wanted), Curve())) for of_run in curves]
+            together = band([curve for curve in found if curve.steps])
+            if unit and together.steps:
+                xs = tuple(step * unit for step in together.steps)
+                panels.setdefault(cell.column, []).append(Line(cell, split, xs, together))
+                break
+    if not panels and x == "epochs":
+        raise ConfigError("no run with such a curve was given its length in trainer.epochs")
+    if not panels:
+        raise ConfigError(f"no run has a curve of '{metric or 'its score'}' ({_listed(known)})")
+    return panels
+
+
+def point_panels(cells: Sequence[Cell], x: str) -> dict[Column, list[Point]]:
+    """Scores along an axis, a panel for each thing that models were measured on.
+
+    Args:
+        cells: as `aggregate` gives them.
+        x: `length`, `parameters`, `seconds`, `compute`, or a key of the configuration.
+
+    Raises:
+        ConfigError: no run has a score and such a number.
+    """
+    if x not in ("length", "seconds", "compute"):
+        check_keys(cells, [x], ["budget"])
+    panels: dict[Column, list[Point]] = {}
+    for cell in cells:
+        place = _place(cell, x)
+        sample = cell.statistics
+        if place is None or sample is None or not _is_number(sample.mean):
+            continue
+        column = cell.column
+        # What varies along the axis is no other panel.
+        if x in ("length", "task.length"):
+            column = replace(column, length=None)
+        if x.startswith("task."):
+            column = replace(column, variant="")
+        bar = sample.ci95 if sample.n >= FEWEST_SEEDS and _is_number(sample.ci95) else None
+        point = Point(replace(cell, variant=""), place, sample.mean, bar)
+        panels.setdefault(column, []).append(point)
+    if not panels:
+        raise ConfigError(f"no run with a score has a number under '{x}'")
+    return panels
+
+
+def best_along(points: Iterable[Point], direction: str | None) -> list[tuple[float, float]]:
+    """The best score at every place, by rising place."""
+    better = max if direction == "max" else min
+    best: dict[float, float] = {}
+    for point in points:
+        best[point.x] = better(best.get(point.x, point.score), point.score)
+    return sorted(best.items())
+
+
+def front(
+    points: Iterable[tuple[float, float]], direction: str | None
+) -> list[tuple[float, float]]:
+    """The points, by rising cost, that are better than every other one that costs no more.
+
+    Args:
+        points: cost and score of each.
+        direction: `min` or `max`, whichever score is better.
+    """
+    sign = -1 if direction == "max" else 1
+    chosen: list[tuple[float, float]] = []
+    for cost, score in sorted(points, key=lambda point: (point[0], sign * point[1])):
+        if not chosen or sign * score < sign * chosen[-1][1]:
+            chosen.append((cost, score))
+    return chosen
+
+
+def power_law(points: Sequence[tuple[float, float]]) -> tuple[float, list[float]]:
+    """`y = factor * x ** exponent`, by least squares of the logarithms.
+
+    Args:
+        points: x and y of each, all positive, not all x the same.
+
+    Returns:
+        The exponent, and the y of the law at each x.
+    """
+    us, vs = [math.log(x) for x, _ in points], [math.log(y) for _, y in points]
+    u, v = math.fsum(us) / len(us), math.fsum(vs) / len(vs)
+    exponent = math.fsum((a - u) * (b - v) for a, b in zip(us, vs, strict=True))
+    exponent /= math.fsum((a - u) ** 2 for a in us)
+    return exponent, [math.exp(v + exponent * (a - u)) for a in us]
+
+
+def _listed(names: Iterable[str]) -> str:
+    found = sorted({plain(name)[:40] for name in names})
+    more = ", ..." if len(found) > LISTED else ""
+    return f"there are: {', '.join(found[:LISTED])}{more}" if found else "there are none"
+
+
+def _epochs_per_step(cell: Cell) -> float | None:
+    """Of runs that took all the steps of their epochs; `None` if that is not known of any."""
+    for record in cell.records:
+        epochs = value_of(record, "trainer.epochs")
+        whole = value_of(record, "trainer.stop_when_solved") is not True
+        if record.status == "completed" and record.steps and whole and _is_number(epochs):
+            return float(epochs) / record.steps
+    return None
+
+
+def _drawable(curve: Curve) -> Curve:
+    kept = [i for i, value in enumerate(curve.values) if abs(value) < LARGEST]
+    return Curve(tuple(curve.steps[i] for i in kept), tuple(curve.values[i] for i in kept))
+
+
+def _place(cell: Cell, x: str) -> float | None:
+    own = {"length": cell.column.length, "seconds": cell.seconds, "compute": cell.compute}
+    value = own[x] if x in own else setting(cell, x)
+    return float(value) if _is_number(value) else None
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST

@@ -1,0 +1,261 @@
+"""A paper's numbers beside those measured here, and what may be concluded of each.
+
+A verdict is for a reader in a hurry, so it never says more than the runs do: what was measured
+otherwise is not comparable, fewer than three seeds give a hint, and an interval so wide that it
+also holds what a model without memory scores cannot tell.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from seqbench.errors import ConfigError
+from seqbench.results.aggregate import Cell, aggregate
+from seqbench.results.papers import PublishedCell, load_paper, read_paper, unlike
+from seqbench.results.standing import standings
+from seqbench.results.statistics import FEWEST_SEEDS
+from seqbench.results.tables import (
+    ARROWS,
+    SHOWN,
+    SUPERSCRIPTS,
+    TIED,
+    TIED_NOTE,
+    Entry,
+    Header,
+    Row,
+    Table,
+)
+from seqbench.results.where import BETWEEN_TERMS, TERM, holds
+from seqbench.runs.record import Record
+from seqbench.wording import is_accuracy, metric_name, number, plain, spread
+
+COLUMNS = ("published", "measured", "verdict", "difference", "solved", "parameters", "seconds")
+JUDGED = {"reproduced", "better", "worse", "cannot tell"}
+JUDGED_NOTE = (
+    "reproduced: the published value lies within the 95% interval over seeds, or is the mean as"
+    " rounded in print; better, worse: it does not; cannot tell: the interval also holds what a"
+    " predictor without memory scores"
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is to be measured: a model in a row of a paper's table.
+
+    Attributes:
+        model: our name of the model.
+        row: a cell of that row; `published` itself, if there is one.
+        published: the paper's number; `None` for a model that it does not have.
+    """
+
+    model: str
+    row: PublishedCell
+    published: PublishedCell | None
+
+    @property
+    def label(self) -> str:
+        """As in `adding tcn`."""
+        return f"{self.row.task} {self.model}"
+
+
+class Verdict(NamedTuple):
+    """What may be concluded of a number: in words, and why there is no more to it."""
+
+    words: str
+    reason: str = ""
+
+
+def targets(paper: str, models: Sequence[str], only: str | None = None) -> list[Target]:
+    """What of a paper's table can be measured here, in its order.
+
+    Args:
+        paper: name of the paper.
+        models: those that there are here.
+        only: as in `task=adding, model=tcn|gru`.
+
+    Raises:
+        ConfigError: there is no such paper, or nothing of it is left.
+    """
+    rows: dict[str, list[PublishedCell]] = {}
+    for cell in load_paper(paper):
+        if cell.run:
+            rows.setdefault(cell.task, []).append(cell)
+    found = []
+    for cells in rows.values():
+        there = {cell.model: cell for cell in cells}
+        for model in [*there, *read_paper(paper)["beside"]]:
+            if model in models:
+                found.append(Target(model, there.get(model, cells[0]), there.get(model)))
+    return [target for target in found if _matches(target, only)] or _nothing(found, only)
+
+
+def _matches(target: Target, only: str | None) -> bool:
+    values = {"task": target.row.task, "model": target.model}
+    for term in BETWEEN_TERMS.split(only) if only else []:
+        match = TERM.fullmatch(term)
+        if match is None or match[1] not in values or match[2] not in ("=", "==", "!="):
+            raise ConfigError(f"--only wants 'task=adding, model=tcn|gru', not '{term}'")
+        among = any(holds(values[match[1]], "=", text) for text in match[3].split("|"))
+        if among == (match[2] == "!="):
+            return False
+    return True
+
+
+def _nothing(found: Sequence[Target], only: str | None) -> list[Target]:
+    names = ", ".join(dict.fromkeys(target.row.task for target in found))
+    models = ", ".join(dict.fromkeys(target.model for target in found))
+    raise ConfigError(f"nothing matches --only '{only}': tasks are {names}; models {models}")
+
+
+def verdict(cell: Cell | None, published: PublishedCell | None) -> Verdict:
+    """What some runs say of a published number.
+
+    Args:
+        cell: the runs, which differ in the seed only; `None` if there are none.
+        published: the number; `None` if the paper has none.
+    """
+    if cell is None:
+        return Verdict("not measured")
+    lost = [f"{n} {how}" for n, how in ((cell.diverged, "diverged"), (cell.failed, "failed")) if n]
+    sample = cell.statistics
+    if sample is None:
+        return Verdict("not measured", f"of {len(cell.records)} runs {', '.join(lost)}")
+    if published is None:
+        return Verdict("no published value")
+    reasons = [reason] if (reason := unlike(cell, published)) else []
+    # What survived says too much.
+    reasons += [f"of {len(cell.records)} runs {', '.join(lost)}"] if lost else []
+    if reasons:
+        return Verdict("not comparable", ", ".join(reasons))
+    off = sample.mean - published.value
+    within = abs(off) <= rounding(published)
+    better = "better" if (off < 0) == (published.direction == "min") else "worse"
+    if sample.n < FEWEST_SEEDS or sample.ci95 is None:
+        return Verdict(f"n={sample.n}: looks {'alike' if within else better}")
+    if not within and abs(off) > sample.ci95:
+        return Verdict(better)
+    bound = cell.baseline
+    if not within and bound is not None and abs(sample.mean - bound) <= sample.ci95:
+        return Verdict("cannot tell", "the interval holds a predictor without memory, too")
+    return Verdict("reproduced")
+
+
+def rounding(published: PublishedCell) -> float:
+    """Half a unit of the last digit in print, in the unit of our records."""
+    exponent = Decimal(published.printed).as_tuple().exponent
+    assert isinstance(exponent, int)  # neither NaN nor infinity is printed
+    half = Decimal(5).scaleb(exponent - 1)
+    # A little more, since a mean that ends in 5 is no exact binary number.
+    return float(half / (100 if published.unit == "%" else 1)) * (1 + 1e-9)
+
+
+def build_reproduction(
+    paper: str,
+    found: Mapping[Target, Sequence[Record]],
+    seeds: int,
+    source: str,
+) -> Table:
+    """A paper's numbers and ours, a row for each target.
+
+    Args:
+        paper: name of the paper.
+        found: the records of each target, none if it was not measured.
+        seeds: asked for.
+        source: hash of the sources in use; results of others are marked.
+    """
+    # Runs of one configuration make one cell, unless some were trained on other data.
+    rows: list[tuple[Target, Cell | None]] = []
+    for target, records in found.items():
+        rows += [(target, cell) for cell in aggregate(records)] or [(target, None)]
+    cells = [cell for _, cell in rows if cell]
+    standing = dict(zip(map(id, cells), standings(cells), strict=True))
+    reasons: dict[str, None] = {}
+    said: set[str] = set()
+    made = []
+    for target, cell in rows:
+        judged = verdict(cell, target.published)
+        said.add(judged.words)
+        if judged.reason:
+            reasons.setdefault(judged.reason)
+        place = list(reasons).index(judged.reason) + 1 if judged.reason else ""
+        entries: dict[str, Entry | None] = dict.fromkeys(COLUMNS)
+        if target.published:
+            entries["published"] = Entry(target.published.printed)
+        entries["verdict"] = Entry(judged.words, marks=str(place).translate(SUPERSCRIPTS))
+        if cell:
+            stands = standing[id(cell)]
+            entries["measured"] = _measured(cell, seeds, stands == "best", stands == "tied", source)
+            for name in ("solved", "parameters", "seconds"):
+                entries[name] = Entry(SHOWN[name].text(cell))
+            if cell.statistics and target.published:
+                entries["difference"] = Entry(_difference(cell, target.published))
+        label = plain(target.label) + (f" ({plain(cell.variant)})" if cell and cell.variant else "")
+        made.append(Row(label, tuple(entries[name] for name in COLUMNS)))
+    marks = [f"{i}".translate(SUPERSCRIPTS) for i in range(1, len(reasons) + 1)]
+    headers = [Header(SHOWN[n].header if n in SHOWN else n, "") for n in COLUMNS]
+    return Table(
+        title=f"{plain(paper)}: published and measured",
+        columns=tuple(headers),
+        rows=tuple(made),
+        notes=(
+            *_notes(paper, [t for t, _ in rows]),
+            f"measured: mean ± half of its 95% confidence interval (Student's t) over {seeds} seeds"
+            f" or n; fewer than {FEWEST_SEEDS} give no interval, and a hint at most",
+            *([JUDGED_NOTE] if said & JUDGED else []),
+            *([TIED_NOTE] if "tied" in standing.values() else []),
+            *(["† run with older code"] if any(map(_older(source), cells)) else []),
+            *(f"{mark} {plain(reason)}" for mark, reason in zip(marks, reasons, strict=True)),
+        ),
+        stub="task, model",
+    )
+
+
+def _measured(cell: Cell, seeds: int, best: bool, tied: bool, source: str) -> Entry:
+    sample, metric = cell.statistics, cell.column.metric
+    n = sample.n if sample else 0
+    value = number(sample.mean if sample else None, metric)
+    interval = sample.ci95 if sample and n >= FEWEST_SEEDS else None
+    lost = ((cell.diverged, "diverged"), (cell.failed, "failed"))
+    return Entry(
+        value=value,
+        spread="" if interval is None else spread(interval, value, metric),
+        n=n,
+        best=best,
+        flags=(
+            *([f"n={n}"] if n < FEWEST_SEEDS or n != seeds else []),
+            *(f"{count} {how}" for count, how in lost if count),
+        ),
+        marks=(TIED if tied else "") + ("†" if _older(source)(cell) else ""),
+    )
+
+
+def _older(source: str) -> Callable[[Cell], bool]:
+    return lambda cell: any(record.source != source for record in cell.records)
+
+
+def _difference(cell: Cell, published: PublishedCell) -> str:
+    if cell.statistics is None or cell.column.metric != published.metric:
+        return "-"
+    off = cell.statistics.mean - published.value
+    return f"{'+' if off > 0 else ''}{number(off, published.metric)}"
+
+
+def _notes(paper: str, shown: Sequence[Target]) -> list[str]:
+    """What the published numbers are, of which tasks, and which cannot be measured here."""
+    facts: dict[str, Any] = read_paper(paper)
+    rows = {target.row.task: target.row for target in shown}
+    metrics = [
+        f"{task}: {metric_name(row.metric)} {ARROWS[row.direction]}"
+        + (f" at T={row.length}" if row.length else "")
+        for task, row in rows.items()
+    ]
+    missing = dict.fromkeys(cell.task for cell in load_paper(paper) if not cell.run)
+    points = any(is_accuracy(row.metric) for row in rows.values())
+    notes = [
+        f"published: {facts['source']}; {facts['reduction']}; what is doubtful about each number"
+        f" stands in configs/paper/{paper}.yaml and in `seqbench show RUN`",
+        "; ".join(metrics),
+        "difference: measured less published" + (", of accuracies in points" if points else ""),
+    ]
+    return notes + ([f"in the paper, not run here: {', '.join(missing)}"] if missing else [])

@@ -1,0 +1,88 @@
+"""`seqbench reproduce`, in this process; its jobs are processes as ever."""
+
+import sys
+
+import pytest
+
+from seqbench.cli.main import main
+
+ONE = ["tcn2018", "--budget", "smoke", "--only", "task=adding,model=tcn", "launch.workers=1"]
+
+
+@pytest.fixture
+def reproduce(monkeypatch, capsys, tmp_path):
+    """Gives the command in `tmp_path`; its exit code, and lines of its output and of its errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def command(*words):
+        monkeypatch.setattr(sys, "argv", ["seqbench", "reproduce", *words])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+        out, err = capsys.readouterr()
+        return code, out.splitlines(), err.splitlines()
+
+    return command
+
+
+def test_what_is_missing_is_trained_and_nothing_twice(reproduce, tmp_path):
+    cut = reproduce(*ONE, "--seeds", "1", "--max-time", "0s")
+    assert cut[0] == 130
+    assert any("adding tcn" in line and "not measured" in line for line in cut[1])
+    assert cut[2][-1] == "error: its time is up: 1 of 1 runs are missing; the same command goes on"
+    code, first, err = reproduce(*ONE, "--seeds", "1")
+    assert code == 0
+    assert any("not comparable¹" in line and "5.8e-5" in line for line in first)
+    assert any(line.strip() == "n=1" for line in first)
+    assert sum(line.startswith("[1/1] adding tcn") for line in err) == 1
+    assert reproduce(*ONE, "--seeds", "1") == (0, first, [])
+    # What is kept as reference counts as well.
+    (tmp_path / "outputs" / "runs").rename(tmp_path / "outputs" / "reference")
+    assert reproduce(*ONE, "--seeds", "1") == (0, first, [])
+    assert not (tmp_path / "outputs" / "runs").exists()
+    code, out, err = reproduce(*ONE, "--seeds", "2", "--dry-run")
+    assert (code, len(out)) == (0, 1)
+    assert out[0].startswith("to run      adding tcn  ")
+    assert err[0] == "1 kept in a folder 'reference', not listed"
+
+
+def test_cheap_cells_come_first(reproduce):
+    code, out, _ = reproduce("tcn2018", "--only", "model=tcn", "--seeds", "1", "--dry-run")
+    assert code == 0
+    tasks = [line.split()[2] for line in out]
+    assert tasks == ["copy", "adding", "smnist", "pmnist", "char_ptb", "char_text8"]
+
+
+def test_the_code_has_a_tcn_only(reproduce):
+    words = ["tcn2018", "--protocol", "code", "--seeds", "1", "--dry-run"]
+    code, out, err = reproduce(*words)
+    assert code == 0
+    assert [line.split()[2] for line in out] == ["copy", "adding", "smnist", "pmnist"]
+    assert err[0] == "26 cells left out: no released code that can be repeated"
+    assert reproduce(*words, "--only", "model=gru")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["tcn2019"], "no paper named 'tcn2019' (did you mean 'tcn2018'?)"),
+        (["tcn2018", "--budget", "smok"], "no budget named 'smok' (did you mean 'smoke'?)"),
+        (["tcn2018", "--protocol", "papr"], "no protocol named 'papr' (did you mean 'paper'?)"),
+        (
+            ["tcn2018", "optimizer.lr=1"],
+            "paper and protocol say what is trained: leave out 'optimizer.lr=1'",
+        ),
+        (
+            ["tcn2018", "recipe=none"],
+            "paper and protocol say what is trained: leave out 'recipe=none'",
+        ),
+        ([*ONE, "threads=1,2"], "reproduce takes one value of each key"),
+        ([*ONE, "launch=slrm"], "no launch named 'slrm' (did you mean 'slurm'?)"),
+    ],
+)
+def test_a_mistake_costs_one_line(reproduce, words, message):
+    assert reproduce(*words) == (2, [], [f"error: {message}"])

@@ -1,0 +1,347 @@
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from record_factory import make_record, write_run
+from report_sample import ENDS, MODELS, write_events
+
+from seqbench.errors import ConfigError
+from seqbench.results.aggregate import aggregate
+from seqbench.results.collect import collect
+from seqbench.results.plot import learning_curves, pareto, scaling, write
+
+HOSTILE = [
+    "$\\evil{}$",
+    "x" * 200,
+    "y" * 3000,
+    "_hidden",
+    "a\x1b[2J\x00\n\u202e",
+    "\ud800",
+    "<b>&amp;</b>--><!--",
+    "",
+]
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    """Four models on four tasks and two variants on one, as cells with the folders they are in."""
+    folder = tmp_path_factory.mktemp("outputs")
+    records = [
+        make_record(task, model, seed, value=last * (1 + seed / 10), **changes)
+        for task, (_, last) in ENDS.items()
+        for model in MODELS
+        for changes in [{}, {"model__kernel_size": 4}][: 1 + (task + model == "addingtcn")]
+        for seed in range(3)
+    ]
+    for record in records:
+        write_events(write_run(folder, record), record)
+    return aggregate(records), collect([folder]).folders
+
+
+@pytest.fixture(scope="module")
+def figures(sample) -> dict[str, Figure]:
+    cells, folders = sample
+    return {
+        "curves": learning_curves(cells, folders),
+        "scaling": scaling(cells, "parameters"),
+        "pareto": pareto(cells),
+    }
+
+
+def texts(figure: Figure) -> str:
+    return " ".join(text.get_text() for text in figure.findobj(Text)).replace("\n", " ")
+
+
+def legend(figure: Figure) -> dict[str, object]:
+    (found,) = figure.legends
+    names = [text.get_text() for text in found.get_texts()]
+    return dict(zip(names, found.get_lines(), strict=True))
+
+
+def lengths(model: str, values: dict[int, float], task: str = "copy", **changes):
+    return [
+        make_record(task, model, value=value, task__length=length, **changes)
+        for length, value in values.items()
+    ]
+
+
+def drawn(figure: Figure) -> list[list[tuple[float, float]]]:
+    """The points of every line without markers in the first panel."""
+    lines = [line for line in figure.axes[0].get_lines() if line.get_marker() == "None"]
+    return [list(zip(*line.get_data(), strict=True)) for line in lines]
+
+
+# ---------------------------------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize("kind", ["curves", "scaling", "pareto"])
+def test_files_are_what_their_names_say(figures, kind, tmp_path):
+    for ending in ("png", "svg", "pdf"):
+        write(figures[kind], tmp_path / f"plot.{ending}")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert ElementTree.parse(tmp_path / "plot.svg").getroot().tag.endswith("}svg")
+    pdf = (tmp_path / "plot.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF-")
+    assert pdf.rstrip().endswith(b"%%EOF")
+
+
+@pytest.mark.parametrize("name", ["plot.gif", "plot", "plot.svg.gz"])
+def test_another_kind_of_file_is_refused(figures, name, tmp_path):
+    with pytest.raises(ConfigError, match=r"\.png, \.svg or \.pdf"):
+        write(figures["pareto"], tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from seqbench.results.aggregate import aggregate
+from seqbench.results.collect import collect
+from seqbench.results.plot import learning_curves, write
+found = collect([Path("outputs")])
+for name in sys.argv[1:]:
+    write(learning_curves(aggregate(found.records), found.folders), Path(name))
+assert "torch" not in sys.modules
+"""
+
+
+def test_the_same_records_give_the_same_bytes_whatever_matplotlib_is_set_to(tmp_path):
+    for seed in (0, 1):
+        folder = write_run(tmp_path / "outputs", make_record(model="$a^2$", seed=seed))
+        events = [f'{{"step": {i}, "split": "valid", "mse": {0.1 / i + seed}}}' for i in (1, 2)]
+        (folder / "events.jsonl").write_text("\n".join(events) + "\n")
+    own = tmp_path / "settings" / "matplotlibrc"  # in the current folder all would read it
+    own.parent.mkdir()
+    own.write_text(
+        "font.size: 30\naxes.facecolor: black\nsvg.hashsalt: mine\nsvg.fonttype: none\n"
+        "text.parse_math: True\nfigure.figsize: 1, 1\nsavefig.dpi: 20\nlines.linewidth: 9\n"
+        "axes.prop_cycle: cycler('color', ['red'])\nsavefig.bbox: tight\npdf.fonttype: 3\n"
+    )
+    endings = ("png", "svg", "pdf")
+    for name, more in (("first", {}), ("again", {}), ("own", {"MATPLOTLIBRC": str(own)})):
+        files = [f"{name}.{ending}" for ending in endings]
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM, *files],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONHASHSEED": str(len(name)), **more},
+            check=True,
+        )
+    for ending in endings:
+        content = {(tmp_path / f"{name}.{ending}").read_bytes() for name in ("first", "again")}
+        assert content == {(tmp_path / f"own.{ending}").read_bytes()}, ending
+
+
+def test_a_missing_matplotlib_is_named_with_its_extra(tmp_path):
+    code = (
+        "import sys; sys.modules['matplotlib'] = None\n"
+        "from seqbench.cli.main import main\n"
+        "sys.argv = ['seqbench', 'plot', '--output-dir', '.']\n"
+        "main()\n"
+    )
+    write_run(tmp_path, make_record())
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: a plot needs matplotlib: pip install 'seqbench[plot]'\n"
+
+
+# ----------------------------------------------------------------------------------- all figures
+
+
+@pytest.mark.parametrize("kind", ["curves", "scaling", "pareto"])
+def test_there_is_a_panel_for_each_task_and_a_legend_outside_of_them(figures, kind):
+    figure = figures[kind]
+    titles = [axes.get_title("left").split("\n")[0] for axes in figure.axes]
+    assert titles == [
+        "adding T=600, full",
+        "char_ptb T=400, full",
+        "copy T=1000, full",
+        "smnist T=784, full",
+    ]
+    figure.draw_without_rendering()  # things get their places when they are drawn
+    (found,) = figure.legends
+    for axes in figure.axes:
+        assert not found.get_window_extent().overlaps(axes.get_window_extent())
+        title = axes.get_title("left")
+        (text,) = [text for text in axes.findobj(Text) if text.get_text() == title]
+        assert not found.get_window_extent().overlaps(text.get_window_extent())
+
+
+@pytest.mark.parametrize("kind", ["curves", "scaling", "pareto"])
+def test_labels_do_not_overlap_and_nothing_is_cut_off(figures, kind):
+    figure = figures[kind]
+    figure.draw_without_rendering()
+    seen, beyond = set(figure.findobj(Text)), set()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = axis.get_view_interval()
+            ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+            inside = [tick.label1 for tick in ticks if low <= tick.get_loc() <= high]
+            beyond |= {tick.label1 for tick in ticks} - {*inside}
+            boxes = [label.get_window_extent() for label in inside if label.get_text()]
+            assert len(boxes) > 1
+            for i, box in enumerate(boxes):
+                assert not any(box.overlaps(other) for other in boxes[i + 1 :])
+    width, height = figure.canvas.get_width_height()
+    for text in seen - beyond:
+        box = text.get_window_extent()
+        if text.get_text():
+            assert 0 <= box.x0 <= box.x1 <= width, text
+            assert 0 <= box.y0 <= box.y1 <= height, text
+
+
+def test_a_title_with_many_exponents_stays_beside_the_legend():
+    values = {length: 0.01 * length**1.25 for length in (100, 200, 400)}
+    models = [*MODELS, "rnn", "tcn_wide", "lstm_deep"]
+    figure = scaling(aggregate([record for m in models for record in lengths(m, values)]))
+    figure.draw_without_rendering()
+    (axes,), (found,) = figure.axes, figure.legends
+    (title,) = [text for text in axes.findobj(Text) if "exponent" in text.get_text()]
+    assert "lstm_deep" in title.get_text()
+    assert not found.get_window_extent().overlaps(title.get_window_extent())
+
+
+def test_a_model_is_drawn_alike_in_all_panels(figures):
+    handles = legend(figures["curves"])
+    looks = {
+        (line.get_color(), str(line._dash_pattern), line.get_marker()): name
+        for name, line in handles.items()
+    }
+    assert len(looks) == len(handles), "no two of them look alike"
+    models = [line for line in handles if line != "without memory"]
+    seen = [
+        looks[line.get_color(), str(line._dash_pattern), line.get_marker()]
+        for axes in figures["curves"].axes
+        for line in axes.get_lines()
+        if line.get_marker() != "None"
+    ]
+    assert sorted(set(seen)) == sorted(models)
+    assert seen.count("gru") == 4
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_is_text_whatever_is_in_it(name, tmp_path):
+    records = [
+        replace(record, task=name, model=name, protocol=name)
+        for record in lengths("m", {10: 0.1, 100: 0.2, 1000: 0.5})
+    ]
+    figure = scaling(aggregate([*records, *lengths("tcn", {10: 0.1})]))
+    for ending in ("png", "svg", "pdf"):
+        write(figure, tmp_path / f"plot.{ending}")
+    ElementTree.parse(tmp_path / "plot.svg")
+    harmless = "".join(c for c in name if c.isprintable())
+    assert harmless[:25] in texts(figure)
+    assert all(c.isprintable() or c == "\u00a0" for c in texts(figure))
+    assert len(legend(figure)) >= 2
+    assert max(figure.get_size_inches()) < 15
+
+
+def test_more_panels_than_anybody_can_read_cost_a_line():
+    records = lengths("tcn", dict.fromkeys(range(10, 50), 0.1))
+    with pytest.raises(ConfigError, match="40 panels with 1 lines are too many: --where narrows"):
+        pareto(aggregate(records))
+
+
+# --------------------------------------------------------------------------------- each of them
+
+
+def test_the_band_goes_from_the_lowest_seed_to_the_highest(tmp_path):
+    records = [make_record(seed=seed) for seed in range(3)]
+    folders = {}
+    for record, value in zip(records, (0.5, 0.1, 0.2), strict=True):
+        folders[record.run_id] = folder = write_run(tmp_path, record)
+        lines = [f'{{"step": {i}, "split": "valid", "mse": {value * i}}}\n' for i in (1, 2)]
+        (folder / "events.jsonl").write_text("".join(lines))
+    (axes,) = learning_curves(aggregate(records), folders).axes
+    (line,) = [line for line in axes.get_lines() if line.get_marker() != "None"]
+    assert list(zip(*line.get_data(), strict=True)) == [(1, 0.2), (2, 0.4)]
+    (band,) = axes.collections
+    corners = {tuple(corner) for corner in band.get_paths()[0].vertices.tolist()}
+    assert corners == {(1.0, 0.1), (1.0, 0.5), (2.0, 0.2), (2.0, 1.0)}
+
+
+def test_bounds_are_drawn_for_the_score_and_not_for_the_loss(sample):
+    cells, folders = sample
+    adding = [cell for cell in cells if cell.column.task == "adding"]
+    figure = learning_curves(adding, folders, log=False)
+    levels = {line.get_label(): line.get_ydata()[0] for line in figure.axes[0].get_lines()}
+    assert levels["without memory"] == pytest.approx(1 / 6, rel=1e-3)
+    assert levels["best possible"] == 0
+    assert {"without memory", "best possible"} < set(legend(figure))
+    assert "without memory" not in legend(learning_curves(adding, folders, "loss"))
+
+
+def test_a_bound_that_a_logarithmic_axis_cannot_show_is_told(sample):
+    cells, folders = sample
+    figure = learning_curves(cells, folders)
+    assert [axes.get_yscale() for axes in figure.axes] == ["log", "linear", "log", "linear"]
+    assert "best possible" not in legend(figure)
+    assert "best possible: 0, which a logarithmic axis cannot show" in texts(figure)
+
+
+def test_scaling_draws_a_power_law_through_the_means():
+    values = {length: 0.01 * length**0.5 for length in (100, 200, 400)}
+    figure = scaling(aggregate(lengths("tcn", values)))
+    (axes,) = figure.axes
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    assert "exponent: tcn\u00a00.50" in axes.get_title("left")
+    law = drawn(figure)[0]
+    assert law == [(length, pytest.approx(value)) for length, value in values.items()]
+    assert "power law" in texts(figure)
+
+
+@pytest.mark.parametrize("values", [{100: 0.1, 400: 0.2}, {100: 0.1, 110: 0.2, 120: 0.3}])
+def test_too_few_places_or_too_near_ones_are_joined_and_no_law(values):
+    figure = scaling(aggregate(lengths("tcn", values)))
+    assert drawn(figure)[0] == list(values.items())
+    assert "exponent" not in texts(figure)
+    assert "power law" not in texts(figure)
+
+
+def test_a_score_of_zero_makes_the_axis_linear():
+    (axes,) = scaling(aggregate(lengths("tcn", {10: 0.0, 100: 0.1, 1000: 0.2})), log=True).axes
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "linear")
+
+
+def test_a_baseline_that_moves_with_the_length_is_drawn_so():
+    records = [
+        replace(record, baseline=20.8 / record.length)
+        for record in lengths("tcn", {100: 0.01, 1000: 0.02})
+    ]
+    assert drawn(scaling(aggregate(records)))[-1] == [
+        (100, pytest.approx(0.208)),
+        (1000, pytest.approx(0.0208)),
+    ]
+
+
+def test_the_front_leaves_out_the_worse_and_the_diverged():
+    costs = {"gru": (10, 0.3), "lstm": (20, 0.4), "tcn": (30, 0.1), "llama": (5, 0.01)}
+    records = [
+        replace(record, measured=record.measured | {"seconds": seconds})
+        for model, (seconds, value) in costs.items()
+        for record in [make_record(model=model, value=value)]
+    ]
+    records.append(make_record(model="llama", seed=1, status="diverged"))
+    figure = pareto(aggregate(records))
+    assert drawn(figure)[0] == [(10, 0.3), (30, 0.1)]
+    hollow = [
+        line.get_xdata()[0]
+        for line in figure.axes[0].get_lines()
+        if line.get_markerfacecolor() == "white"
+    ]
+    assert hollow == [5]
+    assert "hollow: a seed diverged" in texts(figure)
+
+
+def test_times_of_different_devices_are_told():
+    records = [make_record(), make_record(model="gru")]
+    assert "different devices" not in texts(pareto(aggregate(records)))
+    records[1] = replace(records[1], measured=records[1].measured | {"device": "cuda"})
+    assert "times are of different devices" in texts(pareto(aggregate(records)))
+    assert "different devices" not in texts(pareto(aggregate(records), "parameters"))
