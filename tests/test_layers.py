@@ -106,6 +106,7 @@ def test_commands_that_only_look_never_import_torch(tmp_path):
         ["table", *here],
         ["table", "--paper", "tcn2018", *here],
         ["report", *here, "-o", str(tmp_path / "report.html")],
+        ["plot", "--kind", "pareto", *here, "-o", str(tmp_path / "plot.svg")],
     ]
     done = subprocess.run(
         [sys.executable, "-c", COMMANDS],

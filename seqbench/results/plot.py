@@ -85,7 +85,7 @@ def learning_curves(
     Args:
         cells: as `aggregate` gives them.
         folders: run_id -> where the run is.
-        metric: validation's if it has it, else training's; `None`: the one that ranks models.
+        metric: of validation, else test, else training; `None`: the one that ranks models.
         x: `steps`; or `epochs`, of runs whose length was given in epochs.
         log: a logarithmic axis for the metric; `None`: where values span decades.
 

@@ -17,6 +17,8 @@ from seqbench.wording import is_accuracy, plain
 
 # No axis is drawn beyond it, and no logarithmic one below its reciprocal.
 LARGEST = 1e30
+# Where curves come from, the first that has the metric; runs that watch test have no validation.
+SPLITS = ("valid", "test", "train")
 # Known metrics that a message lists, at most.
 LISTED = 8
 
@@ -97,7 +99,7 @@ def curve_panels(
     Args:
         cells: as `aggregate` gives them.
         folders: run_id -> where the run is.
-        metric: validation's if it has it, else training's; `None`: the one that ranks models.
+        metric: of the first of `SPLITS` that has it; `None`: the one that ranks models.
         x: `steps`; or `epochs`, of runs whose length was given in epochs.
 
     Raises:
@@ -112,7 +114,7 @@ def curve_panels(
         known |= {name for of_run in curves for _, name in of_run}
         wanted = metric or cell.column.metric or ""
         unit = 1.0 if x == "steps" else _epochs_per_step(cell)
-        for split in ("valid", "train"):
+        for split in SPLITS:
             found = [_drawable(of_run.get((split, wanted), Curve())) for of_run in curves]
             together = band([curve for curve in found if curve.steps])
             if unit and together.steps:

@@ -198,6 +198,14 @@ def test_epochs_are_shares_of_the_steps_that_the_run_took(tmp_path):
     assert line.xs == (2.0, 4.0)
 
 
+def test_a_run_that_watches_test_has_its_curve_from_there(tmp_path):
+    record = make_record()
+    events = [{"step": 1, "split": "test", "mse": 0.4}]
+    folders = run_with_events(tmp_path, record, events)
+    ((line,),) = curve_panels(aggregate([record]), folders, None, "steps").values()
+    assert (line.split, line.band.median) == ("test", (0.4,))
+
+
 @pytest.mark.parametrize("changes", [{}, {"epochs": 4, "stop_when_solved": True}])
 def test_a_run_whose_epochs_nobody_knows_has_no_curve_over_them(tmp_path, changes):
     record = make_record(**{f"trainer__{key}": value for key, value in changes.items()})
