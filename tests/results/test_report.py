@@ -199,7 +199,7 @@ def test_another_paper_may_be_asked_for_and_one_is_not_invented(tmp_path):
 # ------------------------------------------------------------------------- recipes and commands
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def composer():
     with Composer() as made:
         yield made
