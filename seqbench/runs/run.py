@@ -12,8 +12,9 @@ outputs/runs/<task>/<model>/<run_id>/
 import json
 import os
 import socket
+import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,12 @@ class Run:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             for path in (self.checkpoints, *self.folder.iterdir(), *self.checkpoints.iterdir()):
                 # Whoever sent this folder could have us write to, or empty, one of our own.
-                if path.is_symlink() or not (path.is_file() or path.is_dir()):
-                    raise RunError(
-                        f"{path} is a link or no file: a run writes into its folder only"
-                    )
+                with suppress(FileNotFoundError):  # its holder may be putting a draft in place
+                    mode = path.lstat().st_mode
+                    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                        raise RunError(
+                            f"{path} is a link or no file: a run writes into its folder only"
+                        )
             with lock.held(self.folder, f"run {self.run_id}"):
                 yield
         except OSError as error:
