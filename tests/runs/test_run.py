@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from unittest.mock import patch
 
 import pytest
@@ -210,3 +211,12 @@ def test_a_number_that_is_none_is_null(tmp_path):
     events.append({"step": 1, "a": float("nan"), "b": float("inf"), "c": -float("inf"), "d": 1.5})
     events.close()
     assert json.loads(path.read_text()) == {"step": 1, "a": None, "b": None, "c": None, "d": 1.5}
+
+
+def test_a_draft_that_vanishes_while_the_folder_is_looked_at_is_no_link(tmp_path, monkeypatch):
+    """Its holder has put it in place in that moment."""
+    run = Run(tmp_path / "run", "abc")
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: [*listed(path), path / ".config.yaml.draft"])
+    with run.held():
+        assert run.checkpoints.is_dir()
