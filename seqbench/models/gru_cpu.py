@@ -2,15 +2,15 @@
 
 Torch builds its CPU GRU of small operations, step by step, and so does autograd on the way back:
 for each step it multiplies matrices to get a step's share of the weights' gradient, and adds it up.
-Here a step of the forward pass is one product and five operations in place; on the way back a step
-is one product, too, because
+Here a step of the forward pass is one product and seven small operations without new memory; on the
+way back it is one product and two or three of them, because
 
 - by how much the gradient of a state reaches each gate is known before the gradient is: the factors
   are products of values from the forward pass, made for many steps at once;
 - the gradients of the weights need every step's gates, but no particular moment: they are one
   product at the end, which reads all steps.
 
-It is the same function, sum for sum: `tanh(a)` is had as `2 sigmoid(2a) - 1`, which is quicker, so
+It is the same function up to rounding: `tanh(a)` is had as `2 sigmoid(2a) - 1`, which is quicker, so
 the candidate's weights are doubled before they are used.
 """
 
