@@ -10,8 +10,8 @@ way back it is one product and two or three of them, because
 - the gradients of the weights need every step's gates, but no particular moment: they are one
   product at the end, which reads all steps.
 
-It is the same function up to rounding: `tanh(a)` is had as `2 sigmoid(2a) - 1`, which is quicker, so
-the candidate's weights are doubled before they are used.
+It is the same function up to rounding: `tanh(a)` is had as `2 sigmoid(2a) - 1`, which is quicker,
+so the candidate's weights are doubled before they are used.
 """
 
 from typing import Any
