@@ -33,7 +33,7 @@ from seqbench.tasks.task import Task
 from seqbench.trackers.tracker import Guarded
 from seqbench.training import checkpoint
 from seqbench.training.state import load_weights
-from seqbench.training.trainer import Diverged, Interrupted, Trainer, check_finite
+from seqbench.training.trainer import Diverged, Interrupted, Trainer, Training, check_finite
 
 # A run that watches test scores the mean of so many results there, and says so by its split.
 TESTS_IN_MEAN, TEST_MEAN = 3, "test_mean"
@@ -67,30 +67,28 @@ def run(
     """
     observer = observer or Observer()
     folder = Run.of(config)
-
-    def is_over(record: Record | None) -> bool:
-        return record is not None and (record.status == "completed" or not retry)
-
-    def found() -> Record | None:
-        return None if force else folder.record  # a damaged record must not stand in force's way
-
-    if not is_over(record := found()):
+    record = finished(folder, force=force, retry=retry)
+    if record is None:
         try:
             # Before anything is written: what cannot be built leaves nothing behind.
             experiment = Experiment(config, folder)
-            with folder.held():
-                # Once more, since another process may have finished it in the meantime.
-                if not is_over(record := found()):
-                    if record is not None or force:
-                        folder.start_over()
-                    with folder.log() as write, trackers(config, write) as watching:
-                        return experiment.run(Observers(LineLog(write), observer, watching))
+            with experiment.held(observer, force=force, retry=retry) as watching:
+                if watching is not None:
+                    return experiment.run(watching)
         except torch.OutOfMemoryError as error:
             where = f"device={config['device']}"
             raise RunError(f"out of memory on {where}: model and data do not fit") from error
+        record = folder.record
     assert record is not None
     observer.finished(record)
     return record
+
+
+def finished(folder: Run, *, force: bool, retry: bool) -> Record | None:
+    """The record of a run that is not to be trained again."""
+    # A damaged record must not stand in force's way.
+    record = None if force else folder.record
+    return None if record is None or (retry and record.status != "completed") else record
 
 
 class Experiment:
@@ -113,14 +111,45 @@ class Experiment:
         self.parameters = sum(p.numel() for p in trainable)
         optimizer = build_optimizer(config, trainable)
         self.state = self.trainer.begin(model, optimizer, build("schedule", config))
+        self.together = 1  # seeds that are trained as one model, this one among them
 
     @property
     def length(self) -> int:
         """The size of the task as its paper counts it (T of copy memory is not all it reads)."""
         return int(self.config["task"].get("length", self.task.spec.length))
 
+    @contextmanager
+    def held(self, observer: Observer, *, force: bool, retry: bool) -> Iterator[Observer | None]:
+        """Hold the run for this process, and give all who watch it.
+
+        Yields:
+            `None` if another process has finished it in the meantime.
+
+        Raises:
+            RunError: another process holds it, or its folder cannot be written.
+        """
+        folder = self.folder
+        with folder.held():
+            if finished(folder, force=force, retry=retry) is not None:
+                yield None
+                return
+            if force or folder.record is not None:
+                folder.start_over()
+            with folder.log() as write, trackers(self.config, write) as watching:
+                yield Observers(LineLog(write), observer, watching)
+
     def run(self, observer: Observer) -> Record:
         """Train from the last checkpoint or the start, test, and write the record."""
+        training = self.start(observer)
+
+        def fit() -> None:
+            with signals() as interrupted:
+                self.trainer.fit(training, interrupted)
+
+        return self.finish(training, fit)
+
+    def start(self, observer: Observer) -> Training:
+        """Take up the last checkpoint, if there is one, and say what is about to be trained."""
         folder, state = self.folder, self.state
         offset = 0
         saved, remark = checkpoint.load_last(folder.checkpoints)
@@ -137,13 +166,15 @@ class Experiment:
         )
         observer.started(self.facts() | {"remark": remark})
         events = EventLog(folder.events_path, offset)
+        return Training(state, self.task, events, folder.checkpoints, observer)
+
+    def finish(self, training: Training, fit: Callable[[], None]) -> Record:
+        """Call `fit`, which trains or says how that ended; then test, and write the record."""
+        folder, state = self.folder, self.state
         metrics: dict[str, dict[str, float | None]] = {}
         status, error = "completed", None
         try:
-            with signals() as interrupted:
-                self.trainer.fit(
-                    state, self.task, events, folder.checkpoints, observer, interrupted
-                )
+            fit()
             metrics = self.test()
         except Interrupted as stop:
             folder.append_history("interrupted", step=state.progress.step, reason=str(stop))
@@ -159,11 +190,11 @@ class Experiment:
             with folder.log_path.open("a", encoding="utf-8") as log:
                 log.write(traceback.format_exc())
         finally:
-            events.close()
+            training.events.close()
         record = self.record(status, error, metrics)
         folder.finish(record)
         folder.append_history(status, step=state.progress.step)
-        observer.finished(record)
+        training.observer.finished(record)
         return record
 
     def test(self) -> dict[str, dict[str, float | None]]:
@@ -268,6 +299,7 @@ class Experiment:
                 "peak_memory_bytes": machine.peak_memory(self.device),
                 "device": machine.device_name(self.device),
                 "threads": torch.get_num_threads(),
+                **({"seeds_together": self.together} if self.together > 1 else {}),
                 "recipe": self.config["recipe"].get("source"),
                 "host": machine.host(),
                 "git": machine.git_commit(),

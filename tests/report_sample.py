@@ -23,7 +23,7 @@ ENDS = {
 SEEDS = 12
 TRACEBACK = """Traceback (most recent call last):
   File "seqbench/experiment.py", line 140, in run
-    self.trainer.fit(state, self.task, events, folder.checkpoints, observer, interrupted)
+    self.trainer.fit(training, interrupted)
   File "seqbench/training/trainer.py", line 212, in fit
     loss = self.loss(model(batch.inputs), batch)
   File "my_package/attention.py", line 31, in forward

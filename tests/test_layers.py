@@ -17,7 +17,7 @@ LAYERS = (
     {"__main__"},
     {"cli"},
     {"launch", "bench"},
-    {"saved_run"},
+    {"saved_run", "seeds"},
     {"experiment", "contracts"},
     {"trackers"},
     {"results"},

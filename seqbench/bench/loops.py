@@ -20,7 +20,7 @@ from seqbench.runs.observer import Observer
 from seqbench.runs.run import EventLog, Run
 from seqbench.tasks.task import Task
 from seqbench.training.state import TrainingState
-from seqbench.training.trainer import Trainer, predict
+from seqbench.training.trainer import Trainer, Training, predict
 
 
 class Loop(Protocol):
@@ -97,9 +97,8 @@ class TrainerLoop:
             events = EventLog(Path(folder) / "events.jsonl", 0)
             clock = Clock(self.experiment.device, count)
             try:
-                self.trainer.fit(
-                    state, self.experiment.task, events, Path(folder), Observer(), clock.tick
-                )
+                training = Training(state, self.experiment.task, events, Path(folder), Observer())
+                self.trainer.fit(training, clock.tick)
             except Enough:
                 pass
             finally:

@@ -110,3 +110,17 @@ class Terminal(Observer):
         else:
             self.console.print(outcome(record))
             self.console.print(rows)
+
+
+class OneOfMany(Observer):
+    """Of a run that is trained together with others, the first of which is shown: its end.
+
+    Args:
+        seed: of the run.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def finished(self, record: Record) -> None:
+        tqdm.write(f"seed {self.seed}: {outcome(record)}", file=sys.stderr)

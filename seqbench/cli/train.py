@@ -1,18 +1,25 @@
 """`seqbench train`: train one model on one task."""
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from seqbench.cli import completion, sweep
 from seqbench.cli.sweep import ConfigDir, DryRun, FailFast, Force, MaxTime, Retry, Wait
 
+if TYPE_CHECKING:
+    from seqbench.runs.observer import Observer
+
+MOST_SEEDS = 256
+
 EXAMPLES = """
 \b
 seqbench train model=tcn task=adding budget=quick       two minutes on a laptop
 seqbench train model=lstm task=copy task.length=500     the task at another size
 seqbench train model=gru optimizer=sgd optimizer.lr=1   another optimiser
+seqbench train model=tcn task=adding seeds=8            eight runs in the time of few, on a GPU
 seqbench train model=llama task=char_file task.path=my.txt
 seqbench train --config-dir my_configs model=mine       your own model
 
@@ -54,13 +61,17 @@ def train(
     ] = None,
 ) -> None:
     """Train a model on a task, test it, and keep a record."""
+    from seqbench.errors import ConfigError, RunError
+
+    many = [word for word in overrides or [] if word.startswith("seeds=")]
     if multirun and resume is None:
+        if many:
+            raise ConfigError(f"a sweep takes seed=0,1,2, not {many[-1]}")
         sweep.sweep(overrides, config_dir, force, retry, dry_run, fail_fast, max_time, wait)
         return
 
-    from seqbench.cli.progress import Terminal
+    from seqbench.cli.progress import OneOfMany, Terminal
     from seqbench.configuration import compose, read
-    from seqbench.errors import ConfigError, RunError
     from seqbench.results.collect import find_run
     from seqbench.runs.run import Run
 
@@ -84,19 +95,46 @@ def train(
                 f"{folder / 'config.yaml'} is not the configuration of this folder's run"
             )
     else:
-        config = compose(overrides or [], config_dir)
-
-    from seqbench.experiment import run
+        config = compose([word for word in overrides or [] if word not in many], config_dir)
 
     again = [f"--config-dir={config_dir}"] * (config_dir is not None) + (overrides or [])
-    record = run(config, Terminal(config, again), force=force, retry=retry)
-    if record.status == "failed":
-        log = Run.of(config).log_path
-        raise RunError(
-            f"run {record.run_id} failed: {record.error} (see {log}; --retry runs it again)"
-        )
-    if record.status != "completed":
-        raise RunError(str(record.error))
+    if many:
+        seeds = seeds_of(many[-1], config["seed"])
+
+        from seqbench.seeds import run_seeds
+
+        def observer(one: dict[str, Any]) -> "Observer":
+            first = one["seed"] == seeds[0]
+            return Terminal(one, ()) if first else OneOfMany(one["seed"])
+
+        records = run_seeds(config, seeds, observer, force=force, retry=retry)
+    else:
+        from seqbench.experiment import run
+
+        records = [run(config, Terminal(config, again), force=force, retry=retry)]
+    lost = [record for record in records if record.status != "completed"]
+    for record in lost:
+        error = str(record.error)
+        if record.status == "failed":
+            log = Run.of(config | {"seed": record.seed}).log_path
+            error = f"run {record.run_id} failed: {error} (see {log}; --retry runs it again)"
+        if record is lost[-1]:
+            raise RunError(error)
+        print(f"error: {error}", file=sys.stderr)
+
+
+def seeds_of(word: str, first: int) -> range:
+    """The seeds that `seeds=8` means, from the first one on.
+
+    Raises:
+        ConfigError: it is not a number from 1 to `MOST_SEEDS`.
+    """
+    from seqbench.errors import ConfigError
+
+    text = word.partition("=")[2]
+    if not (text.isdecimal() and 1 <= int(text) <= MOST_SEEDS):
+        raise ConfigError(f"seeds= takes a number from 1 to {MOST_SEEDS}, not '{text}'")
+    return range(first, first + int(text))
 
 
 train.__doc__ = f"{train.__doc__}\n{EXAMPLES}"

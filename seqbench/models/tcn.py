@@ -13,7 +13,6 @@ computed.
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
@@ -94,7 +93,7 @@ def causal_conv(x: Tensor, conv: nn.Conv1d, dilation: int, stride: int = 1) -> T
     padded = F.pad(x.unsqueeze(2), (reach - off_grid, 0))
     # As an image of height 1 with channels last: the layout in which sequences arrive, and in which
     # a CPU convolves up to twice as fast.
-    weight = conv.weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+    weight = conv.weight.permute(0, 2, 1).contiguous().permute(0, 2, 1).unsqueeze(2)
     y = F.conv2d(padded, weight, conv.bias, stride=(1, stride), dilation=(1, dilation))
     return y.squeeze(2)
 

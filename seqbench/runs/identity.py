@@ -19,6 +19,7 @@ COMPUTES = (
     "configuration.py",
     "experiment.py",
     "machine.py",
+    "seeds.py",
     "datasets/*.py",
     "models/*.py",
     "tasks/*.py",

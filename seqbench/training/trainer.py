@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from seqbench.spec import SequenceSpec
 from seqbench.tasks.task import Batch, Split, Task
 from seqbench.training import checkpoint
 from seqbench.training.carried import Carried, detached, joined, rows
-from seqbench.training.schedules import Schedule
+from seqbench.training.schedules import Plateau, Schedule
 from seqbench.training.state import Progress, TrainingState, weights
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -36,6 +37,30 @@ class Interrupted(RunError):
 
     exit_code = 130
     signal = 0
+
+
+@dataclass
+class Training:
+    """A training under way, and where it leaves its traces.
+
+    Attributes:
+        state: what it changes.
+        task: on the model's device.
+        events: receives the metrics.
+        folder: receives the checkpoints.
+        observer: is told of every event.
+    """
+
+    state: TrainingState
+    task: Task
+    events: EventLog
+    folder: Path
+    observer: Observer
+
+    def record(self, event: dict[str, Any]) -> None:
+        """Keep an event, and tell of it."""
+        self.events.append(event)
+        self.observer.event(event)
 
 
 class Trainer:
@@ -99,6 +124,8 @@ class Trainer:
                 f"trainer.batch_size={batch_size} cannot be cut into "
                 f"trainer.accumulate={accumulate} equal parts"
             )
+        if watch == "test" and stop_when_solved:
+            raise ConfigError("trainer.stop_when_solved would let test decide: trainer.watch=valid")
         self.steps = steps
         self.epochs = epochs
         self.batch_size = batch_size
@@ -129,39 +156,33 @@ class Trainer:
             model: on the device to train on, with its initial weights.
             optimizer: of the model's parameters.
             schedule: multiplies the optimiser's learning rates.
+
+        Raises:
+            ConfigError: it would learn of test.
         """
+        if self.watch == "test" and isinstance(schedule, Plateau):
+            raise ConfigError("schedule=plateau would let test decide: trainer.watch=valid")
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
         device = next(model.parameters()).device
         scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
         return TrainingState(model, optimizer, schedule, scaler)
 
-    def fit(
-        self,
-        state: TrainingState,
-        task: Task,
-        events: EventLog,
-        folder: Path,
-        observer: Observer,
-        interrupted: Callable[[], int],
-    ) -> None:
+    def fit(self, training: Training, interrupted: Callable[[], int]) -> None:
         """Train until the last step, or until the task is solved if that was asked for.
 
         The best weights by the task's primary metric on validation stand in
-        `folder/best.safetensors` afterwards; the last ones, if test is watched instead.
+        `best.safetensors` of its folder afterwards; the last ones, if test is watched instead.
 
         Args:
-            state: as `begin` or a checkpoint gave it; it changes in place.
-            task: on the model's device.
-            events: receives the metrics.
-            folder: receives the checkpoints.
-            observer: is told of every event.
+            training: with the state as `begin` or a checkpoint gave it; it changes in place.
             interrupted: the signal by which somebody asked the run to stop; 0 if nobody did.
 
         Raises:
             Diverged: loss, gradient or a score is not finite.
             Interrupted: after a checkpoint was written, because `interrupted` said so.
         """
+        state, task = training.state, training.task
         model, optimizer, scaler, progress = (
             state.model,
             state.optimizer,
@@ -169,17 +190,10 @@ class Trainer:
             state.progress,
         )
         total = self.total_steps(task)
-        usual = max(1, total // 20) if self.watch == "valid" else task.steps_per_epoch
-        eval_every = self.eval_every or usual
-        checkpoint_every = self.checkpoint_every or eval_every
         parameters = [p for p in model.parameters() if p.requires_grad]
         forward: nn.Module = torch.compile(model) if self.compile else model  # type: ignore[assignment]
         model.train()
         started = time.perf_counter() - progress.seconds
-
-        def record(event: dict[str, Any]) -> None:
-            events.append(event)
-            observer.event(event)
 
         while progress.step < total and not (self.stop_when_solved and progress.solved):
             factor = state.schedule.factor(progress.step, total)
@@ -198,46 +212,72 @@ class Trainer:
             optimizer.zero_grad()
             progress.step += 1
             progress.tokens += read
+            self.account(training, forward, loss, norm, started, interrupted())
 
-            step = progress.step
-            evaluates = step % eval_every == 0 or step == total
-            saves = step % checkpoint_every == 0 or step == total
-            number = interrupted()
-            stops = bool(number) and step < total
-            if step % self.log_every == 0 or evaluates:
-                event = {"step": step, "split": "train", "loss": loss.item(), "lr": group["lr"]}
-                if norm is not None:
-                    event["grad_norm"] = norm.item()
-                record(event)
-                # Here alone the loop waits for the device, and where it evaluates or saves.
-                if self.precision != "fp16":  # there the scaler skips overflowing steps, by design
-                    check_finite("grad_norm", event.get("grad_norm", 0.0), progress)
-                    check_finite("loss", event["loss"], progress)
-            if evaluates:
-                metrics = self.evaluate(forward, task, self.watch)
-                record({"step": step, "split": self.watch, **metrics})
-                value = metrics[task.primary.metric]
-                check_finite(f"{self.watch} {task.primary.metric}", value, progress)
-                improved = progress.best is None or task.primary.better(value, progress.best)
-                state.schedule.observe(improved)
-                progress.solved = task.primary.is_solved(value)
-                if improved or self.watch == "test":
-                    progress.best, progress.best_step = value, step
-                    best = {"step": step, "metrics": metrics}
-                    checkpoint.save(folder / checkpoint.BEST, weights(model), best)
-            progress.seconds = time.perf_counter() - started
-            # Weights that are not finite end the run where it next reads the loss, however often it
-            # was interrupted before; until then the last good checkpoint stays.
-            if (saves or stops) and all(bool(p.isfinite().all()) for p in parameters):
-                events.sync()  # a checkpoint counts on the events before it
-                checkpoint.keep_previous(folder)
-                state.save(folder / checkpoint.LAST, events.offset)
-            if stops:
-                stop = Interrupted(
-                    f"interrupted at step {step} of {total}; a checkpoint was written"
-                )
-                stop.signal = number
-                raise stop
+    def account(
+        self,
+        training: Training,
+        forward: nn.Module,
+        loss: Tensor,
+        norm: Tensor | None,
+        started: float,
+        number: int,
+    ) -> None:
+        """After a step, log, evaluate, save and stop where that is due.
+
+        Args:
+            training: its step is done.
+            forward: the model, as it is called.
+            loss: of the step.
+            norm: of its gradient before it was clipped, if it was.
+            started: when the loop began, less the time that it took before this process.
+            number: the signal by which somebody asked the run to stop; 0 if nobody did.
+
+        Raises:
+            Diverged: loss, gradient or a score is not finite.
+            Interrupted: after a checkpoint was written.
+        """
+        state, task, folder = training.state, training.task, training.folder
+        model, progress = state.model, state.progress
+        step, total = progress.step, self.total_steps(task)
+        usual = max(1, total // 20) if self.watch == "valid" else task.steps_per_epoch
+        eval_every = self.eval_every or usual
+        evaluates = step % eval_every == 0 or step == total
+        saves = step % (self.checkpoint_every or eval_every) == 0 or step == total
+        stops = bool(number) and step < total
+        if step % self.log_every == 0 or evaluates:
+            rate = state.optimizer.param_groups[-1]["lr"]
+            event = {"step": step, "split": "train", "loss": loss.item(), "lr": rate}
+            if norm is not None:
+                event["grad_norm"] = norm.item()
+            training.record(event)
+            # Here alone the loop waits for the device, and where it evaluates or saves.
+            if self.precision != "fp16":  # there the scaler skips overflowing steps, by design
+                check_finite("grad_norm", event.get("grad_norm", 0.0), progress)
+                check_finite("loss", event["loss"], progress)
+        if evaluates:
+            metrics = self.evaluate(forward, task, self.watch)
+            training.record({"step": step, "split": self.watch, **metrics})
+            value = metrics[task.primary.metric]
+            check_finite(f"{self.watch} {task.primary.metric}", value, progress)
+            improved = progress.best is None or task.primary.better(value, progress.best)
+            state.schedule.observe(improved)
+            progress.solved = task.primary.is_solved(value)
+            if improved or self.watch == "test":
+                progress.best, progress.best_step = value, step
+                best = {"step": step, "metrics": metrics}
+                checkpoint.save(folder / checkpoint.BEST, weights(model), best)
+        progress.seconds = time.perf_counter() - started
+        # Weights that are not finite end the run where it next reads the loss, however often it was
+        # interrupted before; until then the last good checkpoint stays.
+        if (saves or stops) and all(bool(p.isfinite().all()) for p in model.parameters()):
+            training.events.sync()  # a checkpoint counts on the events before it
+            checkpoint.keep_previous(folder)
+            state.save(folder / checkpoint.LAST, training.events.offset)
+        if stops:
+            stop = Interrupted(f"interrupted at step {step} of {total}; a checkpoint was written")
+            stop.signal = number
+            raise stop
 
     def backward(
         self,
@@ -312,12 +352,17 @@ def predict(
             batch = batch.without_context()
         outputs, state = model(batch.inputs, carried)
         state = detached(state) if model.carry_state else None
+    check_outputs(outputs, batch, spec)
+    return outputs, batch, state
+
+
+def check_outputs(outputs: Tensor, batch: Batch, spec: SequenceSpec) -> None:
+    """Raise `ConfigError` if the outputs are not of the shape that the task asks for."""
     size, time = batch.inputs.shape[:2]
     asked = (size, spec.output_dim) if spec.readout == "last" else (size, time, spec.output_dim)
     if outputs.shape != asked:
         # Else broadcasting would make a number of it, and not the one that is meant.
         raise ConfigError(f"the model answers {tuple(outputs.shape)} where {asked} is asked for")
-    return outputs, batch, state
 
 
 def share(part: Batch, batch: Batch) -> Tensor | float:

@@ -56,6 +56,9 @@ def fails(tmp_path, environment, monkeypatch, capfd):
         # A value that cannot be.
         ("seed=-1", "not -1"),
         ("threads=0", "threads must be 1 to 1024"),
+        ("seeds=0", "seeds= takes a number from 1 to 256, not '0'"),
+        ("seeds=1,2", "seeds= takes a number from 1 to 256, not '1,2'"),
+        ("-m seeds=2", "a sweep takes seed=0,1,2, not seeds=2"),
         ("model.kernel_size=1", "model.kernel_size must be at least 2, not 1"),
         ("model.channels=[]", "model.channels must be positive widths"),
         ("model=lstm model.hidden_size=0", "model.hidden_size must be at least 1, not 0"),

@@ -17,7 +17,7 @@ from seqbench.experiment import build_model, build_task
 from seqbench.runs.observer import Observer
 from seqbench.runs.run import EventLog
 from seqbench.training import checkpoint
-from seqbench.training.trainer import Interrupted
+from seqbench.training.trainer import Interrupted, Training
 
 STEPS = 13
 # None of the intervals divides another: a cut may fall between any two of them.
@@ -90,11 +90,7 @@ def train(case, folder, stops=()):
         step = count(state.progress.step + 1)
         try:
             trainer.fit(
-                state,
-                task,
-                events,
-                folder,
-                Observer(),
+                Training(state, task, events, folder, Observer()),
                 lambda step=step, stop=stop: next(step) == stop,
             )
         except Interrupted:

@@ -16,7 +16,7 @@ from seqbench.tasks.task import Batch, Primary, Task
 from seqbench.training import checkpoint
 from seqbench.training.schedules import Schedule
 from seqbench.training.state import load_weights, weights
-from seqbench.training.trainer import Diverged, Interrupted, Trainer
+from seqbench.training.trainer import Diverged, Interrupted, Trainer, Training
 
 ADDING = [
     "task=adding",
@@ -57,7 +57,8 @@ class Fit:
     def run(self, interrupted=lambda: False):
         events = EventLog(self.folder / "events.jsonl", 0)
         try:
-            self.trainer.fit(self.state, self.task, events, self.folder, Observer(), interrupted)
+            training = Training(self.state, self.task, events, self.folder, Observer())
+            self.trainer.fit(training, interrupted)
         finally:
             events.close()
         return self
@@ -211,7 +212,7 @@ def stub_fit(folder, task, *overrides, interrupted=lambda: False):
     state = trainer.begin(model, torch.optim.SGD(model.parameters(), lr=1.0), Schedule(0))
     events = EventLog(folder / "events.jsonl", 0)
     try:
-        trainer.fit(state, task, events, folder, Observer(), interrupted)
+        trainer.fit(Training(state, task, events, folder, Observer()), interrupted)
     finally:
         events.close()
     return state

@@ -1,0 +1,177 @@
+"""Several seeds trained as one model are the runs that each would be alone."""
+
+import json
+import signal
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from seqbench.configuration import compose
+from seqbench.errors import ConfigError, RunError
+from seqbench.experiment import run
+from seqbench.runs.observer import Observer
+from seqbench.runs.run import Run
+from seqbench.seeds import run_seeds
+from seqbench.training import checkpoint
+from seqbench.training.trainer import Interrupted, Trainer
+
+SMALL = ["budget=smoke", "device=cpu", "threads=1", "trainer.steps=12", "trainer.eval_every=4"]
+TCN = ["model=tcn", "model.channels=[6,6,6]", "model.kernel_size=3", "model.dropout=0"]
+LLAMA = ["model=llama", "model.dim=16", "model.hidden_dim=24", "model.num_heads=2"]
+CASES = {
+    "at the last step": [*TCN, "task=adding", "optimizer=adam", "trainer.clip=0.05"],
+    "at every step": [*TCN, "task=copy", "optimizer=rmsprop"],
+    "tokens": [*TCN, "task=char_markov", "optimizer=sgd", "optimizer.momentum=0.9"],
+    "attention": [*LLAMA, "task=adding", "optimizer=adamw", "schedule=cosine"],
+    "text": [*LLAMA, "task=char_markov", "optimizer=adagrad", "trainer.clip=0.1"],
+    "watching test": [*TCN, "task=adding", "trainer.watch=test", "trainer.steps=16"],
+}
+
+
+def composed(case, folder, *more):
+    return compose([*SMALL, *CASES[case], *more, f"output_dir={folder}"])
+
+
+def together(config, seeds=(0, 1, 2), **again):
+    return run_seeds(config, seeds, lambda one: Observer(), **again)
+
+
+def events(config):
+    return list(map(json.loads, Run.of(config).events_path.read_text().splitlines()))
+
+
+def saved(config):
+    tensors, _ = checkpoint.load(Run.of(config).checkpoints / checkpoint.LAST)
+    return {k: v for k, v in tensors.items() if not k.startswith("random")}
+
+
+def assert_alike(tensors, others, tolerance):
+    assert tensors.keys() == others.keys()
+    for name, tensor in tensors.items():
+        scale = tensor.abs().max().clamp(min=1e-3)
+        assert (tensor - others[name]).abs().max() <= tolerance * scale, name
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_seed_is_the_run_that_it_is_alone(case, tmp_path):
+    config, other = composed(case, tmp_path / "together"), composed(case, tmp_path / "alone")
+    records = together(config)
+    for seed, record in enumerate(records):
+        one, alone = config | {"seed": seed}, other | {"seed": seed}
+        expected = run(alone)
+        assert record.run_id == expected.run_id
+        assert record.seed == seed
+        assert record.status == "completed"
+        assert record.score.value == pytest.approx(expected.score.value, rel=1e-4)
+        assert record.tokens == expected.tokens
+        assert record.measured["seeds_together"] == 3
+        assert "seeds_together" not in expected.measured
+        assert_alike(saved(alone), saved(one), 1e-4)
+        for mine, theirs in zip(events(one), events(alone), strict=True):
+            assert mine.pop("split") == theirs.pop("split")
+            assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-6)
+
+
+def test_the_seeds_differ(tmp_path):
+    a, b, _ = together(composed("at the last step", tmp_path))
+    assert a.score.value != b.score.value
+
+
+def test_what_is_done_is_not_done_again(tmp_path):
+    config = composed("at the last step", tmp_path)
+    alone = run(config | {"seed": 1})
+    records = together(config)
+    assert records[1] == alone
+    assert [r.measured.get("seeds_together") for r in records] == [2, None, 2]
+    assert together(config) == records
+
+
+def stopped_at(step):
+    """A question that the trainer asks once a step."""
+    asked = iter(range(1, 10**6))
+    return lambda: signal.SIGTERM if next(asked) == step else 0
+
+
+def cut(monkeypatch, config, step):
+    """Stop all seeds after a step."""
+    @contextmanager
+    def signals():
+        yield stopped_at(step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("seqbench.seeds.signals", signals)
+        with pytest.raises(Interrupted) as stop:
+            together(config)
+    assert stop.value.signal == signal.SIGTERM
+
+
+@pytest.mark.parametrize("case", ["at the last step", "text"])
+def test_cut_and_continued_together_they_end_bit_for_bit_the_same(case, tmp_path, monkeypatch):
+    dropout = "model.dropout=0.2"  # the generator's state must be put back, too
+    config = composed(case, tmp_path / "cut", dropout)
+    whole = composed(case, tmp_path / "whole", dropout)
+    cut(monkeypatch, config, 5)
+    cut(monkeypatch, config, 2)
+    for record, expected in zip(together(config), together(whole), strict=True):
+        assert record.metrics == expected.metrics
+        seed = {"seed": record.seed}
+        assert_alike(saved(whole | seed), saved(config | seed), 0)
+        assert events(whole | seed) == events(config | seed)
+
+
+def test_a_seed_that_was_cut_off_among_others_goes_on_alone(tmp_path, monkeypatch):
+    config, other = composed("attention", tmp_path / "a"), composed("attention", tmp_path / "b")
+    cut(monkeypatch, config, 5)
+    record = run(config | {"seed": 1})
+    assert record.score.value == pytest.approx(run(other | {"seed": 1}).score.value, rel=1e-4)
+    # The others stand where they were, and one that was never begun joins them.
+    records = together(config, (0, 1, 2, 3))
+    assert [r.measured.get("seeds_together") for r in records] == [2, None, 2, None]
+    assert records[3].score.value == pytest.approx(run(other | {"seed": 3}).score.value, rel=1e-4)
+
+
+def test_one_that_diverges_does_not_end_the_others(tmp_path, monkeypatch):
+    config, other = (composed("at the last step", tmp_path / name) for name in "ab")
+    account = Trainer.account
+
+    def poisoned(self, training, *rest):
+        if training.task.seed == 1 and training.state.progress.step == 6:
+            with torch.no_grad():
+                next(training.state.model.parameters()).fill_(float("nan"))
+        account(self, training, *rest)
+
+    monkeypatch.setattr(Trainer, "account", poisoned)
+    records = together(config)
+    assert [record.status for record in records] == ["completed", "diverged", "completed"]
+    monkeypatch.undo()
+    assert records[2].score.value == pytest.approx(run(other | {"seed": 2}).score.value, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["trainer.accumulate=2"], "trainer.accumulate"),
+        (["trainer.stop_when_solved=true"], "trainer.stop_when_solved"),
+        (["trainer.precision=fp16"], "fp16"),
+        (["schedule=plateau"], "plateau"),
+        (["model=lstm"], "carries state"),
+        (["optimizer._target_=torch.optim.Rprop"], "Rprop"),
+    ],
+)
+def test_what_cannot_be_one_model_is_refused_before_anything_is_written(words, what, tmp_path):
+    words = [*SMALL, "task=adding", "model=tcn", "recipe=none", *words]
+    with pytest.raises(ConfigError, match=what):
+        together(compose([*words, f"output_dir={tmp_path}"]))
+    assert not list(tmp_path.iterdir())
+
+
+def test_seeds_that_do_not_fit_are_said_to_be_too_many(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr("seqbench.training.together.fit", full)
+    config = composed("at the last step", tmp_path)
+    with pytest.raises(RunError, match="3 seeds at once do not fit"):
+        together(config)
+    assert Run.of(config | {"seed": 0}).record is None
