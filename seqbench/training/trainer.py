@@ -73,8 +73,10 @@ class Trainer:
         accumulate: micro-batches that a batch is cut into, to save memory.
         clip: largest gradient norm, applied after backward; `None` for no clipping.
         precision: `fp32`, or mixed precision in `bf16` or `fp16`.
-        eval_every: steps between evaluations on validation; `None` for twenty in a run.
-        checkpoint_every: steps between checkpoints; `None` for one at each evaluation.
+        eval_every: steps between evaluations on validation; `epoch` for one after each pass over
+            the training data, `None` for twenty in a run.
+        checkpoint_every: steps between checkpoints; `None` for one at each evaluation, and at least
+            twenty in a run.
         log_every: steps between readings of the loss.
         stop_when_solved: end as soon as validation reaches the task's mark.
         deterministic: use deterministic algorithms only, so that a CUDA run can be repeated bit
@@ -95,7 +97,7 @@ class Trainer:
         accumulate: int,
         clip: float | None,
         precision: Precision,
-        eval_every: int | None,
+        eval_every: int | Literal["epoch"] | None,
         checkpoint_every: int | None,
         log_every: int,
         stop_when_solved: bool,
@@ -117,7 +119,7 @@ class Trainer:
             "checkpoint_every": checkpoint_every,
             "log_every": log_every,
         }.items():
-            if value is not None and value <= 0:
+            if isinstance(value, int | float) and value <= 0:
                 raise ConfigError(f"trainer.{name} must be positive, not {value}")
         if batch_size % accumulate:
             raise ConfigError(
@@ -240,10 +242,12 @@ class Trainer:
         state, task, folder = training.state, training.task, training.folder
         model, progress = state.model, state.progress
         step, total = progress.step, self.total_steps(task)
-        usual = max(1, total // 20) if self.watch == "valid" else task.steps_per_epoch
-        eval_every = self.eval_every or usual
+        usual = max(1, total // 20)
+        eval_every = self.eval_every or (usual if self.watch == "valid" else "epoch")
+        if eval_every == "epoch":
+            eval_every = task.steps_per_epoch
         evaluates = step % eval_every == 0 or step == total
-        saves = step % (self.checkpoint_every or eval_every) == 0 or step == total
+        saves = step % (self.checkpoint_every or min(usual, eval_every)) == 0 or step == total
         stops = bool(number) and step < total
         if step % self.log_every == 0 or evaluates:
             rate = state.optimizer.param_groups[-1]["lr"]
