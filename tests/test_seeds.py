@@ -95,6 +95,7 @@ def stopped_at(step):
 
 def cut(monkeypatch, config, step):
     """Stop all seeds after a step."""
+
     @contextmanager
     def signals():
         yield stopped_at(step)

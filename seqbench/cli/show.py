@@ -98,9 +98,8 @@ def learning_curves(run: "Record | Unfinished", folder: Path) -> dict[tuple[str,
 
 def baselines(run: "Record | Unfinished", metric: str) -> list[float]:
     """What a predictor without memory scores on the run's task, if it is known in that metric."""
-    if not isinstance(run, Record) or run.score is None or run.score.metric != metric:
-        return []
-    return [] if run.baseline is None else [run.baseline]
+    known = run.baseline_of(metric) if isinstance(run, Record) else None
+    return [] if known is None else [known]
 
 
 def of_record(record: Record) -> dict[str, Section]:

@@ -118,7 +118,7 @@ def learning_curves(
                 )
         if any(line.band.n > 1 for line in lines):
             yield "line: median over seeds; band: from the lowest to the highest"
-        for name, value in bounds_of(cell).items() if scored else ():
+        for name, value in bounds_of(cell, shown).items():
             yield from draw_bound(axes, name, [(0, value)], shown, log_y)
         axes.set_xlim(left=0)
         axes.set_xlabel(AXES[x])

@@ -121,9 +121,11 @@ def draw_points(axes: Axes, points: Iterable[Point], looks: Looks) -> Iterable[s
             yield "hollow: a seed diverged"
 
 
-def bounds_of(cell: Cell) -> dict[str, float]:
-    """What is known of the bounds of a score."""
+def bounds_of(cell: Cell, metric: str | None = None) -> dict[str, float]:
+    """What is known of the bounds of a score, or of another metric."""
     known = {name: getattr(cell, name) for name in BOUNDS}
+    if metric not in (None, cell.column.metric):
+        known = {"baseline": cell.records[0].baseline_of(str(metric))}
     return {
         name: value for name, value in known.items() if value is not None and abs(value) < LARGEST
     }

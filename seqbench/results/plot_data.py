@@ -63,7 +63,7 @@ def ranked_by(records: Sequence[Record], metric: str) -> list[Record]:
     """The records as if this metric ranked models, on the split of their score.
 
     Which way is better is known of scores and accuracies; of any other metric lower is taken for
-    better. Baseline and optimum are those of the score: another metric has none.
+    better. The optimum is that of the score: another metric has none.
 
     Raises:
         ConfigError: no run has the metric.
@@ -87,7 +87,10 @@ def ranked_by(records: Sequence[Record], metric: str) -> list[Record]:
             direction=direction,
         )
         has = metric in found
-        chosen.append(replace(record, score=score if has else None, baseline=None, optimum=None))
+        baseline = record.baseline_of(metric)
+        chosen.append(
+            replace(record, score=score if has else None, baseline=baseline, optimum=None)
+        )
     return chosen
 
 

@@ -72,7 +72,8 @@ class Record:
         source: hash of seqbench's own sources.
         config: the resolved configuration.
         error: the one line that says why it failed.
-        notes: facts of the task; `solved` is 0 or 1.
+        notes: facts of the task; `solved` is 0 or 1, `baseline_<metric>` what a predictor without
+            memory scores in a metric that does not rank models.
         measured: what may differ between equal runs: seconds, throughput, peak_memory_bytes,
             device, threads, host, git, and started and finished as ISO 8601 in UTC.
     """
@@ -100,6 +101,13 @@ class Record:
     error: str | None = None
     notes: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any]
+
+    def baseline_of(self, metric: str) -> float | None:
+        """What a predictor without memory scores in a metric, if that is known."""
+        if self.score is not None and self.score.metric == metric:
+            return self.baseline
+        value = self.notes.get(f"baseline_{metric}")
+        return value if isinstance(value, float) else None
 
     def to_json(self) -> dict[str, Any]:
         """The record as an object that strict JSON can hold, inner keys in sorted order."""

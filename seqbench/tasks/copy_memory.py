@@ -79,6 +79,7 @@ class CopyMemory(ExampleTask):
             self.checksums[split] = checksum(digits)
             splits[split] = digits, digits
         self.notes["convention"] = convention
+        self.notes["baseline_recall_accuracy"] = 1 / 8
         self.length = length
         self.set_splits(splits)
 

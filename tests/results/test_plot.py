@@ -14,6 +14,7 @@ from seqbench.errors import ConfigError
 from seqbench.results.aggregate import aggregate
 from seqbench.results.collect import collect
 from seqbench.results.plot import learning_curves, pareto, scaling, write
+from seqbench.results.plot_data import ranked_by
 
 HOSTILE = [
     "$\\evil{}$",
@@ -275,6 +276,22 @@ def test_bounds_are_drawn_for_the_score_and_not_for_the_loss(sample):
     assert levels["best possible"] == 0
     assert {"without memory", "best possible"} < set(legend(figure))
     assert "without memory" not in legend(learning_curves(adding, folders, "loss"))
+
+
+def test_another_metric_is_held_against_a_predictor_without_memory_too(tmp_path):
+    made = make_record("copy")
+    made = replace(made, metrics={"test": {"recall_accuracy": 0.5, **made.metrics["test"]}})
+    record = replace(made, notes={"baseline_recall_accuracy": 0.125})
+    folder = write_run(tmp_path, record)
+    event = '{"step": 1, "split": "valid", "recall_accuracy": 0.5}'
+    (folder / "events.jsonl").write_text(event + "\n")
+    cells, folders = aggregate([record]), {record.run_id: folder}
+    (axes,) = learning_curves(cells, folders, "recall_accuracy").axes
+    levels = {line.get_label(): line.get_ydata()[0] for line in axes.get_lines()}
+    assert levels["without memory"] == 0.125
+    assert "best possible" not in levels
+    ranked = ranked_by([record, replace(made, run_id="0" * 12)], "recall_accuracy")
+    assert [each.baseline for each in ranked] == [0.125, None]
 
 
 def test_a_bound_that_a_logarithmic_axis_cannot_show_is_told(sample):
