@@ -39,8 +39,8 @@ class Stack(nn.Module):
     """The models of several seeds as one.
 
     Args:
-        states: of the seeds, all of one configuration. From here on their models' weights are views
-            into this one's.
+        states: of the seeds, all of one configuration. From here on their models' weights and
+            buffers are views into this one's.
     """
 
     def __init__(self, states: Sequence[TrainingState]) -> None:
@@ -48,7 +48,7 @@ class Stack(nn.Module):
         # Weight norm has no batched kernel in torch: it loops over the seeds, and says so.
         warnings.filterwarnings("ignore", "There is a performance drop")
         models = [state.model for state in states]
-        weights, self.buffers_of = stack_module_state(models)
+        weights, self.stacked_buffers = stack_module_state(models)
         self.names = list(weights)
         self.weights = nn.ParameterList(
             nn.Parameter(stacked.detach(), models[0].get_parameter(name).requires_grad)
@@ -57,6 +57,9 @@ class Stack(nn.Module):
         for name, stacked in zip(self.names, self.weights, strict=True):
             for model, weight in zip(models, stacked.detach(), strict=True):
                 model.get_parameter(name).data = weight
+        for name, stacked in self.stacked_buffers.items():
+            for model, buffer in zip(models, stacked, strict=True):
+                model.get_buffer(name).data = buffer
         # What a call needs besides weights: a model of the same form, whose own take no memory.
         self.form = [deepcopy(models[0]).to("meta").train()]
 
@@ -68,7 +71,7 @@ class Stack(nn.Module):
             return outputs[0] if isinstance(outputs, tuple) else outputs
 
         weights = dict(zip(self.names, self.weights, strict=True))
-        return vmap(one, randomness="different")(weights, self.buffers_of, inputs)
+        return vmap(one, randomness="different")(weights, self.stacked_buffers, inputs)
 
 
 def check(trainer: Trainer, training: TrainingState, inputs: Tensor) -> None:
@@ -174,7 +177,7 @@ def fit(
 def clip(parameters: Sequence[nn.Parameter], most: float) -> Tensor:
     """Scale each seed's gradient down to a norm of `most`; the norms before, `(seeds,)`."""
     gradients = [p.grad for p in parameters if p.grad is not None]
-    each = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients])
+    each = torch.stack([torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1) for g in gradients])
     norms = torch.linalg.vector_norm(each, dim=0)
     scale = (most / (norms + 1e-6)).clamp(max=1.0)
     for g in gradients:
