@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from record_factory import make_record, write_run
+from record_factory import make_record, write_run, write_unfinished
 
 import seqbench
 
@@ -94,6 +94,8 @@ def test_commands_that_only_look_never_import_torch(tmp_path):
     runs = [make_record(seed=seed) for seed in (0, 1)]
     for record in runs:
         write_run(tmp_path, record)
+    begun = make_record(seed=2)
+    write_unfinished(tmp_path, begun, '{"step": 5, "split": "train", "loss": 1.5}\n')
     here = ["--output-dir", str(tmp_path)]
     one, other = (record.run_id for record in runs)
     commands = [
@@ -102,6 +104,7 @@ def test_commands_that_only_look_never_import_torch(tmp_path):
         *(["list", kind] for kind in ("models", "tasks", "recipes", "papers", "datasets")),
         ["runs", *here],
         ["show", one, *here],
+        ["show", begun.run_id, *here],
         ["compare", one, other, *here],
         ["table", *here],
         ["table", "--paper", "tcn2018", *here],

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seqbench.cli.sweep import DryRun, FailFast, MaxTime, Retry, Wait, complain, seconds, show_plan
+from seqbench.cli.sweep import (
+    DryRun,
+    FailFast,
+    MaxTime,
+    Retry,
+    Wait,
+    complain,
+    seconds,
+    show_plan,
+    watched,
+)
 
 if TYPE_CHECKING:
     from seqbench.launch.engine import Engine
@@ -61,7 +71,6 @@ def reproduce(
     from seqbench.cli.sweep_view import Terminal
     from seqbench.cli.table_view import show_table
     from seqbench.configuration import Composer
-    from seqbench.errors import RunError
     from seqbench.launch.sweep import Policy, Sweep, View
     from seqbench.results.reproduction import build_reproduction
     from seqbench.runs.identity import source_hash
@@ -75,14 +84,8 @@ def reproduce(
     with Composer() as composer:
         sweep = Sweep(command, composer, policy, View() if dry_run else view)
         plan = Plan(sweep, asked, [f"budget={budget}", f"protocol={protocol}"], seeds)
-        try:
+        with watched(view):
             composer.multirun(words, plan)
-        except KeyboardInterrupt:
-            error = RunError("stopped at once; the same command goes on from the last checkpoints")
-            error.exit_code = 130
-            raise error from None
-        finally:
-            view.close()
     if dry_run:
         if plan.kept:
             typer.echo(f"{len(plan.kept)} kept in a folder 'reference', not listed", err=True)

@@ -1,5 +1,6 @@
 """`seqbench runs`: what has been run, what is running, and how it ended."""
 
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from enum import Enum
@@ -63,6 +64,8 @@ def runs(
         raise ConfigError("--watch draws in a terminal, and this is none: leave it out")
     found.look()
     if watch:
+        # SIGTERM ends it as Ctrl-C does, and so leaves the terminal as it was.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         cost = 0.0
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
@@ -138,6 +141,8 @@ def picture(runs: Runs, limit: int, width: int, height: int | None = None) -> "R
     from rich.console import Group
     from rich.text import Text
 
+    from seqbench.cli.running import running_table
+
     running = runs.running
     parts: list[RenderableType] = []
     if height is not None:
@@ -151,36 +156,14 @@ def picture(runs: Runs, limit: int, width: int, height: int | None = None) -> "R
         running = running[: max(room // 2, room - len(runs.others))]
         limit = min(limit or room, max(1, room - len(running)))
     if running:
-        parts += [running_table(running, width), ""]
+        named = [(name_of(run), progress) for run, progress in running]
+        parts += [running_table(named, width, live=height is not None), ""]
     others = runs.others[:limit] if limit else runs.others
     if others:
         parts.append(others_table([row_of(run) for run in others], width))
     elif not running:
         parts.append(Text(runs.none))
     return Group(*parts)
-
-
-def running_table(running: Sequence[tuple["Unfinished", "Progress"]], width: int) -> "Table":
-    """How far runs have come, in the columns of a sweep."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from seqbench.cli.sweep_view import ROOM_FOR_METRIC, ROOM_FOR_SPEED, WIDEST, figures
-
-    narrow = width < ROOM_FOR_SPEED
-    columns = ["step", "valid", "left"] if narrow else ["step", "loss", "valid", "speed", "left"]
-    rows = [
-        (row_of(run), figures(progress, brief=width < ROOM_FOR_METRIC)) for run, progress in running
-    ]
-    table = Table(box=None, pad_edge=False, header_style="dim", width=min(width, WIDEST))
-    table.add_column("running", no_wrap=True, overflow="ellipsis", ratio=1)
-    columns = [name for name in columns if any(cells[name] for _, cells in rows)]
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    for row, cells in rows:
-        name = f"{row['run']} {row['task']} {row['model']} seed={row['seed']}"
-        table.add_row(Text(name), *(cells[column] for column in columns))
-    return table
 
 
 def others_table(rows: Sequence[Mapping[str, str]], width: int) -> "Table":
@@ -209,6 +192,12 @@ def when(run: "Record | Unfinished") -> str:
     from seqbench.runs.record import Record
 
     return str(run.measured.get("finished", "")) if isinstance(run, Record) else run.touched
+
+
+def name_of(run: "Record | Unfinished") -> str:
+    """What a run is called where little else is said of it."""
+    row = row_of(run)
+    return f"{row['run']} {row['task']} {row['model']} seed={row['seed']}"
 
 
 def row_of(run: "Record | Unfinished") -> dict[str, str]:

@@ -136,7 +136,7 @@ def of_record(record: Record) -> dict[str, Section]:
 
 def of_unfinished(run: "Unfinished") -> dict[str, Section]:
     """What to show of a run that has no record, by title."""
-    from seqbench.cli.sweep_view import figures
+    from seqbench.cli.running import figures
     from seqbench.launch.progress import Progress
     from seqbench.runs.run import Run
 

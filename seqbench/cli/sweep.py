@@ -2,6 +2,8 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +13,7 @@ from seqbench.cli import completion
 from seqbench.wording import duration
 
 if TYPE_CHECKING:
+    from seqbench.cli.sweep_view import Terminal
     from seqbench.launch.cost import Costs
     from seqbench.launch.job import Job
     from seqbench.launch.sweep import Sweep
@@ -71,21 +74,14 @@ def sweep(
     """Train every combination of the values given, in parallel; go on where it was cut off."""
     from seqbench.cli.sweep_view import Terminal
     from seqbench.configuration import Composer
-    from seqbench.errors import RunError
     from seqbench.launch.sweep import Policy, Sweep, View
 
     policy = Policy(retry, force, fail_fast, seconds(max_time), dry_run, wait)
     view = Terminal()
     with Composer(config_dir) as composer:
         asked = Sweep(overrides or [], composer, policy, View() if dry_run else view)
-        try:
+        with watched(view):
             composer.multirun(overrides or [], asked)
-        except KeyboardInterrupt:
-            error = RunError("stopped at once; the same command goes on from the last checkpoints")
-            error.exit_code = 130
-            raise error from None
-        finally:
-            view.close()
     if dry_run:
         show_plan(asked)
         return
@@ -98,6 +94,25 @@ def sweep(
 
 
 sweep.__doc__ = f"{sweep.__doc__}\n{EXAMPLES}"
+
+
+@contextmanager
+def watched(view: "Terminal") -> Iterator[None]:
+    """Let a sweep be seen, and leave the terminal as it was.
+
+    Raises:
+        RunError: a second Ctrl-C stopped the sweep.
+    """
+    from seqbench.errors import RunError
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        error = RunError("stopped at once; the same command goes on from the last checkpoints")
+        error.exit_code = 130
+        raise error from None
+    finally:
+        view.close()
 
 
 def show_plan(sweep: "Sweep") -> None:

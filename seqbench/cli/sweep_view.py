@@ -8,25 +8,21 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
+from seqbench.cli.running import figures, running_table
 from seqbench.launch.sweep import FAILURES, View
 from seqbench.runs.record import Record, RecordError
-from seqbench.wording import duration, is_accuracy, number, plain, score
+from seqbench.wording import duration, plain, score
 
 if TYPE_CHECKING:
     from seqbench.launch.job import Ending, Job
-    from seqbench.launch.progress import Progress
     from seqbench.launch.sweep import Sweep
 
 # Seconds between two pictures, and between two signs of life in a log.
 PICTURE, SIGN_OF_LIFE = 0.25, 60.0
 # Failures that the live table keeps in sight, and runs that ended last.
 FAILURES_SHOWN, ENDS_SHOWN = 5, 3
-# Columns from which on there is room for losses and speeds, and for the names of metrics; and
-# beyond which a row is too long for an eye to follow.
-ROOM_FOR_SPEED, ROOM_FOR_METRIC, WIDEST = 70, 100, 120
 
 
 class Terminal(View):
@@ -133,21 +129,9 @@ class Terminal(View):
         """Everything at a glance, no higher and no wider than the terminal."""
         failures = self.failures[-FAILURES_SHOWN:]
         room = max(1, self.console.height - len(failures) - ENDS_SHOWN - 6)
-        width = self.console.width
-        # As wide whatever its numbers are, or else it would jump; names give way to numbers.
-        table = Table(box=None, pad_edge=False, header_style="dim", width=min(width, WIDEST))
-        table.add_column("running", no_wrap=True, overflow="ellipsis", ratio=1)
-        narrow = width < ROOM_FOR_SPEED
-        columns = (
-            ("step", "valid", "left") if narrow else ("step", "loss", "valid", "speed", "left")
-        )
-        for name in columns:
-            table.add_column(name, justify="right", no_wrap=True)
-        for folder, progress in list(sweep.working.items())[:room]:
-            cells = figures(progress, brief=width < ROOM_FOR_METRIC)
-            table.add_row(
-                Text(self.names.of(sweep.jobs[folder])), *(cells[name] for name in columns)
-            )
+        shown = list(sweep.working.items())[:room]
+        running = [(self.names.of(sweep.jobs[folder]), progress) for folder, progress in shown]
+        table = running_table(running, self.console.width)
         if (more := len(sweep.working) - room) > 0:
             table.add_row(Text(f"and {more} more", "dim"))
         lines = [*failures, *self.ends[-ENDS_SHOWN:]]
@@ -184,23 +168,6 @@ class Names:
             if key in varied and key not in ("task", "model"):
                 words.append(f"{end if ends[end] == 1 else key}={value}")
         return plain(" ".join(words))
-
-
-def figures(progress: "Progress", brief: bool = False) -> dict[str, str]:
-    """How far a run has come, by column; in brief, without the name of the metric."""
-    total = f"/{progress.total_steps:,}" if progress.total_steps else ""
-    valid, metric = "", progress.metric
-    if metric is not None and progress.score is not None:
-        unit = " %" if is_accuracy(metric) else ""
-        short = f"{number(progress.score, metric)}{unit}"
-        valid = short if brief else score(metric, progress.score)
-    return {
-        "step": f"{progress.step:,}{total}",
-        "loss": number(progress.loss) if progress.loss is not None else "",
-        "valid": plain(valid),
-        "speed": f"{number(progress.speed)}/s" if progress.speed else "",
-        "left": duration(progress.seconds_left) if progress.speed else "",
-    }
 
 
 def told(job: "Job", ending: "Ending") -> str:

@@ -1,18 +1,12 @@
-"""A paper's numbers beside those measured here, and what may be concluded of each.
-
-A verdict is for a reader in a hurry, so it never says more than the runs do: what was measured
-otherwise is not comparable, fewer than three seeds give a hint, and an interval so wide that it
-also holds what a model without memory scores cannot tell.
-"""
+"""A paper's numbers beside those measured here, and what may be concluded of each."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 
 from seqbench.errors import ConfigError
 from seqbench.results.aggregate import Cell, aggregate
-from seqbench.results.papers import PublishedCell, load_paper, read_paper, unlike
+from seqbench.results.papers import PublishedCell, load_paper, read_paper
 from seqbench.results.standing import standings
 from seqbench.results.statistics import FEWEST_SEEDS
 from seqbench.results.tables import (
@@ -26,17 +20,12 @@ from seqbench.results.tables import (
     Row,
     Table,
 )
+from seqbench.results.verdict import explanation, verdict
 from seqbench.results.where import BETWEEN_TERMS, TERM, holds
 from seqbench.runs.record import Record
 from seqbench.wording import is_accuracy, metric_name, number, plain, spread
 
 COLUMNS = ("published", "measured", "verdict", "difference", "solved", "parameters", "seconds")
-JUDGED = {"reproduced", "better", "worse", "cannot tell"}
-JUDGED_NOTE = (
-    "reproduced: the published value lies within the 95% interval over seeds, or is the mean as"
-    " rounded in print; better, worse: it does not; cannot tell: the interval also holds what a"
-    " predictor without memory scores"
-)
 
 
 @dataclass(frozen=True)
@@ -57,13 +46,6 @@ class Target:
     def label(self) -> str:
         """As in `adding tcn`."""
         return f"{self.row.task} {self.model}"
-
-
-class Verdict(NamedTuple):
-    """What may be concluded of a number: in words, and why there is no more to it."""
-
-    words: str
-    reason: str = ""
 
 
 def targets(paper: str, models: Sequence[str], only: str | None = None) -> list[Target]:
@@ -106,48 +88,6 @@ def _nothing(found: Sequence[Target], only: str | None) -> list[Target]:
     names = ", ".join(dict.fromkeys(target.row.task for target in found))
     models = ", ".join(dict.fromkeys(target.model for target in found))
     raise ConfigError(f"nothing matches --only '{only}': tasks are {names}; models {models}")
-
-
-def verdict(cell: Cell | None, published: PublishedCell | None) -> Verdict:
-    """What some runs say of a published number.
-
-    Args:
-        cell: the runs, which differ in the seed only; `None` if there are none.
-        published: the number; `None` if the paper has none.
-    """
-    if cell is None:
-        return Verdict("not measured")
-    lost = [f"{n} {how}" for n, how in ((cell.diverged, "diverged"), (cell.failed, "failed")) if n]
-    sample = cell.statistics
-    if sample is None:
-        return Verdict("not measured", f"of {len(cell.records)} runs {', '.join(lost)}")
-    if published is None:
-        return Verdict("no published value")
-    reasons = [reason] if (reason := unlike(cell, published)) else []
-    # What survived says too much.
-    reasons += [f"of {len(cell.records)} runs {', '.join(lost)}"] if lost else []
-    if reasons:
-        return Verdict("not comparable", ", ".join(reasons))
-    off = sample.mean - published.value
-    within = abs(off) <= rounding(published)
-    better = "better" if (off < 0) == (published.direction == "min") else "worse"
-    if sample.n < FEWEST_SEEDS or sample.ci95 is None:
-        return Verdict(f"n={sample.n}: looks {'alike' if within else better}")
-    if not within and abs(off) > sample.ci95:
-        return Verdict(better)
-    bound = cell.baseline
-    if not within and bound is not None and abs(sample.mean - bound) <= sample.ci95:
-        return Verdict("cannot tell", "the interval holds a predictor without memory, too")
-    return Verdict("reproduced")
-
-
-def rounding(published: PublishedCell) -> float:
-    """Half a unit of the last digit in print, in the unit of our records."""
-    exponent = Decimal(published.printed).as_tuple().exponent
-    assert isinstance(exponent, int)  # neither NaN nor infinity is printed
-    half = Decimal(5).scaleb(exponent - 1)
-    # A little more, since a mean that ends in 5 is no exact binary number.
-    return float(half / (100 if published.unit == "%" else 1)) * (1 + 1e-9)
 
 
 def build_reproduction(
@@ -202,7 +142,7 @@ def build_reproduction(
             *_notes(paper, [t for t, _ in rows]),
             f"measured: mean ± half of its 95% confidence interval (Student's t) over {seeds} seeds"
             f" or n; fewer than {FEWEST_SEEDS} give no interval, and a hint at most",
-            *([JUDGED_NOTE] if said & JUDGED else []),
+            *explanation(said),
             *([TIED_NOTE] if "tied" in standing.values() else []),
             *(["† run with older code"] if any(map(_older(source), cells)) else []),
             *(f"{mark} {plain(reason)}" for mark, reason in zip(marks, reasons, strict=True)),

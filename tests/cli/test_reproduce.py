@@ -50,6 +50,15 @@ def test_what_is_missing_is_trained_and_nothing_twice(reproduce, tmp_path):
     assert err[0] == "1 kept in a folder 'reference', not listed"
 
 
+def test_a_second_ctrl_c_costs_a_line(reproduce, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("seqbench.launch.sweep.Sweep.conduct", stop)
+    stopped = "error: stopped at once; the same command goes on from the last checkpoints"
+    assert reproduce(*ONE) == (130, [], [stopped])
+
+
 def test_cheap_cells_come_first(reproduce):
     code, out, _ = reproduce("tcn2018", "--only", "model=tcn", "--seeds", "1", "--dry-run")
     assert code == 0

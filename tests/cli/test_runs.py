@@ -194,7 +194,16 @@ def test_watching_needs_a_terminal(output_dir):
     assert "--watch draws in a terminal" in str(result.exception)
 
 
-def test_watching_shows_what_changes_and_leaves_the_terminal_whole(training, tmp_path):
+def test_looking_at_a_run_that_is_being_trained_never_imports_torch(training, tmp_path):
+    look = "import sys; from seqbench.cli.runs import runs; from pathlib import Path; "
+    look += "runs(output_dir=Path(sys.argv[1])); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", look, tmp_path], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("running")
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_watching_shows_what_changes_and_leaves_the_terminal_whole(training, tmp_path, ending):
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "seqbench", "runs", "--watch", "--output-dir", tmp_path]
     environment = os.environ | {"TERM": "xterm"}
@@ -203,7 +212,7 @@ def test_watching_shows_what_changes_and_leaves_the_terminal_whole(training, tmp
     seen = read_until(ours, b"250/1,000")
     log(training, {"step": 750, "split": "train", "loss": 0.25})
     seen += read_until(ours, b"750/1,000")
-    watching.send_signal(signal.SIGINT)
+    watching.send_signal(ending)
     assert watching.wait(timeout=60) == 130
     seen += read_until(ours, b"\x1b[?25h")
     os.close(ours)

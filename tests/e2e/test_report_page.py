@@ -129,6 +129,8 @@ def test_a_task_and_models_are_chosen_for_the_whole_page(tab, address):
     page.get_by_label("gru").uncheck()
     assert column(page, "comparison", 1) == ["llama", "lstm", "tcn"]
     assert column(page, "verdicts", 2) == ["lstm", "tcn"]
+    for text in column(page, "verdicts", 5):
+        assert re.match(r"not comparable\s*protocol ours instead of paper", text)
     # The length of a run that is not over is not known.
     assert set(column(page, "runs", 2)) == {"smnist T=784", "smnist"}
     assert set(column(page, "runs", 3)) == {"tcn", "lstm", "llama"}
@@ -139,6 +141,16 @@ def test_a_task_and_models_are_chosen_for_the_whole_page(tab, address):
     assert column(again, "comparison", 1) == ["llama", "lstm", "tcn"]
     assert again.get_by_label("task", exact=True).input_value() == "smnist"
     assert not again.get_by_label("gru").is_checked()
+
+
+def test_a_verdict_is_explained_below_its_table(tab, tmp_path):
+    for seed, value in enumerate([5e-5, 6e-5, 7e-5]):
+        write_run(tmp_path, make_record(seed=seed, value=value, protocol="paper"))
+    page = tab(write_page(tmp_path, tmp_path / "report.html"))
+    [text] = column(page, "verdicts", 5)
+    assert text.startswith("reproduced")
+    notes = page.locator("section[aria-labelledby=verdicts] .notes li").all_inner_texts()
+    assert [note.partition(":")[0] for note in notes] == ["reproduced"]
 
 
 def test_of_many_models_some_are_found_by_name(tab, tmp_path):

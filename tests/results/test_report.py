@@ -22,13 +22,13 @@ from seqbench.configuration import Composer
 from seqbench.errors import ConfigError
 from seqbench.results.aggregate import aggregate
 from seqbench.results.collect import collect, read_unfinished
-from seqbench.results.papers import published
 from seqbench.results.report import content as content_module
-from seqbench.results.report.comparison import models_of, verdict
+from seqbench.results.report.comparison import models_of
 from seqbench.results.report.content import build_content
 from seqbench.results.report.page import render
 from seqbench.results.report.recipe import command, differences
 from seqbench.results.report.run_page import LOG_TAIL, log_end
+from seqbench.results.reproduction import build_reproduction, targets
 from seqbench.runs.identity import run_id, without_place
 
 HOSTILE = [
@@ -160,29 +160,30 @@ def test_models_of_any_name_have_styles(names):
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "changes"),
     [
-        ([5e-5, 6e-5, 6.2e-5], "the published number lies within our interval"),
-        ([1e-5, 1.1e-5, 1.2e-5], "better than published"),
-        ([1e-3, 1.1e-3, 1.2e-3], "worse than published"),
-        ([1e-5], "better than published, though fewer than 3 seeds give no interval"),
+        ([5e-5, 6e-5, 6.2e-5], {}),
+        ([1e-5, 1.1e-5, 1.2e-5], {}),
+        ([5.86e-5, 5.86e-5, 5.86e-5], {}),
+        ([1e-5, 2e-5, 0.16], {}),
+        ([1e-5], {}),
+        ([5e-5, 6e-5, 6.2e-5], {"budget": "quick"}),
+        ([None], {"status": "diverged"}),
     ],
 )
-def test_a_verdict_where_one_may_compare(values, said):
-    theirs = published("tcn2018", "adding", "tcn")
-    assert theirs is not None
-    records = [make_record(seed=i, value=v, protocol="paper") for i, v in enumerate(values)]
-    (cell,) = aggregate(records)
-    assert verdict(cell, theirs) == said
-
-
-def test_no_verdict_where_one_may_not():
-    theirs = published("tcn2018", "adding", "tcn")
-    assert theirs is not None
-    (cell,) = aggregate([make_record(budget="quick", protocol="paper")])
-    assert verdict(cell, theirs) == "not like for like: budget quick instead of full"
-    (cell,) = aggregate([make_record(status="diverged", protocol="paper")])
-    assert verdict(cell, theirs) == "no score to compare"
+def test_the_page_and_a_reproduction_conclude_the_same(tmp_path, values, changes):
+    changes = {"protocol": "paper"} | changes
+    records = [make_record(seed=i, value=v, **changes) for i, v in enumerate(values)]
+    for record in records:
+        write_run(tmp_path, record)
+    content = content_of(tmp_path)
+    [row] = content["verdicts"]
+    [target] = targets("tcn2018", ["tcn"], "task=adding")
+    table = build_reproduction("tcn2018", {target: records}, 3, SOURCE)
+    places = [header.task for header in table.columns]
+    assert row["verdict"] == table.rows[0].entries[places.index("verdict")].value
+    assert set(content["verdict_notes"]) == {n for n in table.notes if n.startswith("reproduced:")}
+    assert not row["reason"] or f"¹ {row['reason']}" in table.notes
 
 
 def test_another_paper_may_be_asked_for_and_one_is_not_invented(tmp_path):

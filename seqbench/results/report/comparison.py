@@ -8,10 +8,11 @@ from seqbench.config_folder import CONFIG_FOLDER
 from seqbench.results.aggregate import Cell, Column
 from seqbench.results.curves import Curve, band, spans_decades
 from seqbench.results.layout import arrange, measured_on_texts
-from seqbench.results.papers import PublishedCell, load_paper, papers, published, unlike
+from seqbench.results.papers import load_paper, papers, published
 from seqbench.results.report.run_page import MOST_CURVES, Curves, rounded
 from seqbench.results.statistics import FEWEST_SEEDS
 from seqbench.results.tables import build_table
+from seqbench.results.verdict import verdict
 from seqbench.wording import is_accuracy, metric_name, number, plain, spread
 
 # How many colours and dash patterns page.css and page.js have.
@@ -86,6 +87,7 @@ def verdicts_of(cells: Sequence[Cell], paper: str | None) -> list[dict[str, Any]
         ConfigError: there is no such paper.
     """
     found = [(c, published(paper, c.column.task, c.model)) for c in cells if paper]
+    judged = [(cell, theirs, verdict(cell, theirs)) for cell, theirs in found if theirs]
     return [
         {
             "task": plain(cell.column.task),
@@ -94,28 +96,12 @@ def verdicts_of(cells: Sequence[Cell], paper: str | None) -> list[dict[str, Any]
             "metric": metric_name(cell.column.metric or theirs.metric),
             "ours": _ours(cell),
             "theirs": f"{theirs.printed} {theirs.unit}".strip(),
-            "like": unlike(cell, theirs) is None,
-            "verdict": verdict(cell, theirs),
+            "verdict": said.words,
+            "reason": plain(said.reason),
             "caveats": list(theirs.caveats),
         }
-        for cell, theirs in found
-        if theirs
+        for cell, theirs, said in judged
     ]
-
-
-def verdict(cell: Cell, theirs: PublishedCell) -> str:
-    """What a cell says about a published number; nothing where the two may not be compared."""
-    if reason := unlike(cell, theirs):
-        return f"not like for like: {reason}"
-    sample = cell.statistics
-    if sample is None:
-        return "no score to compare"
-    certain = sample.ci95 is not None and sample.n >= FEWEST_SEEDS
-    if certain and abs(sample.mean - theirs.value) <= (sample.ci95 or 0.0):
-        return "the published number lies within our interval"
-    better = sample.mean < theirs.value if theirs.direction == "min" else sample.mean > theirs.value
-    few = "" if certain else f", though fewer than {FEWEST_SEEDS} seeds give no interval"
-    return f"{'better' if better else 'worse'} than published{few}"
 
 
 def figures_of(

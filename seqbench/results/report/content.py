@@ -19,6 +19,7 @@ from seqbench.results.report.comparison import (
     verdicts_of,
 )
 from seqbench.results.report.run_page import run_page
+from seqbench.results.verdict import explanation
 from seqbench.runs.identity import source_hash
 from seqbench.runs.record import Record
 from seqbench.wording import metric_name, plain
@@ -67,6 +68,7 @@ def build_content(
         | {"label": plain(run.model)}
         for run in unfinished
     ]
+    verdicts = verdicts_of(cells, paper)
     indices = {record.run_id: i for i, record in enumerate(newest)}
     return {
         "version": seqbench.__version__,
@@ -76,7 +78,8 @@ def build_content(
         "left_out": [plain(line) for line in left_out[:100]],
         "models": models_of(cells, [page["model"] for page in pages]),
         "table": table_of(cells, source_hash(), paper),
-        "verdicts": verdicts_of(cells, paper),
+        "verdicts": verdicts,
+        "verdict_notes": explanation(row["verdict"] for row in verdicts),
         "figures": figures_of(cells, curves, indices, points),
         "metrics": {name: metric_name(name) for page in pages for name in _metrics(page)},
         "runs": pages,

@@ -133,6 +133,10 @@ function modelCell(label) {
   return [STYLES.has(label) ? swatch(STYLES.get(label)) : null, label].filter((part) => part !== null);
 }
 
+function notesOf(notes) {
+  return el("ul", { class: "notes" }, notes.map((note) => el("li", {}, note)));
+}
+
 function caveatsOf(published) {
   if (!published.caveats.length) return null;
   return el("details", {}, el("summary", { class: "quiet" }, `caveats of the published number: ${published.caveats.length}`),
@@ -165,7 +169,7 @@ function comparison() {
       rows: () => rows.filter((row) => !row.bound && visible(row.label) && anything(row)),
       foot: () => rows.filter((row) => row.bound && anything(row)),
     }),
-    el("ul", { class: "notes" }, notes.map((note) => el("li", {}, note))));
+    notesOf(notes));
 }
 
 function verdicts() {
@@ -176,7 +180,7 @@ function verdicts() {
     { label: "published", number: true, value: (row) => parseFloat(row.theirs), cell: (row) => row.theirs },
     {
       label: "verdict", class: "caveats", value: (row) => row.verdict,
-      cell: (row) => [el("span", { class: row.like ? "like" : "quiet" }, row.verdict), caveatsOf(row)].filter(Boolean),
+      cell: (row) => [row.verdict, row.reason ? el("div", { class: "quiet little" }, row.reason) : null, caveatsOf(row)].filter(Boolean),
     },
   ];
   return el("section", { class: "card", "aria-labelledby": "verdicts" },
@@ -184,7 +188,8 @@ function verdicts() {
     dataTable({
       key: "verdicts", caption: "Published numbers", columns,
       rows: () => DATA.verdicts.filter((row) => ofTask(row.task) && visible(row.label)),
-    }));
+    }),
+    notesOf(DATA.verdict_notes));
 }
 
 // ---------------------------------------------------------------- plots
