@@ -129,8 +129,20 @@ def published(paper: str, task: str, model: str) -> PublishedCell | None:
     return next(cells, None)
 
 
-def like_for_like(record: Record, cell: PublishedCell) -> str | None:
-    """Why a run's score may not be held against a published number; `None` if it may."""
+def protocols() -> set[str]:
+    """Names of the protocols that come with seqbench."""
+    return {path.stem for path in (CONFIG_FOLDER / "protocol").glob("*.yaml")}
+
+
+def like_for_like(record: Record, cell: PublishedCell, *, any_protocol: bool = False) -> str | None:
+    """Why a run's score may not be held against a published number; `None` if it may.
+
+    Args:
+        record: of the run.
+        cell: the number.
+        any_protocol: let another protocol of ours pass, as what is to be said beside a conclusion.
+    """
+    passes = protocols() if any_protocol else {cell.protocol}
     reasons = []
     if record.score and record.score.metric != cell.metric:
         reasons.append(f"published {cell.metric}, here {record.score.metric}")
@@ -140,18 +152,19 @@ def like_for_like(record: Record, cell: PublishedCell) -> str | None:
         reasons.append(f"published at T={cell.length}, here {_length(record)}")
     if record.budget != cell.budget:
         reasons.append(f"budget {record.budget or 'of your own'} instead of {cell.budget}")
-    if record.protocol != cell.protocol:
+    if record.protocol not in passes:
         reasons.append(f"protocol {record.protocol or 'of your own'} instead of {cell.protocol}")
     if cell.size and record.parameters and _ratio(record.parameters, cell.size) > SIZE_RATIO:
         reasons.append(f"{record.parameters:,} parameters instead of about {cell.size:,}")
     return ", ".join(reasons) or None
 
 
-def unlike(cell: Cell, found: PublishedCell) -> str | None:
+def unlike(cell: Cell, found: PublishedCell, *, any_protocol: bool = False) -> str | None:
     """The same for all runs of a cell, which differ in the seed only."""
     # One that failed early does not know its score or its size.
     runs = sorted(cell.records, key=lambda record: record.score is None)
-    return like_for_like(replace(runs[0], parameters=cell.parameters), found)
+    typical = replace(runs[0], parameters=cell.parameters)
+    return like_for_like(typical, found, any_protocol=any_protocol)
 
 
 def _length(record: Record) -> str:

@@ -1,8 +1,10 @@
 """What may be concluded of a published number from runs of our own.
 
-A verdict is for a reader in a hurry, so it never says more than the runs do: what was measured
-otherwise is not comparable, fewer than three seeds give a hint, and an interval so wide that it
-also holds what a model without memory scores cannot tell.
+A verdict is for a reader in a hurry, so it never says more than the runs do: what was measured on
+something else is not comparable, fewer than three seeds give a hint, and an interval so wide that
+it also holds what a model without memory scores cannot tell. Another protocol (settings, and which
+split chose) is said beside the verdict: whether a result holds under a stricter one is what people
+want to know.
 """
 
 from collections.abc import Iterable
@@ -43,22 +45,24 @@ def verdict(cell: Cell | None, published: PublishedCell | None) -> Verdict:
         return Verdict("not measured", f"of {len(cell.records)} runs {', '.join(lost)}")
     if published is None:
         return Verdict("no published value")
-    reasons = [reason] if (reason := unlike(cell, published)) else []
+    reasons = [reason] if (reason := unlike(cell, published, any_protocol=True)) else []
     # What survived says too much.
     reasons += [f"of {len(cell.records)} runs {', '.join(lost)}"] if lost else []
     if reasons:
         return Verdict("not comparable", ", ".join(reasons))
+    protocol = unlike(cell, published) or ""
     off = sample.mean - published.value
     within = abs(off) <= rounding(published)
     better = "better" if (off < 0) == (published.direction == "min") else "worse"
     if sample.n < FEWEST_SEEDS or sample.ci95 is None:
-        return Verdict(f"n={sample.n}: looks {'alike' if within else better}")
+        return Verdict(f"n={sample.n}: looks {'alike' if within else better}", protocol)
     if not within and abs(off) > sample.ci95:
-        return Verdict(better)
+        return Verdict(better, protocol)
     bound = cell.baseline
     if not within and bound is not None and abs(sample.mean - bound) <= sample.ci95:
-        return Verdict("cannot tell", "the interval holds a predictor without memory, too")
-    return Verdict("reproduced")
+        holds = "the interval holds a predictor without memory, too"
+        return Verdict("cannot tell", f"{holds}; {protocol}" if protocol else holds)
+    return Verdict("reproduced", protocol)
 
 
 def rounding(published: PublishedCell) -> float:

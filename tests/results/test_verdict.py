@@ -50,13 +50,22 @@ def test_a_published_value_at_the_baseline_can_be_reproduced():
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"protocol": "ours"}, "protocol ours instead of paper"),
+        ({"protocol": "mine"}, "protocol mine instead of paper"),
         ({"task__length": 200}, "published at T=600, here T=200"),
         ({"budget": "quick"}, "budget quick instead of full"),
     ],
 )
 def test_what_was_measured_otherwise_is_not_comparable(changes, reason):
     assert judged([5e-5, 6e-5, 7e-5], **changes) == ("not comparable", reason)
+
+
+@pytest.mark.parametrize("protocol", ["ours", "code"])
+def test_another_protocol_of_ours_is_said_beside_the_verdict(protocol):
+    said = f"protocol {protocol} instead of paper"
+    assert judged([5e-5, 6e-5, 7e-5], protocol=protocol) == ("reproduced", said)
+    assert judged([1e-5], protocol=protocol) == ("n=1: looks better", said)
+    both = f"the interval holds a predictor without memory, too; {said}"
+    assert judged([1e-5, 2e-5, 0.16], protocol=protocol) == ("cannot tell", both)
 
 
 def test_seeds_that_diverged_are_not_passed_over():
