@@ -208,7 +208,7 @@ def tune(task: str, model: str) -> None:
     )
     if best_score[0] > 0.98 * baseline:
         source += ". None beats a predictor without memory there: the choice is arbitrary"
-    expected = {"split": "valid", "metric": best_score[1], "value": round(best_score[2], 6)}
+    expected = {"split": "valid", "metric": best_score[1], "value": float(f"{best_score[2]:.4g}")}
     write(task, model, best, source, expected | {"at": " ".join(SIZES[task])})
     for other, origin in TAKEN_OVER.items():
         if origin == task:
