@@ -11,16 +11,15 @@ usage="usage: $0 FOLDER sweep|reproduce ..."
 folder=${1:?$usage} command=${2:?$usage}
 kit=$(cd "$(dirname "$0")" && pwd)
 python=$(command -v "${PYTHON:-python3}") || { echo "no ${PYTHON:-python3} here" >&2; exit 2; }
-site=$(mktemp -d)
-trap 'rm -rf "$site"' EXIT
-
 # No virtual environment: one made from another does not see the torch that is in that.
-"$python" -m pip install --quiet --root-user-action=ignore --no-index --no-deps --no-compile \
-  --target "$site" "$kit"/wheels/*.whl
 mkdir -p "$folder"
+folder=$(cd "$folder" && pwd)
+site=$folder/.packages
+"$python" -m pip install --quiet --root-user-action=ignore --no-index --no-deps --no-compile \
+  --upgrade --target "$site" "$kit"/wheels/*.whl
 # Of two states of a run the newer one counts.
 cp -a --update "$kit/outputs" "$folder"
 export PYTHONPATH=$site${PYTHONPATH:+:$PYTHONPATH} SEQBENCH_DATA=$kit/data SEQBENCH_OFFLINE=1
 "$python" -c 'import importlib.util as u; u.find_spec("torch") or exit("no torch: set $PYTHON")'
 cd "$folder"
-"$python" -m seqbench "$command" "${@:3}"
+exec "$python" -m seqbench "$command" "${@:3}"  # which gets the signals, then

@@ -72,9 +72,11 @@ def run(
         try:
             # Before anything is written: what cannot be built leaves nothing behind.
             experiment = Experiment(config, folder)
-            with experiment.held(observer, force=force, retry=retry) as watching:
-                if watching is not None:
-                    return experiment.run(watching)
+            with folder.held():
+                # Once more, since another process may have finished it in the meantime.
+                if finished(folder, force=force, retry=retry) is None:
+                    with experiment.watched(observer, force=force) as watching:
+                        return experiment.run(watching)
         except torch.OutOfMemoryError as error:
             where = f"device={config['device']}"
             raise RunError(f"out of memory on {where}: model and data do not fit") from error
@@ -119,24 +121,12 @@ class Experiment:
         return int(self.config["task"].get("length", self.task.spec.length))
 
     @contextmanager
-    def held(self, observer: Observer, *, force: bool, retry: bool) -> Iterator[Observer | None]:
-        """Hold the run for this process, and give all who watch it.
-
-        Yields:
-            `None` if another process has finished it in the meantime.
-
-        Raises:
-            RunError: another process holds it, or its folder cannot be written.
-        """
-        folder = self.folder
-        with folder.held():
-            if finished(folder, force=force, retry=retry) is not None:
-                yield None
-                return
-            if force or folder.record is not None:
-                folder.start_over()
-            with folder.log() as write, trackers(self.config, write) as watching:
-                yield Observers(LineLog(write), observer, watching)
+    def watched(self, observer: Observer, *, force: bool) -> Iterator[Observer]:
+        """All who watch the run, which this process holds; an attempt that is over is forgotten."""
+        if force or self.folder.record is not None:
+            self.folder.start_over()
+        with self.folder.log() as write, trackers(self.config, write) as watching:
+            yield Observers(LineLog(write), observer, watching)
 
     def run(self, observer: Observer) -> Record:
         """Train from the last checkpoint or the start, test, and write the record."""

@@ -8,7 +8,7 @@ from itertools import groupby
 import torch
 
 from seqbench.configuration import Config
-from seqbench.errors import RunError, SeqbenchError
+from seqbench.errors import ConfigError, RunError, SeqbenchError
 from seqbench.experiment import Experiment, build_optimizer, finished
 from seqbench.interruption import signals
 from seqbench.runs.observer import Observer
@@ -19,9 +19,8 @@ from seqbench.training.trainer import Interrupted, Training
 
 
 def run_seeds(
-    config: Config,
-    seeds: Sequence[int],
-    observer_of: Callable[[Config], Observer],
+    configs: Sequence[Config],
+    observer_of: Callable[[Config, bool], Observer],
     *,
     force: bool = False,
     retry: bool = False,
@@ -32,14 +31,14 @@ def run_seeds(
     was cut off goes on from its checkpoint. A record says how many were trained together.
 
     Args:
-        config: checked, as `configuration.compose` gives it; its own seed does not count.
-        seeds: one for each run.
-        observer_of: gives who watches the run of a configuration.
+        configs: checked, as `configuration.compose` gives them; they differ in the seed only.
+        observer_of: gives who watches the run of a configuration, and is told whether it is the one
+            to be shown for all.
         force: run them again from the start, whatever is there.
         retry: run failed or diverged ones again, from the start.
 
     Returns:
-        The records, in the order of the seeds.
+        The records, in the order of the configurations.
 
     Raises:
         ConfigError: something cannot be built, or not be trained as one model.
@@ -47,74 +46,79 @@ def run_seeds(
         Interrupted: a signal asked to stop; each run has written a checkpoint.
         RunError: another process holds one of the runs, or its folder cannot be written.
     """
-    configs = [config | {"seed": seed} for seed in seeds]
-    folders = [Run.of(each) for each in configs]
-    observers = [observer_of(each) for each in configs]
-    again = {"force": force, "retry": retry}
-    due = [i for i, folder in enumerate(folders) if finished(folder, **again) is None]
-    trained: set[int] = set()
+    alike = [{k: v for k, v in one.items() if k not in ("seed", "tracker")} for one in configs]
+    if any(one != alike[0] for one in alike):
+        raise ConfigError("seeds= goes with one configuration, and here more hangs on the seed")
+    folders = [Run.of(config) for config in configs]
+
+    def due() -> list[int]:
+        runs = enumerate(folders)
+        return [i for i, folder in runs if finished(folder, force=force, retry=retry) is None]
+
+    shown = next(iter(due()), 0)
+    observers = [observer_of(config, i == shown) for i, config in enumerate(configs)]
     with ExitStack() as stack:
         try:
-            experiments = {i: Experiment(configs[i], folders[i]) for i in due}
+            experiments = {i: Experiment(configs[i], folders[i]) for i in due()}
             for experiment in list(experiments.values())[:1]:
                 batch = experiment.task.train_batch(0)
                 together.check(experiment.trainer, experiment.state, batch.inputs)
+            # All of them, before the first is begun: else `force` would empty some for nothing.
+            for i in experiments:
+                stack.enter_context(folders[i].held())
+            trained = [i for i in due() if i in experiments]
+            for i, folder in enumerate(folders):
+                if i not in trained and folder.record is not None:
+                    observers[i].finished(folder.record)
             trainings: dict[int, Training] = {}
-            for i, experiment in experiments.items():
-                watching = stack.enter_context(experiment.held(observers[i], **again))
-                if watching is not None:
-                    trainings[i] = experiment.start(watching)
-                    stack.callback(trainings[i].events.close)
+            for i in trained:
+                watching = experiments[i].watched(observers[i], force=force)
+                trainings[i] = experiments[i].start(stack.enter_context(watching))
+                stack.callback(trainings[i].events.close)
             fit_all(experiments, trainings)
         except torch.OutOfMemoryError as error:
             raise RunError(
-                f"out of memory on device={config['device']}: {len(due)} seeds at once do not fit"
+                f"out of memory on device={configs[0]['device']}: {len(experiments)} seeds at once "
+                "do not fit"
             ) from error
-        trained = set(trainings)
-    records = []
-    for i, folder in enumerate(folders):
-        record = folder.record
-        assert record is not None
-        records.append(record)
-        if i not in trained:
-            observers[i].finished(record)
-    return records
+    records = [folder.record for folder in folders]
+    return [record for record in records if record is not None]
 
 
 def fit_all(experiments: dict[int, Experiment], trainings: dict[int, Training]) -> None:
     """Train, test and record; those together that stand at the same step.
 
     Raises:
-        Interrupted: after all have been dealt with.
+        Interrupted: after all that were trained have been dealt with.
     """
 
     def step(i: int) -> int:
         return trainings[i].state.progress.step
 
-    stop: Interrupted | None = None
-    with signals() as interrupted:
-        for _, members in groupby(sorted(trainings, key=step), key=step):
-            group = list(members)
-            experiment = experiments[group[0]]
-            try:
+    for _, members in groupby(sorted(trainings, key=step), key=step):
+        group = list(members)
+        experiment = experiments[group[0]]
+        try:
+            with signals() as interrupted:
                 ends: Sequence[Exception | None] = together.fit(
                     experiment.trainer,
                     [trainings[i] for i in group],
                     partial(build_optimizer, experiment.config),
                     interrupted,
                 )
-            except (SeqbenchError, OSError, torch.OutOfMemoryError):
-                raise
-            except Exception as error:
-                ends = [error] * len(group)
-            for i, end in zip(group, ends, strict=True):
-                experiments[i].together = len(group)
-                try:
-                    experiments[i].finish(trainings[i], partial(raise_, end))
-                except Interrupted as interruption:
-                    stop = interruption
-    if stop is not None:
-        raise stop
+        except (SeqbenchError, OSError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            ends = [error] * len(group)
+        stop: Interrupted | None = None
+        for i, end in zip(group, ends, strict=True):
+            experiments[i].together = len(group)
+            try:
+                experiments[i].finish(trainings[i], partial(raise_, end))
+            except Interrupted as interruption:
+                stop = interruption
+        if stop is not None:
+            raise stop
 
 
 def raise_(end: Exception | None) -> None:

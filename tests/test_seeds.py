@@ -2,6 +2,9 @@
 
 import json
 import signal
+import subprocess
+import sys
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -16,6 +19,14 @@ from seqbench.seeds import run_seeds
 from seqbench.training import checkpoint
 from seqbench.training.trainer import Interrupted, Trainer
 
+HOLD = """
+import sys
+from pathlib import Path
+from seqbench.runs.run import Run
+with Run(Path(sys.argv[1]), Path(sys.argv[1]).name).held():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 SMALL = ["budget=smoke", "device=cpu", "threads=1", "trainer.steps=12", "trainer.eval_every=4"]
 TCN = ["model=tcn", "model.channels=[6,6,6]", "model.kernel_size=3", "model.dropout=0"]
 LLAMA = ["model=llama", "model.dim=16", "model.hidden_dim=24", "model.num_heads=2"]
@@ -34,7 +45,8 @@ def composed(case, folder, *more):
 
 
 def together(config, seeds=(0, 1, 2), **again):
-    return run_seeds(config, seeds, lambda one: Observer(), **again)
+    configs = [config | {"seed": seed} for seed in seeds]
+    return run_seeds(configs, lambda one, shown: Observer(), **again)
 
 
 def events(config):
@@ -132,19 +144,60 @@ def test_a_seed_that_was_cut_off_among_others_goes_on_alone(tmp_path, monkeypatc
     assert records[3].score.value == pytest.approx(run(other | {"seed": 3}).score.value, rel=1e-4)
 
 
+def test_while_one_is_held_elsewhere_none_is_touched(tmp_path):
+    config = composed("at the last step", tmp_path)
+    records = together(config)
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(Run.of(config | {"seed": 1}).folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(RunError, match="is being trained by"):
+            together(config, force=True)
+    finally:
+        other.communicate()
+    assert together(config) == records
+
+
+def test_what_hangs_on_the_seed_is_refused(tmp_path):
+    config = composed("at the last step", tmp_path)
+    model = config["model"] | {"kernel_size": 4}
+    with pytest.raises(ConfigError, match="more hangs on the seed"):
+        run_seeds([config, config | {"seed": 1, "model": model}], lambda one, shown: Observer())
+
+
+def test_one_that_is_due_is_shown_and_times_add_up(tmp_path):
+    config = composed("at the last step", tmp_path)
+    run(config)
+    shown = []
+
+    def observer(one, is_shown):
+        shown.extend([one["seed"]] * is_shown)
+        return Observer()
+
+    begin = time.perf_counter()
+    records = run_seeds([config | {"seed": seed} for seed in range(4)], observer)
+    took = time.perf_counter() - begin
+    assert shown == [1]
+    assert 0 < sum(record.measured["seconds"] for record in records[1:]) < took
+
+
 def test_one_that_diverges_does_not_end_the_others(tmp_path, monkeypatch):
     config, other = (composed("at the last step", tmp_path / name) for name in "ab")
     account = Trainer.account
 
     def poisoned(self, training, *rest):
-        if training.task.seed == 1 and training.state.progress.step == 6:
+        if training.task.seed == 0 and training.state.progress.step == 6:
             with torch.no_grad():
                 next(training.state.model.parameters()).fill_(float("nan"))
         account(self, training, *rest)
 
     monkeypatch.setattr(Trainer, "account", poisoned)
     records = together(config)
-    assert [record.status for record in records] == ["completed", "diverged", "completed"]
+    assert [record.status for record in records] == ["diverged", "completed", "completed"]
+    assert [record.steps for record in records] == [8, 12, 12]  # the next evaluation finds it
     monkeypatch.undo()
     assert records[2].score.value == pytest.approx(run(other | {"seed": 2}).score.value, rel=1e-4)
 

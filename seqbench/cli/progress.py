@@ -113,14 +113,7 @@ class Terminal(Observer):
 
 
 class OneOfMany(Observer):
-    """Of a run that is trained together with others, the first of which is shown: its end.
-
-    Args:
-        seed: of the run.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    """Of a run that is trained together with others, one of which is shown: its end."""
 
     def finished(self, record: Record) -> None:
-        tqdm.write(f"seed {self.seed}: {outcome(record)}", file=sys.stderr)
+        tqdm.write(f"seed {record.seed}: {outcome(record)}", file=sys.stderr)

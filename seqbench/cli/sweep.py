@@ -74,8 +74,12 @@ def sweep(
     """Train every combination of the values given, in parallel; go on where it was cut off."""
     from seqbench.cli.sweep_view import Terminal
     from seqbench.configuration import Composer
+    from seqbench.errors import ConfigError
     from seqbench.launch.sweep import Policy, Sweep, View
 
+    for word in overrides or []:
+        if word.startswith("seeds="):
+            raise ConfigError(f"a sweep takes seed=0,1,2, not {word}")
     policy = Policy(retry, force, fail_fast, seconds(max_time), dry_run, wait)
     view = Terminal()
     with Composer(config_dir) as composer:

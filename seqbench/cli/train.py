@@ -65,13 +65,11 @@ def train(
 
     many = [word for word in overrides or [] if word.startswith("seeds=")]
     if multirun and resume is None:
-        if many:
-            raise ConfigError(f"a sweep takes seed=0,1,2, not {many[-1]}")
         sweep.sweep(overrides, config_dir, force, retry, dry_run, fail_fast, max_time, wait)
         return
 
     from seqbench.cli.progress import OneOfMany, Terminal
-    from seqbench.configuration import compose, read
+    from seqbench.configuration import Composer, compose, read
     from seqbench.results.collect import find_run
     from seqbench.runs.run import Run
 
@@ -94,37 +92,43 @@ def train(
             raise ConfigError(
                 f"{folder / 'config.yaml'} is not the configuration of this folder's run"
             )
-    else:
-        config = compose([word for word in overrides or [] if word not in many], config_dir)
+    elif not many:
+        config = compose(overrides or [], config_dir)
 
     again = [f"--config-dir={config_dir}"] * (config_dir is not None) + (overrides or [])
-    if many:
-        seeds = seeds_of(many[-1], config["seed"])
-
+    if many and resume is None:
         from seqbench.seeds import run_seeds
 
-        def observer(one: dict[str, Any]) -> "Observer":
-            first = one["seed"] == seeds[0]
-            return Terminal(one, ()) if first else OneOfMany(one["seed"])
+        words = [word for word in overrides or [] if word not in many]
+        with Composer(config_dir) as composer:
+            first = composer.compose(words)["seed"]
+            seeds = range(first, first + number_of_seeds(many[-1]))
+            configs = [composer.compose([*words, f"seed={seed}"]) for seed in seeds]
 
-        records = run_seeds(config, seeds, observer, force=force, retry=retry)
+        def observer(one: dict[str, Any], shown: bool) -> Observer:
+            return Terminal(one, ()) if shown else OneOfMany()
+
+        records = run_seeds(configs, observer, force=force, retry=retry)
     else:
         from seqbench.experiment import run
 
+        configs = [config]
         records = [run(config, Terminal(config, again), force=force, retry=retry)]
-    lost = [record for record in records if record.status != "completed"]
-    for record in lost:
-        error = str(record.error)
+    errors = []
+    for record, one in zip(records, configs, strict=True):
+        error = f"seed {record.seed}: {record.error}" if many else str(record.error)
         if record.status == "failed":
-            log = Run.of(config | {"seed": record.seed}).log_path
-            error = f"run {record.run_id} failed: {error} (see {log}; --retry runs it again)"
-        if record is lost[-1]:
-            raise RunError(error)
+            log = Run.of(one).log_path
+            error = f"run {record.run_id} failed: {record.error} (see {log}; --retry runs it again)"
+        errors += [error] * (record.status != "completed")
+    for error in errors[:-1]:
         print(f"error: {error}", file=sys.stderr)
+    if errors:
+        raise RunError(errors[-1])
 
 
-def seeds_of(word: str, first: int) -> range:
-    """The seeds that `seeds=8` means, from the first one on.
+def number_of_seeds(word: str) -> int:
+    """What `seeds=8` says.
 
     Raises:
         ConfigError: it is not a number from 1 to `MOST_SEEDS`.
@@ -132,9 +136,9 @@ def seeds_of(word: str, first: int) -> range:
     from seqbench.errors import ConfigError
 
     text = word.partition("=")[2]
-    if not (text.isdecimal() and 1 <= int(text) <= MOST_SEEDS):
-        raise ConfigError(f"seeds= takes a number from 1 to {MOST_SEEDS}, not '{text}'")
-    return range(first, first + int(text))
+    if not (text.isdecimal() and len(text) < 5 and 1 <= int(text) <= MOST_SEEDS):
+        raise ConfigError(f"seeds= takes a number from 1 to {MOST_SEEDS}, not '{text[:20]}'")
+    return int(text)
 
 
 train.__doc__ = f"{train.__doc__}\n{EXAMPLES}"

@@ -81,6 +81,8 @@ def headline(facts: dict[str, Any]) -> list[str]:
 
 def outcome(record: Record) -> str:
     """How a run ended, in a line."""
+    if record.status == "diverged":
+        return str(record.error)
     if record.score is None:
         return f"{record.status}: {record.error}"
     took = duration(record.measured.get("seconds"))

@@ -40,6 +40,7 @@ class WandB(Observer):
             name=f"{choices['task']} {choices['model']} seed={config['seed']}",
             group=f"{choices['task']} {choices['model']}",
             config=config | {"parameters": facts["parameters"]},
+            reinit="create_new",  # several seeds may be trained in this process
             settings=wandb.Settings(console="off", silent=True),
         )
         # Steps of ours, since a run that goes on measures some of them again.

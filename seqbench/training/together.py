@@ -5,7 +5,8 @@ weights of several seeds stacked, `(seeds, ...)`, one kernel does the work of al
 batched products, convolutions grouped ones. Nothing else is shared. Each seed has its own initial
 weights and its own order of the data, its gradient is clipped by its own norm, and an optimiser
 that treats each weight by itself does not notice the others. A seed's weights and slots are views
-into the stacks, so that it is evaluated and saved as if it were alone, and can go on so.
+into the stacks, so that it is evaluated and saved as if it were alone, and can go on so. What a
+model keeps in plain attributes, not in buffers, is not of one seed, and is lost.
 
 Dropout is drawn anew for each seed, but from one generator: only without it is a seed's result
 that of its own run, up to rounding.
@@ -15,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +34,9 @@ from seqbench.training.trainer import (
     check_outputs,
 )
 
+# Weight norm has no batched kernel in torch: it loops over the seeds, and says so.
+warnings.filterwarnings("ignore", "There is a performance drop")
+
 ELEMENTWISE = (Adagrad, Adam, AdamW, RMSprop, SGD)
 
 
@@ -45,8 +50,6 @@ class Stack(nn.Module):
 
     def __init__(self, states: Sequence[TrainingState]) -> None:
         super().__init__()
-        # Weight norm has no batched kernel in torch: it loops over the seeds, and says so.
-        warnings.filterwarnings("ignore", "There is a performance drop")
         models = [state.model for state in states]
         weights, self.stacked_buffers = stack_module_state(models)
         self.names = list(weights)
@@ -95,16 +98,22 @@ def check(trainer: Trainer, training: TrainingState, inputs: Tensor) -> None:
     }.items():
         if value:
             raise ConfigError(f"seeds= does not go together with {key}: {instead}")
-    try:
-        with torch.no_grad():
-            Stack([deepcopy(training)])(inputs[None])
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        reason = str(error).split("\n")[0].split(". ")[0]
-        raise ConfigError(
-            f"seeds= needs a model that torch.func.vmap can batch ({reason}): {instead}"
-        ) from error
+    alone = deepcopy(training)
+    calls = {
+        "the model fails": lambda: alone.model(inputs),
+        f"seeds= needs a model that torch.func.vmap can batch, or else {instead}": lambda: Stack(
+            [alone]
+        )(inputs[None]),
+    }
+    for what, call in calls.items():
+        try:
+            with torch.no_grad():
+                call()
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".split("\n")[0].split(". ")[0]
+            raise ConfigError(f"{what}: {reason}") from error
 
 
 def fit(
@@ -136,9 +145,14 @@ def fit(
     for mine, its in zip(optimizer.param_groups, states[0].optimizer.param_groups, strict=True):
         mine["initial_lr"] = its["initial_lr"]
     ends: list[RunError | None] = [None] * len(trainings)
-    started = time.perf_counter() - max(state.progress.seconds for state in states)
+    step = first.state.progress.step
+    before, started = [state.progress.seconds for state in states], time.perf_counter()
 
-    while (step := states[0].progress.step) < total and not all(ends):
+    def seconds(i: int) -> float:
+        """A seed's share of the time, so that those of all add up to what it took."""
+        return before[i] + (time.perf_counter() - started) / len(trainings)
+
+    while step < total and not all(ends):
         factor = first.state.schedule.factor(step, total)
         for group in (group for each in optimizers for group in each.param_groups):
             group["lr"] = group["initial_lr"] * factor
@@ -157,20 +171,22 @@ def fit(
         optimizer.zero_grad()
         if step == 0:
             give_slots(optimizer, states)
+        step += 1
 
         number = interrupted()
         for i, training in enumerate(trainings):
+            if ends[i] is not None:
+                continue
             progress, inputs = training.state.progress, batches[i].inputs
             progress.step += 1
             progress.tokens += inputs.shape[0] * inputs.shape[1]
-            if ends[i] is None:
-                norm = None if norms is None else norms[i]
-                try:
-                    trainer.account(
-                        training, training.state.model, losses[i].detach(), norm, started, number
-                    )
-                except (Diverged, Interrupted) as end:
-                    ends[i] = end
+            loss, norm = losses[i].detach(), None if norms is None else norms[i]
+            try:
+                trainer.account(
+                    training, training.state.model, loss, norm, partial(seconds, i), number
+                )
+            except (Diverged, Interrupted) as end:
+                ends[i] = end
     return ends
 
 

@@ -197,6 +197,9 @@ class Trainer:
         model.train()
         started = time.perf_counter() - progress.seconds
 
+        def seconds() -> float:
+            return time.perf_counter() - started
+
         while progress.step < total and not (self.stop_when_solved and progress.solved):
             factor = state.schedule.factor(progress.step, total)
             for group in optimizer.param_groups:
@@ -214,7 +217,7 @@ class Trainer:
             optimizer.zero_grad()
             progress.step += 1
             progress.tokens += read
-            self.account(training, forward, loss, norm, started, interrupted())
+            self.account(training, forward, loss, norm, seconds, interrupted())
 
     def account(
         self,
@@ -222,7 +225,7 @@ class Trainer:
         forward: nn.Module,
         loss: Tensor,
         norm: Tensor | None,
-        started: float,
+        seconds: Callable[[], float],
         number: int,
     ) -> None:
         """After a step, log, evaluate, save and stop where that is due.
@@ -232,7 +235,7 @@ class Trainer:
             forward: the model, as it is called.
             loss: of the step.
             norm: of its gradient before it was clipped, if it was.
-            started: when the loop began, less the time that it took before this process.
+            seconds: that the training took until now.
             number: the signal by which somebody asked the run to stop; 0 if nobody did.
 
         Raises:
@@ -271,7 +274,7 @@ class Trainer:
                 progress.best, progress.best_step = value, step
                 best = {"step": step, "metrics": metrics}
                 checkpoint.save(folder / checkpoint.BEST, weights(model), best)
-        progress.seconds = time.perf_counter() - started
+        progress.seconds = seconds()
         # Weights that are not finite end the run where it next reads the loss, however often it was
         # interrupted before; until then the last good checkpoint stays.
         if (saves or stops) and all(bool(p.isfinite().all()) for p in model.parameters()):

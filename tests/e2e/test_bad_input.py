@@ -58,6 +58,7 @@ def fails(tmp_path, environment, monkeypatch, capfd):
         ("threads=0", "threads must be 1 to 1024"),
         ("seeds=0", "seeds= takes a number from 1 to 256, not '0'"),
         ("seeds=1,2", "seeds= takes a number from 1 to 256, not '1,2'"),
+        (f"seeds={'9' * 5000}", "seeds= takes a number from 1 to 256"),
         ("-m seeds=2", "a sweep takes seed=0,1,2, not seeds=2"),
         ("model.kernel_size=1", "model.kernel_size must be at least 2, not 1"),
         ("model.channels=[]", "model.channels must be positive widths"),
