@@ -105,7 +105,7 @@ def train(
             seeds = range(first, first + number_of_seeds(many[-1]))
             configs = [composer.compose([*words, f"seed={seed}"]) for seed in seeds]
 
-        def observer(one: dict[str, Any], shown: bool) -> Observer:
+        def observer(one: dict[str, Any], shown: bool) -> "Observer":
             return Terminal(one, ()) if shown else OneOfMany()
 
         records = run_seeds(configs, observer, force=force, retry=retry)

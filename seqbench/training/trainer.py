@@ -75,8 +75,7 @@ class Trainer:
         precision: `fp32`, or mixed precision in `bf16` or `fp16`.
         eval_every: steps between evaluations on validation; `epoch` for one after each pass over
             the training data, `None` for twenty in a run.
-        checkpoint_every: steps between checkpoints; `None` for one at each evaluation, and at least
-            twenty in a run.
+        checkpoint_every: steps between checkpoints; `None` for one at each evaluation.
         log_every: steps between readings of the loss.
         stop_when_solved: end as soon as validation reaches the task's mark.
         deterministic: use deterministic algorithms only, so that a CUDA run can be repeated bit
@@ -250,7 +249,7 @@ class Trainer:
         if eval_every == "epoch":
             eval_every = task.steps_per_epoch
         evaluates = step % eval_every == 0 or step == total
-        saves = step % (self.checkpoint_every or min(usual, eval_every)) == 0 or step == total
+        saves = step % (self.checkpoint_every or eval_every) == 0 or step == total
         stops = bool(number) and step < total
         if step % self.log_every == 0 or evaluates:
             rate = state.optimizer.param_groups[-1]["lr"]
