@@ -63,7 +63,8 @@ def test_cheap_cells_come_first(reproduce):
     code, out, _ = reproduce("tcn2018", "--only", "model=tcn", "--seeds", "1", "--dry-run")
     assert code == 0
     tasks = [line.split()[2] for line in out]
-    assert tasks == ["copy", "adding", "smnist", "pmnist", "char_ptb", "char_text8"]
+    # Sequential MNIST takes twice the epochs of the permuted one.
+    assert tasks == ["copy", "adding", "pmnist", "smnist", "char_ptb", "char_text8"]
 
 
 def test_the_code_has_a_tcn_only(reproduce):
