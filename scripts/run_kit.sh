@@ -11,9 +11,9 @@ usage="usage: $0 FOLDER sweep|reproduce ..."
 folder=${1:?$usage} command=${2:?$usage}
 kit=$(cd "$(dirname "$0")" && pwd)
 python=$(command -v "${PYTHON:-python3}") || { echo "no ${PYTHON:-python3} here" >&2; exit 2; }
-# No virtual environment: one made from another does not see the torch that is in that.
 mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
+# No virtual environment: one made from another does not see the torch that is in that.
 site=$folder/.packages
 "$python" -m pip install --quiet --root-user-action=ignore --no-index --no-deps --no-compile \
   --upgrade --target "$site" "$kit"/wheels/*.whl

@@ -60,9 +60,10 @@ def run_seeds(
     with ExitStack() as stack:
         try:
             experiments = {i: Experiment(configs[i], folders[i]) for i in due()}
-            for experiment in list(experiments.values())[:1]:
-                batch = experiment.task.train_batch(0)
-                together.check(experiment.trainer, experiment.state, batch.inputs)
+            if experiments:
+                first = next(iter(experiments.values()))
+                inputs = first.task.train_batch(0).inputs
+                together.check(first.trainer, first.state, inputs)
             # All of them, before the first is begun: else `force` would empty some for nothing.
             for i in experiments:
                 stack.enter_context(folders[i].held())

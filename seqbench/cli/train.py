@@ -19,7 +19,7 @@ EXAMPLES = """
 seqbench train model=tcn task=adding budget=quick       two minutes on a laptop
 seqbench train model=lstm task=copy task.length=500     the task at another size
 seqbench train model=gru optimizer=sgd optimizer.lr=1   another optimiser
-seqbench train model=tcn task=adding seeds=8            eight runs in the time of few, on a GPU
+seqbench train model=tcn task=adding seeds=8            eight runs as one batched model, for a GPU
 seqbench train model=llama task=char_file task.path=my.txt
 seqbench train --config-dir my_configs model=mine       your own model
 

@@ -63,7 +63,8 @@ class Stack(nn.Module):
         for name, stacked in self.stacked_buffers.items():
             for model, buffer in zip(models, stacked, strict=True):
                 model.get_buffer(name).data = buffer
-        # What a call needs besides weights: a model of the same form, whose own take no memory.
+        # What a call needs besides weights: a model of the same form, whose own take no memory. In
+        # a list, since a module's modules are trained.
         self.form = [deepcopy(models[0]).to("meta").train()]
 
     def forward(self, inputs: Tensor) -> Tensor:
