@@ -4,10 +4,8 @@ import csv
 import io
 import json
 import math
-import os
 import signal
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -82,12 +80,11 @@ def sql(
     # Bytes that are no text are a mistake in SQL, as others are.
     if query == "-":
         query = sys.stdin.buffer.read().decode("utf-8-sig", "replace")
-    # DuckDB may work on for hours before it looks for a Ctrl-C. A thread that waits for it sees one
-    # at once, and leaves: a query has nothing that needs an orderly end.
-    before = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    # DuckDB may work on for hours before Python sees a Ctrl-C, and its import can swallow one. The
+    # system's own way of ending a process waits for neither: a query needs no orderly end.
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            answer = pool.submit(store.query, query, collected).result()
+        answer = store.query(query, collected)
     finally:
         signal.signal(signal.SIGINT, before)
     for line in collected.unreadable + answer.left_out:
