@@ -2,7 +2,7 @@
 
 Torch builds its CPU GRU of small operations, step by step, and so does autograd on the way back:
 for each step it multiplies matrices to get a step's share of the weights' gradient, and adds it up.
-Here a step of the forward pass is one product and seven small operations without new memory; on the
+Here a step of the forward pass is two products and five small operations without new memory; on the
 way back it is one product and two or three of them, because
 
 - by how much the gradient of a state reaches each gate is known before the gradient is: the factors
@@ -53,25 +53,23 @@ class GRUFunction(torch.autograd.Function):
         # Of the state's biases only the candidate's must wait for r.
         bias = b_ih.clone()
         bias[: 2 * width] += b_hh[: 2 * width]
-        waits = (b_hh * (doubled - 1) * 2).expand(batch, -1).contiguous()
+        waits = (2 * b_hh[2 * width :]).expand(batch, -1).contiguous()
         # What the input adds to each gate; the gates take its place, step by step.
         gates = torch.addmm(bias * doubled, x.reshape(-1, dim), (w_ih * doubled[:, None]).t())
         gates = gates.view(time, batch, 3 * width)
-        recurrent = (w_hh * doubled[:, None]).t().contiguous()
+        to_rz = w_hh[: 2 * width].t().contiguous()
+        to_n = (2 * w_hh[2 * width :]).t().contiguous()
         states = x.new_empty(time + 1, batch, width)
         states[0] = h0
-        kept = x.new_empty(time, batch, width)  # the candidate's share of the state, times two
-        share = x.new_empty(batch, 3 * width)
-        share_rz, share_n = share[:, : 2 * width], share[:, 2 * width :]
+        kept = x.new_empty(time, batch, width)  # the state's share of the candidate, times two
         minus_one = x.new_full((1,), -1.0)
         rzs = gates[..., : 2 * width].unbind()
         rs, zs, ns = (part.unbind() for part in gates.split(width, -1))
         hs, keeps = states.unbind(), kept.unbind()
         for t in range(time):
-            torch.addmm(waits, hs[t], recurrent, out=share)
-            rzs[t].add_(share_rz).sigmoid_()
-            keeps[t].copy_(share_n)
-            n = ns[t].addcmul_(rs[t], share_n).sigmoid_()
+            rzs[t].addmm_(hs[t], to_rz).sigmoid_()
+            share = torch.addmm(waits, hs[t], to_n, out=keeps[t])
+            n = ns[t].addcmul_(rs[t], share).sigmoid_()
             torch.add(minus_one, n, alpha=2, out=n)
             torch.lerp(n, hs[t], zs[t], out=hs[t + 1])
         ctx.save_for_backward(x, w_ih, w_hh, gates, kept, states)
@@ -89,6 +87,8 @@ class GRUFunction(torch.autograd.Function):
             d_states: `(time, batch, hidden)`; `None`: zeros.
             d_last: `(batch, hidden)`; `None`: zeros.
         """
+        if d_states is None and d_last is None:
+            return (None,) * 6
         x, w_ih, w_hh, gates, kept, states = ctx.saved_tensors  # type: ignore[attr-defined]
         time, batch, width = kept.shape
         # Gradients of what enters the gates: the input's share of n, then r and z, which have both
