@@ -34,7 +34,8 @@ def check(
     from rich.text import Text
 
     from seqbench.configuration import build
-    from seqbench.contracts import check_model, check_task
+    from seqbench.contracts.model import check_model
+    from seqbench.contracts.task import check_task
 
     # Everything here is small: a second thread would only get in the way.
     torch.set_num_threads(1)

@@ -1,0 +1,1 @@
+"""What every model and every task must hold, tried out from outside."""

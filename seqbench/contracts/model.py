@@ -1,0 +1,233 @@
+"""The contracts of a model: shapes, causality, gradients, weights, seeds, segments."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seqbench.contracts.contract import Broken, Result, failure, listed, said
+from seqbench.errors import ConfigError
+from seqbench.spec import Classes, Features, Readout, SequenceSpec, Tokens, Values
+
+BuildModel = Callable[[SequenceSpec], nn.Module]
+
+# An odd length, so that strides and dilations do not divide it.
+LENGTH = 37
+BATCH = 3
+# What sums in another order may differ by in single precision, relative to the outputs' size.
+ROUNDING = 1e-5
+READOUTS: tuple[Readout, ...] = ("last", "every")
+SPECS = {
+    f"{type(source).__name__} to {type(target).__name__}, readout {readout}": SequenceSpec(
+        source, target, readout, LENGTH
+    )
+    for source in (Features(2), Tokens(11))
+    for target in (Classes(11), Values(3))
+    for readout in READOUTS
+}
+
+
+def check_model(build: BuildModel) -> Iterator[Result]:
+    """Try every contract of a model, on every kind of problem that it takes.
+
+    Args:
+        build: makes a new model for a spec. It may refuse a kind of problem with `ConfigError`.
+
+    Yields:
+        One result a contract; nothing after a model that cannot be built.
+    """
+    name = "can be built"
+    taken: dict[str, SequenceSpec] = {}
+    refused: dict[str, str] = {}
+    for kind, spec in SPECS.items():
+        try:
+            seeded(build, spec)
+            taken[kind] = spec
+        except ConfigError as refusal:
+            refused[kind] = str(refusal)
+        except Exception as error:
+            hint = "a model that is not for such a task should raise seqbench.errors.ConfigError"
+            yield Result(name, False, f"{kind}: {said(error)} ({hint})")
+            return
+    if not taken:
+        yield Result(name, False, f"it refuses every kind of task: {refused.popitem()[1]}")
+        return
+    remark = ""
+    if refused:
+        kind, reason = next(iter(refused.items()))
+        remark = f"not for {len(refused)} of {len(SPECS)} kinds of task; for {kind}: {reason}"
+    yield Result(name, True, remark)
+    for name, contract in CONTRACTS.items():
+        failures = ((kind, failure(contract, build, spec)) for kind, spec in taken.items())
+        kind, message = next((found for found in failures if found[1]), ("", ""))
+        yield Result(name, not message, f"{kind}: {message}" if message else "")
+
+
+def seeded(build: BuildModel, spec: SequenceSpec, seed: int = 0) -> nn.Module:
+    """A new model, in evaluation mode."""
+    torch.manual_seed(seed)
+    return build(spec).eval()
+
+
+def example(spec: SequenceSpec, seed: int = 0) -> Tensor:
+    """A batch of random inputs."""
+    random = torch.Generator().manual_seed(seed)
+    if isinstance(spec.input, Tokens):
+        return torch.randint(spec.input.vocab_size, (BATCH, spec.length), generator=random)
+    return torch.randn(BATCH, spec.length, spec.input.dim, generator=random)
+
+
+def run(model: nn.Module, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+    """A model's output and, if it can carry one, its state."""
+    if not hasattr(model, "carry_state"):
+        output = model(x)
+        if not isinstance(output, Tensor):
+            raise Broken(
+                f"forward returned a {type(output).__name__}, not a tensor (a model that returns a "
+                "state too needs an attribute carry_state, true or false)"
+            )
+        return output, None
+    result = model(x, state)
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise Broken("a model with an attribute carry_state must return (output, state)")
+    return result
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    """The largest difference, relative to the outputs' size."""
+    return float((a - b).abs().max() / b.abs().max().clamp(min=1e-30))
+
+
+def output_shape(build: BuildModel, spec: SequenceSpec) -> None:
+    """`(batch, out)` for readout `last`, `(batch, time, out)` for `every`; and finite."""
+    with torch.no_grad():
+        output, _ = run(seeded(build, spec), example(spec))
+    every = spec.readout == "every"
+    expected = (BATCH, spec.length, spec.output_dim) if every else (BATCH, spec.output_dim)
+    if output.shape != expected:
+        raise Broken(f"the output is {tuple(output.shape)}, not {expected}")
+    if not output.isfinite().all():
+        raise Broken("the output is not finite")
+
+
+@torch.no_grad()
+def causal(build: BuildModel, spec: SequenceSpec) -> None:
+    """Change the input from some step on: the outputs before that step must not move."""
+    if spec.readout == "last":
+        return
+    model = seeded(build, spec)
+    x = example(spec)
+    other = example(spec, seed=1)
+    before, _ = run(model, x)
+    for start in (1, 2, 7, spec.length // 2, spec.length - 2, spec.length - 1):
+        changed = torch.cat([x[:, :start], other[:, start:]], 1)
+        after, _ = run(model, changed)
+        moved = (after - before)[:, :start].abs().amax((0, 2))
+        # Relative to the outputs' size; the same sums may be rounded otherwise.
+        if moved.max() > ROUNDING / 10 * before.abs().max():
+            step = int(moved.argmax())
+            raise Broken(
+                f"it sees the future: the output at step {step} moved by {moved[step]:.1g} when "
+                f"the input changed from step {start} on"
+            )
+
+
+def gradients(build: BuildModel, spec: SequenceSpec) -> None:
+    """The loss has a finite gradient, not all zero, in every parameter."""
+    model = seeded(build, spec)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            # Away from where training starts: a gate that starts at zero hides what is behind it.
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    output, _ = run(model, example(spec))
+    (output * torch.randn_like(output)).sum().backward()
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not trained:
+        raise Broken("it has no parameters to train")
+    dead = [name for name, p in trained.items() if p.grad is None or not p.grad.any()]
+    if dead:
+        raise Broken(f"no gradient reaches {listed(dead)}")
+    wild = [n for n, p in trained.items() if p.grad is not None and not p.grad.isfinite().all()]
+    if wild:
+        raise Broken(f"the gradient is not finite in {listed(wild)}")
+
+
+@torch.no_grad()
+def state_dict(build: BuildModel, spec: SequenceSpec) -> None:
+    """Another model with these weights loaded is the same function."""
+    model, copy = seeded(build, spec), seeded(build, spec, seed=1)
+    copy.load_state_dict(model.state_dict())
+    x = example(spec)
+    if not torch.equal(run(model, x)[0], run(copy, x)[0]):
+        raise Broken(
+            "a copy with the same state_dict answers differently: some of its weights or buffers "
+            "are not registered (a plain list of layers should be an nn.ModuleList)"
+        )
+
+
+@torch.no_grad()
+def deterministic(build: BuildModel, spec: SequenceSpec) -> None:
+    """The same seed gives the same weights; the same input, in evaluation, the same output."""
+    model, again = seeded(build, spec), seeded(build, spec)
+    for (name, a), b in zip(model.state_dict().items(), again.state_dict().values(), strict=True):
+        if not torch.equal(a, b):
+            raise Broken(f"built twice after torch.manual_seed(0), {name} starts differently")
+    x = example(spec)
+    kept = x.clone()
+    first = run(model, x)[0].clone()
+    if not torch.equal(x, kept):
+        raise Broken("it writes to its input")
+    if not torch.equal(first, run(model, x)[0]):
+        raise Broken("in evaluation mode, the same input twice gives different outputs")
+
+
+@torch.no_grad()
+def segments(build: BuildModel, spec: SequenceSpec) -> None:
+    """A sequence in segments with the state carried is as good as one long pass."""
+    model = seeded(build, spec)
+    if not hasattr(model, "carry_state"):
+        return
+    x = example(spec)
+    whole, _ = run(model, x)
+    state = None
+    parts = []
+    for segment in x.split([spec.length - 20, 1, 12, 7], 1):
+        output, state = run(model, segment, state)
+        parts.append(output)
+        for tensor in leaves(state):
+            if tensor.ndim < 1 or len(tensor) != BATCH:
+                raise Broken(
+                    f"the first dimension of the state's tensors must be the batch, {BATCH} here; "
+                    f"one is {tuple(tensor.shape)}"
+                )
+    joined = torch.cat(parts, 1) if spec.readout == "every" else parts[-1]
+    apart = difference(joined, whole)
+    if not apart <= ROUNDING:
+        raise Broken(
+            f"in segments with the state carried, outputs differ by {apart:.1g} of their size from "
+            "one long pass"
+        )
+
+
+def leaves(tree: Any) -> Iterator[Tensor]:
+    """The tensors of a state."""
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, (tuple, list)):
+        for branch in tree:
+            yield from leaves(branch)
+    else:
+        raise Broken(
+            f"a state is made of tensors in tuples or lists; here is a {type(tree).__name__}"
+        )
+
+
+CONTRACTS: dict[str, Callable[[BuildModel, SequenceSpec], None]] = {
+    "answers in the shape the task asks for": output_shape,
+    "does not see the future": causal,
+    "is trained in all its parameters": gradients,
+    "is saved whole in its state_dict": state_dict,
+    "is fixed by the seed": deterministic,
+    "answers the same in segments, if it carries a state": segments,
+}

@@ -1,0 +1,189 @@
+"""The contracts of a task: what it says of itself, its batches, scores, seeds and splits."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from seqbench.contracts.contract import Broken, Result, failure, listed, said
+from seqbench.errors import ConfigError, DataError
+from seqbench.spec import SequenceSpec, Tokens
+from seqbench.tasks.task import Batch, Split, Task
+
+BuildTask = Callable[[int], Task]
+
+# Published splits may share a few short sequences by chance; more than this is a leak.
+MAX_SHARED = 0.01
+EVAL_SPLITS: tuple[Split, ...] = ("valid", "test")
+
+
+def check_task(build: BuildTask) -> Iterator[Result]:
+    """Try every contract of a task.
+
+    Args:
+        build: makes a new task for a seed.
+
+    Yields:
+        One result a contract; nothing after a task that cannot be built.
+
+    Raises:
+        ConfigError: the task refuses its values.
+        DataError: the task's data cannot be had.
+    """
+    name = "can be built"
+    try:
+        task = build(0)
+        task.to(torch.device("cpu"))
+    except (ConfigError, DataError):
+        raise
+    except Exception as error:
+        yield Result(name, False, said(error))
+        return
+    yield Result(name, True)
+    for name, contract in CONTRACTS.items():
+        message = failure(contract, task, build)
+        yield Result(name, not message, message)
+
+
+def facts(task: Task, build: BuildTask) -> None:
+    """The task says what it is: spec, metric, baseline, optimum, steps in an epoch."""
+    for name in ("spec", "primary", "baseline", "steps_per_epoch"):
+        if not hasattr(task, name):
+            raise Broken(f"it has no attribute {name}")
+    if not isinstance(task.spec, SequenceSpec):
+        raise Broken(f"spec is a {type(task.spec).__name__}, not a SequenceSpec")
+    if not math.isfinite(task.baseline):
+        raise Broken(f"baseline is {task.baseline}, not a finite number")
+    if task.optimum is not None and not task.primary.better(task.optimum, task.baseline):
+        raise Broken(f"optimum {task.optimum} is no better than baseline {task.baseline}")
+    if task.steps_per_epoch < 1:
+        raise Broken(f"steps_per_epoch is {task.steps_per_epoch}")
+
+
+def batches(task: Task, build: BuildTask) -> None:
+    """Batches have the shape and the values that the spec promises."""
+    trained = task.train_batch(0)
+    if len(trained.inputs) != task.batch_size:
+        raise Broken(f"a training batch has {len(trained.inputs)} rows, not {task.batch_size}")
+    if trained.inputs.shape[1] != task.spec.length:
+        raise Broken(f"training has {trained.inputs.shape[1]} steps, not {task.spec.length}")
+    fits(task, trained, "train_batch(0)")
+    for split in EVAL_SPLITS:
+        first = True
+        for batch in task.eval_batches(split):
+            fits(task, batch, f"a batch of {split}")
+            if first and not batch.fresh:
+                raise Broken(f"the first batch of {split} goes on from one that there is not")
+            first = False
+        if first:
+            raise Broken(f"{split} has no batches")
+
+
+def fits(task: Task, batch: Batch, name: str) -> None:
+    """One batch has the shape and the values that the spec promises."""
+    spec, x = task.spec, batch.inputs
+    if isinstance(spec.input, Tokens):
+        if x.dtype != torch.int64 or x.ndim != 2:
+            raise Broken(f"inputs of {name} are {described(x)}, not (batch, time) int64")
+        if x.min() < 0 or x.max() >= spec.input.vocab_size:
+            raise Broken(f"{name} has tokens outside 0 to {spec.input.vocab_size - 1}")
+    elif not x.is_floating_point() or x.ndim != 3 or x.shape[2] != spec.input.dim:
+        raise Broken(f"inputs of {name} are {described(x)}, not (batch, time, {spec.input.dim})")
+    elif not x.isfinite().all():
+        raise Broken(f"inputs of {name} are not finite")
+    if len(batch.targets) != len(x):
+        raise Broken(f"{name} has {len(x)} inputs and {len(batch.targets)} targets")
+    if batch.scored is not None and batch.scored.shape != x.shape[:2]:
+        raise Broken(f"scored of {name} is {described(batch.scored)}, not {tuple(x.shape[:2])}")
+    if not 0 <= batch.context < x.shape[1]:
+        raise Broken(f"{name} of {x.shape[1]} steps has a context of {batch.context}")
+
+
+def scores(task: Task, build: BuildTask) -> None:
+    """Loss and metrics are finite numbers of outputs in the spec's shape."""
+    batch = task.train_batch(0)
+    every = task.spec.readout == "every"
+    shape = batch.inputs.shape[: 2 if every else 1]
+    outputs = torch.randn(*shape, task.spec.output_dim, generator=torch.Generator().manual_seed(0))
+    outputs.requires_grad_()
+    loss = task.loss(outputs, batch)
+    if loss.ndim or not loss.isfinite():
+        raise Broken(f"the loss of random outputs is {described(loss)}, not a finite number")
+    loss.backward()
+    if outputs.grad is None or not outputs.grad.any():
+        raise Broken("the loss has no gradient in the outputs")
+    metrics = task.metrics(outputs.detach(), batch)
+    if task.primary.metric not in metrics:
+        raise Broken(f"primary is {task.primary.metric}, but metrics are {listed([*metrics])}")
+    for name, (total, count) in metrics.items():
+        if total.ndim or not total.isfinite() or count < 1:
+            raise Broken(f"metric {name} is {described(total)} over {count} terms")
+
+
+def by_step(task: Task, build: BuildTask) -> None:
+    """A training batch is a function of the step and the seed, and of nothing else."""
+    steps = sorted({0, 1, 2, task.steps_per_epoch - 1, task.steps_per_epoch, 10**6})
+    first = {step: task.train_batch(step) for step in steps}
+    again = build(0)
+    for step in reversed(steps):
+        if not same(first[step], task.train_batch(step)):
+            raise Broken(f"train_batch({step}) asked for twice gives two batches")
+        if not same(first[step], again.train_batch(step)):
+            raise Broken(f"train_batch({step}) of a second task of the same seed is another batch")
+    if len(steps) > 3 and same(first[0], first[1]) and same(first[1], first[2]):
+        raise Broken("every step has the same batch")
+
+
+def same_splits(task: Task, build: BuildTask) -> None:
+    """Validation and test are the same at each reading, and whatever the seed."""
+    other = build(1)
+    for split in EVAL_SPLITS:
+        first = list(task.eval_batches(split))
+        for reader, when in ((task, "read twice"), (other, "with another seed")):
+            again = list(reader.eval_batches(split))
+            if len(first) != len(again) or not all(map(same, first, again)):
+                raise Broken(f"{split} is not the same {when}")
+
+
+def disjoint(task: Task, build: BuildTask) -> None:
+    """No sequence of one split stands in another, but for a few by chance."""
+    rows = {"train": fingerprints(map(task.train_batch, range(task.steps_per_epoch)))}
+    rows |= {split: fingerprints(task.eval_batches(split)) for split in EVAL_SPLITS}
+    for a, b in (("valid", "train"), ("test", "train"), ("test", "valid")):
+        shared = len(rows[a] & rows[b])
+        if shared > MAX_SHARED * len(rows[a]):
+            raise Broken(f"{shared} of the {len(rows[a])} sequences of {a} are in {b} too")
+
+
+def fingerprints(batches: Iterable[Batch]) -> set[int]:
+    """A hash of each row of the inputs."""
+    return {hash(row.tobytes()) for batch in batches for row in batch.inputs.cpu().numpy()}
+
+
+def same(a: Batch, b: Batch) -> bool:
+    """Whether two batches are equal bit for bit."""
+    return (
+        torch.equal(a.inputs, b.inputs)
+        and torch.equal(a.targets, b.targets)
+        and (a.scored is None) == (b.scored is None)
+        and (a.scored is None or b.scored is None or torch.equal(a.scored, b.scored))
+        and (a.fresh, a.context) == (b.fresh, b.context)
+    )
+
+
+def described(tensor: Tensor) -> str:
+    """A tensor's value if it is a number, else its shape and type."""
+    if not tensor.ndim:
+        return f"{tensor.item():g}"
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+CONTRACTS: dict[str, Callable[[Task, BuildTask], None]] = {
+    "says what it is": facts,
+    "gives batches as its spec promises": batches,
+    "scores outputs with finite numbers": scores,
+    "draws a batch from step and seed alone": by_step,
+    "has fixed validation and test splits": same_splits,
+    "keeps its splits apart": disjoint,
+}

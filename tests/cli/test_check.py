@@ -1,0 +1,98 @@
+"""`seqbench check` on a person's own models, and on ours."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from seqbench.cli.check import check
+from seqbench.errors import ConfigError
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """Runs `seqbench check` in a folder that holds a person's own models."""
+    app = typer.Typer()
+    app.command()(check)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    sys.modules.pop("own_models", None)
+    (tmp_path / "own_models.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "class Mean(nn.Module):\n"
+        "    def __init__(self, spec, width, ahead=False):\n"
+        "        super().__init__()\n"
+        "        self.every, self.ahead = spec.readout == 'every', ahead\n"
+        "        if not hasattr(spec.input, 'dim'):\n"
+        "            raise ValueError('features only')\n"
+        "        self.first = nn.Linear(spec.input.dim, width)\n"
+        "        self.last = nn.Linear(width, spec.output_dim)\n"
+        "    def forward(self, x):\n"
+        "        h = self.first(x).tanh().cumsum(1)\n"
+        "        outputs = self.last(h.flip(1) if self.ahead else h)\n"
+        "        return outputs if self.every else outputs[:, -1]\n"
+        "def function(spec): ...\n"
+        "class Other: ...\n"
+    )
+    (tmp_path / "json.py").write_text("class Model: ...\n")
+
+    def run(*words):
+        result = CliRunner().invoke(app, list(words))
+        error = result.exception if isinstance(result.exception, ConfigError) else None
+        if error is None and result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return SimpleNamespace(code=result.exit_code, out=result.output, error=str(error))
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "target", ["own_models.Mean", "own_models.py:Mean", "./own_models.py:Mean"]
+)
+def test_check_ticks_a_persons_own_model(command, target):
+    result = command(target, "width=6")
+    assert result.code == 0
+    lines = result.out.splitlines()
+    assert len(lines) == 7
+    assert all(line.startswith("✓ ") for line in lines)
+    assert "features only" in lines[0]
+
+
+def test_check_crosses_a_broken_one_and_exits_with_1(command):
+    result = command("own_models.py:Mean", "width=6", "ahead=true")
+    assert result.code == 1
+    (line,) = [line for line in result.out.splitlines() if line.startswith("✗")]
+    assert line.startswith("✗ does not see the future: ")
+
+
+def test_check_takes_our_names_and_values(command):
+    assert command("rnn", "hidden_size=5").code == 0
+    result = command("adding", "length=10", "train_size=64", "eval_size=20")
+    assert result.code == 0
+    assert result.out.count("✓") == 7
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["tcm"], "no model or task named 'tcm' (did you mean 'tcn'?)"),
+        (["tcn", "kernel=3"], "no key 'model.kernel' (did you mean 'model.kernel_size'?)"),
+        (["tcn", "kernel_size=x"], "model.kernel_size must be int, not 'x'"),
+        (["tcn", "kernel_size"], "give values as key=value, not 'kernel_size'"),
+        (["tcn", "channels=[1"], "the value of 'channels=[1' is not YAML"),
+        (["own_models.py:Mean"], "'model.width' is needed by own_models.Mean and has no value"),
+        (["own_models.Maen"], "own_models has no class 'Maen' (did you mean 'Mean'?)"),
+        (["own_models.function"], "own_models has no class 'function'"),
+        (["own_models.Other"], "own_models.Other is neither a torch.nn.Module nor a Task"),
+        (["own_modles.py:Mean"], "there is no Python file 'own_modles.py'"),
+        (["no_such_package.Model"], "cannot import no_such_package: No module named"),
+        (["json.py:Model"], "another module is named 'json' too: rename json.py"),
+    ],
+)
+def test_check_says_in_a_line_what_is_wrong(command, words, message):
+    result = command(*words)
+    assert message in result.error
+    assert "\n" not in result.error

@@ -1,0 +1,213 @@
+"""The contracts of a model hold for ours, and each is broken by what it is there to find."""
+
+import pytest
+import torch
+from torch import nn
+
+from seqbench.configuration import build, choices_of, read_choice
+from seqbench.contracts.model import check_model
+from seqbench.errors import ConfigError
+from seqbench.spec import Tokens
+
+SHAPE = "answers in the shape the task asks for"
+CAUSAL = "does not see the future"
+GRADIENTS = "is trained in all its parameters"
+STATE_DICT = "is saved whole in its state_dict"
+SEED = "is fixed by the seed"
+SEGMENTS = "answers the same in segments, if it carries a state"
+
+
+def broken(results):
+    """The messages of the contracts that do not hold, by name."""
+    return {result.name: result.message for result in results if not result.passed}
+
+
+@pytest.mark.parametrize("name", choices_of("model"))
+def test_our_models_hold_every_contract(name):
+    results = list(
+        check_model(lambda spec: build("model", {"model": read_choice("model", name)}, spec))
+    )
+    assert len(results) == 7
+    assert broken(results) == {}
+    assert results[0].message == ""  # and take every kind of task
+
+
+class Running(nn.Module):
+    """A causal model to break: a linear layer, a running mean, a linear layer."""
+
+    def __init__(self, spec):
+        super().__init__()
+        if isinstance(spec.input, Tokens):
+            raise ConfigError("not for tokens")
+        self.every = spec.readout == "every"
+        self.first = nn.Linear(spec.input.dim, 8)
+        self.last = nn.Linear(8, spec.output_dim)
+
+    def forward(self, x):
+        h = self.first(x).tanh()
+        steps = torch.arange(1, x.shape[1] + 1)[:, None]
+        outputs = self.last(h.cumsum(1) / steps)
+        return outputs if self.every else outputs[:, -1]
+
+
+class Clairvoyant(Running):
+    def forward(self, x):
+        outputs = super().forward(x)
+        return (
+            outputs + 1e-3 * x.flip(1).cumsum(1).flip(1).mean(-1, True) if self.every else outputs
+        )
+
+
+class NormalisedOverTime(Running):
+    def forward(self, x):
+        return super().forward((x - x.mean(1, True)) / x.std(1, keepdim=True))
+
+
+class AlwaysEvery(Running):
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.every = True
+
+
+class NotFinite(Running):
+    def forward(self, x):
+        return super().forward(x) / 0
+
+
+class Unused(Running):
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.forgotten = nn.Linear(3, 3)
+
+
+class CutOff(Running):
+    def forward(self, x):
+        h = self.first(x).tanh().detach()
+        return self.last(h if self.every else h[:, -1])
+
+
+class Unregistered(Running):
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.hidden = [nn.Linear(spec.input.dim, spec.input.dim)]
+
+    def forward(self, x):
+        return super().forward(self.hidden[0](x))
+
+
+class OwnSeed(Running):
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.first.weight.data.normal_(generator=torch.Generator().manual_seed(torch.seed()))
+
+
+class NoisyInEvaluation(Running):
+    def forward(self, x):
+        return super().forward(nn.functional.dropout(x, 0.1, training=True))
+
+
+class WritesToInput(Running):
+    def forward(self, x):
+        return super().forward(x.mul_(0.5))
+
+
+class Carrying(Running):
+    """As `Running`, with the sum and the number of steps so far as its state."""
+
+    carry_state = True
+
+    def forward(self, x, state=None):
+        h = self.first(x).tanh()
+        total, count = (h.new_zeros(len(h), 8), h.new_zeros(len(h), 1)) if state is None else state
+        totals = h.cumsum(1) + total[:, None]
+        counts = torch.arange(1, x.shape[1] + 1)[:, None] + count[:, None]
+        outputs = self.last(totals / counts)
+        return (outputs if self.every else outputs[:, -1]), (totals[:, -1], counts[:, -1])
+
+
+class Forgetful(Carrying):
+    def forward(self, x, state=None):
+        return super().forward(x)
+
+
+class BatchSecond(Carrying):
+    def forward(self, x, state=None):
+        state = None if state is None else (state[0][0], state[1][0])
+        output, state = super().forward(x, state)
+        return output, (state[0][None], state[1][None])
+
+
+class DictState(Carrying):
+    def forward(self, x, state=None):
+        state = None if state is None else (state["sum"], state["count"])
+        output, state = super().forward(x, state)
+        return output, {"sum": state[0], "count": state[1]}
+
+
+class StateForgotten(Running):
+    carry_state = True
+
+    def forward(self, x, state=None):
+        return super().forward(x)
+
+
+class Undeclared(Carrying):
+    def __getattribute__(self, name):
+        if name == "carry_state":
+            raise AttributeError(name)
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("model", [Running, Carrying])
+def test_the_models_that_are_broken_below_hold_whole(model):
+    results = list(check_model(model))
+    assert broken(results) == {}
+    assert "not for 4 of 8 kinds of task" in results[0].message
+    assert "not for tokens" in results[0].message
+
+
+@pytest.mark.parametrize(
+    ("model", "contract", "message"),
+    [
+        (Clairvoyant, CAUSAL, "sees the future: the output at step 0 moved by"),
+        (NormalisedOverTime, CAUSAL, "sees the future"),
+        (AlwaysEvery, SHAPE, r"readout last: the output is (3, 37, 11), not (3, 11)"),
+        (NotFinite, SHAPE, "not finite"),
+        (Unused, GRADIENTS, "no gradient reaches forgotten.weight, forgotten.bias"),
+        (CutOff, GRADIENTS, "no gradient reaches first.weight, first.bias"),
+        (Unregistered, STATE_DICT, "not registered"),
+        (OwnSeed, SEED, "first.weight starts differently"),
+        (NoisyInEvaluation, SEED, "the same input twice gives different outputs"),
+        (WritesToInput, SEED, "writes to its input"),
+        (Forgetful, SEGMENTS, "differ by"),
+        (BatchSecond, SEGMENTS, "the first dimension of the state's tensors must be the batch"),
+        (DictState, SEGMENTS, "here is a dict"),
+        (StateForgotten, SEGMENTS, "must return (output, state)"),
+        (Undeclared, SHAPE, "needs an attribute carry_state"),
+    ],
+)
+def test_a_broken_model_is_told_what_it_breaks(model, contract, message):
+    assert message in broken(check_model(model))[contract]
+
+
+def test_a_zero_gate_at_the_start_is_no_dead_parameter():
+    class Gate(Running):
+        def __init__(self, spec):
+            super().__init__(spec)
+            nn.init.zeros_(self.last.weight)
+
+    assert broken(check_model(Gate)) == {}
+
+
+def test_a_model_that_cannot_be_built_is_one_result():
+    def fails(spec):
+        raise AttributeError("no vocab_size")
+
+    def refuses(spec):
+        raise ConfigError("model.hidden_size must be at least 1")
+
+    (result,) = check_model(fails)
+    assert "raised AttributeError: no vocab_size" in result.message
+    assert "ConfigError" in result.message
+    (result,) = check_model(refuses)
+    assert "refuses every kind of task: model.hidden_size" in result.message
