@@ -19,8 +19,9 @@ from seqbench.experiment import Experiment
 from seqbench.runs.observer import Observer
 from seqbench.runs.run import EventLog, Run
 from seqbench.tasks.task import Task
+from seqbench.training.prediction import predict
 from seqbench.training.state import TrainingState
-from seqbench.training.trainer import Trainer, Training, predict
+from seqbench.training.trainer import Trainer, Training
 
 
 class Loop(Protocol):

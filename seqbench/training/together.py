@@ -24,15 +24,10 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
 from seqbench.errors import ConfigError, RunError
+from seqbench.training.prediction import check_outputs
 from seqbench.training.schedules import Plateau
 from seqbench.training.state import TrainingState
-from seqbench.training.trainer import (
-    Diverged,
-    Interrupted,
-    Trainer,
-    Training,
-    check_outputs,
-)
+from seqbench.training.trainer import Diverged, Interrupted, Trainer, Training
 
 # Weight norm has no batched kernel in torch: it loops over the seeds, and says so.
 warnings.filterwarnings("ignore", "There is a performance drop")

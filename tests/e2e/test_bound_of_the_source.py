@@ -16,7 +16,7 @@ from seqbench.experiment import run
 from seqbench.results.collect import find_run
 from seqbench.saved_run import SavedRun
 from seqbench.tasks.char_lm import UNSCORED, scored_targets
-from seqbench.training.trainer import predict
+from seqbench.training.prediction import predict
 
 # Steps, and how far above the best score a model may then be. A predictor without memory is 24 %
 # above it, one that sees the last 12 symbols 1.3 %. All of the budget's steps take TCN and LSTM to
