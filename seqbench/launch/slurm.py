@@ -14,104 +14,29 @@ checkpoint and goes back to the queue. SLURM itself brings back those whose node
 """
 
 import contextlib
-import faulthandler
 import importlib.util
 import io
-import json
-import logging
-import os
 import shutil
-import signal
-import subprocess
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from filelock import FileLock
 
 from seqbench.errors import ConfigError, RunError, SeqbenchError
-from seqbench.interruption import WARNINGS
-from seqbench.launch.job import Ending, Job, of_record, perform
-from seqbench.runs import atomic, lock
+from seqbench.launch.job import Ending, Job, of_record
+from seqbench.launch.slurm_job import WARNED_EARLY, Ticket, do, noted, read_ending
+from seqbench.launch.slurm_queue import OVER, Seen, in_queue, scancel
 
-# States of a job that SLURM is done with; it may still think better of one whose node failed.
-OVER = (
-    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"),
-    *("PREEMPTED", "REVOKED", "TIMEOUT"),
-)
-# What a person can do about some of them.
+# What a person can do about some states of a job.
 ADVICE = {"OUT_OF_MEMORY": ": raise launch.memory", "TIMEOUT": ": raise launch.warning"}
-# A warning kills Python before it listens, while it imports torch for some seconds: then the shell
-# around it puts the job back into the queue.
-WARNED_EARLY = (
-    f"code=$?; case $code in {'|'.join(str(128 + number) for number in WARNINGS)}) "
-    '[ "${{SLURM_RESTART_COUNT:-0}}" -ge {most} ] || scontrol requeue "$SLURM_JOB_ID";; '
-    "esac; exit $code"
-)
 # Seconds between two questions to SLURM while jobs are being stopped.
 HURRY = 2.0
-# Seconds after which SLURM's commands are taken to have failed.
-PATIENCE = 60.0
-
-
-@dataclass(frozen=True)
-class Ticket:
-    """Names a job in SLURM's queue before SLURM has given it a number.
-
-    Attributes:
-        name: of the submission.
-        index: in its array.
-        note: the file that says which job a run was given to.
-    """
-
-    name: str
-    index: int
-    note: Path
-
-    @property
-    def folder(self) -> Path:
-        """What belongs to the submission."""
-        return self.note.parent / self.name
-
-    @property
-    def said(self) -> Path:
-        """The file in which the job says how it ended."""
-        return self.folder / "endings" / f"{self.index}.json"
-
-    def write(self) -> None:
-        """Note that the run has been given to this job."""
-        content = {"name": self.name, "index": self.index}
-        atomic.write(self.note, json.dumps(content).encode())
-
-    def is_wanted(self) -> bool:
-        """Whether the run is still given to this job."""
-        return noted(self.note) == self
-
-
-def noted(note: Path) -> Ticket | None:
-    """The job that a run was given to last."""
-    with suppress(OSError, ValueError, TypeError):
-        return Ticket(**json.loads(note.read_bytes()), note=note)
-    return None
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A job in SLURM's queue.
-
-    Attributes:
-        id: that commands take, `12_3`.
-        state: in SLURM's words.
-    """
-
-    id: str
-    state: str
 
 
 @dataclass
@@ -323,60 +248,6 @@ def home_of(job: Job) -> Path:
     return job.output.absolute().parent.parent / "slurm"
 
 
-def in_queue(names: set[str]) -> dict[tuple[str, int], Seen]:
-    """What SLURM knows of some submissions: jobs by name and index.
-
-    Those that are over stay in its list for some minutes.
-
-    Raises:
-        RunError: it does not answer.
-    """
-    if not names:
-        return {}
-    command = ["squeue", "--me", "--noheader", "--array", "--states=all"]
-    lines = ask_slurm([*command, f"--name={','.join(sorted(names))}", "--format=%j|%K|%i|%T"])
-    found = {}
-    for line in lines.splitlines():
-        name, index, number, state = line.strip().split("|")
-        # A submission of one job is no array.
-        found[name, int(index) if index.isdigit() else 0] = Seen(number, state)
-    return found
-
-
-def scancel(ids: Sequence[str], *options: str) -> None:
-    """Cancel jobs or send them a signal; those that are over already are none of our concern."""
-    if ids:
-        with suppress(RunError):
-            ask_slurm(["scancel", "--quiet", *options, *ids])
-
-
-def ask_slurm(command: Sequence[str]) -> str:
-    """What a command of SLURM's prints.
-
-    Raises:
-        RunError: it failed, or takes too long.
-    """
-    try:
-        # Ctrl-C is for the launcher, which has something to ask SLURM then.
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=PATIENCE, start_new_session=True
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise RunError(f"{command[0]} does not answer: {error}") from error
-    if done.returncode:
-        raise RunError(f"{command[0]}: {done.stderr.strip() or f'exit code {done.returncode}'}")
-    return done.stdout
-
-
-def read_ending(path: Path) -> Ending | None:
-    """How a job says that it ended."""
-    with suppress(OSError, ValueError, TypeError):
-        content = json.loads(path.read_bytes())
-        log = content.pop("log")
-        return Ending(**content, log=Path(log) if log else None)
-    return None
-
-
 def lost(job: Job, work: Work) -> Ending:
     """The ending of a job that did not say how it ended."""
     try:
@@ -398,70 +269,3 @@ def lost(job: Job, work: Work) -> Ending:
         reason = over if state in OVER else f"{reason}, where it was {state}"
     log = next((path for path in logs if path.exists() and path.stat().st_size), None)
     return Ending("killed", reason, log)
-
-
-def do(job: Job, ticket: Ticket, threads: int, most: int) -> None:
-    """Do a job: what runs on a node.
-
-    Args:
-        job: to do.
-        ticket: names it.
-        threads: to train with, unless its configuration says how many.
-        most: times that it may go back to the queue.
-    """
-    logging.getLogger("submitit").setLevel(logging.WARNING)  # its news are no output of the job
-    output = os.open(job.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    faulthandler.enable()
-    # While a run trains it handles them itself. Before and after it must not be deaf, nor may
-    # submitit put the job back into the queue, which counts the time that it took.
-    for number in (signal.SIGTERM, *WARNINGS):
-        signal.signal(number, leave)
-    if job.config["threads"] is None:
-        job = replace(job, config=job.config | {"threads": threads})
-    if begun(job, ticket):
-        job = replace(job, retry=False, force=False)  # once; now it goes on from its checkpoint
-    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    ending = Ending("interrupted", "stopped before there was anything to keep")
-    if ticket.is_wanted():
-        ending = perform(job)
-        if ending.how == "held" and restarts:
-            time.sleep(lock.LEASE)  # by this very job, on a node that has failed since
-            ending = perform(job)
-    if ending.how == "interrupted" and ticket.is_wanted():
-        if restarts >= most:
-            reason = f"{ending.reason}, and it went back to the queue {most} times already"
-            ending = replace(ending, reason=f"{reason}: raise launch.max_requeue")
-        else:
-            try:
-                requeue(os.environ["SLURM_JOB_ID"])
-                return
-            except RunError as error:
-                ending = replace(ending, reason=f"{ending.reason}; {error}")
-    if not job.output.stat().st_size:
-        job.output.unlink()
-    atomic.write(ticket.said, json.dumps(asdict(ending), default=str).encode())
-
-
-def begun(job: Job, ticket: Ticket) -> bool:
-    """Whether the run has been begun since it was submitted."""
-    with suppress(FileNotFoundError):
-        history = job.run.folder / "history.jsonl"
-        return history.stat().st_mtime > ticket.note.stat().st_mtime
-    return False
-
-
-def requeue(number: str) -> None:
-    """Put this job back into the queue, unless SLURM is ending it already.
-
-    Then somebody has cancelled it, or SLURM brings it back itself.
-    """
-    state = ask_slurm(["squeue", "--noheader", f"--jobs={number}", "--format=%T"]).strip()
-    if state not in (*OVER, "COMPLETING", ""):
-        ask_slurm(["scontrol", "requeue", number])
-
-
-def leave(number: int, frame: FrameType | None) -> None:
-    """Handle a signal that asks the job to end."""
-    raise SystemExit

@@ -17,9 +17,10 @@ from small_sweep import SMALL, Seen, history, kept, sweep
 
 from seqbench.configuration import compose
 from seqbench.errors import ConfigError
-from seqbench.launch import slurm
+from seqbench.launch import slurm, slurm_job, slurm_queue
 from seqbench.launch.job import Ending, Job
-from seqbench.launch.slurm import SlurmEngine, Ticket, noted
+from seqbench.launch.slurm import SlurmEngine
+from seqbench.launch.slurm_job import Ticket, noted
 from seqbench.launch.sweep import Policy
 from seqbench.runs.run import Run
 
@@ -328,14 +329,14 @@ def ticket(job):
 
 def on_node(job, ticket, during=lambda process: None, **environment):
     """Do a job as a node does, in a process of its own."""
-    code = "import pickle, sys; from seqbench.launch.slurm import do; "
+    code = "import pickle, sys; from seqbench.launch.slurm_job import do; "
     code += "do(*pickle.load(sys.stdin.buffer), threads=2, most=2)"
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | environment) as process:
         pickle.dump((job, ticket), process.stdin)
         process.stdin.close()
         during(process)
-    return slurm.read_ending(ticket.said)
+    return slurm_job.read_ending(ticket.said)
 
 
 def test_a_job_says_how_it_ended(job, ticket):
@@ -367,12 +368,12 @@ def test_a_job_goes_back_to_the_queue_so_often_and_not_more(job, ticket):
 
 def test_forced_again_a_run_starts_over_once(job, ticket):
     """Back from the queue it goes on from its checkpoint."""
-    assert not slurm.begun(job, ticket)
+    assert not slurm_job.begun(job, ticket)
     job.run.folder.mkdir(parents=True)
     job.run.append_history("started", step=0)
-    assert slurm.begun(job, ticket)
+    assert slurm_job.begun(job, ticket)
     os.utime(ticket.note, (time.time() + 10, time.time() + 10))
-    assert not slurm.begun(job, ticket), "that was before it was submitted"
+    assert not slurm_job.begun(job, ticket), "that was before it was submitted"
 
 
 def test_a_note_that_is_damaged_names_no_job(ticket):
@@ -387,7 +388,7 @@ def test_a_note_that_is_damaged_names_no_job(ticket):
 def test_the_ending_of_a_job_that_said_nothing(job, ticket):
     work = slurm.Work(ticket, ticket.note.stat().st_mtime)
     assert slurm.lost(job, work) == Ending("killed", "gone from SLURM's queue")
-    work.seen = slurm.Seen("7_3", "OUT_OF_MEMORY")
+    work.seen = slurm_queue.Seen("7_3", "OUT_OF_MEMORY")
     log = ticket.folder / "7_3_0_log.err"
     log.write_text("Killed")
     reason = "SLURM says OUT_OF_MEMORY: raise launch.memory"
