@@ -293,7 +293,9 @@ class Llama(nn.Module):
             `(batch, out)` for readout `last`, `(batch, time, out)` for `every`; and the key-value
             cache of each layer, at most `context - 1` positions.
         """
-        h = self.dropout(self.embedding(x))
+        # In mixed precision a linear embedding answers in half of it: what all blocks add to, and
+        # RMSNorm measures, stays whole.
+        h = self.dropout(self.embedding(x).to(self.norm.weight.dtype))
         last = self.readout == "last"
         after = []
         for i, block in enumerate(self.blocks):

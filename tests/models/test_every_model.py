@@ -140,11 +140,14 @@ def test_tied_weights_need_tokens(make, name):
         make(name, COPY, tied=True)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("source", [Tokens(20), Features(20)])
 @pytest.mark.parametrize("name", MODELS)
-def test_bfloat16_is_near_single_precision(make, name):
+def test_bfloat16_is_near_single_precision(make, name, source):
     torch.manual_seed(0)
-    model = make(name, SequenceSpec(Tokens(20), Classes(20), "every", 64))
+    model = make(name, SequenceSpec(source, Classes(20), "every", 64))
     x = torch.randint(20, (4, 64))
+    x = x if isinstance(source, Tokens) else F.one_hot(x, 20).float()
     exact = output_of(model, x)
     with torch.autocast("cpu", torch.bfloat16):
         output = output_of(model, x)
