@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -17,6 +17,9 @@ from seqbench.runs.observer import Observer
 from seqbench.runs.record import Record
 from seqbench.runs.run import Run
 from seqbench.wording import number, score
+
+# Of the names beside what they name, at the end of a run.
+WIDTH = 16
 
 
 class Terminal(Observer):
@@ -31,6 +34,8 @@ class Terminal(Observer):
         self.again = [word for word in again if not word.startswith("seed=")]
         self.console = Console(stderr=True, highlight=False)
         self.folder = Run.of(config).folder
+        place = config["output_dir"]
+        self.place = [] if place == "outputs" else ["--output-dir", place]
         self.lines = LineLog(lambda line: print(line, file=sys.stderr, flush=True))
         self.bar: tqdm[Any] | None = None
         self.trained = False
@@ -79,37 +84,42 @@ class Terminal(Observer):
             return  # the error line says it all
         if not self.trained:
             self.console.print(Text("this run is finished already (--force runs it again)", "dim"))
-        rows = Table.grid(padding=(0, 2))
-        rows.add_column(style="dim")
-        rows.add_column()
         metric = record.score.metric
-        rows.add_row("reached", Text(f"test {score(metric, record.score.value)}", style="bold"))
-        rows.add_row("without memory", score(metric, record.baseline))
+        rows = {"reached": f"test {score(metric, record.score.value)}"}
+        rows["without memory"] = score(metric, record.baseline)
         if record.optimum is not None:
-            rows.add_row("best possible", score(metric, record.optimum))
+            rows["best possible"] = score(metric, record.optimum)
         cell = published("tcn2018", record.task, record.model)
         if cell is not None:
             reason = like_for_like(record, cell)
             remark = f"not like for like: {reason}" if reason else "like for like"
-            rows.add_row("published", f"{score(cell.metric, cell.value)} ({remark})")
-        rows.add_row("files", Text(str(self.folder)))
-        steps = ["seqbench table", f"seqbench show {record.run_id[:8]}"]
+            rows["published"] = f"{score(cell.metric, cell.value)} ({remark})"
+        commands = [["table", *self.place], ["show", record.run_id[:8], *self.place]]
         if self.again:
-            words = ["seqbench", "train", *self.again, f"seed={record.seed + 1}"]
-            steps.insert(0, shlex.join(words))
-        rows.add_row("next", Text("\n".join(steps)))
-        panel = Panel(
-            Group(rows),
-            title=outcome(record),
-            title_align="left",
-            border_style="green",
-            expand=False,
-        )
+            commands.insert(0, ["train", *self.again, f"seed={record.seed + 1}"])
         if self.console.is_terminal:
-            self.console.print(panel)
+            self.console.print(panel(outcome(record), rows))
         else:
-            self.console.print(outcome(record))
-            self.console.print(rows)
+            self.lines.write(outcome(record))
+            for name, value in rows.items():
+                self.lines.write(f"{name:{WIDTH}}{value}")
+        # What a person copies is never broken into lines.
+        below = {"files": [str(self.folder)]}
+        below["next"] = [shlex.join(["seqbench", *words]) for words in commands]
+        for name, lines in below.items():
+            for i, line in enumerate(lines):
+                label = (f"{'' if i else name:{WIDTH}}", "dim")
+                self.console.print(Text.assemble(label, line), soft_wrap=True)
+
+
+def panel(title: str, rows: dict[str, str]) -> Panel:
+    """A box of names and values, the first of which is what it is all about."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim")
+    grid.add_column()
+    for i, (name, value) in enumerate(rows.items()):
+        grid.add_row(name, Text(value, style="" if i else "bold"))
+    return Panel(grid, title=title, title_align="left", border_style="green", expand=False)
 
 
 class OneOfMany(Observer):

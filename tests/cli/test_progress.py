@@ -1,0 +1,30 @@
+import io
+from dataclasses import replace
+
+import pytest
+from record_factory import make_record
+from rich.console import Console
+
+from seqbench.cli.progress import Terminal
+from seqbench.configuration import compose
+from seqbench.runs.run import Run
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+@pytest.mark.parametrize("place", ["outputs", "a folder"])
+def test_the_next_commands_can_be_copied_from_a_narrow_terminal(is_terminal, place):
+    again = ["model=tcn", "task=adding", "budget=smoke", "trainer.steps=20", "seed=1"]
+    config = compose([*again, f"output_dir={place}"])
+    record = replace(make_record(seed=1), run_id=Run.of(config).run_id)
+    terminal = Terminal(config, again)
+    shown = io.StringIO()
+    terminal.console = Console(file=shown, width=40, force_terminal=is_terminal, no_color=True)
+    terminal.finished(record)
+    lines = [line[16:].rstrip() for line in shown.getvalue().splitlines()[-4:]]
+    elsewhere = "" if place == "outputs" else " --output-dir 'a folder'"
+    assert lines == [
+        f"{place}/runs/adding/tcn/{record.run_id}",
+        "seqbench train model=tcn task=adding budget=smoke trainer.steps=20 seed=2",
+        f"seqbench table{elsewhere}",
+        f"seqbench show {record.run_id[:8]}{elsewhere}",
+    ]
