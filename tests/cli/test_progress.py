@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 from record_factory import make_record
 from rich.console import Console
+from rich.text import Text
 
 from seqbench.cli.progress import Terminal
 from seqbench.configuration import compose
@@ -20,7 +21,8 @@ def test_the_next_commands_can_be_copied_from_a_narrow_terminal(is_terminal, pla
     shown = io.StringIO()
     terminal.console = Console(file=shown, width=40, force_terminal=is_terminal, no_color=True)
     terminal.finished(record)
-    lines = [line[16:].rstrip() for line in shown.getvalue().splitlines()[-4:]]
+    plain = Text.from_ansi(shown.getvalue()).plain
+    lines = [line[16:].rstrip() for line in plain.splitlines()[-4:]]
     elsewhere = "" if place == "outputs" else " --output-dir 'a folder'"
     assert lines == [
         f"{place}/runs/adding/tcn/{record.run_id}",
