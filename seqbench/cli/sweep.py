@@ -74,7 +74,7 @@ def sweep(
     """Train every combination of the values given, in parallel; go on where it was cut off."""
     from seqbench.cli.sweep_view import Terminal
     from seqbench.configuration import Composer
-    from seqbench.errors import ConfigError
+    from seqbench.errors import ConfigError, RunError
     from seqbench.launch.sweep import Policy, Sweep, View
 
     for word in overrides or []:
@@ -88,13 +88,18 @@ def sweep(
             composer.multirun(overrides or [], asked)
     if dry_run:
         show_plan(asked)
+        if asked.findings is not None:
+            typer.echo(asked.findings, err=True)
         return
-    if asked.findings is not None:
-        typer.echo(asked.findings)
-    else:
+    if asked.findings is None:
         show_results(asked)
-    if asked.findings is None or asked.stopped:
-        complain(asked)  # what failed in a search is part of what it found
+        complain(asked)
+        return
+    typer.echo(asked.findings)
+    if asked.stopped:  # what failed in a search is part of what it found
+        error = RunError(f"{asked.stopped}: the search is not over; the same command goes on")
+        error.exit_code = 130 if asked.stopped in INTERRUPTIONS else 1
+        raise error
 
 
 sweep.__doc__ = f"{sweep.__doc__}\n{EXAMPLES}"

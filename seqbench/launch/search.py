@@ -8,6 +8,8 @@ goes on, and each run in it is an ordinary one, which is not trained twice.
 
 import csv
 import json
+import shlex
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,22 +20,35 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from seqbench.config_folder import CONFIG_FOLDER
 from seqbench.configuration import build, choices_of
-from seqbench.errors import ConfigError
+from seqbench.errors import ConfigError, RunError
 from seqbench.experiment import build_task
 from seqbench.launch.job import Job
 from seqbench.launch.progress import Progress
 from seqbench.launch.sweep import Sweep
-from seqbench.runs import atomic
+from seqbench.runs import atomic, lock
 from seqbench.runs.record import Record
 from seqbench.signatures import near_miss
 
 try:
     import optuna
+    from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
+    from optuna.trial import TrialState
 except ModuleNotFoundError:
     raise ConfigError("search=optuna needs Optuna: pip install 'seqbench[hpo]'") from None
 
-STUDY = "search"
+STUDY, LOG = "search", "optuna.log"
+# What a search has one of: scores of different ones are no reason to prefer a setting.
+ONE_OF_EACH = {"model", "task", "budget", "protocol", "seed"}
+# Overrides that a command with the recipe of a search need not repeat.
+IN_RECIPE = {"model", "task", "recipe"}
+WORDS = {
+    TrialState.COMPLETE: "completed",
+    TrialState.PRUNED: "stopped early",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "not over",
+    TrialState.WAITING: "not begun",
+}
 
 
 class Search:
@@ -80,9 +95,17 @@ class Search:
 
         Raises:
             ConfigError: there is nothing to search.
+            Held: another process is at it.
+            RunError: no trial completed.
         """
         parser = OverridesParser.create()
         given = parser.parse_overrides(typed)
+        several = {plain_key(override) for override in given if override.is_sweep_override()}
+        if unlike := sorted(ONE_OF_EACH & several):
+            raise ConfigError(
+                f"a search is of one {unlike[0]}, not several: their scores cannot be told apart "
+                "by what is searched"
+            )
         fixed = [str(o.input_line) for o in given if not o.is_sweep_override()]
         first = sweep.composer.compose(fixed)
         searched = {plain_key(o): o for o in self.own_space(parser, first["choices"]["model"])}
@@ -95,25 +118,47 @@ class Search:
         dimensions = {key: dimension(override) for key, override in searched.items()}
         primary = build_task(first, build("trainer", first)).primary
 
+        self.fixed, self.dimensions = fixed, dimensions
         folder = Path(first["output_dir"]) / "sweeps" / sweep.id
+        if sweep.policy.dry_run:
+            study = self.study(folder / LOG, primary.direction, to_keep=False)
+            batch, left = self.next_batch(study)
+            launch([self.words(trial) for trial in batch])
+            others = f"; the settings of the other {left - len(batch)} follow from how they end"
+            sweep.findings = f"{len(batch)} of {left} trials{others if left > len(batch) else ''}"
+            return
         folder.mkdir(parents=True, exist_ok=True)
-        study = self.study(folder / "optuna.log", primary.direction)
-        revive(study)
-        trials: dict[Path, optuna.Trial] = {}
-        sweep.judge = lambda job, progress: promising(trials[job.run.folder], progress)
-        while not sweep.policy.dry_run or not trials:
-            left = self.trials - sum(t.state.is_finished() for t in study.get_trials(False))
-            if left < 1 or sweep.stopped:
-                break
-            batch = [study.ask(dimensions) for _ in range(min(self.parallel, left))]
-            words = [[*fixed, *overrides(trial.params)] for trial in batch]
-            jobs = [sweep.job(one) for one in words]
-            trials = {job.run.folder: trial for job, trial in zip(jobs, batch, strict=True)}
-            launch(words)
-            for trial, job in zip(batch, jobs, strict=True):
-                tell(study, trial, sweep, job)
-        if not sweep.policy.dry_run:
-            self.report(study, sweep, fixed, folder)
+        with lock.held(folder, "this search"):
+            study = self.study(folder / LOG, primary.direction, to_keep=True)
+            trials: dict[Path, optuna.Trial] = {}
+            sweep.judge = lambda job, progress: promising(trials[job.run.folder], progress)
+            while not sweep.stopped:
+                batch, _ = self.next_batch(study)
+                if not batch:
+                    break
+                words = [self.words(trial) for trial in batch]
+                jobs = [sweep.job(one) for one in words]
+                trials = {job.run.folder: trial for job, trial in zip(jobs, batch, strict=True)}
+                launch(words)
+                for trial, job in zip(batch, jobs, strict=True):
+                    tell(study, trial, sweep, job)
+            self.report(study, sweep, folder)
+
+    def next_batch(self, study: optuna.Study) -> tuple[list[optuna.Trial], int]:
+        """The trials to run next, and how many there are to run in all.
+
+        What an earlier call was cut off from comes first; its runs go on from their checkpoints.
+        """
+        trials = study.get_trials(False)
+        left = self.trials - sum(trial.state.is_finished() for trial in trials)
+        count = max(0, min(self.parallel, left))
+        begun = [t for t in trials if t.state == TrialState.RUNNING][:count]
+        batch = [optuna.Trial(study, trial._trial_id) for trial in begun]
+        return batch + [study.ask(self.dimensions) for _ in range(count - len(batch))], left
+
+    def words(self, trial: optuna.Trial) -> list[str]:
+        """The overrides of a trial's run."""
+        return [*self.fixed, *overrides(trial.params)]
 
     def own_space(self, parser: OverridesParser, model: str) -> list[Override]:
         """What is searched of a model, where nobody says otherwise."""
@@ -124,16 +169,18 @@ class Search:
         lines = [f"{key}={value}" for key, value in yaml.safe_load(text).items()]
         return parser.parse_overrides(lines)
 
-    def study(self, path: Path, direction: str) -> optuna.Study:
-        """The study that a file keeps."""
+    def study(self, path: Path, direction: str, to_keep: bool) -> optuna.Study:
+        """The study that a file keeps; or a copy of it, which changes nothing."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        backend = JournalFileBackend(str(path))
         study = optuna.create_study(
-            storage=optuna.storages.JournalStorage(backend),
+            storage=JournalStorage(JournalFileBackend(str(path))) if to_keep else None,
             study_name=STUDY,
             direction="minimize" if direction == "min" else "maximize",
             load_if_exists=True,
         )
+        if not to_keep and path.exists():
+            kept = JournalStorage(JournalFileBackend(str(path)))
+            study.add_trials(optuna.load_study(study_name=STUDY, storage=kept).get_trials(False))
         # One that goes on must not draw again what it drew before.
         seed = self.seed + len(study.get_trials(False))
         samplers = optuna.samplers
@@ -149,15 +196,21 @@ class Search:
         }[self.pruner]
         return study
 
-    def report(self, study: optuna.Study, sweep: Sweep, fixed: list[str], folder: Path) -> None:
-        """Keep the trials and the best of them as a recipe, and say how to use it."""
+    def report(self, study: optuna.Study, sweep: Sweep, folder: Path) -> None:
+        """Keep the trials and the best of them as a recipe, and say how to use it.
+
+        Raises:
+            RunError: no trial completed.
+        """
         trials = study.get_trials(False)
-        completed = [t for t in trials if t.state == optuna.trial.TrialState.COMPLETE]
-        if not completed:
-            sweep.findings = f"none of {len(trials)} trials completed"
+        states = Counter(WORDS[trial.state] for trial in trials)
+        if "completed" not in states:
+            if sweep.stopped is None:
+                raise RunError(f"none of {len(trials)} trials completed: {counted(states)}")
+            sweep.findings = f"no trial completed yet: {counted(states)}"
             return
         best = study.best_trial
-        job = sweep.job([*fixed, *overrides(best.params)])
+        job = sweep.job([*self.fixed, *overrides(best.params)])
         record = job.run.record
         assert record is not None
         name = f"{record.task}_{record.model}"
@@ -172,18 +225,23 @@ class Search:
             for trial in trials:
                 values = [trial.params.get(key, "") for key in keys]
                 writer.writerow([trial.number, trial.state.name.lower(), trial.value, *values])
-        words = [word.lstrip("+") for word in [*fixed, *overrides(best.params)]]
         # Steps or epochs: which of them was not typed follows.
-        chosen = " ".join(
-            w for w in words if w not in ("trainer.steps=null", "trainer.epochs=null")
-        )
+        typed = [w for w in self.fixed if w not in ("trainer.steps=null", "trainer.epochs=null")]
+        chosen = [word.lstrip("+") for word in [*typed, *overrides(best.params)]]
+        rest = [word for word in typed if word.partition("=")[0] not in IN_RECIPE]
+        with_recipe = [f"model={record.model}", f"task={record.task}", *rest]
         sweep.findings = (
-            f"best of {len(trials)} trials ({len(completed)} completed, the others stopped early "
-            f"or failed): valid {metric_of(record)} {best.value:.4g}\n"
-            f"  seqbench train {chosen}\n"
+            f"best of {len(trials)} trials ({counted(states)}): "
+            f"valid {metric_of(record)} {best.value:.4g}\n"
+            f"  {shlex.join(['seqbench', 'train', *chosen])}\n"
             f"as a recipe, with its trials: {place / name}.yaml\n"
-            f"  seqbench train --config-dir {folder} model={record.model} task={record.task}"
+            f"  {shlex.join(['seqbench', 'train', '--config-dir', str(folder), *with_recipe])}"
         )
+
+
+def counted(states: Counter[str]) -> str:
+    """How many trials ended how, in words."""
+    return ", ".join(f"{count} {state}" for state, count in states.most_common())
 
 
 def plain_key(override: Override) -> str:
@@ -221,13 +279,6 @@ def overrides(params: dict[str, Any]) -> list[str]:
     ]
 
 
-def revive(study: optuna.Study) -> None:
-    """Ask again for what an earlier call was cut off from; the runs go on from checkpoints."""
-    for trial in study.get_trials(False, states=[optuna.trial.TrialState.RUNNING]):
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        study.enqueue_trial(trial.params)
-
-
 def promising(trial: optuna.Trial, progress: Progress) -> bool:
     """Whether a run in work may go on."""
     if progress.score is None:
@@ -238,7 +289,6 @@ def promising(trial: optuna.Trial, progress: Progress) -> bool:
 
 def tell(study: optuna.Study, trial: optuna.Trial, sweep: Sweep, job: Job) -> None:
     """Tell the sampler how a run ended; one that was interrupted is asked for again next time."""
-    states = optuna.trial.TrialState
     ending = sweep.endings.get(job.run.folder)
     if ending is None or ending.how == "interrupted":
         return
@@ -251,7 +301,7 @@ def tell(study: optuna.Study, trial: optuna.Trial, sweep: Sweep, job: Job) -> No
         if value is not None:
             study.tell(trial, value)
             return
-    study.tell(trial, state=states.PRUNED if ending.how == "pruned" else states.FAIL)
+    study.tell(trial, state=TrialState.PRUNED if ending.how == "pruned" else TrialState.FAIL)
 
 
 def metric_of(record: Record) -> str:

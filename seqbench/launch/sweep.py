@@ -180,6 +180,8 @@ class Sweep:
                     self.look(engine)
                     if not self.policy.wait:
                         break
+                # A search must not go on with its next runs.
+                self.stopped = self.stopped or self.reason_to_stop(bool(asked_to_stop()))
         except KeyboardInterrupt:
             engine.stop(engine.working(), now=True)
             raise

@@ -11,8 +11,9 @@ import yaml
 from small_sweep import SMALL, history, sweep
 
 from seqbench.configuration import choices_of, compose
-from seqbench.errors import ConfigError
+from seqbench.errors import ConfigError, Held, RunError
 from seqbench.launch.sweep import Policy, View
+from seqbench.runs import lock
 
 optuna = pytest.importorskip("optuna")
 
@@ -88,16 +89,55 @@ class CutAfter(View):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_a_search_that_was_cut_off_goes_on(tmp_path):
+def test_a_search_that_was_cut_off_goes_on_and_loses_no_trial(tmp_path):
     words = [*SEARCH, f"output_dir={tmp_path}"]
-    cut = sweep(words, view=CutAfter(3))
-    assert cut.stopped == "interrupted"
+    for ended in (1, 2):
+        cut = sweep(words, view=CutAfter(ended))
+        assert cut.stopped == "interrupted"
     assert len(records(tmp_path)) < 6
     done = sweep(words)
     states = [trial.state.name for trial in study_of(done, tmp_path).trials]
-    assert states.count("RUNNING") == 0
-    assert sum(state in ("COMPLETE", "FAIL") for state in states) >= 6
+    assert states == ["COMPLETE"] * 6
+    assert done.findings.startswith("best of 6 trials (6 completed): valid mse ")
     assert all(history(path.parent).count("completed") == 1 for path in records(tmp_path))
+
+
+def test_a_dry_run_changes_nothing(tmp_path):
+    words = [*SEARCH, "search.parallel=2", f"output_dir={tmp_path}"]
+    dry = sweep(words, policy=Policy(dry_run=True))
+    assert len(dry.jobs) == 2
+    assert dry.findings == "2 of 6 trials; the settings of the other 4 follow from how they end"
+    assert list(tmp_path.iterdir()) == []
+    cut = sweep(words, view=CutAfter(3))
+    path = tmp_path / "sweeps" / cut.id / "optuna.log"
+    before = path.read_bytes()
+    first, again = (sweep(words, policy=Policy(dry_run=True)) for _ in range(2))
+    assert first.findings == again.findings
+    assert path.read_bytes() == before
+
+
+def test_of_two_at_once_the_second_says_who_is_at_it(tmp_path):
+    words = [*SEARCH, f"output_dir={tmp_path}"]
+    folder = tmp_path / "sweeps" / sweep(words, policy=Policy(dry_run=True)).id
+    folder.mkdir(parents=True)
+    with lock.held(folder, "this search"), pytest.raises(Held, match="trained by process"):
+        sweep(words)
+
+
+def test_a_search_without_a_score_is_an_error(tmp_path):
+    words = [*(word for word in SEARCH if not word.startswith("optimizer.lr"))]
+    words += ["optimizer.lr=1e30,1e31", "trainer.clip=null", "search.trials=2"]
+    for _ in range(2):
+        with pytest.raises(RunError, match="none of 2 trials completed: 2 failed"):
+            sweep([*words, f"output_dir={tmp_path}"])
+
+
+@pytest.mark.parametrize("several", ["model=gru,lstm", "task=adding,copy", "seed=0,1"])
+def test_scores_of_unlike_runs_are_not_searched(tmp_path, several):
+    key = several.partition("=")[0]
+    words = [word for word in SEARCH if not word.startswith(f"{key}=")]
+    with pytest.raises(ConfigError, match=f"a search is of one {key}, not several"):
+        sweep([*words, several, f"output_dir={tmp_path}"])
 
 
 def test_a_run_without_prospects_is_stopped(tmp_path):
