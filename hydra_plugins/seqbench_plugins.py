@@ -16,6 +16,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
+from seqbench.errors import ConfigError
+
 if TYPE_CHECKING:
     from seqbench.launch.engine import Engine
     from seqbench.launch.sweep import Sweep
@@ -38,14 +40,20 @@ class SeqbenchLauncher(Launcher):
 
     def engine(self) -> "Engine":
         """What does the jobs."""
-        from seqbench.signatures import check_node, located
+        from seqbench.signatures import located
+
+        return located(self.target, "launch")(**self.settings)
+
+    def check(self) -> None:
+        """Raise `ConfigError` if the engine has no such settings."""
+        from seqbench.signatures import check_node
 
         check_node("launch", {"_target_": self.target, **self.settings})
-        return located(self.target, "launch")(**self.settings)
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> list[JobReturn]:
+        self.check()  # even if there is nothing to do
         endings = self.sweep.launch(job_overrides, self.engine)
         results = []
         for words, ending in zip(job_overrides, endings, strict=True):
@@ -91,6 +99,8 @@ class GridSweeper(BasicSweeper):
         assert self.launcher is not None
         parser = OverridesParser.create(self.hydra_context.config_loader)
         [jobs] = self.split_arguments(parser.parse_overrides(arguments), None)
+        if not jobs:
+            raise ConfigError("one of the values is an empty range or choice: there is no run")
         return [self.launcher.launch(jobs, initial_job_idx=0)]
 
 

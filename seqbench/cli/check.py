@@ -66,6 +66,8 @@ def described(target: str, values: list[str]) -> tuple[str, dict[str, Any]]:
     from seqbench.signatures import check_node, near_miss
 
     given = parsed(values)
+    if Path(target).suffix == ".py":
+        raise ConfigError(f"name the class, too: {target}:MyModel")
     for kind in ("model", "task"):
         if target in choices_of(kind):
             node = read_choice(kind, target) | given
@@ -86,7 +88,8 @@ def parsed(values: list[str]) -> dict[str, Any]:
 
     result = {}
     for value in values:
-        key, equals, text = value.partition("=")
+        # As it would be typed after `train`, or without the group that it belongs to.
+        key, equals, text = value.removeprefix("model.").removeprefix("task.").partition("=")
         if not equals:
             raise ConfigError(f"give values as key=value, not '{value}'")
         try:

@@ -9,6 +9,7 @@ import typer
 from seqbench.cli import completion
 from seqbench.cli.show import baselines, learning_curves, metrics, read_run, settings, text, whole
 from seqbench.errors import ConfigError
+from seqbench.runs.identity import without_place
 from seqbench.runs.record import Record
 from seqbench.wording import duration, number, plain
 
@@ -49,11 +50,13 @@ def compare(
     found = [read_run(folder) for folder in folders]
     console = Console(highlight=False)
     table = Table(box=SIMPLE, show_edge=False, pad_edge=False)
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for marker, run in zip(markers, found, strict=False):
         table.add_column(Text(f"{marker}  {plain(run.run_id)}"), overflow="fold")
     for facts_of, only_differences in ((facts, True), (metrics_of, False), (speed, False)):
         rows = side_by_side([facts_of(run) for run in found])
+        if only_differences and all(len(set(values)) == 1 for values in rows.values()):
+            console.print("no setting differs")
         for name, values in rows.items():
             if not only_differences or len(set(values)) > 1:
                 table.add_row(Text(plain(name), "dim"), *(Text(plain(value)) for value in values))
@@ -77,7 +80,9 @@ def side_by_side(runs: list[Facts]) -> dict[str, list[str]]:
 
 def facts(run: "Record | Unfinished") -> Facts:
     """What runs may differ in, but for where and when they ran."""
-    settled = {"status": run.status, "task": run.task, "model": run.model} | settings(run.config)
+    # A record leaves out where it was made and what it was advised; other runs' files do not.
+    config = without_place(run.config)
+    settled = {"status": run.status, "task": run.task, "model": run.model} | settings(config)
     if isinstance(run, Record):
         settled |= {"steps taken": whole(run.steps)}
         settled |= {f"{name} version": version for name, version in run.versions.items()}

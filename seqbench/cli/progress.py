@@ -80,10 +80,11 @@ class Terminal(Observer):
     def finished(self, record: Record) -> None:
         if self.bar is not None:
             self.bar.close()
+        if not self.trained:
+            again = "--force" if record.status == "completed" else "--retry"
+            self.console.print(Text(f"this run is over already ({again} runs it again)", "dim"))
         if record.score is None:
             return  # the error line says it all
-        if not self.trained:
-            self.console.print(Text("this run is finished already (--force runs it again)", "dim"))
         metric = record.score.metric
         rows = {"reached": f"test {score(metric, record.score.value)}"}
         rows["without memory"] = score(metric, record.baseline)

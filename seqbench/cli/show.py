@@ -108,7 +108,9 @@ def of_record(record: Record) -> dict[str, Section]:
 
     measured = dict(record.measured)
     code = record.source + ("" if record.source == source_hash() else " (older code)")
-    status = record.status + (f": {record.error}" if record.error else "")
+    status = record.error or record.status
+    if not status.startswith(record.status):
+        status = f"{record.status}: {status}"
     return {
         "": {
             "run": record.run_id,

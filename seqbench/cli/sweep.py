@@ -154,7 +154,8 @@ def show_plan(sweep: "Sweep") -> None:
     if unknown := counts["to run"] + counts["to resume"] - len(known):
         parts.append(f"{unknown} runs with no like on record")
     summary = ", ".join(f"{count} {state}" for state, count in counts.items())
-    typer.echo(f"{summary}: {', '.join(parts) or 'nothing to do'}", err=True)
+    what = ", ".join(parts) or "nothing to do"
+    typer.echo(f"{summary}: {what}" if summary else what, err=True)
 
 
 def outlook(sweep: "Sweep", job: "Job", costs: "Costs") -> tuple[str, float | None, str]:

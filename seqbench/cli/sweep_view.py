@@ -174,7 +174,7 @@ def told(job: "Job", ending: "Ending") -> str:
     """How a job ended, in a line."""
     if ending.how != "completed":
         # Of the others the reason says it.
-        how = f"{ending.how}: " if ending.how in ("failed", "diverged", "pruned") else ""
+        how = f"{ending.how}: " if ending.how in ("failed", "pruned") else ""
         return how + why(job, ending)
     record = record_of(job)
     if record is None or record.score is None:
@@ -186,7 +186,8 @@ def told(job: "Job", ending: "Ending") -> str:
 def why(job: "Job", ending: "Ending") -> str:
     """Why a job did not complete, where to read more, and what runs it again."""
     log = f" (see {ending.log})" if ending.log else ""
-    retry = "; --retry runs it again" if needs_retry(job, ending) else ""
+    # The same run would diverge again.
+    retry = "; --retry runs it again" if ending.how == "failed" and needs_retry(job, ending) else ""
     return plain(f"{ending.reason}{log}{retry}")
 
 

@@ -26,6 +26,8 @@ from seqbench.machine import available_cores, cuda_devices
 # Imported by the fork server: all that a training needs, and the command itself, which Python
 # imports into each process once more to find what was pickled.
 WARM = ["seqbench.experiment", "seqbench.launch.local", "seqbench.cli.main", "torch._dynamo"]
+# What multiprocessing takes for the exit code of a process whose fork server is gone.
+FORK_SERVER_DIED = 255
 # Seconds that a job gets to write its checkpoint when the launcher has died.
 LAST_WORDS = 30.0
 
@@ -148,7 +150,9 @@ def ending_of(work: Work) -> Ending:
         return said
     if code == -signal.SIGTERM:
         return Ending("interrupted", "stopped before there was anything to keep")
-    log = output if output.exists() else None
+    log = next((path for path in (output, work.job.run.log_path) if path.exists()), None)
+    if code == FORK_SERVER_DIED:
+        return Ending("killed", "the process that starts the jobs was killed", log)
     if code == -signal.SIGKILL:
         return Ending("killed", "killed by SIGKILL, as happens when memory runs out", log)
     if code < 0:

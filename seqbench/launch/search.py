@@ -125,7 +125,8 @@ class Search:
             batch, left = self.next_batch(study)
             launch([self.words(trial) for trial in batch])
             others = f"; the settings of the other {left - len(batch)} follow from how they end"
-            sweep.findings = f"{len(batch)} of {left} trials{others if left > len(batch) else ''}"
+            if left > len(batch):
+                sweep.findings = f"{len(batch)} of {left} trials{others}"
             return
         folder.mkdir(parents=True, exist_ok=True)
         with lock.held(folder, "this search"):
@@ -226,8 +227,9 @@ class Search:
                 values = [trial.params.get(key, "") for key in keys]
                 writer.writerow([trial.number, trial.state.name.lower(), trial.value, *values])
         # Steps or epochs: which of them was not typed follows.
-        typed = [w for w in self.fixed if w not in ("trainer.steps=null", "trainer.epochs=null")]
-        chosen = [word.lstrip("+") for word in [*typed, *overrides(best.params)]]
+        plain = [word.lstrip("+") for word in self.fixed]
+        typed = [w for w in plain if w not in ("trainer.steps=null", "trainer.epochs=null")]
+        chosen = [*typed, *overrides(best.params)]
         rest = [word for word in typed if word.partition("=")[0] not in IN_RECIPE]
         with_recipe = [f"model={record.model}", f"task={record.task}", *rest]
         sweep.findings = (

@@ -78,8 +78,7 @@ def _matches(target: Target, only: str | None) -> bool:
         match = TERM.fullmatch(term)
         if match is None or match[1] not in values or match[2] not in ("=", "==", "!="):
             raise ConfigError(f"--only wants 'task=adding, model=tcn|gru', not '{term}'")
-        among = any(holds(values[match[1]], "=", text) for text in match[3].split("|"))
-        if among == (match[2] == "!="):
+        if not holds(values[match[1]], match[2], match[3]):
             return False
     return True
 

@@ -1,4 +1,4 @@
-"""Plain filters on runs: `seed<3, budget=quick, model.kernel_size>=7`.
+"""Plain filters on runs: `seed<3, model=tcn|gru, model.kernel_size>=7`.
 
 A key is one of the configuration's, with dots (`trainer.steps`), or one of the record's (`status`,
 `score`, `parameters`, `metrics.test.mse`, `measured.device`). A run without the key does not match.
@@ -17,10 +17,7 @@ from seqbench.runs.record import Record, Score
 
 Run = TypeVar("Run", bound=Record | Unfinished)
 
-OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
-    "=": operator.eq,
-    "==": operator.eq,
-    "!=": operator.ne,
+ORDERS: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
     ">": operator.gt,
@@ -29,6 +26,9 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 TERM = re.compile(r"\s*([\w.-]+)\s*(<=|>=|!=|==|=|<|>)\s*(.*?)\s*", re.DOTALL)
 # A comma ends a term only where another one begins, so that a value may be a list.
 BETWEEN_TERMS = re.compile(r",(?=\s*[\w.-]+\s*[<>=!])")
+
+# What people write between terms in other languages.
+ANOTHER = re.compile(r"\s(and|or|&&|\|\|)\s|\s[\w.-]+\s*[<>=!]", re.IGNORECASE)
 
 MISSING = object()
 
@@ -45,6 +45,10 @@ def select(runs: Iterable[Run], where: str | None) -> list[Run]:
         if match is None:
             raise ConfigError(f"--where wants 'key op value, ...' as in 'seed<3', not '{term}'")
         key, symbol, text = match.groups()
+        if ANOTHER.search(text):
+            raise ConfigError(
+                f"--where parts its terms by commas, as in 'seed<3, model=tcn|gru', not '{term}'"
+            )
         if everyone and all(value_of(run, key) is MISSING for run in everyone):
             near = difflib.get_close_matches(key, keys_of(everyone[0]), n=1)
             hint = f" (did you mean '{near[0]}'?)" if near else ""
@@ -61,14 +65,10 @@ def holds(value: Any, symbol: str, text: str) -> bool:
     """
     if value is MISSING:
         return False
-    wanted: Any = text
-    if not isinstance(value, str):
-        try:
-            wanted = json.loads(text)
-        except (ValueError, RecursionError):
-            wanted = text
     if symbol in ("=", "==", "!="):
-        return OPERATORS[symbol](value, wanted)
+        is_one = any(value == read_as(value, one.strip()) for one in text.split("|"))
+        return is_one != (symbol == "!=")
+    wanted = read_as(value, text)
     if isinstance(wanted, str):
         try:
             wanted = float(wanted)
@@ -76,7 +76,17 @@ def holds(value: Any, symbol: str, text: str) -> bool:
             raise ConfigError(f"--where cannot order by '{symbol} {text}': not a number") from None
     if not isinstance(value, int | float) or not isinstance(wanted, int | float):
         return False
-    return OPERATORS[symbol](value, wanted)
+    return ORDERS[symbol](value, wanted)
+
+
+def read_as(value: Any, text: str) -> Any:
+    """What was typed, as the kind of thing that it is held against."""
+    if isinstance(value, str):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def value_of(run: Record | Unfinished, key: str) -> Any:

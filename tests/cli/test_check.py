@@ -70,6 +70,7 @@ def test_check_crosses_a_broken_one_and_exits_with_1(command):
 
 def test_check_takes_our_names_and_values(command):
     assert command("rnn", "hidden_size=5").code == 0
+    assert command("rnn", "model.hidden_size=5").code == 0
     result = command("adding", "length=10", "train_size=64", "eval_size=20")
     assert result.code == 0
     assert result.out.count("✓") == 7
@@ -87,6 +88,7 @@ def test_check_takes_our_names_and_values(command):
         (["own_models.Maen"], "own_models has no class 'Maen' (did you mean 'Mean'?)"),
         (["own_models.function"], "own_models has no class 'function'"),
         (["own_models.Other"], "own_models.Other is neither a torch.nn.Module nor a Task"),
+        (["own_models.py"], "name the class, too: own_models.py:MyModel"),
         (["own_modles.py:Mean"], "there is no Python file 'own_modles.py'"),
         (["no_such_package.Model"], "cannot import no_such_package: No module named"),
         (["json.py:Model"], "another module is named 'json' too: rename json.py"),

@@ -99,7 +99,7 @@ def test_a_finished_run_is_shown_and_not_trained_again(tmp_path, seqbench):
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
     second = seqbench(*words)
     assert second.returncode == 0
-    assert "this run is finished already" in second.stderr
+    assert "this run is over already" in second.stderr
     assert "step 20/20" not in second.stderr
     score = next(line for line in first.stderr.splitlines() if line.startswith("reached"))
     assert score in second.stderr

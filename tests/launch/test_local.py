@@ -82,7 +82,7 @@ def test_what_one_job_does_to_its_process_is_one_failure(tmp_path, monkeypatch):
     assert (found["raise"].how, found["raise"].reason) == ("failed", "LookupError: nothing there")
     assert "LookupError" in found["raise"].log.read_text()
     assert found["memory"].how == "failed"
-    assert (found["kill"].how, found["kill"].log) == ("killed", None)
+    assert (found["kill"].how, found["kill"].log.name) == ("killed", "log.txt")
     assert "SIGKILL" in found["kill"].reason
     assert "SIGABRT" in found["abort"].reason
     assert "Fatal Python error: Aborted" in found["abort"].log.read_text()

@@ -53,6 +53,18 @@ def test_what_is_no_filter_is_refused(where):
         select(RUNS, where)
 
 
+@pytest.mark.parametrize("where", ["seed<3 and model=tcn", "seed=0 seed=1", "model=tcn or seed=1"])
+def test_terms_that_no_comma_parts_are_refused(where):
+    with pytest.raises(ConfigError, match="parts its terms by commas"):
+        select(RUNS, where)
+
+
+def test_one_of_several_values():
+    assert select(RUNS, "model=tcn|lstm") == RUNS
+    assert select(RUNS, "seed=0 | 1") == [run for run in RUNS if run.seed in (0, 1)]
+    assert select(RUNS, "seed!=0|1") == [run for run in RUNS if run.seed not in (0, 1)]
+
+
 def test_an_unknown_key_gets_a_near_miss():
     with pytest.raises(ConfigError, match=r"did you mean 'model\.kernel_size'"):
         select(RUNS, "model.kernel_siz=7")
