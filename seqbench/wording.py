@@ -4,6 +4,8 @@ import math
 
 # Characters of a name, or of a message.
 LONGEST = 2000
+# Of a mean with a narrow interval.
+MOST_DIGITS = 6
 METRICS = {"mse": "MSE", "cross_entropy": "cross-entropy (nats)", "nll": "NLL (nats)"}
 
 
@@ -32,21 +34,25 @@ def number(value: float | None, metric: str | None = None, digits: int = 3) -> s
     return f"{value:.{max(0, decimals)}f}"
 
 
-def spread(half_width: float, beside: str, metric: str | None = None) -> str:
-    """An interval's half width, to as many decimals as the number it stands beside.
+def mean_and_spread(
+    mean: float | None, half_width: float | None, metric: str | None = None
+) -> tuple[str, str]:
+    """A mean and half of its interval, both to the second digit of the interval, within reason.
 
     Args:
-        half_width: in the metric's unit.
-        beside: the number, as `number` writes it.
+        mean: in the metric's unit, like the half width.
+        half_width: `None`, for which nothing is said, if there is no interval.
         metric: accuracies are given in per cent.
     """
+    if mean is None or not half_width or not 0 < abs(mean) < math.inf or half_width == math.inf:
+        return number(mean, metric), "" if half_width is None else number(half_width, metric, 2)
+    magnitude = math.floor(math.log10(abs(mean))) - math.floor(math.log10(half_width))
+    text = number(mean, metric, digits=min(max(magnitude + 2, 3), MOST_DIGITS))
     if metric is not None and is_accuracy(metric):
         half_width *= 100
-    decimals = len(beside.partition(".")[2])
+    decimals = len(text.partition(".")[2])
     fixed = f"{half_width:.{decimals}f}"
-    if "e" not in beside and (half_width == 0 or float(fixed) > 0):
-        return fixed
-    return number(half_width, digits=2)
+    return text, fixed if "e" not in text and float(fixed) > 0 else number(half_width, digits=2)
 
 
 def metric_name(metric: str) -> str:

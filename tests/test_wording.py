@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqbench.wording import duration, metric_name, number, plain, score, spread
+from seqbench.wording import duration, mean_and_spread, metric_name, number, plain, score
 
 
 @pytest.mark.parametrize(
@@ -47,18 +47,33 @@ def test_no_number_is_off_by_more_than_its_last_digit(value):
 
 
 @pytest.mark.parametrize(
-    ("half_width", "beside", "metric", "text"),
+    ("mean", "half_width", "metric", "texts"),
     [
-        (0.0123, "0.167", "mse", "0.012"),
-        (0.00013, "0.167", "mse", "1.3e-4"),
-        (0.0, "0.167", "mse", "0.000"),
-        (1.24e-5, "5.84e-5", "mse", "1.2e-5"),
-        (0.0021, "98.8", "accuracy", "0.2"),
-        (12.4, "1279", "perplexity", "12"),
+        (0.167, 0.0123, "mse", ("0.167", "0.012")),
+        (0.167, 0.00013, "mse", ("0.16700", "0.00013")),
+        (0.167, 1e-12, "mse", ("0.167000", "1.0e-12")),
+        (0.167, 0.0, "mse", ("0.167", "0")),
+        (0.011, 0.0248, "mse", ("0.0110", "0.0248")),
+        (5.84e-5, 1.24e-5, "mse", ("5.84e-5", "1.2e-5")),
+        (5.84e-5, 1.24e-8, "mse", ("5.8400e-5", "1.2e-8")),
+        (2.929, 0.0043, "bits_per_character", ("2.9290", "0.0043")),
+        (2.73, 0.026, "bits_per_character", ("2.730", "0.026")),
+        (0.98813, 0.0021, "accuracy", ("98.81", "0.21")),
+        (1279.0, 12.4, "perplexity", ("1279", "12")),
+        (0.0, 0.5, "mse", ("0", "0.50")),
+        (0.5, None, "mse", ("0.500", "")),
+        (None, None, "mse", ("-", "")),
     ],
 )
-def test_an_interval_has_the_decimals_of_its_number(half_width, beside, metric, text):
-    assert spread(half_width, beside, metric) == text
+def test_a_mean_is_given_as_far_as_its_interval(mean, half_width, metric, texts):
+    assert mean_and_spread(mean, half_width, metric) == texts
+
+
+@given(st.floats(1e-9, 1e9), st.floats(1e-9, 1e9))
+def test_an_interval_is_never_off_by_more_than_its_second_digit(mean, half_width):
+    text, spread = mean_and_spread(mean, half_width)
+    assert float(text) == pytest.approx(mean, rel=0.005)
+    assert float(spread) == pytest.approx(half_width, rel=0.05) or half_width > mean / 100
 
 
 @given(st.text())

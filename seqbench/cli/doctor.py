@@ -108,7 +108,9 @@ def machine() -> Lines:
         lines[f"GPU {name}"] = f"{found.name}, {found.total_memory / 2**30:.0f} GiB"
     if not gpus:
         lines["GPU"] = "none that torch can use"
-    where = "the first GPU" if gpus else f"the CPU, {available_threads()} threads"
+    threads = available_threads()
+    on_cpu = f"the CPU, {threads} thread{'s' * (threads > 1)}"
+    where = "the first GPU" if gpus else on_cpu
     places = f"{len(gpus)}, one on each GPU" if gpus else f"{cores}, of one thread each"
     return lines | {"seqbench train": f"runs on {where}", "seqbench sweep": f"runs {places}"}
 

@@ -1,5 +1,6 @@
 """`seqbench plot`: figures of many runs, as files."""
 
+from collections import Counter
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -86,6 +87,10 @@ def plot(
     if not records:
         hint = "none matches" if collected.records else "'seqbench train' makes one"
         raise ConfigError(f"no runs in {', '.join(map(str, paths or [output_dir]))}: {hint}")
+    counts = Counter(record.status for record in records)
+    lost = ", ".join(f"{n} {status}" for status, n in counts.items() if status != "completed")
+    if not counts["completed"]:
+        raise ConfigError(f"there is nothing to draw: {lost}")
     if kind is Kind.curves:
         cells = aggregate(records)
         figure = figures.learning_curves(cells, collected.folders, metric, x or "steps", log)
@@ -96,4 +101,6 @@ def plot(
         else:
             figure = figures.pareto(cells, x or "seconds", log)
     figures.write(figure, file)
-    typer.echo(f"{file}: {'1 run' if len(records) == 1 else f'{len(records):,} runs'}")
+    drawn = counts["completed"]
+    runs = "1 run" if drawn == 1 else f"{drawn:,} runs"
+    typer.echo(f"{file}: {runs}{f' (not drawn: {lost})' if lost else ''}")

@@ -136,7 +136,8 @@ def wanted(paper: str, only: str | None, budget: str, protocol: str) -> "list[Ta
     pairs = choices_of("protocol_for/pair")
     released = [t for t in found if f"{t.row.task}_{t.model}_{protocol}" in pairs]
     if left := len(found) - len(released):
-        typer.echo(f"{left} cells left out: no released code that can be repeated", err=True)
+        cells = "1 cell" if left == 1 else f"{left} cells"
+        typer.echo(f"{cells} left out: no released code that can be repeated", err=True)
     if not released:
         raise ConfigError("--protocol code leaves nothing to measure")
     return released

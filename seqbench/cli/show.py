@@ -107,6 +107,7 @@ def of_record(record: Record) -> dict[str, Section]:
     from seqbench.runs.identity import source_hash
 
     measured = dict(record.measured)
+    pace = measured.pop("throughput", None)
     code = record.source + ("" if record.source == source_hash() else " (older code)")
     status = record.error or record.status
     if not status.startswith(record.status):
@@ -127,6 +128,7 @@ def of_record(record: Record) -> dict[str, Section]:
             "steps": whole(record.steps),
             "time steps read": whole(record.tokens),
             "time": duration(measured.pop("seconds", None)),
+            "time steps/s": number(pace) if isinstance(pace, int | float) else "-",
             **{name.replace("_", " "): text(value) for name, value in measured.items()},
         },
         "facts": {name.replace("_", " "): text(value) for name, value in record.notes.items()},

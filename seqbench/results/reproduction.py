@@ -23,7 +23,7 @@ from seqbench.results.tables import (
 from seqbench.results.verdict import explanation, verdict
 from seqbench.results.where import BETWEEN_TERMS, TERM, holds
 from seqbench.runs.record import Record
-from seqbench.wording import is_accuracy, metric_name, number, plain, spread
+from seqbench.wording import is_accuracy, mean_and_spread, metric_name, number, plain
 
 COLUMNS = ("published", "measured", "verdict", "difference", "solved", "parameters", "seconds")
 
@@ -153,12 +153,12 @@ def build_reproduction(
 def _measured(cell: Cell, seeds: int, best: bool, tied: bool, source: str) -> Entry:
     sample, metric = cell.statistics, cell.column.metric
     n = sample.n if sample else 0
-    value = number(sample.mean if sample else None, metric)
     interval = sample.ci95 if sample and n >= FEWEST_SEEDS else None
+    value, spread = mean_and_spread(sample.mean if sample else None, interval, metric)
     lost = ((cell.diverged, "diverged"), (cell.failed, "failed"))
     return Entry(
         value=value,
-        spread="" if interval is None else spread(interval, value, metric),
+        spread=spread,
         n=n,
         best=best,
         flags=(

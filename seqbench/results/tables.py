@@ -19,7 +19,7 @@ from seqbench.results.layout import COLS, ROWS, arrange
 from seqbench.results.papers import load_paper, published, unlike
 from seqbench.results.standing import Standing, standings
 from seqbench.results.statistics import FEWEST_SEEDS as FEWEST_SEEDS
-from seqbench.wording import duration, number, plain, spread
+from seqbench.wording import duration, mean_and_spread, number, plain
 
 # Notes by number, in the order of their first mention.
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -258,11 +258,11 @@ def _entry(cell: Cell, standing: Standing | None, usual_n: int | None, source: s
         flags.append(f"{cell.solved[0]} of {cell.solved[1]} solved")
     if len({record.seed for record in cell.records}) < len(cell.records):
         flags.append("a seed counts twice")
-    value = number(sample.mean if sample else None, metric)
     interval = sample.ci95 if sample and sample.n >= FEWEST_SEEDS else None
+    value, spread = mean_and_spread(sample.mean if sample else None, interval, metric)
     return Entry(
         value=value,
-        spread="" if interval is None else spread(interval, value, metric),
+        spread=spread,
         n=sample.n if sample else 0,
         best=standing == "best",
         flags=tuple(flags),

@@ -1,6 +1,7 @@
 """MLflow: a file of SQLite, or a server."""
 
 import logging
+import os
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -17,6 +18,9 @@ from seqbench.runs.record import Record
 from seqbench.runs.run import Run
 from seqbench.trackers.tracker import measured, scores
 
+# By itself it asks a server that does not answer for four minutes, and the training waits.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 # It tells of every table that it makes.
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 

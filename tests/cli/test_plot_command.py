@@ -93,3 +93,11 @@ def test_a_record_that_cannot_be_read_is_left_out_and_named(outputs):
     result = plot("-o", "plot.svg")
     assert result.stderr.startswith("left out: ")
     assert result.stdout == "plot.svg: 3 runs\n"
+
+
+def test_runs_that_have_nothing_to_draw_are_counted_apart(outputs):
+    write_run(outputs / "outputs", make_record(seed=8, status="diverged"))
+    write_run(outputs / "outputs", make_record(seed=9, status="failed"))
+    result = plot("-o", "plot.svg")
+    assert result.stdout.endswith(" runs (not drawn: 1 failed, 1 diverged)\n")
+    assert "nothing to draw: 1 failed" in str(plot("--where", "seed=9", "-o", "b.svg").exception)

@@ -87,7 +87,7 @@ def test_a_figure_draws_seeds_together_with_their_bounds(content):
     assert (adding["title"], adding["optimum"], adding["direction"]) == ("adding T=200", 0, "min")
     assert adding["baseline"] == pytest.approx(1 / 6, rel=1e-3)
     first = adding["charts"][0]
-    assert (first["name"], first["scored"], first["log"]) == ("valid MSE", True, True)
+    assert (first["name"], first["scored"], first["may_be_log"]) == ("valid MSE", True, True)
     lines = {line["label"]: line for line in first["lines"]}
     assert set(lines) == {
         "gru",
@@ -107,7 +107,7 @@ def test_a_figure_draws_seeds_together_with_their_bounds(content):
 def test_accuracies_are_per_cent_and_never_logarithmic(content):
     chart = content["figures"][3]["charts"][0]
     assert chart["name"] == "valid accuracy %"
-    assert not chart["log"]
+    assert not chart["may_be_log"]
     assert max(line["median"][-1] for line in chart["lines"]) > 90
     assert content["figures"][3]["baseline"] == 10
 

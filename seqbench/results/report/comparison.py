@@ -6,14 +6,14 @@ from typing import Any
 
 from seqbench.config_folder import CONFIG_FOLDER
 from seqbench.results.aggregate import Cell, Column
-from seqbench.results.curves import Curve, band, spans_decades
+from seqbench.results.curves import Curve, band
 from seqbench.results.layout import arrange, measured_on_texts
 from seqbench.results.papers import load_paper, papers, published
 from seqbench.results.report.run_page import MOST_CURVES, Curves, rounded
 from seqbench.results.statistics import FEWEST_SEEDS
 from seqbench.results.tables import build_table
 from seqbench.results.verdict import verdict
-from seqbench.wording import is_accuracy, metric_name, number, plain, spread
+from seqbench.wording import is_accuracy, mean_and_spread, metric_name, number, plain
 
 # How many colours and dash patterns page.css and page.js have.
 COLOURS = 7
@@ -157,8 +157,7 @@ def _charts(
             "metric": plain(metric),
             "name": f"{plain(split)} {metric_name(metric)}",
             "scored": metric == column.metric,
-            "log": not is_accuracy(metric)
-            and spans_decades(value for line in lines[split, metric] for value in line["median"]),
+            "may_be_log": not is_accuracy(metric),
             "lines": lines[split, metric],
         }
         for split, metric in sorted(lines, key=lambda key: _order(key, column))
@@ -188,10 +187,9 @@ def _ours(cell: Cell) -> str:
     sample, metric = cell.statistics, cell.column.metric
     if sample is None:
         return "-"
-    value = number(sample.mean, metric)
     if sample.ci95 is None or sample.n < FEWEST_SEEDS:
-        return f"{value} (n={sample.n})"
-    return f"{value} ± {spread(sample.ci95, value, metric)}"
+        return f"{number(sample.mean, metric)} (n={sample.n})"
+    return " ± ".join(mean_and_spread(sample.mean, sample.ci95, metric))
 
 
 def _bound(cells: Sequence[Cell], name: str, metric: str | None) -> float | None:

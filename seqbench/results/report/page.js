@@ -176,11 +176,12 @@ function verdicts() {
   const columns = [
     { label: "task", value: (row) => row.size, cell: (row) => [row.size, el("div", { class: "quiet little" }, row.metric)] },
     { label: "model", value: (row) => row.label, cell: (row) => modelCell(row.label) },
+    { label: "verdict", value: (row) => row.verdict },
     { label: "here", number: true, value: (row) => parseFloat(row.ours), cell: (row) => row.ours },
     { label: "published", number: true, value: (row) => parseFloat(row.theirs), cell: (row) => row.theirs },
     {
-      label: "verdict", class: "caveats", value: (row) => row.verdict,
-      cell: (row) => [row.verdict, row.reason ? el("div", { class: "quiet little" }, row.reason) : null, caveatsOf(row)].filter(Boolean),
+      label: "why", class: "caveats", value: (row) => row.reason || "",
+      cell: (row) => [row.reason ? el("div", { class: "quiet little" }, row.reason) : null, caveatsOf(row)].filter(Boolean),
     },
   ];
   return el("section", { class: "card", "aria-labelledby": "verdicts" },
@@ -248,7 +249,7 @@ function draw(node, traces, shapes, log, unified) {
     hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line"), font: { color: colour("text") } },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("quiet"), activecolor: colour("text") },
     xaxis: { ...axis, title: { text: "step", standoff: 6 }, unifiedhovertitle: { text: "step %{x:,}" }, type: log.x ? "log" : "linear", hoverformat: "," },
-    yaxis: { ...axis, type: log.y ? "log" : "linear", exponentformat: "power", dtick: decades > 1.5 ? 1 : null },
+    yaxis: { ...axis, type: log.y ? "log" : "linear", exponentformat: "power", dtick: decades > 1.5 ? Math.ceil(decades / 8) : null },
     shapes, uirevision: `${log.x}${log.y}`,
   }, {
     responsive: true, displaylogo: false, displayModeBar: coarse.matches ? true : "hover",
@@ -276,6 +277,13 @@ function logarithmic(auto) {
   return { x: state.has("logx"), y: y ? y === "log" : auto };
 }
 
+// As `spans_decades` in curves.py, of what is to be seen.
+function spansDecades(lines) {
+  const values = lines.flatMap((line) => line.median);
+  const least = values.reduce((a, b) => Math.min(a, b), Infinity);
+  return least > 0 && values.reduce((a, b) => Math.max(a, b), 0) / least > 30;
+}
+
 function figure(data, number) {
   const key = `chart${number}`;
   const chosen = () => data.charts[Number(state.get(key)) || 0] || data.charts[0];
@@ -284,7 +292,7 @@ function figure(data, number) {
   const node = plot(`Learning curves on ${data.title}`, (target) => {
     const chart = chosen();
     const lines = chart.lines.filter((line) => visible(line.label));
-    const log = logarithmic(chart.log);
+    const log = logarithmic(chart.may_be_log && spansDecades(lines));
     const seeds = state.get("draw") === "seeds";
     const traces = lines.flatMap((line) => {
       const style = STYLES.get(line.label);
@@ -358,7 +366,7 @@ function filters() {
 
 function runList() {
   const columns = [
-    { label: "run", value: (run) => run.id, cell: (run) => el("a", { href: address({ run: run.id }) }, run.id.slice(0, 12)) },
+    { label: "run", value: (run) => run.id, cell: (run) => el("a", { href: address({ run: run.id }) }, run.id.slice(0, 8)) },
     { label: "task", value: (run) => run.size },
     { label: "model", value: (run) => run.label, cell: (run) => modelCell(run.label) },
     { label: "seed", number: true, value: (run) => (run.seed === "-" ? null : Number(run.seed)), cell: (run) => run.seed },
