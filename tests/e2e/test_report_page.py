@@ -207,6 +207,24 @@ def test_curves_are_toggled_and_their_axes_changed(tab, address):
     assert shapes == ["without memory", "best possible"]
 
 
+def test_an_axis_fits_what_is_shown_however_wide_that_is(tab, tmp_path):
+    for seed, scale, rate in ((0, 1e18, 1e9), (1, 1.0, 1e-3)):
+        folder = write_run(tmp_path, make_record(seed=seed, optimizer__lr=rate))
+        lines = [
+            json.dumps({"step": step, "split": "valid", "mse": 0.1 + scale / step**3})
+            for step in (10, 100, 1000)
+        ]
+        (folder / "events.jsonl").write_text("\n".join(lines) + "\n")
+    page = tab(write_page(tmp_path, tmp_path / "report.html"))
+    see_curves(page)
+    labels = "document.querySelector('.plot').querySelectorAll('.ytick').length"
+    assert 2 < page.evaluate(labels) < 12
+    axis = "document.querySelector('.plot')._fullLayout.yaxis.type"
+    assert page.evaluate(axis) == "log"
+    page.get_by_label("lr=1e+09").or_(page.get_by_label("lr=1000000000")).first.uncheck()
+    page.wait_for_function(f"{axis} === 'linear'")
+
+
 def test_a_curve_tells_its_value_and_can_be_zoomed(tab, address):
     page = tab(address)
     see_curves(page)
