@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from seqbench import configuration, machine
-from seqbench.errors import ConfigError
+from seqbench.errors import ConfigError, RunError
 from seqbench.experiment import build_model, build_task
 from seqbench.tasks.char_lm import SegmentTask
 from seqbench.tasks.task import Split
@@ -33,6 +33,9 @@ class SavedRun:
         self, folder: Path, trust: Sequence[str] = (), data_dir: str | None = None
     ) -> None:
         self.config = configuration.read(folder / "config.yaml", trust)
+        best = folder / "checkpoints" / checkpoint.BEST
+        if not best.exists():
+            raise RunError("this run has no weights: it did not come to its first evaluation")
         self.config["device"] = "auto"
         self.config["data_dir"] = data_dir
         self.device = machine.prepare(self.config)
@@ -40,7 +43,7 @@ class SavedRun:
         self.task = build_task(self.config, self.trainer)
         self.task.to(self.device)
         self.model = build_model(self.config, self.task)
-        tensors, facts = checkpoint.load(folder / "checkpoints" / checkpoint.BEST)
+        tensors, facts = checkpoint.load(best)
         load_weights(self.model, tensors)
         self.step: int | None = facts.get("step")
         self.model.to(self.device).eval()

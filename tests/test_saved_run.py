@@ -1,5 +1,6 @@
 """A trained model, out of its folder again: the same scores, and text from a prompt."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -107,3 +108,10 @@ def test_code_that_is_not_trusted_is_not_built(folder, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(ConfigError, match="--trust"):
         SavedRun(tmp_path)
+
+
+def test_a_run_that_kept_no_weights_says_so(folder, tmp_path: Path) -> None:
+    shutil.copytree(folder("tcn")[0], tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(RunError, match="no weights: it did not come to its first evaluation"):
+        SavedRun(tmp_path / "run")
