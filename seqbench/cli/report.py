@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+# Bytes of a page that opens at once and can be sent.
+LARGE = 20_000_000
 DEFAULT = Path("report.html")
 
 
@@ -73,3 +75,5 @@ def report(
     atomic.write(file, page)
     count = "1 run" if len(found) == 1 else f"{len(found):,} runs"
     typer.echo(f"{file}: {count}, {len(page) / 1e6:.1f} MB")
+    if len(page) > LARGE:
+        typer.echo("that is large for a browser and a letter: --where chooses among runs", err=True)
