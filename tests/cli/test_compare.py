@@ -58,6 +58,20 @@ def test_compare_with_an_unfinished_run(output_dir):
     assert "lstm" in result.stdout
 
 
+def test_where_a_run_was_made_is_no_difference(tmp_path):
+    write_run(tmp_path, ONE)
+    cut = make_record(seed=5)
+    config = cut.config | {"device": "auto", "data_dir": None, "recipe": {"source": "a paper"}}
+    write_unfinished(tmp_path, replace(cut, config=config), "")
+    shown = invoke(ONE.run_id, cut.run_id, "--output-dir", tmp_path).stdout
+    assert "seed" in shown
+    assert not [key for key in ("device  auto", "data_dir", "recipe") if key in shown]
+
+
+def test_a_run_beside_itself(output_dir):
+    assert "no setting differs" in invoke(ONE.run_id, ONE.run_id, "--output-dir", output_dir).stdout
+
+
 def test_compare_tells_how_fast_each_was_and_on_what(output_dir):
     result = invoke(ONE.run_id, TWO.run_id, FAST.run_id, "--output-dir", output_dir)
     rows = [re.split(r"\s{2,}", line.strip()) for line in result.stdout.splitlines()]
