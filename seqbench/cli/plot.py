@@ -89,7 +89,7 @@ def plot(
         raise ConfigError(f"no runs in {', '.join(map(str, paths or [output_dir]))}: {hint}")
     counts = Counter(record.status for record in records)
     lost = ", ".join(f"{n} {status}" for status, n in counts.items() if status != "completed")
-    if not counts["completed"]:
+    if kind is not Kind.curves and not counts["completed"]:
         raise ConfigError(f"there is nothing to draw: {lost}")
     if kind is Kind.curves:
         cells = aggregate(records)
@@ -101,6 +101,8 @@ def plot(
         else:
             figure = figures.pareto(cells, x or "seconds", log)
     figures.write(figure, file)
-    drawn = counts["completed"]
+    drawn = len(records) if kind is Kind.curves else counts["completed"]
     runs = "1 run" if drawn == 1 else f"{drawn:,} runs"
-    typer.echo(f"{file}: {runs}{f' (not drawn: {lost})' if lost else ''}")
+    # Of a run that failed there may be a curve, and never a score.
+    remark = f"{lost} among them, as far as they came" if kind is Kind.curves else f"without {lost}"
+    typer.echo(f"{file}: {runs}{f' ({remark})' if lost else ''}")

@@ -11,6 +11,7 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,6 +99,9 @@ class Search:
             Held: another process is at it.
             RunError: no trial completed.
         """
+        if sweep.policy.force or not sweep.policy.wait:
+            option = "--force" if sweep.policy.force else "--no-wait"
+            raise ConfigError(f"a search takes no {option}: each score tells it what to try next")
         parser = OverridesParser.create()
         given = parser.parse_overrides(typed)
         several = {plain_key(override) for override in given if override.is_sweep_override()}
@@ -115,10 +119,9 @@ class Search:
                 searched[plain_key(override)] = override
         if not searched:
             raise ConfigError("there is nothing to search: give a value as in a sweep")
-        dimensions = {key: dimension(override) for key, override in searched.items()}
+        self.fixed = fixed
+        self.dimensions = {key: dimension(override) for key, override in searched.items()}
         primary = build_task(first, build("trainer", first)).primary
-
-        self.fixed, self.dimensions = fixed, dimensions
         folder = Path(first["output_dir"]) / "sweeps" / sweep.id
         if sweep.policy.dry_run:
             study = self.study(folder / LOG, primary.direction, to_keep=False)
@@ -131,6 +134,10 @@ class Search:
         folder.mkdir(parents=True, exist_ok=True)
         with lock.held(folder, "this search"):
             study = self.study(folder / LOG, primary.direction, to_keep=True)
+            if sweep.policy.retry:
+                for failed in study.get_trials(False, states=[TrialState.FAIL]):
+                    study.enqueue_trial(failed.params)
+                    self.trials += 1
             trials: dict[Path, optuna.Trial] = {}
             sweep.judge = lambda job, progress: promising(trials[job.run.folder], progress)
             while not sweep.stopped:
@@ -143,19 +150,29 @@ class Search:
                 launch(words)
                 for trial, job in zip(batch, jobs, strict=True):
                     tell(study, trial, sweep, job)
-            self.report(study, sweep, folder)
+                if not all(map(sweep.is_over, jobs)):
+                    sweep.stopped = sweep.stopped or "a run was interrupted"
+            if self.left(study) < 1:
+                sweep.stopped = None  # too late
+            self.report(study, sweep, primary.metric, folder)
 
     def next_batch(self, study: optuna.Study) -> tuple[list[optuna.Trial], int]:
         """The trials to run next, and how many there are to run in all.
 
         What an earlier call was cut off from comes first; its runs go on from their checkpoints.
         """
-        trials = study.get_trials(False)
-        left = self.trials - sum(trial.state.is_finished() for trial in trials)
+        left = self.left(study)
         count = max(0, min(self.parallel, left))
-        begun = [t for t in trials if t.state == TrialState.RUNNING][:count]
+        begun = study.get_trials(False, states=[TrialState.RUNNING])[:count]
         batch = [optuna.Trial(study, trial._trial_id) for trial in begun]
+        for trial in batch:
+            for key, values in self.dimensions.items():
+                trial._suggest(key, values)  # what it has; it may have been cut off before
         return batch + [study.ask(self.dimensions) for _ in range(count - len(batch))], left
+
+    def left(self, study: optuna.Study) -> int:
+        """How many trials there are to run yet."""
+        return self.trials - sum(trial.state.is_finished() for trial in study.get_trials(False))
 
     def words(self, trial: optuna.Trial) -> list[str]:
         """The overrides of a trial's run."""
@@ -181,7 +198,9 @@ class Search:
         )
         if not to_keep and path.exists():
             kept = JournalStorage(JournalFileBackend(str(path)))
-            study.add_trials(optuna.load_study(study_name=STUDY, storage=kept).get_trials(False))
+            with suppress(KeyError):  # it was cut off before there was a study
+                earlier = optuna.load_study(study_name=STUDY, storage=kept)
+                study.add_trials(earlier.get_trials(False))
         # One that goes on must not draw again what it drew before.
         seed = self.seed + len(study.get_trials(False))
         samplers = optuna.samplers
@@ -197,7 +216,7 @@ class Search:
         }[self.pruner]
         return study
 
-    def report(self, study: optuna.Study, sweep: Sweep, folder: Path) -> None:
+    def report(self, study: optuna.Study, sweep: Sweep, metric: str, folder: Path) -> None:
         """Keep the trials and the best of them as a recipe, and say how to use it.
 
         Raises:
@@ -207,22 +226,24 @@ class Search:
         states = Counter(WORDS[trial.state] for trial in trials)
         if "completed" not in states:
             if sweep.stopped is None:
-                raise RunError(f"none of {len(trials)} trials completed: {counted(states)}")
+                raise RunError(
+                    f"none of {len(trials)} trials completed: {counted(states)}; --retry runs them "
+                    "again"
+                )
             sweep.findings = f"no trial completed yet: {counted(states)}"
             return
         best = study.best_trial
         job = sweep.job([*self.fixed, *overrides(best.params)])
-        record = job.run.record
-        assert record is not None
-        name = f"{record.task}_{record.model}"
+        task, model = job.config["choices"]["task"], job.config["choices"]["model"]
+        name = f"{task}_{model}"
         place = folder / "recipe"
         place.mkdir(exist_ok=True)
-        text = yaml.safe_dump(recipe(job, record, best, len(trials)), sort_keys=False)
+        text = yaml.safe_dump(recipe(job, metric, best, f"{len(trials)} trials"), sort_keys=False)
         atomic.write(place / f"{name}.yaml", f"# @package _global_\n{text}".encode())
         with (place / f"{name}.trials.csv").open("w", encoding="utf-8", newline="") as file:
             keys = sorted({key for trial in trials for key in trial.params})
             writer = csv.writer(file)
-            writer.writerow(["trial", "state", f"valid_{metric_of(record)}", *keys])
+            writer.writerow(["trial", "state", f"valid_{metric}", *keys])
             for trial in trials:
                 values = [trial.params.get(key, "") for key in keys]
                 writer.writerow([trial.number, trial.state.name.lower(), trial.value, *values])
@@ -230,11 +251,13 @@ class Search:
         plain = [word.lstrip("+") for word in self.fixed]
         typed = [w for w in plain if w not in ("trainer.steps=null", "trainer.epochs=null")]
         chosen = [*typed, *overrides(best.params)]
-        rest = [word for word in typed if word.partition("=")[0] not in IN_RECIPE]
-        with_recipe = [f"model={record.model}", f"task={record.task}", *rest]
+        # Nor what would replace a node of the recipe.
+        told = IN_RECIPE | {key.partition(".")[0] for key in best.params}
+        rest = [word for word in typed if word.partition("=")[0] not in told]
+        with_recipe = [f"model={model}", f"task={task}", *rest]
         sweep.findings = (
             f"best of {len(trials)} trials ({counted(states)}): "
-            f"valid {metric_of(record)} {best.value:.4g}\n"
+            f"valid {metric} {best.value:.4g}\n"
             f"  {shlex.join(['seqbench', 'train', *chosen])}\n"
             f"as a recipe, with its trials: {place / name}.yaml\n"
             f"  {shlex.join(['seqbench', 'train', '--config-dir', str(folder), *with_recipe])}"
@@ -255,8 +278,16 @@ def dimension(override: Override) -> optuna.distributions.BaseDistribution:
     """What Optuna may draw for an override.
 
     Raises:
-        ConfigError: it is a kind of sweep that cannot be searched.
+        ConfigError: it is a kind of sweep that cannot be searched, or holds no value.
     """
+    try:
+        return distribution(override)
+    except ValueError as error:
+        raise ConfigError(f"{override.input_line} cannot be searched: {error}") from error
+
+
+def distribution(override: Override) -> optuna.distributions.BaseDistribution:
+    """The same; a `ValueError` if there is nothing to draw."""
     value: Any = override.value()
     log = "log" in getattr(value, "tags", ())
     if isinstance(value, IntervalSweep):
@@ -265,8 +296,9 @@ def dimension(override: Override) -> optuna.distributions.BaseDistribution:
     if isinstance(value, RangeSweep):
         first, last, step = float(value.start or 0), float(value.stop or 0), float(value.step)
         if first.is_integer() and last.is_integer() and step.is_integer():
+            values = range(int(first), int(last), int(step))
             return optuna.distributions.IntDistribution(
-                int(first), int(last - step), step=int(step)
+                min(values), max(values), step=abs(values.step)
             )
     if override.is_discrete_sweep():
         return optuna.distributions.CategoricalDistribution(list(override.sweep_string_iterator()))
@@ -291,9 +323,9 @@ def promising(trial: optuna.Trial, progress: Progress) -> bool:
 
 def tell(study: optuna.Study, trial: optuna.Trial, sweep: Sweep, job: Job) -> None:
     """Tell the sampler how a run ended; one that was interrupted is asked for again next time."""
-    ending = sweep.endings.get(job.run.folder)
-    if ending is None or ending.how == "interrupted":
+    if not sweep.is_over(job):
         return
+    ending = sweep.endings[job.run.folder]
     if ending.how == "completed":
         record = job.run.record
         assert record is not None
@@ -312,7 +344,7 @@ def metric_of(record: Record) -> str:
     return record.score.metric
 
 
-def recipe(job: Job, record: Record, best: Any, count: int) -> dict[str, Any]:
+def recipe(job: Job, metric: str, best: Any, trials: str) -> dict[str, Any]:
     """The best settings in the form of `configs/recipe`: what was searched, and nothing else."""
     config = job.config
     at = " ".join(
@@ -322,13 +354,13 @@ def recipe(job: Job, record: Record, best: Any, count: int) -> dict[str, Any]:
     )
     result: dict[str, Any] = {
         "recipe": {
-            "source": f"search of {count} trials by Optuna, all of them in "
-            f"{record.task}_{record.model}.trials.csv",
+            "source": f"search of {trials} by Optuna, all of them in "
+            f"{config['choices']['task']}_{config['choices']['model']}.trials.csv",
             "expected": {
                 "split": "valid",
-                "metric": metric_of(record),
+                "metric": metric,
                 "value": best.value,
-                "at": f"budget={record.budget} {at}",
+                "at": f"budget={config['budget']} {at}",
             },
         }
     }

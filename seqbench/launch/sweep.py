@@ -162,6 +162,11 @@ class Sweep:
             self.settle(job, Ending("failed", f"{error} (--force trains it again)"), found=True)
         return False
 
+    def is_over(self, job: Job) -> bool:
+        """Whether a job came to an end, rather than being interrupted or left alone."""
+        ending = self.endings.get(job.run.folder)
+        return ending is not None and ending.how != "interrupted"
+
     def conduct(self, jobs: Iterable[Job], engine: Engine) -> None:
         """Have jobs done by an engine until none is left, or somebody says stop."""
         self.waiting.extend(jobs)

@@ -99,5 +99,10 @@ def test_runs_that_have_nothing_to_draw_are_counted_apart(outputs):
     write_run(outputs / "outputs", make_record(seed=8, status="diverged"))
     write_run(outputs / "outputs", make_record(seed=9, status="failed"))
     result = plot("-o", "plot.svg")
-    assert result.stdout.endswith(" runs (not drawn: 1 failed, 1 diverged)\n")
-    assert "nothing to draw: 1 failed" in str(plot("--where", "seed=9", "-o", "b.svg").exception)
+    assert result.stdout == (
+        "plot.svg: 6 runs (1 failed, 1 diverged among them, as far as they came)\n"
+    )
+    scaling = ("--kind", "scaling", "-o", "scaling.svg")
+    assert plot(*scaling).stdout == "scaling.svg: 4 runs (without 1 failed, 1 diverged)\n"
+    failed = plot(*scaling, "--where", "seed=9")
+    assert "nothing to draw: 1 failed" in str(failed.exception)

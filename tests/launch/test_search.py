@@ -3,19 +3,23 @@
 import csv
 import os
 import shlex
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 import yaml
-from small_sweep import SMALL, history, sweep
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from small_sweep import SMALL, Seen, history, sweep
 
-from seqbench.configuration import choices_of, compose
+from seqbench.configuration import Composer, choices_of, compose
 from seqbench.errors import ConfigError, Held, RunError
 from seqbench.launch.sweep import Policy, View
 from seqbench.runs import lock
+from seqbench.runs.lock import holder
 
 optuna = pytest.importorskip("optuna")
+from seqbench.launch.search import dimension  # noqa: E402
 
 SEARCH = [
     *(word for word in SMALL if not word.startswith("model")),
@@ -99,7 +103,9 @@ def test_a_search_that_was_cut_off_goes_on_and_loses_no_trial(tmp_path):
     states = [trial.state.name for trial in study_of(done, tmp_path).trials]
     assert states == ["COMPLETE"] * 6
     assert done.findings.startswith("best of 6 trials (6 completed): valid mse ")
-    assert all(history(path.parent).count("completed") == 1 for path in records(tmp_path))
+    histories = [history(path.parent) for path in records(tmp_path)]
+    # A run may be told to end after its record was written and before its history says so.
+    assert [one for one in histories if one.count("started") + one.count("completed") > 2] == []
 
 
 def test_a_dry_run_changes_nothing(tmp_path):
@@ -124,12 +130,90 @@ def test_of_two_at_once_the_second_says_who_is_at_it(tmp_path):
         sweep(words)
 
 
-def test_a_search_without_a_score_is_an_error(tmp_path):
+def test_a_search_without_a_score_is_an_error_and_can_be_tried_again(tmp_path):
     words = [*(word for word in SEARCH if not word.startswith("optimizer.lr"))]
     words += ["optimizer.lr=1e30,1e31", "trainer.clip=null", "search.trials=2"]
     for _ in range(2):
         with pytest.raises(RunError, match="none of 2 trials completed: 2 failed"):
             sweep([*words, f"output_dir={tmp_path}"])
+    view = Seen()
+    with pytest.raises(RunError, match="none of 4 trials completed: 4 failed"):
+        sweep([*words, f"output_dir={tmp_path}"], policy=Policy(retry=True), view=view)
+    assert [(how, found) for _, how, found in view.ends] == [("diverged", False)] * 2
+
+
+class StopsTheFirst(View):
+    """Has a run in work end as if its machine asked it to, while the search goes on."""
+
+    def look(self, sweep):
+        if sweep.working and not sweep.endings:
+            folder = next(iter(sweep.working))
+            words = holder(folder / ".lease").split()
+            if words[0] == "process":
+                os.kill(int(words[1]), signal.SIGTERM)
+
+
+def test_a_run_that_was_interrupted_alone_ends_the_search_for_now(tmp_path):
+    words = [*SEARCH, "trainer.steps=3000", "search.trials=2", f"output_dir={tmp_path}"]
+    cut = sweep(words, view=StopsTheFirst())
+    assert cut.stopped == "a run was interrupted"
+    states = [trial.state.name for trial in study_of(cut, tmp_path).trials]
+    assert "RUNNING" in states
+    assert sweep(words).findings.startswith("best of 2 trials (2 completed)")
+
+
+def test_settings_that_were_not_all_drawn_are_drawn_when_it_goes_on(tmp_path):
+    words = [*SEARCH, "search.trials=1", f"output_dir={tmp_path}"]
+    folder = tmp_path / "sweeps" / sweep(words, policy=Policy(dry_run=True)).id
+    folder.mkdir(parents=True)
+    backend = optuna.storages.journal.JournalFileBackend(str(folder / "optuna.log"))
+    storage = optuna.storages.JournalStorage(backend)
+    study = optuna.create_study(storage=storage, study_name="search", direction="minimize")
+    study.ask({"model.hidden_size": optuna.distributions.CategoricalDistribution(["4", "6"])})
+    [trial] = study_of(sweep(words), tmp_path).trials
+    assert trial.params.keys() == {"model.hidden_size", "optimizer.lr"}
+
+
+def test_both_commands_that_it_advises_train_the_same(tmp_path):
+    words = [word for word in SEARCH if word != "optimizer=adam"]
+    done = sweep([*words, "optimizer=sgd", "search.trials=2", f"output_dir={tmp_path}"])
+    plain, with_recipe = (shlex.split(line)[2:] for line in done.findings.splitlines()[1::2])
+    folder = with_recipe[with_recipe.index("--config-dir") + 1]
+    with Composer(folder) as composer:
+        again = composer.compose([w for w in with_recipe if w not in ("--config-dir", folder)])
+    best = compose(plain)
+    for node in ("model", "optimizer", "trainer", "task"):
+        assert again[node] == best[node]
+
+
+def test_a_search_of_which_the_best_run_is_gone_still_knows_its_settings(tmp_path):
+    words = [*SEARCH, "search.trials=2", f"output_dir={tmp_path}"]
+    done = sweep(words)
+    shutil.rmtree(tmp_path / "runs")
+    assert sweep(words).findings == done.findings
+
+
+@pytest.mark.parametrize("policy", [Policy(force=True), Policy(wait=False)])
+def test_what_makes_no_sense_for_a_search_is_refused(tmp_path, policy):
+    with pytest.raises(ConfigError, match="a search takes no --"):
+        sweep([*SEARCH, f"output_dir={tmp_path}"], policy=policy)
+
+
+@pytest.mark.parametrize(
+    ("word", "drawn"),
+    [("range(1,6,2)", {1, 3, 5}), ("range(6,3,-1)", {4, 5, 6}), ("range(2,4)", {2, 3})],
+)
+def test_a_range_is_searched_whole(word, drawn):
+    [override] = OverridesParser.create().parse_overrides([f"model.num_layers={word}"])
+    found = dimension(override)
+    assert set(range(found.low, found.high + 1, found.step)) == drawn
+
+
+@pytest.mark.parametrize("word", ["range(5,5)", "interval(0.1,0.01)", "tag(log,interval(0,0.01))"])
+def test_a_range_without_values_costs_a_line(word):
+    [override] = OverridesParser.create().parse_overrides([f"optimizer.lr={word}"])
+    with pytest.raises(ConfigError, match="cannot be searched: "):
+        dimension(override)
 
 
 @pytest.mark.parametrize("several", ["model=gru,lstm", "task=adding,copy", "seed=0,1"])
