@@ -47,12 +47,14 @@ def mean_and_spread(
     if mean is None or not half_width or not 0 < abs(mean) < math.inf or half_width == math.inf:
         return number(mean, metric), "" if half_width is None else number(half_width, metric, 2)
     magnitude = math.floor(math.log10(abs(mean))) - math.floor(math.log10(half_width))
-    text = number(mean, metric, digits=min(max(magnitude + 2, 3), MOST_DIGITS))
+    wanted = max(magnitude + 2, 3)
+    text = number(mean, metric, digits=min(wanted, MOST_DIGITS))
     if metric is not None and is_accuracy(metric):
         half_width *= 100
     decimals = len(text.partition(".")[2])
     fixed = f"{half_width:.{decimals}f}"
-    return text, fixed if "e" not in text and float(fixed) > 0 else number(half_width, digits=2)
+    alike = wanted <= MOST_DIGITS and "e" not in text and float(fixed) > 0
+    return text, fixed if alike else number(half_width, digits=2)
 
 
 def metric_name(metric: str) -> str:

@@ -27,7 +27,6 @@ from seqbench.launch.job import Job
 from seqbench.launch.progress import Progress
 from seqbench.launch.sweep import Sweep
 from seqbench.runs import atomic, lock
-from seqbench.runs.record import Record
 from seqbench.signatures import near_miss
 
 try:
@@ -153,7 +152,7 @@ class Search:
                 if not all(map(sweep.is_over, jobs)):
                     sweep.stopped = sweep.stopped or "a run was interrupted"
             if self.left(study) < 1:
-                sweep.stopped = None  # too late
+                sweep.stopped = None  # too late: all is done
             self.report(study, sweep, primary.metric, folder)
 
     def next_batch(self, study: optuna.Study) -> tuple[list[optuna.Trial], int]:
@@ -238,7 +237,7 @@ class Search:
         name = f"{task}_{model}"
         place = folder / "recipe"
         place.mkdir(exist_ok=True)
-        text = yaml.safe_dump(recipe(job, metric, best, f"{len(trials)} trials"), sort_keys=False)
+        text = yaml.safe_dump(recipe(job, metric, best, len(trials)), sort_keys=False)
         atomic.write(place / f"{name}.yaml", f"# @package _global_\n{text}".encode())
         with (place / f"{name}.trials.csv").open("w", encoding="utf-8", newline="") as file:
             keys = sorted({key for trial in trials for key in trial.params})
@@ -329,22 +328,17 @@ def tell(study: optuna.Study, trial: optuna.Trial, sweep: Sweep, job: Job) -> No
     if ending.how == "completed":
         record = job.run.record
         assert record is not None
+        assert record.score is not None
         if "valid" not in record.metrics:
             raise ConfigError("a search needs a validation score: leave out trainer.watch=test")
-        value = record.metrics["valid"][metric_of(record)]
+        value = record.metrics["valid"][record.score.metric]
         if value is not None:
             study.tell(trial, value)
             return
     study.tell(trial, state=TrialState.PRUNED if ending.how == "pruned" else TrialState.FAIL)
 
 
-def metric_of(record: Record) -> str:
-    """The metric that ranks models on the task of a record."""
-    assert record.score is not None
-    return record.score.metric
-
-
-def recipe(job: Job, metric: str, best: Any, trials: str) -> dict[str, Any]:
+def recipe(job: Job, metric: str, best: Any, count: int) -> dict[str, Any]:
     """The best settings in the form of `configs/recipe`: what was searched, and nothing else."""
     config = job.config
     at = " ".join(
@@ -354,7 +348,7 @@ def recipe(job: Job, metric: str, best: Any, trials: str) -> dict[str, Any]:
     )
     result: dict[str, Any] = {
         "recipe": {
-            "source": f"search of {trials} by Optuna, all of them in "
+            "source": f"search of {count} trials by Optuna, all of them in "
             f"{config['choices']['task']}_{config['choices']['model']}.trials.csv",
             "expected": {
                 "split": "valid",

@@ -99,11 +99,11 @@ class Recurrent(nn.Module):
             h = self.dropout(h) if i else h
             before = None if state is None else state[i]
             if i == len(self.layers) - 1 and self.readout == "last":
-                h, *rest = run_to_end(layer, h, before)
-                after.append((h, *rest))
+                ended = run_to_end(layer, h, before)
+                h = ended[0]
             else:
                 h, ended = run_layer(layer, h, before)
-                after.append(ended)
+            after.append(ended)
         return self.output(self.dropout(h)), tuple(after)
 
 
