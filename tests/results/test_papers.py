@@ -123,6 +123,7 @@ def test_a_run_like_the_papers_is_like_for_like():
         ({"task__length": 200}, "published at T=600, here T=200"),
         ({"budget": "quick"}, "budget quick instead of full"),
         ({"budget": None}, "budget of your own instead of full"),
+        ({"trainer__epochs": 1}, "epochs=1 instead of epochs=10"),
         ({"protocol": "ours"}, "protocol ours instead of paper"),
         ({"parameters": 700_000}, "700,000 parameters instead of about 70,000"),
         ({"parameters": 10}, "10 parameters instead of about 70,000"),

@@ -206,7 +206,7 @@ def test_a_run_that_watches_test_has_its_curve_from_there(tmp_path):
     assert (line.split, line.band.median) == ("test", (0.4,))
 
 
-@pytest.mark.parametrize("changes", [{}, {"epochs": 4, "stop_when_solved": True}])
+@pytest.mark.parametrize("changes", [{"epochs": None}, {"stop_when_solved": True}])
 def test_a_run_whose_epochs_nobody_knows_has_no_curve_over_them(tmp_path, changes):
     record = make_record(**{f"trainer__{key}": value for key, value in changes.items()})
     folders = run_with_events(tmp_path, record, [valid(100, mse=0.4)])

@@ -3,7 +3,6 @@ import hashlib
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -18,7 +17,6 @@ from report_sample import write_sample
 from typer.testing import CliRunner
 
 from seqbench.cli.report import report
-from seqbench.configuration import Composer
 from seqbench.errors import ConfigError
 from seqbench.results.aggregate import aggregate
 from seqbench.results.collect import collect, read_unfinished
@@ -26,10 +24,8 @@ from seqbench.results.report import content as content_module
 from seqbench.results.report.comparison import models_of
 from seqbench.results.report.content import build_content
 from seqbench.results.report.page import render
-from seqbench.results.report.recipe import command, differences
 from seqbench.results.report.run_page import LOG_TAIL, log_end
 from seqbench.results.reproduction import build_reproduction, targets
-from seqbench.runs.identity import run_id, without_place
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -195,92 +191,6 @@ def test_another_paper_may_be_asked_for_and_one_is_not_invented(tmp_path):
     write_run(other, make_record("of_my_own"))
     assert content_of(other)["paper"] is None
     assert content_of(other)["verdicts"] == []
-
-
-# ------------------------------------------------------------------------- recipes and commands
-
-
-@pytest.fixture
-def composer():
-    with Composer() as made:
-        yield made
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        [],
-        ["model=lstm", "task=copy", "budget=quick", "seed=7"],
-        ["model=llama", "task=char_ptb", "budget=smoke"],
-        ["model=gru", "task=pmnist", "optimizer.lr=3e-4", "trainer.batch_size=8"],
-        ["optimizer=sgd", "optimizer.momentum=0.9"],
-        ["optimizer=adamw", "schedule=step", "schedule.milestones=[0.2,0.9]"],
-        ["schedule=constant", "optimizer=adam"],
-        ["recipe=none", "trainer.steps=77"],
-        ["trainer.epochs=3", "budget=quick"],
-        ["model.channels=[8,8,8]", "model.dropout_kind=element", "trainer.clip=null"],
-        ["task=char_file", "task.path=/some/where/a b.txt", "task.sha256=0123"],
-        ["optimizer.betas=[0.8,0.9]", "trainer.stop_when_solved=true"],
-    ],
-    ids=" ".join,
-)
-def test_the_command_gives_the_same_run(composer, words):
-    config = composer.compose(words)
-    program, train, *again = shlex.split(command(without_place(config)))
-    assert (program, train) == ("seqbench", "train")
-    assert run_id(composer.compose(again)) == run_id(config)
-    # It is as short as what was typed, give or take the choices that it always names.
-    assert len(again) <= len(words) + 5 + 4 * ("recipe=none" in words)
-
-
-def test_differences_are_those_of_the_result_only(composer):
-    config = composer.compose(["model=tcn", "device=cpu", "trainer.log_every=1", "threads=1"])
-    assert differences(without_place(config)) == []
-    config = composer.compose(["model=tcn", "model.kernel_size=3"])
-    assert [tuple(found) for found in differences(config)] == [("model.kernel_size", 8, 3)]
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"model": {"_target_": "os.system", "command": "rm -rf /"}}, "no command should say"),
-        ({"task": {"_target_": "x.Y"}}, "no command should say that"),
-        ({"optimizer": {"_target_": "evil.Adam"}}, "no choice of ours gives the optimizer"),
-        ({"choices": {"task": "adding", "model": "tcn,lstm"}}, "no name"),
-        ({"choices": {"task": "../../x", "model": "tcn"}}, "no name"),
-        ({"choices": "no"}, "no name"),
-        ({"budget": "full --config-dir=/tmp/evil"}, "no name"),
-        ({"seed": {"a": 1}}, "cannot hold"),
-        ({"seed": "${oc.env:HOME}"}, "cannot hold"),
-        ({"seed": "1\n2"}, "cannot hold"),
-    ],
-)
-def test_what_a_stranger_wrote_makes_no_command(composer, change, reason):
-    config = without_place(composer.compose(["model=tcn"])) | change
-    with pytest.raises(ConfigError, match=reason):
-        command(config)
-
-
-@pytest.mark.parametrize("name", ["hydra", "-m", "a b", "x=y", "_target_", ""])
-def test_no_odd_key_reaches_a_command(composer, name):
-    config = without_place(composer.compose(["model=tcn"]))
-    config["model"] = config["model"] | {name: 1}
-    config["hydra"] = {"launcher": {"_target_": "evil"}}
-    if name == "hydra":
-        assert command(config).endswith(" model.hydra=1")
-    else:
-        with pytest.raises(ConfigError):
-            command(config)
-
-
-def test_a_model_of_ones_own_is_named_not_built(composer):
-    config = without_place(composer.compose(["model=tcn"]))
-    config["choices"]["model"] = "mine"
-    config["model"] = {"_target_": "my_package.Mine", "_partial_": True, "width": 3}
-    said = command(config)
-    assert said.startswith("seqbench train --config-dir FOLDER task=adding model=mine ")
-    assert "model.width=3" in said
-    assert "_target_" not in said
 
 
 # --------------------------------------------------------------------------- the file and its size

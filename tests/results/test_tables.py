@@ -161,9 +161,11 @@ def test_published_numbers_stand_beside_measured_ones_with_remarks():
 
 
 def test_equal_remarks_are_one_note():
-    records = [make_record(model=m) for m in ("tcn", "lstm")] + [make_record("smnist", value=0.9)]
+    records = [make_record(model=m) for m in ("tcn", "lstm")] + [
+        make_record("smnist", "gru", value=0.9)
+    ]
     (note,) = [n for n in build(records, paper="tcn2018").notes if "instead" in n]
-    assert note == "¹ protocol ours instead of paper (adding T=600: lstm, tcn; smnist T=784: tcn)"
+    assert note == "¹ protocol ours instead of paper (adding T=600: lstm, tcn; smnist T=784: gru)"
 
 
 def test_tasks_that_the_paper_has_not_get_no_published_column():
@@ -218,15 +220,15 @@ def lines_of(records: list[Record], paper: str | None = None) -> list[export.Lin
 
 
 def test_long_form_has_a_line_for_each_cell_and_rounds_nothing():
-    records = [make_record("smnist", seed=seed, value=0.9 + seed / 300) for seed in range(3)]
-    records.append(make_record("smnist", seed=3, status="diverged"))
-    records.append(make_record("smnist", seed=4, source="older", status="failed"))
+    records = [make_record("smnist", "gru", seed=seed, value=0.9 + seed / 300) for seed in range(3)]
+    records.append(make_record("smnist", "gru", seed=3, status="diverged"))
+    records.append(make_record("smnist", "gru", seed=4, source="older", status="failed"))
     (line,) = lines_of(records, paper="tcn2018")
     assert line.mean == pytest.approx(0.9 + 1 / 300, abs=1e-15)
     assert line.sd == pytest.approx(1 / 300)
     assert (line.n, line.failed, line.diverged, line.older_code) == (3, 1, 1, 1)
     assert (line.min, line.median) == (0.9, 0.9 + 1 / 300)
-    assert (line.metric, line.direction, line.published) == ("accuracy", "max", 0.99)
+    assert (line.metric, line.direction, line.published) == ("accuracy", "max", 0.962)
     assert line.not_like_for_like == "protocol ours instead of paper"
     assert line.run_ids == [record.run_id for record in records]
 

@@ -39,7 +39,7 @@ RUNS = [
         ("metrics.test.mse<1e-3", [2]),
         ("measured.device=cpu (x86_64)", [0, 1, 2, 3]),
         ("notes.solved=1", [2]),
-        ("trainer.epochs=null", [0, 1, 2, 3]),
+        ("trainer.steps=null", [0, 1, 2, 3]),
         ("budget<3", []),
     ],
 )

@@ -11,7 +11,7 @@ from seqbench.errors import ConfigError
 from seqbench.results.collect import Unfinished
 from seqbench.results.curves import Curve
 from seqbench.results.papers import like_for_like, published
-from seqbench.results.report.recipe import command, differences
+from seqbench.results.recipe import command, differences
 from seqbench.results.where import MISSING, flatten
 from seqbench.runs.identity import source_hash
 from seqbench.runs.record import Record

@@ -47,6 +47,19 @@ def differences(config: dict[str, Any]) -> list[Difference]:
     return _differences(_nodes(_recipe(config)), _nodes(config))
 
 
+def other_duration(config: dict[str, Any]) -> str | None:
+    """How long a run trains, if recipe, protocol and budget say otherwise; else `None`.
+
+    Args:
+        config: of a run, resolved.
+
+    Returns:
+        As in `epochs=1 instead of epochs=10`.
+    """
+    planned, here = _duration(_recipe(config)), _duration(config)
+    return f"{here} instead of {planned}" if here and planned and here != planned else None
+
+
 def command(config: dict[str, Any]) -> str:
     """The command line that trains the same run.
 
@@ -103,6 +116,8 @@ def _recipe(config: dict[str, Any]) -> dict[str, Any]:
         {"trainer": _read("trainer", "default")},
         _read("recipe", f"{task}_{model}"),
         _read("protocol", protocol),
+        _read("protocol_for", f"{task}_{protocol}"),
+        _read("protocol_for/pair", f"{task}_{model}_{protocol}"),
         _read("budget", budget),
         _read("budget_for", f"{task}_{budget}"),
     ]
@@ -110,6 +125,15 @@ def _recipe(config: dict[str, Any]) -> dict[str, Any]:
     for group, fallback in FALLBACK.items():
         merged[group] = merged.get("recipe", {}).get(group) or _read(group, fallback)
     return merged
+
+
+def _duration(config: dict[str, Any]) -> str | None:
+    trainer = config.get("trainer")
+    for name in ("steps", "epochs"):
+        value = trainer.get(name) if isinstance(trainer, dict) else None
+        if isinstance(value, int | float):
+            return f"{name}={value}"
+    return None
 
 
 @cache
