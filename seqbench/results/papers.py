@@ -11,7 +11,7 @@ import yaml
 from seqbench.config_folder import CONFIG_FOLDER
 from seqbench.errors import ConfigError
 from seqbench.results.aggregate import Cell
-from seqbench.results.recipe import other_duration
+from seqbench.results.recipe import other_amount
 from seqbench.runs.config_file import YamlLoader
 from seqbench.runs.record import Record
 
@@ -153,7 +153,7 @@ def like_for_like(record: Record, cell: PublishedCell, *, any_protocol: bool = F
         reasons.append(f"published at T={cell.length}, here {_length(record)}")
     if record.budget != cell.budget:
         reasons.append(f"budget {record.budget or 'of your own'} instead of {cell.budget}")
-    elif other := other_duration(record.config):
+    elif other := other_amount(record.config):
         reasons.append(other)
     if record.protocol not in passes:
         reasons.append(f"protocol {record.protocol or 'of your own'} instead of {cell.protocol}")

@@ -47,8 +47,8 @@ def differences(config: dict[str, Any]) -> list[Difference]:
     return _differences(_nodes(_recipe(config)), _nodes(config))
 
 
-def other_duration(config: dict[str, Any]) -> str | None:
-    """How long a run trains, if recipe, protocol and budget say otherwise; else `None`.
+def other_amount(config: dict[str, Any]) -> str | None:
+    """How much a run trains, if recipe, protocol and budget say otherwise; else `None`.
 
     Args:
         config: of a run, resolved.
@@ -56,8 +56,12 @@ def other_duration(config: dict[str, Any]) -> str | None:
     Returns:
         As in `epochs=1 instead of epochs=10`.
     """
-    planned, here = _duration(_recipe(config)), _duration(config)
-    return f"{here} instead of {planned}" if here and planned and here != planned else None
+    found = [
+        f"{here} instead of {planned}"
+        for planned, here in zip(_amounts(_recipe(config)), _amounts(config), strict=True)
+        if planned and here and planned != here
+    ]
+    return ", ".join(found) or None
 
 
 def command(config: dict[str, Any]) -> str:
@@ -127,13 +131,15 @@ def _recipe(config: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _duration(config: dict[str, Any]) -> str | None:
-    trainer = config.get("trainer")
-    for name in ("steps", "epochs"):
-        value = trainer.get(name) if isinstance(trainer, dict) else None
-        if isinstance(value, int | float):
-            return f"{name}={value}"
-    return None
+def _amounts(config: dict[str, Any]) -> tuple[str | None, str | None]:
+    nodes = _nodes(config)
+    trainer, size = nodes["trainer"], nodes["task"].get("train_size", MISSING)
+    given = (key for key in ("steps", "epochs") if isinstance(trainer.get(key), int | float))
+    known = size is None or isinstance(size, int)
+    return (
+        next((f"{key}={_value(trainer[key])}" for key in given), None),
+        f"train_size={_value(size)}" if known else None,
+    )
 
 
 @cache

@@ -6,7 +6,7 @@ import pytest
 from seqbench.config_folder import CONFIG_FOLDER
 from seqbench.configuration import Composer
 from seqbench.errors import ConfigError
-from seqbench.results.recipe import command, differences, other_duration
+from seqbench.results.recipe import command, differences, other_amount
 from seqbench.runs.identity import run_id, without_place
 
 
@@ -106,7 +106,7 @@ def test_what_every_choice_means_is_known(composer):
         words = [f"task={task}", f"model={model}", f"protocol={protocol}"]
         config = without_place(composer.compose(words + own_text * (task == "char_file")))
         assert [d for d in differences(config) if not d.key.startswith("task.")] == [], words
-        assert other_duration(config) is None, words
+        assert other_amount(config) is None, words
 
 
 @pytest.mark.parametrize(
@@ -119,14 +119,20 @@ def test_what_every_choice_means_is_known(composer):
         (["trainer.epochs=0.5", "task=copy"], "epochs=0.5 instead of epochs=50"),
         (["trainer.steps=500"], "steps=500 instead of epochs=10"),
         (["trainer.steps=500", "budget=quick"], "steps=500 instead of steps=5000"),
+        (["task.train_size=99"], "train_size=99 instead of train_size=50000"),
+        (["task=char_ptb", "task.train_size=99"], "train_size=99 instead of train_size=null"),
+        (
+            ["trainer.epochs=3", "task.train_size=99"],
+            "epochs=3 instead of epochs=10, train_size=99 instead of train_size=50000",
+        ),
         (["optimizer.lr=1", "trainer.batch_size=8", "seed=3"], None),
     ],
 )
 def test_a_training_cut_short_or_drawn_out_is_told(composer, words, said):
-    assert other_duration(without_place(composer.compose(words))) == said
+    assert other_amount(without_place(composer.compose(words))) == said
 
 
-@pytest.mark.parametrize("trainer", [None, [], {}, {"steps": "many"}, {"epochs": None}])
-def test_of_what_a_stranger_wrote_no_duration_is_told(composer, trainer):
-    config = without_place(composer.compose([])) | {"trainer": trainer}
-    assert other_duration(config) is None
+@pytest.mark.parametrize("trainer", [None, [], {}, {"steps": "many"}, {"epochs": None}, "x"])
+def test_of_what_a_stranger_wrote_no_amount_is_told(composer, trainer):
+    config = without_place(composer.compose([])) | {"trainer": trainer, "task": trainer}
+    assert other_amount(config) is None
