@@ -89,8 +89,12 @@ class SavedRun:
             logits, state = self.read(ids if state is None else ids[:, -1:], state)
 
     def read(self, ids: Tensor, state: object) -> tuple[Tensor, object]:
-        """Logits after reading `(1, time)` ids, and the state of a model that has one."""
+        """Logits `(1, positions, vocabulary)` that end after `(1, time)` ids, and the state of a
+        model that has one.
+        """
         if hasattr(self.model, "carry_state"):
             outputs, state = self.model(ids, state)
             return outputs, state
+        if getattr(self.model, "skips_context", False):
+            return self.model(ids, ids.shape[1] - 1), None
         return self.model(ids), None

@@ -210,6 +210,29 @@ def segments(build: BuildModel, spec: SequenceSpec) -> None:
         )
 
 
+@torch.no_grad()
+def context(build: BuildModel, spec: SequenceSpec) -> None:
+    """Told that a context is not scored, it answers after it as ever."""
+    model = seeded(build, spec)
+    if not getattr(model, "skips_context", False) or spec.readout == "last":
+        return
+    x = example(spec)
+    whole, _ = run(model, x)
+    for steps in (1, 2, 20, spec.length - 1):
+        after = model(x, steps)
+        if after.shape != whole[:, steps:].shape:
+            raise Broken(
+                f"with a context of {steps} steps the output is {tuple(after.shape)}, not "
+                f"{tuple(whole[:, steps:].shape)}"
+            )
+        apart = difference(after, whole[:, steps:])
+        if not apart <= ROUNDING:
+            raise Broken(
+                f"after a context of {steps} steps, outputs differ by {apart:.1g} of their size "
+                "from those without"
+            )
+
+
 def leaves(tree: Any) -> Iterator[Tensor]:
     """The tensors of a state."""
     if isinstance(tree, Tensor):
@@ -230,4 +253,5 @@ CONTRACTS: dict[str, Callable[[BuildModel, SequenceSpec], None]] = {
     "is saved whole in its state_dict": state_dict,
     "is fixed by the seed": deterministic,
     "answers the same in segments, if it carries a state": segments,
+    "answers the same after a context, if it skips one": context,
 }

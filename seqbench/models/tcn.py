@@ -8,9 +8,13 @@ Read at the last step only, most of that stack is never looked at: block i is as
 one, and the second convolution of a block takes stride two. That is the same function of the same
 weights (zero padding falls on the same places), with about 3T instead of 2T x levels positions
 computed.
+
+Read at every step but the first few, as in windows of a text that begin with a context, each
+convolution leaves out what is before the reach of those after it.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor, nn
@@ -56,27 +60,33 @@ class Block(nn.Module):
         self.dropout = nn.Dropout1d(dropout) if dropout_kind == "channel" else nn.Dropout(dropout)
         self.dilation = dilation
 
-    def forward(self, x: Tensor, thin: bool) -> Tensor:
+    def forward(self, x: Tensor, thin: bool, skip: int) -> Tensor:
         """Apply the block.
 
         Args:
             x: `(batch, in_channels, time)`; with `thin`, time is the grid of spacing `dilation`
                 that ends at the last step.
             thin: compute only what the next block, or the last step, reads.
+            skip: on the full grid, the leading positions that nobody reads.
 
         Returns:
-            `(batch, out_channels, time)`, or with `thin` every second position of it, the last
+            `(batch, out_channels, time - skip)`, or with `thin` every second position, the last
             one included.
         """
         dilation, stride = (1, 2) if thin else (self.dilation, 1)
-        y = self.dropout(F.relu(causal_conv(x, self.conv1, dilation)))
-        y = self.dropout(F.relu(causal_conv(y, self.conv2, dilation, stride)))
+        reach = (self.conv2.kernel_size[0] - 1) * self.dilation
+        early = max(0, skip - reach)
+        y = self.dropout(F.relu(causal_conv(x, self.conv1, dilation, skip=early)))
+        y = self.dropout(F.relu(causal_conv(y, self.conv2, dilation, stride, skip - early)))
         if stride > 1:
-            x = x[..., (x.shape[-1] - 1) % stride :: stride]
+            skip = (x.shape[-1] - 1) % stride
+        x = x[..., skip::stride]
         return F.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
-def causal_conv(x: Tensor, conv: nn.Conv1d, dilation: int, stride: int = 1) -> Tensor:
+def causal_conv(
+    x: Tensor, conv: nn.Conv1d, dilation: int, stride: int = 1, skip: int = 0
+) -> Tensor:
     """Convolve so that output t reads inputs <= t, and the last output stands at the last input.
 
     Args:
@@ -84,13 +94,15 @@ def causal_conv(x: Tensor, conv: nn.Conv1d, dilation: int, stride: int = 1) -> T
         conv: holds `weight` `(out, channels, kernel_size)` and `bias` `(out,)`.
         dilation: distance between taps.
         stride: keep every `stride`-th output, counted back from the last.
+        skip: leading outputs to leave out.
 
     Returns:
-        `(batch, out, ceil(time / stride))`.
+        `(batch, out, ceil((time - skip) / stride))`.
     """
     reach = (conv.kernel_size[0] - 1) * dilation
-    off_grid = (x.shape[-1] - 1) % stride
-    padded = F.pad(x.unsqueeze(2), (reach - off_grid, 0))
+    off_grid = (x.shape[-1] - 1 - skip) % stride
+    # Less than no padding takes away what no output reads.
+    padded = F.pad(x.unsqueeze(2), (reach - off_grid - skip, 0))
     # As an image of height 1 with channels last: the layout in which sequences arrive, and in which
     # a CPU convolves up to twice as fast.
     weight = conv.weight.permute(0, 2, 1).contiguous().permute(0, 2, 1).unsqueeze(2)
@@ -117,6 +129,8 @@ class TCN(nn.Module):
         ConfigError: a size that cannot be.
     """
 
+    skips_context = True
+
     def __init__(
         self,
         spec: SequenceSpec,
@@ -142,7 +156,9 @@ class TCN(nn.Module):
             width = embedding_dim or channels[0]
             self.embedding = nn.Embedding(spec.input.vocab_size, width)
         self.readout = spec.readout
-        self.receptive_field = 1 + 2 * (kernel_size - 1) * (2 ** len(channels) - 1)
+        # How far back each block reads, by its two convolutions.
+        self.reaches = [2 * (kernel_size - 1) * 2**i for i in range(len(channels))]
+        self.receptive_field = 1 + sum(self.reaches)
         self.blocks = nn.ModuleList(
             Block(before, after, kernel_size, 2**i, dropout, dropout_kind)
             for i, (before, after) in enumerate(zip([width, *channels[:-1]], channels, strict=True))
@@ -153,19 +169,25 @@ class TCN(nn.Module):
         if tied:
             tie(self.output, self.embedding)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: int = 0) -> Tensor:
         """Map a sequence to logits or values.
 
         Args:
             x: `(batch, time)` int64 or `(batch, time, dim)` float.
+            context: for readout `every`, leading steps at which no answer is wanted.
 
         Returns:
-            `(batch, out)` for readout `last`, `(batch, time, out)` for `every`.
+            `(batch, out)` for readout `last`, `(batch, time - context, out)` for `every`.
         """
         thin = self.readout == "last"
+        # From where on each block is read, and at last the input.
+        read = [0 if thin else context]
+        for reach in reversed(self.reaches):
+            read.insert(0, max(0, read[0] - reach))
+        x = x[:, read[0] :]
         h = (x if self.embedding is None else self.embedding(x)).transpose(1, 2)
-        for block in self.blocks:
-            h = block(h, thin)
+        for block, (before, after) in zip(self.blocks, pairwise(read), strict=True):
+            h = block(h, thin, after - before)
         if thin:
             return self.output(h[..., -1])
         return self.output(h.transpose(1, 2))

@@ -3,7 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -26,8 +26,9 @@ class Batch:
         targets: `(batch,)` or `(batch, dim)` for readout `last`; `(batch, time)` for `every`.
         scored: `(batch, time)` bool, the positions that count; `None`: all of them.
         fresh: new texts begin here, so that a carried state must be dropped.
-        context: leading positions that repeat the end of the segment before. They are there for
-            models without memory; whoever carries a state from that segment skips them.
+        context: leading positions that repeat the end of the segment before, and are not scored.
+            They are there for models without memory; whoever carries a state from that segment
+            skips them.
     """
 
     inputs: Tensor
@@ -36,13 +37,14 @@ class Batch:
     fresh: bool = True
     context: int = 0
 
+    def answered_after_context(self) -> "Batch":
+        """The same segment for a model that reads its context and does not answer there."""
+        scored = None if self.scored is None else self.scored[:, self.context :]
+        return replace(self, targets=self.targets[:, self.context :], scored=scored, context=0)
+
     def without_context(self) -> "Batch":
         """The same segment for a model that remembers the one before."""
-        if not self.context:
-            return self
-        scored = None if self.scored is None else self.scored[:, self.context :]
-        inputs, targets = self.inputs[:, self.context :], self.targets[:, self.context :]
-        return Batch(inputs, targets, scored, self.fresh)
+        return replace(self.answered_after_context(), inputs=self.inputs[:, self.context :])
 
     def split(self, parts: int) -> list["Batch"]:
         """Cut into `parts` micro-batches of equal size, along the first dimension."""

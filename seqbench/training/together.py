@@ -156,7 +156,7 @@ def fit(
         batches = [training.task.train_batch(step) for training in trainings]
         with trainer.autocast(parameters[0].device):
             outputs = model(torch.stack([batch.inputs for batch in batches]))
-            check_outputs(outputs[0], batches[0], first.task.spec)
+            check_outputs(outputs[0], batches[0].inputs, first.task.spec)
             losses = [
                 training.task.loss(output, batch)
                 for training, output, batch in zip(trainings, outputs, batches, strict=True)

@@ -15,6 +15,7 @@ GRADIENTS = "is trained in all its parameters"
 STATE_DICT = "is saved whole in its state_dict"
 SEED = "is fixed by the seed"
 SEGMENTS = "answers the same in segments, if it carries a state"
+CONTEXT = "answers the same after a context, if it skips one"
 
 
 def broken(results):
@@ -27,7 +28,7 @@ def test_our_models_hold_every_contract(name):
     results = list(
         check_model(lambda spec: build("model", {"model": read_choice("model", name)}, spec))
     )
-    assert len(results) == 7
+    assert len(results) == 8
     assert broken(results) == {}
     assert results[0].message == ""  # and take every kind of task
 
@@ -151,6 +152,26 @@ class StateForgotten(Running):
         return super().forward(x)
 
 
+class Skipping(Running):
+    """As `Running`, without answers in the context."""
+
+    skips_context = True
+
+    def forward(self, x, context=0):
+        outputs = super().forward(x)
+        return outputs[:, context:] if self.every else outputs
+
+
+class Blind(Skipping):
+    def forward(self, x, context=0):
+        return super().forward(x[:, context:])
+
+
+class Deaf(Skipping):
+    def forward(self, x, context=0):
+        return super().forward(x)
+
+
 class Undeclared(Carrying):
     def __getattribute__(self, name):
         if name == "carry_state":
@@ -158,7 +179,7 @@ class Undeclared(Carrying):
         return super().__getattribute__(name)
 
 
-@pytest.mark.parametrize("model", [Running, Carrying])
+@pytest.mark.parametrize("model", [Running, Carrying, Skipping])
 def test_the_models_that_are_broken_below_hold_whole(model):
     results = list(check_model(model))
     assert broken(results) == {}
@@ -183,6 +204,8 @@ def test_the_models_that_are_broken_below_hold_whole(model):
         (BatchSecond, SEGMENTS, "the first dimension of the state's tensors must be the batch"),
         (DictState, SEGMENTS, "here is a dict"),
         (StateForgotten, SEGMENTS, "must return (output, state)"),
+        (Blind, CONTEXT, "after a context of 1 steps, outputs differ by"),
+        (Deaf, CONTEXT, "with a context of 1 steps the output is (3, 37, 11), not (3, 36, 11)"),
         (Undeclared, SHAPE, "needs an attribute carry_state"),
     ],
 )

@@ -42,10 +42,11 @@ def published_tcn(weights, x, levels, kernel_size):
     features=st.integers(1, 3),
     kind=st.sampled_from(["channel", "element"]),
     readout=st.sampled_from(["last", "every"]),
+    context=st.integers(0, 199),
     seed=st.integers(0, 1000),
 )
 def test_equals_the_published_network_in_outputs_and_gradients(
-    kernel_size, channels, time, features, kind, readout, seed
+    kernel_size, channels, time, features, kind, readout, context, seed
 ):
     torch.manual_seed(seed)
     spec = SequenceSpec(Features(features), Classes(3), readout, time)
@@ -53,9 +54,9 @@ def test_equals_the_published_network_in_outputs_and_gradients(
     x = torch.randn(2, time, features, dtype=torch.float64)
     weights = {k: v.detach().clone().requires_grad_() for k, v in model.named_parameters()}
     expected = published_tcn(weights, x, len(channels), kernel_size)
-    if readout == "last":
-        expected = expected[:, -1]
-    output = model(x)
+    context = 0 if readout == "last" else context % time
+    expected = expected[:, -1] if readout == "last" else expected[:, context:]
+    output = model(x, context)
     torch.testing.assert_close(output, expected, rtol=0, atol=1e-10)
 
     direction = torch.randn_like(expected)
@@ -81,13 +82,24 @@ def test_reaches_back_as_far_as_its_receptive_field_and_no_further(kernel_size, 
     assert 80 - seen[0].item() == model.receptive_field
 
 
+def test_leaves_out_what_nobody_reads():
+    spec = SequenceSpec(Tokens(5), Classes(5), "every", 100)
+    model = TCN(spec, [4, 4, 4], 3, dropout_kind="channel", **PLAIN)
+    lengths = []
+    for block in model.blocks:
+        block.register_forward_hook(lambda module, args, y: lengths.append(y.shape[-1]))
+    x = torch.randint(5, (1, 100))
+    assert model(x, 80).shape == (1, 20, 5)
+    assert lengths == [20 + 16 + 8, 20 + 16, 20]
+
+
 def dropped(kind, training=True):
     """What goes into the block's dropout, and what comes out; `(batch, channels, time)` each."""
     torch.manual_seed(3)
     block = Block(4, 40, 3, 1, dropout=0.25, dropout_kind=kind).train(training)
     seen = []
     block.dropout.register_forward_hook(lambda module, args, y: seen.append((args[0], y)))
-    block(torch.randn(8, 4, 50), thin=False)
+    block(torch.randn(8, 4, 50), thin=False, skip=0)
     return seen
 
 

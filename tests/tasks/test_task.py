@@ -190,6 +190,18 @@ def test_without_its_context_a_batch_begins_where_the_one_before_ended(parts_and
     assert short.fresh == batch.fresh
 
 
+@given(batches)
+def test_answered_after_its_context_a_batch_is_read_whole(parts_and_batch):
+    _, batch = parts_and_batch
+    answered = batch.answered_after_context()
+    assert torch.equal(answered.inputs, batch.inputs)
+    short = batch.without_context()
+    assert torch.equal(answered.targets, short.targets)
+    if batch.scored is not None:
+        assert torch.equal(answered.scored, short.scored)
+    assert (answered.context, answered.fresh) == (0, batch.fresh)
+
+
 def test_what_a_task_must_give():
     abstract = {"to", "train_batch", "eval_batches", "loss", "metrics"}
     assert Task.__abstractmethods__ == abstract
