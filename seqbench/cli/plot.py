@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from seqbench.cli.folders import Folders, to_read
+
 
 class Kind(str, Enum):
     """What a figure shows."""
@@ -17,12 +19,7 @@ class Kind(str, Enum):
 
 
 def plot(
-    paths: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="[PATH]...", help="Folders with runs; all below --output-dir if none is named."
-        ),
-    ] = None,
+    paths: Folders = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -72,15 +69,12 @@ def plot(
     from seqbench.results.plot_data import ranked_by
     from seqbench.results.where import select
 
-    for path in paths or []:
-        if not path.exists():
-            raise ConfigError(f"there is no folder '{path}'")
     file = output or Path(f"{kind.value}.svg")
     if output is None and file.exists():
         raise ConfigError(f"{file} is there already: -o {file} replaces it")
     if not file.parent.is_dir() or file.is_dir():
         raise ConfigError(f"cannot write {file}: no folder for it, or a folder itself")
-    collected = collect(paths or [output_dir / "runs"])
+    collected = collect(to_read(paths, output_dir))
     for line in collected.unreadable:
         typer.echo(f"left out: {line}", err=True)
     records = select(collected.records, where)

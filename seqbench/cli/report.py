@@ -5,18 +5,15 @@ from typing import Annotated
 
 import typer
 
+from seqbench.cli.folders import Folders, to_read
+
 # Bytes of a page that opens at once and can be sent.
 LARGE = 20_000_000
 DEFAULT = Path("report.html")
 
 
 def report(
-    paths: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="[PATH]...", help="Folders with runs; all below --output-dir if none is named."
-        ),
-    ] = None,
+    paths: Folders = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -45,9 +42,6 @@ def report(
     from seqbench.runs import atomic
     from seqbench.runs.record import Record
 
-    for path in paths or []:
-        if not path.exists():
-            raise ConfigError(f"there is no folder '{path}'")
     file = output or DEFAULT
     if file.suffix not in (".html", ".htm"):
         raise ConfigError(f"a report is an HTML file: -o {file.with_suffix('.html')}")
@@ -55,7 +49,7 @@ def report(
         raise ConfigError(f"{file} is there already: -o {file} replaces it")
     if not file.parent.is_dir() or file.is_dir():
         raise ConfigError(f"cannot write {file}: no folder for it, or a folder itself")
-    collected = collect(paths or [output_dir / "runs"])
+    collected = collect(to_read(paths, output_dir))
     for line in collected.unreadable:
         typer.echo(f"left out: {line}", err=True)
     everyone: list[Record | Unfinished] = [*collected.records]

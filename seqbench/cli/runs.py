@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seqbench.cli.folders import Folders, to_read
 from seqbench.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ PICTURE, SHARE = 1.0, 0.1
 
 
 def runs(
+    paths: Folders = None,
     status: Annotated[Status | None, typer.Option(help="Only runs that are like this.")] = None,
     where: Annotated[
         str | None, typer.Option(help="Only runs that match: 'seed<3, task=adding'.")
@@ -59,7 +61,7 @@ def runs(
     from rich.live import Live
 
     console = Console(highlight=False)
-    found = Runs(output_dir, status, where)
+    found = Runs(to_read(paths, output_dir), status, where)
     if watch and (not console.is_terminal or console.is_dumb_terminal):
         raise ConfigError("--watch draws in a terminal, and this is none: leave it out")
     found.look()
@@ -85,16 +87,16 @@ def runs(
 
 
 class Runs:
-    """The runs below a folder that match, as they were when they were last looked at.
+    """The runs below some folders that match, as they were when they were last looked at.
 
     Args:
-        output_dir: where runs are.
+        folders: where runs are.
         status: only these; all if it is `None`.
         where: a filter, as `select` reads it.
     """
 
-    def __init__(self, output_dir: Path, status: Status | None, where: str | None) -> None:
-        self.output_dir, self.status, self.where = output_dir, status, where
+    def __init__(self, folders: list[Path], status: Status | None, where: str | None) -> None:
+        self.folders, self.status, self.where = folders, status, where
         self.running: list[tuple[Unfinished, Progress]] = []
         self.others: list[Record | Unfinished] = []
         self.unreadable: list[str] = []
@@ -114,13 +116,13 @@ class Runs:
         from seqbench.runs.record import Record
         from seqbench.runs.run import Run
 
-        collected = collect([self.output_dir / "runs"])
+        collected = collect(self.folders)
         found: list[Record | Unfinished] = [*collected.records]
         if self.status in (None, Status.running, Status.unfinished):
             found += map(read_open, collected.unfinished)
         some = collected.records or collected.unfinished
         hint = "none matches" if some else "try 'seqbench train model=tcn task=adding budget=quick'"
-        self.none = f"no runs in {self.output_dir}: {hint}"
+        self.none = f"no runs in {', '.join(map(str, self.folders))}: {hint}"
         self.unreadable = collected.unreadable
         wanted = self.status and self.status.value
         found = [run for run in select(found, self.where) if wanted in (None, run.status)]

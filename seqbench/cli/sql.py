@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from seqbench.cli.folders import Folders, to_read
 from seqbench.errors import ConfigError
 from seqbench.wording import number, plain
 
@@ -60,12 +61,7 @@ class Format(str, Enum):
 
 def sql(
     query: Annotated[str, typer.Argument(help="A SELECT, or '-'.", show_default=False)],
-    paths: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="[PATH]...", help="Folders with runs; all below --output-dir if none is named."
-        ),
-    ] = None,
+    paths: Folders = None,
     format: Annotated[Format, typer.Option("--format", "-f")] = Format.rich,
     output_dir: Annotated[Path, typer.Option(help="Where runs are.")] = Path("outputs"),
 ) -> None:
@@ -73,10 +69,7 @@ def sql(
     from seqbench.results import store
     from seqbench.results.collect import collect
 
-    for path in paths or []:
-        if not path.exists():
-            raise ConfigError(f"there is no folder '{path}'")
-    collected = collect(paths or [output_dir / "runs"])
+    collected = collect(to_read(paths, output_dir))
     # Bytes that are no text are a mistake in SQL, as others are.
     if query == "-":
         query = sys.stdin.buffer.read().decode("utf-8-sig", "replace")

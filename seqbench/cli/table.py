@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from seqbench.cli.folders import Folders, to_read
+
 
 class Format(str, Enum):
     """How a table is written."""
@@ -20,12 +22,7 @@ class Format(str, Enum):
 
 
 def table(
-    paths: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="[PATH]...", help="Folders with runs; all below --output-dir if none is named."
-        ),
-    ] = None,
+    paths: Folders = None,
     format: Annotated[
         Format, typer.Option("--format", "-f", help="csv and json hold a line for each cell.")
     ] = Format.rich,
@@ -72,10 +69,7 @@ def table(
             near = difflib.get_close_matches(name, SHOWN, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(SHOWN)}"
             raise ConfigError(f"--show knows no '{name}' ({hint})")
-    for path in paths or []:
-        if not path.exists():
-            raise ConfigError(f"there is no folder '{path}'")
-    collected = collect(paths or [output_dir / "runs"])
+    collected = collect(to_read(paths, output_dir))
     for line in collected.unreadable:
         typer.echo(f"left out: {line}", err=True)
     cells = aggregate(select(collected.records, where))

@@ -98,6 +98,13 @@ def test_a_narrow_terminal_gets_fewer_columns(output_dir, monkeypatch, width):
     assert "score" in lines[0]
 
 
+def test_runs_of_a_folder_are_listed(output_dir):
+    assert listed(invoke("runs", output_dir / "runs/copy/gru")) == [FAILED.run_id[:8]]
+    missing = invoke("runs", output_dir / "nowhere")
+    assert missing.exit_code != 0
+    assert "there is no folder" in str(missing.exception)
+
+
 def test_no_runs_are_a_hint(tmp_path, output_dir):
     result = invoke("runs", "--output-dir", tmp_path)
     assert (result.exit_code, result.stdout) == (0, "")
@@ -156,7 +163,7 @@ def test_filters_know_what_is_running(training, tmp_path, arguments, count, othe
 
 
 def test_a_second_look_tells_speed_and_what_has_ended(training, tmp_path):
-    runs = Runs(tmp_path, None, None)
+    runs = Runs([tmp_path / "runs"], None, None)
     runs.look()
     [(_, progress)] = runs.running
     assert progress.speed is None
@@ -176,7 +183,7 @@ def test_a_second_look_tells_speed_and_what_has_ended(training, tmp_path):
 def test_a_picture_fits_into_the_terminal(tmp_path, width, height):
     for seed in range(30):
         write_run(tmp_path, make_record(seed=seed))
-    runs = Runs(tmp_path, None, None)
+    runs = Runs([tmp_path / "runs"], None, None)
     runs.look()
     console = Console(width=width, height=height)
     with console.capture() as capture:
