@@ -89,8 +89,8 @@ class SavedRun:
             logits, state = self.read(ids if state is None else ids[:, -1:], state)
 
     def read(self, ids: Tensor, state: object) -> tuple[Tensor, object]:
-        """Logits `(1, positions, vocabulary)` that end after `(1, time)` ids, and the state of a
-        model that has one.
+        """After `(1, time)` ids the logits of the last positions, the last one always among them,
+        and the state of a model that has one.
         """
         if hasattr(self.model, "carry_state"):
             outputs, state = self.model(ids, state)

@@ -80,7 +80,8 @@ class Measurement:
         steps_per_second: of the median step, like the next two.
         samples_per_second: sequences.
         tokens_per_second: time steps of sequences.
-        peak_memory_bytes: weights, optimiser, and what a step added at most; not the data.
+        peak_memory_bytes: weights, optimiser, and what a step added at most; not the data. Of a
+            text's steps the first one, which has no context to skip, is not among them.
         split: share of each part of a step.
         flops_per_step: of products and convolutions; `None` if they could not be counted.
         flops_counted: how.

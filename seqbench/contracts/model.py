@@ -216,6 +216,8 @@ def context(build: BuildModel, spec: SequenceSpec) -> None:
     model = seeded(build, spec)
     if not getattr(model, "skips_context", False) or spec.readout == "last":
         return
+    if hasattr(model, "carry_state"):
+        raise Broken("it has carry_state and skips_context: a state makes the context needless")
     x = example(spec)
     whole, _ = run(model, x)
     for steps in (1, 2, 20, spec.length - 1):

@@ -98,6 +98,9 @@ def fits(task: Task, batch: Batch, name: str) -> None:
         raise Broken(f"scored of {name} is {described(batch.scored)}, not {tuple(x.shape[:2])}")
     if not 0 <= batch.context < x.shape[1]:
         raise Broken(f"{name} of {x.shape[1]} steps has a context of {batch.context}")
+    scored = torch.ones(x.shape[:2]) if batch.scored is None else batch.scored
+    if spec.readout == "every" and scored[:, : batch.context].any():
+        raise Broken(f"{name} scores its context, which the batch before has scored")
 
 
 def scores(task: Task, build: BuildTask) -> None:

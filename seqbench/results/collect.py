@@ -71,6 +71,7 @@ def collect(paths: Iterable[Path]) -> Collected:
     A run that is found twice counts once: the copy that completed, otherwise the first one.
     """
     found: dict[str, tuple[Record, Path]] = {}
+    unfinished: dict[Path, None] = {}
     result = Collected()
     with _no_garbage_collection():
         for folder in (folder for path in paths for folder in run_folders(path)):
@@ -80,11 +81,12 @@ def collect(paths: Iterable[Path]) -> Collected:
                 if (folder / "record.json").exists():
                     result.unreadable.append(plain(str(error)))
                 else:
-                    result.unfinished.append(folder)
+                    unfinished[folder] = None
                 continue
             known = found.get(record.run_id)
             if known is None or (known[0].status != "completed" == record.status):
                 found[record.run_id] = record, folder
+    result.unfinished.extend(unfinished)
     result.records.extend(record for record, _ in found.values())
     result.folders.update({run_id: folder for run_id, (_, folder) in found.items()})
     return result

@@ -153,7 +153,9 @@ def like_for_like(record: Record, cell: PublishedCell, *, any_protocol: bool = F
         reasons.append(f"published at T={cell.length}, here {_length(record)}")
     if record.budget != cell.budget:
         reasons.append(f"budget {record.budget or 'of your own'} instead of {cell.budget}")
-    elif other := other_amount(record.config):
+    elif (other := other_amount(record.config)) and other_amount(
+        record.config | {"protocol": cell.protocol}  # nor is it what the paper says
+    ):
         reasons.append(other)
     if record.protocol not in passes:
         reasons.append(f"protocol {record.protocol or 'of your own'} instead of {cell.protocol}")

@@ -16,9 +16,13 @@ from seqbench.config_folder import CONFIG_FOLDER
 from seqbench.errors import ConfigError
 from seqbench.results.where import MISSING, flatten
 from seqbench.runs.config_file import YamlLoader
-from seqbench.runs.identity import without_place
+from seqbench.runs.identity import plain_numbers, without_place
 
 NODES = ("task", "model", "optimizer", "schedule", "trainer")
+# Of a task's data, where `None` is all.
+SIZES = ("train_size", "valid_size", "eval_size")
+# Characters of a number.
+LONGEST = 20
 # What the choice `auto` means where a recipe names none.
 FALLBACK = {"optimizer": "adam", "schedule": "constant"}
 # A stranger's words for a command line.
@@ -48,18 +52,20 @@ def differences(config: dict[str, Any]) -> list[Difference]:
 
 
 def other_amount(config: dict[str, Any]) -> str | None:
-    """How much a run trains, if recipe, protocol and budget say otherwise; else `None`.
+    """How long a run trains, and on how much data it trains and is scored, where that is not what
+    recipe, protocol and budget say.
 
     Args:
         config: of a run, resolved.
 
     Returns:
-        As in `epochs=1 instead of epochs=10`.
+        As in `epochs=1 instead of epochs=10`; `None` if there is no such difference.
     """
+    planned, here = _amounts(_recipe(config)), _amounts(config)
     found = [
-        f"{here} instead of {planned}"
-        for planned, here in zip(_amounts(_recipe(config)), _amounts(config), strict=True)
-        if planned and here and planned != here
+        f"{here[what]} instead of {planned[what]}"
+        for what in planned
+        if here.get(what, planned[what]) != planned[what]
     ]
     return ", ".join(found) or None
 
@@ -131,15 +137,27 @@ def _recipe(config: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _amounts(config: dict[str, Any]) -> tuple[str | None, str | None]:
+def _amounts(config: dict[str, Any]) -> dict[str, str]:
     nodes = _nodes(config)
-    trainer, size = nodes["trainer"], nodes["task"].get("train_size", MISSING)
-    given = (key for key in ("steps", "epochs") if isinstance(trainer.get(key), int | float))
-    known = size is None or isinstance(size, int)
-    return (
-        next((f"{key}={_value(trainer[key])}" for key in given), None),
-        f"train_size={_value(size)}" if known else None,
-    )
+    trainer, task = nodes["trainer"], nodes["task"]
+    sizes = {key: task.get(key, MISSING) for key in SIZES}
+    sizes |= {"stop_when_solved": trainer.get("stop_when_solved", MISSING)}
+    found = {key: f"{key}={_amount(value)}" for key, value in sizes.items() if _is_amount(value)}
+    # Of the two, one is null.
+    for key in ("steps", "epochs"):
+        if trainer.get(key) is not None and _is_amount(trainer[key]):
+            found["duration"] = f"{key}={_amount(trainer[key])}"
+    return found
+
+
+def _is_amount(value: Any) -> bool:
+    return value is None or isinstance(value, int | float)
+
+
+def _amount(value: float | None) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "all", True: "true", False: "false"}[value]
+    return str(plain_numbers(value))[:LONGEST]
 
 
 @cache

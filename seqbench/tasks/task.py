@@ -24,7 +24,7 @@ class Batch:
     Attributes:
         inputs: `(batch, time)` int64 or `(batch, time, dim)` float.
         targets: `(batch,)` or `(batch, dim)` for readout `last`; `(batch, time)` for `every`.
-        scored: `(batch, time)` bool, the positions that count; `None`: all of them.
+        scored: `(batch, time)` bool, the positions that count, none in the context; `None`: all.
         fresh: new texts begin here, so that a carried state must be dropped.
         context: leading positions that repeat the end of the segment before, and are not scored.
             They are there for models without memory; whoever carries a state from that segment
@@ -39,6 +39,8 @@ class Batch:
 
     def answered_after_context(self) -> "Batch":
         """The same segment for a model that reads its context and does not answer there."""
+        if not self.context:
+            return self
         scored = None if self.scored is None else self.scored[:, self.context :]
         return replace(self, targets=self.targets[:, self.context :], scored=scored, context=0)
 

@@ -27,7 +27,8 @@ def predict(
         ConfigError: the outputs are not of the shape that the task asks for.
     """
     state, skipped = None, 0
-    if getattr(model, "skips_context", False) and batch.context:
+    skips = getattr(model, "skips_context", False) and spec.readout == "every"
+    if skips and batch.context:
         skipped = batch.context
         outputs = model(batch.inputs, skipped)
         batch = batch.answered_after_context()

@@ -172,6 +172,10 @@ class Deaf(Skipping):
         return super().forward(x)
 
 
+class Both(Carrying):
+    skips_context = True
+
+
 class Undeclared(Carrying):
     def __getattribute__(self, name):
         if name == "carry_state":
@@ -206,6 +210,7 @@ def test_the_models_that_are_broken_below_hold_whole(model):
         (StateForgotten, SEGMENTS, "must return (output, state)"),
         (Blind, CONTEXT, "after a context of 1 steps, outputs differ by"),
         (Deaf, CONTEXT, "with a context of 1 steps the output is (3, 37, 11), not (3, 36, 11)"),
+        (Both, CONTEXT, "it has carry_state and skips_context"),
         (Undeclared, SHAPE, "needs an attribute carry_state"),
     ],
 )

@@ -8,7 +8,7 @@ import torch
 from seqbench.configuration import build, read_choice
 from seqbench.contracts.task import check_task
 from seqbench.errors import ConfigError, DataError
-from seqbench.spec import Classes, SequenceSpec, Tokens
+from seqbench.spec import Classes, Features, SequenceSpec, Tokens, Values
 from seqbench.tasks.adding import Adding
 from seqbench.tasks.task import Batch
 
@@ -112,6 +112,19 @@ class MidText(Adding):
             yield Batch(batch.inputs, batch.targets, fresh=False)
 
 
+class ScoredContext(Adding):
+    def __init__(self, **values):
+        super().__init__(**values)
+        self.spec = SequenceSpec(Features(2), Values(1), "every", 12)
+
+    def eval_batches(self, split):
+        for i, batch in enumerate(super().eval_batches(split)):
+            yield Batch(batch.inputs, batch.targets, fresh=i == 0, context=3)
+
+    def loss(self, outputs, batch):
+        return outputs.square().mean()
+
+
 class ConstantLoss(Adding):
     def loss(self, outputs, batch):
         return 0 * outputs.sum()
@@ -173,6 +186,7 @@ class Leaky(Adding):
         (FewTargets, "gives batches", "40 inputs and 39 targets"),
         (NoSplit, "gives batches", "valid has no batches"),
         (MidText, "gives batches", "the first batch of valid goes on from one"),
+        (ScoredContext, "gives batches", "valid scores its context"),
         (ConstantLoss, "scores outputs", "no gradient"),
         (LossPerSequence, "scores outputs", "the loss of random outputs is (8,)"),
         (Stateful, "draws a batch", "asked for twice gives two batches"),

@@ -135,6 +135,15 @@ def test_each_difference_is_a_reason(change, reason):
     assert like_for_like(make_record(**{"protocol": "paper"} | change), cell) == reason
 
 
+def test_the_amount_of_the_paper_is_as_good_as_that_of_the_recipe():
+    cell = published("tcn2018", "smnist", "tcn")
+    assert cell is not None
+    protocol = "protocol ours instead of paper"
+    for epochs, reason in {10: "", 20: "", 5: "epochs=5 instead of epochs=20, "}.items():
+        record = make_record("smnist", trainer__epochs=epochs, parameters=66910)
+        assert like_for_like(record, cell) == reason + protocol
+
+
 def test_another_metric_or_split_is_a_reason_and_reasons_add_up():
     cell = published("tcn2018", "adding", "tcn")
     record = make_record(budget="quick", protocol="paper")

@@ -97,15 +97,18 @@ def names(group):
     return sorted(path.stem for path in (CONFIG_FOLDER / group).glob("*.yaml"))
 
 
-def test_what_every_choice_means_is_known(composer):
+def test_what_the_choices_mean_is_known(composer):
     codes = {path.stem for path in (CONFIG_FOLDER / "protocol_for/pair").glob("*_code.yaml")}
-    own_text = ["task.path=my.txt", "task.sha256=ab"]
-    for task, model, protocol in product(names("task"), names("model"), names("protocol")):
+    models, budgets = names("model"), names("budget")
+    for i, (task, protocol) in enumerate(product(names("task"), names("protocol"))):
+        model = "tcn" if protocol == "code" else models[i % len(models)]
         if protocol == "code" and f"{task}_{model}_code" not in codes:
             continue
         words = [f"task={task}", f"model={model}", f"protocol={protocol}"]
-        config = without_place(composer.compose(words + own_text * (task == "char_file")))
-        assert [d for d in differences(config) if not d.key.startswith("task.")] == [], words
+        words.append(f"budget={budgets[i % len(budgets)]}")
+        own_text = ["task.path=my.txt", "task.sha256=ab"] * (task == "char_file")
+        config = without_place(composer.compose(words + own_text))
+        assert [d for d in differences(config) if d.key not in ("task.path", "task.sha256")] == []
         assert other_amount(config) is None, words
 
 
@@ -115,15 +118,25 @@ def test_what_every_choice_means_is_known(composer):
         ([], None),
         (["budget=quick"], None),
         (["trainer.epochs=10"], None),
+        (["trainer.epochs=10.0"], None),
+        (
+            ["trainer.stop_when_solved=true"],
+            "stop_when_solved=true instead of stop_when_solved=false",
+        ),
+        (["task=smnist", "task.eval_size=64"], "eval_size=64 instead of eval_size=all"),
+        (
+            ["task=smnist", "protocol=paper", "task.valid_size=50000"],
+            "valid_size=50000 instead of valid_size=0",
+        ),
         (["trainer.epochs=3"], "epochs=3 instead of epochs=10"),
         (["trainer.epochs=0.5", "task=copy"], "epochs=0.5 instead of epochs=50"),
         (["trainer.steps=500"], "steps=500 instead of epochs=10"),
         (["trainer.steps=500", "budget=quick"], "steps=500 instead of steps=5000"),
         (["task.train_size=99"], "train_size=99 instead of train_size=50000"),
-        (["task=char_ptb", "task.train_size=99"], "train_size=99 instead of train_size=null"),
+        (["task=char_ptb", "task.train_size=99"], "train_size=99 instead of train_size=all"),
         (
             ["trainer.epochs=3", "task.train_size=99"],
-            "epochs=3 instead of epochs=10, train_size=99 instead of train_size=50000",
+            "train_size=99 instead of train_size=50000, epochs=3 instead of epochs=10",
         ),
         (["optimizer.lr=1", "trainer.batch_size=8", "seed=3"], None),
     ],

@@ -202,6 +202,12 @@ def test_answered_after_its_context_a_batch_is_read_whole(parts_and_batch):
     assert (answered.context, answered.fresh) == (0, batch.fresh)
 
 
+def test_targets_of_whole_segments_have_no_context_to_lose():
+    batch = Batch(torch.zeros(3, 4, 2), torch.zeros(3), fresh=False)
+    assert batch.without_context().targets.shape == (3,)
+    assert batch.answered_after_context() is batch
+
+
 def test_what_a_task_must_give():
     abstract = {"to", "train_batch", "eval_batches", "loss", "metrics"}
     assert Task.__abstractmethods__ == abstract
