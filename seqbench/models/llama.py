@@ -74,9 +74,8 @@ class Attention(nn.Module):
         mask = None
         if time > 1 and (time < seen or time > self.context):
             mask = band(time, seen, self.context, x.device)
-        cos, sin = rotation(seen, self.head_dim, self.rope_theta, q.dtype, x.device)
-        q = rotate(q, cos[seen - time : seen], sin[seen - time : seen])
-        k = rotate(k, cos[:seen], sin[:seen])
+        q = self.rotate(q, seen - time, seen)
+        k = self.rotate(k, 0, seen)
         # Repeating costs no more than `enable_gqa`, which on CPUs leaves the fast kernel.
         k, v = k.repeat_interleave(self.shared_by, 1), v.repeat_interleave(self.shared_by, 1)
         y = F.scaled_dot_product_attention(
@@ -88,6 +87,13 @@ class Attention(nn.Module):
         """From `(batch, time, heads * head_dim)` to `(batch, heads, time, head_dim)`."""
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
+    def rotate(self, x: Tensor, begin: int, end: int) -> Tensor:
+        """Turn `(batch, heads, time, head_dim)` by the angles of positions `begin` to `end`."""
+        # Heads beside their dimensions, as the projections wrote them: long rows of memory.
+        x = x.transpose(1, 2)
+        cos, sin = rotation(end, x.shape[2], self.head_dim, self.rope_theta, x.dtype, x.device)
+        return rotate(x, cos[begin:end], sin[begin:end]).transpose(1, 2)
+
 
 def band(time: int, seen: int, context: int, device: torch.device) -> Tensor:
     """Which keys each of the last `time` of `seen` positions may look at: itself and the
@@ -98,22 +104,23 @@ def band(time: int, seen: int, context: int, device: torch.device) -> Tensor:
 
 
 def rotation(
-    length: int, head_dim: int, theta: float, dtype: torch.dtype, device: torch.device
+    length: int, heads: int, head_dim: int, theta: float, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Cosines and sines of the angles of at least `length` positions from 0 on, each
-    `(positions, head_dim)`, at least in single precision.
+    `(positions, heads, head_dim)`, the same for all heads, at least in single precision.
 
     Dimension pair i turns by `theta^(-2 i / head_dim)` a position (Su et al. 2021, section 3.2.2);
-    a pair is made of dimensions i and `i + head_dim / 2`.
+    a pair is made of dimensions i and `i + head_dim / 2`, and the sine of the first is negative.
     """
     # A power of two, since a cache grows by one position a step when a text is generated.
     size = 1 << (length - 1).bit_length()
-    return rotation_table(size, head_dim, theta, torch.promote_types(dtype, torch.float32), device)
+    dtype = torch.promote_types(dtype, torch.float32)
+    return rotation_table(size, heads, head_dim, theta, dtype, device)
 
 
 @lru_cache(maxsize=16)
 def rotation_table(
-    length: int, head_dim: int, theta: float, dtype: torch.dtype, device: torch.device
+    length: int, heads: int, head_dim: int, theta: float, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Cosines and sines of exactly `length` positions, kept for the next call."""
     # What is made in inference mode could not be used in training later.
@@ -121,23 +128,27 @@ def rotation_table(
         # In double precision, since float32 angles of far positions are off in the fourth digit.
         pairs = torch.arange(0, head_dim, 2, dtype=torch.float64, device=device)
         positions = torch.arange(length, dtype=torch.float64, device=device)
-        angles = torch.outer(positions, theta ** (-pairs / head_dim)).repeat(1, 2)
-        return angles.cos().to(dtype), angles.sin().to(dtype)
+        angles = torch.outer(positions, theta ** (-pairs / head_dim))
+        cos = torch.cat([angles.cos(), angles.cos()], 1)
+        sin = torch.cat([-angles.sin(), angles.sin()], 1)
+        # Written out for every head: broadcast, each product would be many loops over a short row.
+        cos, sin = (table[:, None].repeat(1, heads, 1).to(dtype) for table in (cos, sin))
+        return cos, sin
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each pair of dimensions by its angle.
 
     Args:
-        x: `(batch, heads, time, head_dim)`.
-        cos: `(time, head_dim)`.
-        sin: `(time, head_dim)`.
+        x: `(batch, time, heads, head_dim)`.
+        cos: `(time, heads, head_dim)`.
+        sin: `(time, heads, head_dim)`, negative for the first of each pair.
 
     Returns:
         As `x`, and of its type.
     """
     first, second = x.chunk(2, -1)
-    return (x * cos + torch.cat([-second, first], -1) * sin).to(x.dtype)
+    return torch.addcmul(x * cos, torch.cat([second, first], -1), sin).to(x.dtype)
 
 
 class SwiGLU(nn.Module):

@@ -163,11 +163,11 @@ def test_readout_last_is_the_last_step_of_every(make):
 
 def test_rotation_keeps_lengths_and_sees_distances_only():
     torch.manual_seed(0)
-    q, k = torch.randn(2, 1, 1, 1, 8, dtype=torch.float64).expand(2, 1, 1, 50, 8)
-    cos, sin = rotation(50, 8, 100.0, torch.float64, torch.device("cpu"))
+    q, k = torch.randn(2, 1, 1, 3, 8, dtype=torch.float64).expand(2, 1, 50, 3, 8)
+    cos, sin = rotation(50, 3, 8, 100.0, torch.float64, torch.device("cpu"))
     q, k = rotate(q, cos[:50], sin[:50]), rotate(k, cos[:50], sin[:50])
-    torch.testing.assert_close(q.norm(dim=-1), q[..., :1, :].norm(dim=-1).expand(1, 1, 50))
-    scores = (q @ k.transpose(-1, -2))[0, 0]
+    torch.testing.assert_close(q.norm(dim=-1), q[:, :1].norm(dim=-1).expand(1, 50, 3))
+    scores = q[0, :, 0] @ k[0, :, 0].T
     for distance in (0, 1, 30):
         diagonal = scores.diagonal(-distance)
         torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal))
