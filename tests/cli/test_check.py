@@ -56,7 +56,7 @@ def test_check_ticks_a_persons_own_model(command, target):
     result = command(target, "width=6")
     assert result.code == 0
     lines = result.out.splitlines()
-    assert len(lines) == 7
+    assert len(lines) == 8
     assert all(line.startswith("✓ ") for line in lines)
     assert "features only" in lines[0]
 
