@@ -15,8 +15,9 @@ from typing import NamedTuple
 from seqbench.errors import ConfigError
 from seqbench.results.aggregate import Cell, Column
 from seqbench.results.layout import ARROWS as ARROWS
-from seqbench.results.layout import COLS, ROWS, arrange
+from seqbench.results.layout import COLS, ROWS, arrange, measured_on_texts
 from seqbench.results.papers import load_paper, published, unlike
+from seqbench.results.recipe import other_amount
 from seqbench.results.standing import Standing, standings
 from seqbench.results.statistics import FEWEST_SEEDS as FEWEST_SEEDS
 from seqbench.wording import duration, mean_and_spread, number, plain
@@ -142,7 +143,7 @@ def build_table(
         headers.append(header)
         entries.append(
             [
-                None if cell is None else _entry(cell, standing[i, j], usual_n, source)
+                None if cell is None else _entry(cell, standing[i, j], usual_n, source, remarks)
                 for i, cell in enumerate(members)
             ]
             + [None if grid.tasks_down else _bound(members, name) for name in BOUNDS]
@@ -226,7 +227,7 @@ SHOWN = {
 
 
 class _Remarks:
-    """Remarks on published numbers: equal ones get one mark, with all that they are about."""
+    """Remarks on numbers: equal ones get one mark, with all that they are about."""
 
     def __init__(self) -> None:
         self.about: dict[str, dict[str, list[str]]] = {}
@@ -245,7 +246,9 @@ class _Remarks:
         return lines
 
 
-def _entry(cell: Cell, standing: Standing | None, usual_n: int | None, source: str) -> Entry:
+def _entry(
+    cell: Cell, standing: Standing | None, usual_n: int | None, source: str, remarks: _Remarks
+) -> Entry:
     sample, metric = cell.statistics, cell.column.metric
     flags = []
     if sample and sample.n != usual_n:
@@ -260,6 +263,8 @@ def _entry(cell: Cell, standing: Standing | None, usual_n: int | None, source: s
         flags.append("a seed counts twice")
     interval = sample.ci95 if sample and sample.n >= FEWEST_SEEDS else None
     value, spread = mean_and_spread(sample.mean if sample else None, interval, metric)
+    other = other_amount(cell.records[0].config)
+    task, _ = measured_on_texts(cell.column, False)
     return Entry(
         value=value,
         spread=spread,
@@ -267,7 +272,8 @@ def _entry(cell: Cell, standing: Standing | None, usual_n: int | None, source: s
         best=standing == "best",
         flags=tuple(flags),
         marks=(TIED if standing == "tied" else "")
-        + ("†" if any(record.source != source for record in cell.records) else ""),
+        + ("†" if any(record.source != source for record in cell.records) else "")
+        + (remarks.mark(other, task, plain(cell.model)) if other else ""),
     )
 
 

@@ -70,7 +70,10 @@ def build(records, paper=None) -> Table:
 
 def test_a_table_with_headers_bounds_and_notes():
     records = [make_record(seed=s, value=0.1 + s / 100) for s in range(3)]
-    records += [make_record(model="lstm", seed=0, value=0.2), make_record("smnist", value=0.98)]
+    records += [
+        make_record(model="lstm", seed=0, value=0.2),
+        make_record("smnist", trainer__epochs=20, value=0.98),
+    ]
     text = html.render(build(records))
     outline = Outline(text)
     assert set(outline.tags) == set(TAGS)

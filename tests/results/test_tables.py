@@ -160,6 +160,14 @@ def test_published_numbers_stand_beside_measured_ones_with_remarks():
     assert "¹ protocol ours instead of paper (adding T=600: tcn)" in table.notes
 
 
+def test_a_training_of_another_length_than_its_budget_says_is_marked():
+    records = [make_record(model=m, trainer__epochs=1) for m in ("tcn", "lstm")]
+    table = build([*records, make_record(model="gru")])
+    marks = {row.label: row.entries[0].marks for row in table.rows if not row.bound}
+    assert marks == {"gru": "", "lstm": "¹", "tcn": "¹"}
+    assert table.notes[-1] == "¹ epochs=1 instead of epochs=10 (adding T=600: lstm, tcn)"
+
+
 def test_equal_remarks_are_one_note():
     records = [make_record(model=m) for m in ("tcn", "lstm")] + [
         make_record("smnist", "gru", value=0.9)
