@@ -263,8 +263,10 @@ def _entry(
         flags.append("a seed counts twice")
     interval = sample.ci95 if sample and sample.n >= FEWEST_SEEDS else None
     value, spread = mean_and_spread(sample.mean if sample else None, interval, metric)
-    other = other_amount(cell.records[0].config)
-    task, _ = measured_on_texts(cell.column, False)
+    mark = ""
+    if other := other_amount(cell.records[0].config):
+        task, _ = measured_on_texts(cell.column, False)
+        mark = remarks.mark(other, task, plain(cell.model))
     return Entry(
         value=value,
         spread=spread,
@@ -273,7 +275,7 @@ def _entry(
         flags=tuple(flags),
         marks=(TIED if standing == "tied" else "")
         + ("†" if any(record.source != source for record in cell.records) else "")
-        + (remarks.mark(other, task, plain(cell.model)) if other else ""),
+        + mark,
     )
 
 

@@ -92,6 +92,11 @@ def test_an_unfinished_run_tells_its_last_step(tmp_path):
     assert run.status == "unfinished"
 
 
+def test_an_unfinished_run_that_is_found_twice_counts_once(tmp_path):
+    folder = write_unfinished(tmp_path, make_record(), "")
+    assert collect([tmp_path, tmp_path / "runs", folder]).unfinished == [folder]
+
+
 def test_an_unfinished_run_without_events_or_a_readable_config_is_still_one(tmp_path):
     folder = tmp_path / "adding" / "tcn" / "0123456789ab"
     folder.mkdir(parents=True)
