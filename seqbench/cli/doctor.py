@@ -112,7 +112,20 @@ def machine() -> Lines:
     on_cpu = f"the CPU, {threads} thread{'s' * (threads > 1)}"
     where = "the first GPU" if gpus else on_cpu
     places = f"{len(gpus)}, one on each GPU" if gpus else f"{cores}, of one thread each"
+    lines["C++"] = "compiles" if not_compiled() is None else "does not compile, see below"
     return lines | {"seqbench train": f"runs on {where}", "seqbench sweep": f"runs {places}"}
+
+
+def not_compiled() -> str | None:
+    """Why there is no compiled code here; `None` where there is."""
+    from seqbench.compiled import NotCompiled, library
+    from seqbench.models.recurrent_cpu import SOURCE
+
+    try:
+        library(SOURCE)
+    except NotCompiled as error:
+        return str(error)
+    return None
 
 
 def free_memory() -> int:
@@ -163,6 +176,11 @@ def remarks(output_dir: Path) -> Iterator[str]:
     cores = available_cores()
     if not cuda_devices():
         yield "no GPU: full budgets take hours; budget=quick takes minutes"
+    if reason := not_compiled():
+        yield (
+            "LSTM, GRU and RNN run as torch has them, a GRU several times slower than it could "
+            f"({reason}); install a C++ compiler, or name one in CXX"
+        )
     if available_threads() > cores:
         yield (
             f"OMP_NUM_THREADS={available_threads()} on {cores} cores: threads wait for each other; "

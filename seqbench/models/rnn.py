@@ -7,19 +7,15 @@ value (`forget_bias`), or spread over the time scales up to a longest one (`chro
 Ollivier 2018).
 """
 
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from seqbench.errors import ConfigError
+from seqbench.models import recurrent_cpu
 from seqbench.models.embedding import tie
-from seqbench.models.gru_cpu import GRUFunction
 from seqbench.spec import Features, SequenceSpec
-
-# Steps after which `run_to_end` looks whether any gradient is left. Torch's LSTM begins each
-# segment anew, at some cost: many short ones would lose by it.
-SEGMENT = 200
 
 # Per layer its tensors, each (batch, hidden_size): hidden and cell state of an LSTM, else the
 # hidden state alone.
@@ -95,63 +91,18 @@ class Recurrent(nn.Module):
         """
         h = x if self.embedding is None else self.embedding(x)
         after = []
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(cast(list[nn.RNNBase], self.layers)):
             h = self.dropout(h) if i else h
             before = None if state is None else state[i]
-            if i == len(self.layers) - 1 and self.readout == "last":
-                ended = run_to_end(layer, h, before)
-                h = ended[0]
-            else:
-                h, ended = run_layer(layer, h, before)
+            h, ended = run_layer(layer, h, before)
             after.append(ended)
+        # The last state is a tensor of its own: no gradient goes the way of the others.
+        h = ended[0] if self.readout == "last" else h
         return self.output(self.dropout(h)), tuple(after)
 
 
-def run_to_end(layer: nn.Module, x: Tensor, state: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
-    """Run one layer, of which the state after the last step alone is of use.
-
-    The gradient comes in there and fades on its way back, often until float32 holds none of it: an
-    LSTM as torch initialises it keeps some for about 180 steps. What is zero stays zero on the way,
-    so the way back ends at the first border between segments that nothing crosses.
-
-    Args:
-        layer: as for `run_layer`.
-        x: `(batch, time, dim)`.
-        state: tensors `(batch, hidden_size)`.
-
-    Returns:
-        The state after the last step.
-    """
-    # On a GPU a look at the gradient would cost more than the kernels that it saves.
-    if not trains_on_cpu(x):
-        return run_layer(layer, x, state)[1]
-    whole, rest = divmod(x.shape[1], SEGMENT)
-    first = [rest] if rest else []  # the last one is full, since most of the gradient is there
-    for segment in x.split(first + [SEGMENT] * whole, dim=1):
-        if state is not None:
-            state = tuple(map(EndOfGradient.apply, state))
-        _, state = run_layer(layer, segment, state)
-    assert state is not None
-    return state
-
-
-class EndOfGradient(torch.autograd.Function):
-    """The identity, which turns a gradient of zeros into none: autograd does no work for that."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        """`x` itself."""
-        ctx.set_materialize_grads(False)
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None) -> Tensor | None:
-        """The gradient, if there is any."""
-        return grad if grad is not None and bool(grad.any()) else None
-
-
 def run_layer(
-    layer: nn.Module, x: Tensor, state: tuple[Tensor, ...] | None
+    layer: nn.RNNBase, x: Tensor, state: tuple[Tensor, ...] | None
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run one layer of torch's, whose states have a dimension of layers before that of the batch.
 
@@ -163,24 +114,14 @@ def run_layer(
     Returns:
         `(batch, time, hidden_size)`, and the state after the last step.
     """
-    if isinstance(layer, nn.GRU) and trains_on_cpu(x):
-        h0 = x.new_zeros(len(x), layer.hidden_size) if state is None else state[0]
-        weights = (getattr(layer, name) for name in layer._flat_weights_names)
-        states, last = GRUFunction.apply(x.transpose(0, 1), h0, *weights)
-        return states.transpose(0, 1), (last,)
+    if recurrent_cpu.pays(layer, x):
+        return recurrent_cpu.run(layer, x, state)
     pair = isinstance(layer, nn.LSTM)
     before = None
     if state is not None:
         before = tuple(part[None] for part in state) if pair else state[0][None]
     h, after = layer(x, before)
     return h, tuple(part[0] for part in (after if pair else (after,)))
-
-
-def trains_on_cpu(x: Tensor) -> bool:
-    """Whether a layer is trained on a CPU and in full precision, where ways of our own pay."""
-    return (
-        x.device.type == "cpu" and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
-    )
 
 
 class RNN(Recurrent):

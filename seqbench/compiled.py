@@ -1,0 +1,82 @@
+"""C++ of ours, compiled where it runs, for the processor it runs on.
+
+It takes a compiler (`c++`, or what the variable CXX names) and a few seconds the first time; what
+comes out is kept in the user's cache folder. Whoever calls it has a slower way for where there is
+no compiler.
+"""
+
+import ctypes
+import hashlib
+import os
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import pooch
+
+# `native`: all vector instructions of this processor. Not every compiler knows OpenMP, and without
+# it there is one thread.
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math")
+LIBRARY = ("-fno-exceptions", "-shared", "-fPIC")
+SECONDS = 120
+
+
+class NotCompiled(Exception):
+    """Why there is no compiled code."""
+
+
+@cache
+def library(source: Path) -> ctypes.CDLL:
+    """A C++ file's functions.
+
+    Raises:
+        NotCompiled: it could not be compiled, or not be loaded.
+    """
+    for flags in ((*FLAGS, "-fopenmp"), FLAGS):
+        try:
+            return loaded(source, flags)
+        except NotCompiled as error:
+            reason = error
+    raise reason
+
+
+def loaded(source: Path, flags: Sequence[str]) -> ctypes.CDLL:
+    """The library, from the cache where it is there."""
+    # All that the compiler says of itself and of the processor; another machine may have the same
+    # home.
+    macros = compiler(*flags, "-dM", "-E", "-x", "c++", os.devnull)
+    key = hashlib.sha256(source.read_bytes() + macros + repr(flags).encode()).hexdigest()[:16]
+    kept = Path(pooch.os_cache("seqbench")) / "compiled" / f"{source.stem}-{key}.so"
+    with suppress(OSError):
+        return ctypes.CDLL(str(kept))
+    with suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+    writable = kept.parent.is_dir() and os.access(kept.parent, os.W_OK)
+    try:
+        with tempfile.TemporaryDirectory(dir=kept.parent if writable else None) as own:
+            made = Path(own) / kept.name
+            compiler(*flags, *LIBRARY, str(source), "-o", str(made))
+            found = ctypes.CDLL(str(made))
+            with suppress(OSError):
+                made.replace(kept)
+            return found
+    except OSError as error:
+        raise NotCompiled(str(error)) from error
+
+
+def compiler(*arguments: str) -> bytes:
+    """Run the compiler; what it prints."""
+    command = [*shlex.split(os.environ.get("CXX") or "c++"), *arguments]
+    try:
+        return subprocess.run(
+            command, capture_output=True, check=True, timeout=SECONDS, stdin=subprocess.DEVNULL
+        ).stdout
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+        raise NotCompiled(f"{command[0]} failed: {said[0]}") from error
+    except (OSError, subprocess.SubprocessError) as error:
+        raise NotCompiled(f"{command[0]} did not run: {error}") from error
