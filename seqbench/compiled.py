@@ -46,10 +46,10 @@ def library(source: Path) -> ctypes.CDLL:
 
 def loaded(source: Path, flags: Sequence[str]) -> ctypes.CDLL:
     """The library, from the cache where it is there."""
-    # All that the compiler says of itself and of the processor; another machine may have the same
-    # home.
-    macros = compiler(*flags, "-dM", "-E", "-x", "c++", os.devnull)
-    key = hashlib.sha256(source.read_bytes() + macros + repr(flags).encode()).hexdigest()[:16]
+    # The source with what it includes, and all that the compiler says of itself and the processor:
+    # another machine may have the same home.
+    text = compiler(*flags, "-E", "-dD", str(source))
+    key = hashlib.sha256(text + repr(flags).encode()).hexdigest()[:16]
     kept = Path(pooch.os_cache("seqbench")) / "compiled" / f"{source.stem}-{key}.so"
     with suppress(OSError):
         return ctypes.CDLL(str(kept))

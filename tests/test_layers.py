@@ -24,7 +24,7 @@ LAYERS = (
     {"training", "machine", "interruption"},
     {"tasks", "models", "configuration"},
     {"runs", "datasets", "signatures"},
-    {"spec", "wording", "config_folder"},
+    {"spec", "wording", "config_folder", "compiled"},
     {"errors"},
 )
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}

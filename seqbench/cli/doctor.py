@@ -178,8 +178,8 @@ def remarks(output_dir: Path) -> Iterator[str]:
         yield "no GPU: full budgets take hours; budget=quick takes minutes"
     if reason := not_compiled():
         yield (
-            "LSTM, GRU and RNN run as torch has them, a GRU several times slower than it could "
-            f"({reason}); install a C++ compiler, or name one in CXX"
+            f"TCN, LSTM, GRU and RNN run as torch has them, a GRU several times slower ({reason}): "
+            "install a C++ compiler, or name one in CXX"
         )
     if available_threads() > cores:
         yield (

@@ -9,59 +9,7 @@
 // - on the way back the loop ends where no gradient is left: zeros stay zeros.
 // The gradients of the weights are one product over all steps, which is left to the caller.
 
-#include <cstdint>
-
-#define INLINE static inline __attribute__((always_inline))
-
-#if defined(__AVX512F__)
-constexpr int BYTES = 64;
-#elif defined(__AVX__)
-constexpr int BYTES = 32;
-#else
-constexpr int BYTES = 16;
-#endif
-
-// Sums that a product holds in registers: a half of those there are.
-#if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int SUMS = 16;
-#else
-constexpr int SUMS = 8;
-#endif
-constexpr int BLOCK = 2;  // vectors in a block of weights, where they are no tile's
-
-template <class Real> struct Format;
-
-template <> struct Format<float> {
-    typedef float Vector __attribute__((vector_size(BYTES)));
-    typedef int32_t Bits __attribute__((vector_size(BYTES)));
-    static constexpr int32_t MANTISSA = 23, BIAS = 127;
-    static constexpr float LARGEST = 87, LN2_HIGH = 0x1.62ep-1, LN2_LOW = 0x1.0bfbe8p-15;
-    static constexpr int TERMS = 7;  // of Taylor's series
-};
-
-template <> struct Format<double> {
-    typedef double Vector __attribute__((vector_size(BYTES)));
-    typedef int64_t Bits __attribute__((vector_size(BYTES)));
-    static constexpr int64_t MANTISSA = 52, BIAS = 1023;
-    static constexpr double LARGEST = 708, LN2_HIGH = 0x1.62e42feep-1, LN2_LOW = 0x1.a39ef35793c76p-33;
-    static constexpr int TERMS = 13;
-};
-
-template <class Real> using Vector = typename Format<Real>::Vector;
-template <class Real> constexpr int LANES = BYTES / sizeof(Real);
-
-// How many vectors hold n values.
-template <class Real> INLINE int64_t vectors(int64_t n) { return (n + LANES<Real> - 1) / LANES<Real>; }
-
-template <class Real> INLINE Vector<Real> load(const Real *from) {
-    Vector<Real> value;
-    __builtin_memcpy(&value, from, BYTES);
-    return value;
-}
-
-template <class Real> INLINE void store(Real *to, Vector<Real> value) {
-    __builtin_memcpy(to, &value, BYTES);
-}
+#include "vectors.h"
 
 // e^x - `less`, which is 0 or 1, exact to the last bits; for 1 also near zero. e^x = 2^n e^r: n is the
 // nearest whole number to x / ln 2, and e^r - 1 is Taylor's series, whose rest is below rounding for
@@ -89,19 +37,6 @@ template <class Real> INLINE Vector<Real> sigmoid(Vector<Real> x) {
 template <class Real> INLINE Vector<Real> tangent(Vector<Real> x) {
     const Vector<Real> e = exponential<Real>(2 * x, 1);
     return e / (e + 2);
-}
-
-// The same of the first n values alone; n may be larger than there are lanes.
-template <class Real> INLINE Vector<Real> load_part(const Real *from, int64_t n) {
-    if (n >= LANES<Real>) return load<Real>(from);
-    Vector<Real> value = {};
-    for (int i = 0; i < n; i++) value[i] = from[i];
-    return value;
-}
-
-template <class Real> INLINE void store_part(Real *to, Vector<Real> value, int64_t n) {
-    if (n >= LANES<Real>) return store<Real>(to, value);
-    for (int i = 0; i < n; i++) to[i] = value[i];
 }
 
 // A layer, and where its tensors are; `recurrent_cpu.py` fills it. P is the hidden size, filled up
@@ -228,58 +163,6 @@ struct Gru {
     }
 };
 
-template <int N> struct Count {
-    static constexpr int value = N;
-};
-
-// Do work for a number from 1 to N that is known when this is compiled.
-template <int N, class Work> INLINE void with_count(int64_t n, const Work &work) {
-    if (n == N)
-        work(Count<N>());
-    else if constexpr (N > 1)
-        with_count<N - 1>(n, work);
-}
-
-// Rows, R at a time as long as there are so many, then half of them, and so on to one.
-template <int R, class Work> INLINE void in_blocks(int64_t begin, int64_t end, const Work &work) {
-    for (; begin + R <= end; begin += R) work(begin, Count<R>());
-    if constexpr (R > 1) in_blocks<R / 2>(begin, end, work);
-}
-
-// `to` += `from` times weights, for R rows: n values of each row times n times V vectors.
-template <class Real, int R, int V>
-INLINE void add_to_rows(
-    Real *to, int64_t to_stride, const Real *from, int64_t from_stride, const Real *weights, int64_t n
-) {
-    Vector<Real> sum[R][V];
-    for (int r = 0; r < R; r++)
-        for (int v = 0; v < V; v++) sum[r][v] = load<Real>(to + r * to_stride + v * LANES<Real>);
-    for (int64_t k = 0; k < n; k++) {
-        for (int v = 0; v < V; v++) {
-            Vector<Real> w = load<Real>(weights + (k * V + v) * LANES<Real>);
-#if defined(__x86_64__)
-            __asm__("" : "+v"(w));  // in a register: gcc would load it anew for each row
-#endif
-            for (int r = 0; r < R; r++) sum[r][v] += from[r * from_stride + k] * w;
-        }
-    }
-    for (int r = 0; r < R; r++)
-        for (int v = 0; v < V; v++) store<Real>(to + r * to_stride + v * LANES<Real>, sum[r][v]);
-}
-
-// The same for any number of rows.
-template <class Real, int V>
-INLINE void add_product(
-    Real *to, int64_t to_stride, const Real *from, int64_t from_stride, const Real *weights,
-    int64_t n, int64_t rows
-) {
-    in_blocks<SUMS / V>(0, rows, [&](int64_t row, auto count) {
-        add_to_rows<Real, decltype(count)::value, V>(
-            to + row * to_stride, to_stride, from + row * from_stride, from_stride, weights, n
-        );
-    });
-}
-
 // The weights of the gates, for the way forward: (tile, value of a row, gate, lane). In the last tile
 // the gates are as wide as there are units left, and what is left of its vectors stays zero.
 template <class Cell, class Real> static void pack_gates(const Layer<Real> &l) {
@@ -298,17 +181,6 @@ template <class Cell, class Real> static void pack_gates(const Layer<Real> &l) {
             for (int64_t k = 0; k < l.width; k++)
                 to[(l.dim + 2 + k) * size] = l.w_hh[row * l.width + k];
         }
-    }
-}
-
-// Weights (n, width) for the way back: (block, n, vector, lane), from row `begin` on and around.
-template <class Real>
-static void pack_blocks(Real *to, const Real *from, int64_t n, int64_t width, int64_t begin) {
-    for (int64_t at = 0; at < width; at += BLOCK * LANES<Real>) {
-        const int64_t left = vectors<Real>(width - at), size = (left < BLOCK ? left : BLOCK) * LANES<Real>;
-        for (int64_t i = 0; i < n; i++, to += size)
-            for (int64_t j = 0; j < size; j++)
-                to[j] = at + j < width ? from[(begin + i) % n * width + at + j] : 0;
     }
 }
 
@@ -381,22 +253,6 @@ INLINE bool gates_backward(const Layer<Real> &l, int64_t t, int64_t begin, int64
     return false;
 }
 
-// The same for weights of any width, in blocks of so many vectors.
-template <class Real>
-INLINE void add_wide_product(
-    Real *to, int64_t width, const Real *from, int64_t from_stride, const Real *weights, int64_t n,
-    int64_t rows
-) {
-    for (int64_t at = 0; at < width; at += BLOCK * LANES<Real>) {
-        const int64_t left = vectors<Real>(width - at);
-        with_count<BLOCK>(left < BLOCK ? left : BLOCK, [&](auto count) {
-            add_product<Real, decltype(count)::value>(
-                to + at, width, from, from_stride, weights + at * n, n, rows
-            );
-        });
-    }
-}
-
 // Returns the first step that has a gradient.
 template <class Cell, class Real>
 static int64_t backward_rows(const Layer<Real> &l, int64_t begin, int64_t end) {
@@ -407,40 +263,19 @@ static int64_t backward_rows(const Layer<Real> &l, int64_t begin, int64_t end) {
         const int64_t row = t * l.batch + begin, rows = end - begin;
         const Real *d = l.d_gates + row * stride;
         add_wide_product<Real>(
-            l.d_state + begin * P, P, d + Cell::STATE_SLOT * l.width, stride, l.state_weights, n, rows
+            l.d_state + begin * P, P, P, d + Cell::STATE_SLOT * l.width, stride, l.state_weights, n, rows
         );
         if (l.d_x) {
             const int64_t size = vectors<Real>(l.dim) * LANES<Real>;
-            add_wide_product<Real>(l.d_x + row * size, size, d, stride, l.input_weights, n, rows);
+            add_wide_product<Real>(l.d_x + row * size, size, size, d, stride, l.input_weights, n, rows);
         }
     }
     return 0;
 }
 
-// Let threads share the rows, each with the caller's way of treating denormal numbers.
-template <class Work> static void share_rows(int64_t threads, int64_t batch, const Work &work) {
-    if (threads > batch) threads = batch;
-    const int64_t share = (batch + threads - 1) / threads;
-#if defined(__x86_64__)
-    const unsigned mode = __builtin_ia32_stmxcsr();
-#endif
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t i = 0; i < threads; i++) {
-#if defined(__x86_64__)
-        const unsigned before = __builtin_ia32_stmxcsr();
-        __builtin_ia32_ldmxcsr(mode);
-#endif
-        const int64_t begin = i * share, end = begin + share < batch ? begin + share : batch;
-        if (begin < end) work(begin, end);
-#if defined(__x86_64__)
-        __builtin_ia32_ldmxcsr(before);
-#endif
-    }
-}
-
 template <class Cell, class Real> static int64_t forward(const Layer<Real> &l) {
     pack_gates<Cell>(l);
-    share_rows(l.threads, l.batch, [&](int64_t begin, int64_t end) {
+    share(l.threads, l.batch, [&](int64_t begin, int64_t end) {
         forward_rows<Cell, Real>(l, begin, end);
     });
     return 0;
@@ -449,10 +284,16 @@ template <class Cell, class Real> static int64_t forward(const Layer<Real> &l) {
 // Gradients of the gates from the first step on that has any; returns that step.
 template <class Cell, class Real> static int64_t backward(const Layer<Real> &l) {
     const int64_t gates = Cell::GATES * l.width;
-    pack_blocks(l.state_weights, l.w_hh, gates, l.width, 0);
+    pack(l.state_weights, gates, l.width, [&](int64_t gate, int64_t i) {
+        return l.w_hh[gate * l.width + i];
+    });
     // The candidate, the last of torch's gates, stands first where its shares are apart.
-    if (l.d_x) pack_blocks(l.input_weights, l.w_ih, gates, l.dim, Cell::APART ? gates - l.width : 0);
-    share_rows(l.threads, l.batch, [&](int64_t begin, int64_t end) {
+    const int64_t begin = Cell::APART ? gates - l.width : 0;
+    if (l.d_x)
+        pack(l.input_weights, gates, l.dim, [&](int64_t gate, int64_t i) {
+            return l.w_ih[(begin + gate) % gates * l.dim + i];
+        });
+    share(l.threads, l.batch, [&](int64_t begin, int64_t end) {
         const int64_t first = backward_rows<Cell, Real>(l, begin, end);
         for (int64_t r = begin; r < end; r++) l.first[r] = first;
     });

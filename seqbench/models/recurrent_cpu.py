@@ -8,7 +8,6 @@ one product of all steps' inputs and states with their gates' gradients.
 """
 
 import ctypes
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
-from seqbench.compiled import NotCompiled, library
+from seqbench.models.vectors import call, can_run, whole
 
 SOURCE = Path(__file__).with_suffix(".cpp")
-# As the source names the kinds of layers and of numbers.
+# As the source names the kinds of layers.
 KINDS: dict[type[nn.Module], str] = {nn.RNN: "Elman", nn.LSTM: "Lstm", nn.GRU: "Gru"}
-REALS = {torch.float32: "float", torch.float64: "double"}
 
 
 class Layer(ctypes.Structure):
@@ -39,34 +37,6 @@ class Layer(ctypes.Structure):
     )
 
 
-def call(kind: type[nn.Module], way: str, real: torch.dtype, **fields: Tensor | int | None) -> int:
-    """Run the loop, forward or backward; what it returns.
-
-    Args:
-        kind: of `KINDS`.
-        way: `forward` or `backward`.
-        real: of `REALS`.
-        fields: of `Layer`.
-    """
-    function = library(SOURCE)[f"{KINDS[kind]}_{way}_{REALS[real]}"]
-    function.restype = ctypes.c_int64
-    given = {
-        name: field.data_ptr() if isinstance(field, Tensor) else field
-        for name, field in fields.items()
-    }
-    return function(ctypes.byref(Layer(threads=torch.get_num_threads(), **given)))
-
-
-@cache
-def lanes(real: torch.dtype) -> int:
-    """How many values a vector holds.
-
-    Raises:
-        NotCompiled: there is no compiled code here.
-    """
-    return library(SOURCE).vector_bytes() // real.itemsize
-
-
 def pays(layer: nn.RNNBase, x: Tensor) -> bool:
     """Whether a layer can be run here, and is not faster by torch.
 
@@ -74,8 +44,6 @@ def pays(layer: nn.RNNBase, x: Tensor) -> bool:
         layer: an `nn.LSTM`, `nn.GRU` or `nn.RNN` of one layer.
         x: `(batch, time, dim)`.
     """
-    if x.device.type != "cpu" or x.dtype not in REALS or torch.is_autocast_enabled("cpu"):
-        return False
     batch, time, _ = x.shape
     if time < 16:  # packing the weights would take longer than what it saves
         return False
@@ -85,10 +53,7 @@ def pays(layer: nn.RNNBase, x: Tensor) -> bool:
         width = layer.hidden_size
         if batch * time < 3 * width or 40 * batch < width:
             return False
-    try:
-        return lanes(x.dtype) > 0
-    except NotCompiled:
-        return False
+    return can_run(SOURCE, x)
 
 
 def run(
@@ -148,7 +113,7 @@ class Recurrence(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         time, batch, dim = x.shape
         width = w_hh.shape[1]
-        full = whole(width, x)
+        full = whole(width, SOURCE, x.dtype)
         rows = x.new_empty(time + 1, batch, dim + 2 + full)
         rows[:time, :, :dim] = x
         rows[:, :, dim : dim + 2] = 1
@@ -160,9 +125,10 @@ class Recurrence(torch.autograd.Function):
         if trains and kind is not nn.RNN:
             saved = x.new_empty(time, batch, 4, full)
         call(
-            kind,
-            "forward",
+            SOURCE,
+            f"{KINDS[kind]}_forward",
             x.dtype,
+            Layer,
             time=time,
             batch=batch,
             dim=dim,
@@ -176,7 +142,7 @@ class Recurrence(torch.autograd.Function):
             cells_time=batch * full if trains else 0,
             saved=saved,
             weights=x.new_empty(len(w_hh) // width * full, dim + 2 + width),
-            sums=x.new_empty(batch, 8 * lanes(x.dtype)),
+            sums=x.new_empty(batch, 8 * whole(1, SOURCE, x.dtype)),
         )
         ctx.kind = kind
         ctx.save_for_backward(rows, w_ih, w_hh, cells, saved)
@@ -212,11 +178,12 @@ class Recurrence(torch.autograd.Function):
                 mine[:, :width] = given
         d_x = None
         if ctx.needs_input_grad[2]:
-            d_x = rows.new_zeros(time, batch, whole(dim, rows))
+            d_x = rows.new_zeros(time, batch, whole(dim, SOURCE, rows.dtype))
         begin = call(
-            ctx.kind,
-            "backward",
+            SOURCE,
+            f"{KINDS[ctx.kind]}_backward",
             rows.dtype,
+            Layer,
             time=time,
             batch=batch,
             dim=dim,
@@ -257,8 +224,3 @@ class Recurrence(torch.autograd.Function):
             d_hh[0],
             *(grad[:, :width] for grad in d_before),
         )
-
-
-def whole(size: int, x: Tensor) -> int:
-    """A size, filled up to whole vectors of values as in `x`."""
-    return size + -size % lanes(x.dtype)

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from seqbench.errors import ConfigError
+from seqbench.models import convolution_cpu
 from seqbench.models.embedding import tie
 from seqbench.spec import Features, SequenceSpec
 
@@ -76,18 +77,19 @@ class Block(nn.Module):
         dilation, stride = (1, 2) if thin else (self.dilation, 1)
         reach = (self.conv2.kernel_size[0] - 1) * self.dilation
         early = max(0, skip - reach)
-        y = self.dropout(F.relu(causal_conv(x, self.conv1, dilation, skip=early)))
-        y = self.dropout(F.relu(causal_conv(y, self.conv2, dilation, stride, skip - early)))
+        y = self.dropout(causal_conv_relu(x, self.conv1, dilation, skip=early))
+        y = self.dropout(causal_conv_relu(y, self.conv2, dilation, stride, skip - early))
         if stride > 1:
             skip = (x.shape[-1] - 1) % stride
         x = x[..., skip::stride]
         return F.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
-def causal_conv(
+def causal_conv_relu(
     x: Tensor, conv: nn.Conv1d, dilation: int, stride: int = 1, skip: int = 0
 ) -> Tensor:
-    """Convolve so that output t reads inputs <= t, and the last output stands at the last input.
+    """Convolve so that output t reads inputs <= t, and the last output stands at the last input;
+    then ReLU.
 
     Args:
         x: `(batch, channels, time)`.
@@ -99,15 +101,21 @@ def causal_conv(
     Returns:
         `(batch, out, ceil((time - skip) / stride))`.
     """
+    weight, rows = conv.weight, x.transpose(1, 2)
+    if convolution_cpu.pays(rows, weight):
+        length = (x.shape[-1] - skip + stride - 1) // stride
+        return convolution_cpu.ConvolutionRelu.apply(
+            rows, weight, conv.bias, dilation, stride, length
+        ).transpose(1, 2)
     reach = (conv.kernel_size[0] - 1) * dilation
     off_grid = (x.shape[-1] - 1 - skip) % stride
     # Less than no padding takes away what no output reads.
     padded = F.pad(x.unsqueeze(2), (reach - off_grid - skip, 0))
     # As an image of height 1 with channels last: the layout in which sequences arrive, and in which
     # a CPU convolves up to twice as fast.
-    weight = conv.weight.permute(0, 2, 1).contiguous().permute(0, 2, 1).unsqueeze(2)
+    weight = weight.permute(0, 2, 1).contiguous().permute(0, 2, 1).unsqueeze(2)
     y = F.conv2d(padded, weight, conv.bias, stride=(1, stride), dilation=(1, dilation))
-    return y.squeeze(2)
+    return F.relu(y.squeeze(2))
 
 
 class TCN(nn.Module):

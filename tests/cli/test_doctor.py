@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from seqbench.cli import doctor
 from seqbench.cli.main import app
+from seqbench.compiled import library
 
 
 @pytest.fixture
@@ -48,6 +49,17 @@ def test_a_missing_extra_comes_with_the_command_that_installs_it(said, monkeypat
     lines = said()
     assert "slurm submitit missing: pip install 'seqbench[slurm]'" in lines
     assert "hpo installed" in lines
+
+
+def test_it_says_whether_our_cpp_compiles(said, monkeypatch, tmp_path):
+    assert "C++ compiles" in said()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", "/nowhere/c++")
+    library.cache_clear()
+    lines = said()
+    library.cache_clear()
+    assert "C++ does not compile, see below" in lines
+    assert any("/nowhere/c++ did not run" in line for line in lines)
 
 
 def test_it_says_what_would_be_slow(said, monkeypatch, tmp_path):

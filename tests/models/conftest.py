@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 import torch
 
+from seqbench import compiled
 from seqbench.configuration import build, read_choice
+
+# By the width of their vectors in bytes: processors, and where torch sees that this one is as able.
+PROCESSORS = {
+    16: ("x86-64", ("DEFAULT", "AVX2", "AVX512")),
+    32: ("haswell", ("AVX2", "AVX512")),
+    64: ("skylake-avx512", ("AVX512",)),
+}
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +34,16 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=PROCESSORS)
+def vector_bytes(request, monkeypatch) -> Iterator[int]:
+    """Lets compiled code use vectors of one width, as on another processor."""
+    name, as_able = PROCESSORS[request.param]
+    if torch.backends.cpu.get_cpu_capability() not in as_able:
+        pytest.skip(f"this processor is no {name}")
+    flags = tuple(flag.replace("native", name) for flag in compiled.FLAGS)
+    monkeypatch.setattr(compiled, "FLAGS", flags)
+    compiled.library.cache_clear()
+    yield request.param
+    compiled.library.cache_clear()

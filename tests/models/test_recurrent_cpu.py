@@ -10,6 +10,7 @@ from torch import nn
 
 from seqbench import compiled
 from seqbench.models import recurrent_cpu
+from seqbench.models.vectors import whole
 
 KINDS = [nn.LSTM, nn.GRU, nn.RNN]
 
@@ -87,33 +88,14 @@ def test_single_precision_is_as_near_to_double_precision_as_torchs(kind):
     assert_close(results(recurrent_cpu.run, layer, x, state, "both", weights), truth, 1e-5)
 
 
-# The widths of vectors that processors have: 16, 32 and 64 bytes.
-@pytest.mark.parametrize("processor", ["x86-64", "haswell", "skylake-avx512"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_vectors_of_any_width_give_the_same(monkeypatch, processor, kind):
-    able = torch.backends.cpu.get_cpu_capability()
-    if able not in {"x86-64": ("DEFAULT", "AVX2", "AVX512"), "haswell": ("AVX2", "AVX512")}.get(
-        processor, ("AVX512",)
-    ):
-        pytest.skip(f"this processor is no {processor}")
-    flags = tuple(flag.replace("native", processor) for flag in compiled.FLAGS)
-    monkeypatch.setattr(compiled, "FLAGS", flags)
+def test_vectors_of_any_width_give_the_same(vector_bytes, kind):
+    assert compiled.library(recurrent_cpu.SOURCE).vector_bytes() == vector_bytes
     torch.manual_seed(0)
     layer, x, state = make(kind, 7, 5, 6, 21)
     weights = torch.randn(5, 7, 21, dtype=x.dtype)
     theirs = results(by_torch, layer, x, state, "both", weights)
-    caches = (compiled.library, recurrent_cpu.lanes)
-    for cache in caches:
-        cache.cache_clear()
-    try:
-        assert compiled.library(recurrent_cpu.SOURCE).vector_bytes() == {
-            "x86-64": 16,
-            "haswell": 32,
-        }.get(processor, 64)
-        assert_close(results(recurrent_cpu.run, layer, x, state, "both", weights), theirs, 1e-10)
-    finally:
-        for cache in caches:
-            cache.cache_clear()
+    assert_close(results(recurrent_cpu.run, layer, x, state, "both", weights), theirs, 1e-10)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -166,7 +148,9 @@ def test_memory_in_any_order_is_read_right(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_way_back_can_be_gone_twice_and_leaves_what_it_was_given(kind):
-    width = 2 * recurrent_cpu.lanes(torch.float64)  # whole vectors, which would need no copy
+    width = 2 * whole(
+        1, recurrent_cpu.SOURCE, torch.float64
+    )  # whole vectors, which would need no copy
     layer, x, state = make(kind, 9, 4, 3, width)
     _, after = recurrent_cpu.run(layer, x, state)
     given = [torch.randn_like(part) for part in after]

@@ -1,0 +1,169 @@
+"""A causal convolution followed by ReLU on a CPU, by compiled code of our own.
+
+For the narrow convolutions of a TCN torch pads the input, moves it into blocks and back, and gets
+four fifths of what the processor can multiply. `convolution_cpu.cpp` reads sequences as they lie in
+memory, says how, and is the same function up to rounding.
+"""
+
+import ctypes
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from seqbench.models.vectors import call, can_run, whole
+
+SOURCE = Path(__file__).with_suffix(".cpp")
+
+
+class Convolution(ctypes.Structure):
+    """`Convolution` of the source."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("threads", "batch", "time", "inputs", "outputs")),
+        *((name, ctypes.c_int64) for name in ("taps", "dilation", "stride", "length")),
+        ("x", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("x_batch", "x_time")),
+        *((name, ctypes.c_void_p) for name in ("weight", "bias", "packed", "y", "d_y")),
+        *((name, ctypes.c_int64) for name in ("d_y_batch", "d_y_time")),
+        *((name, ctypes.c_void_p) for name in ("packed_back", "d_sum", "d_x", "d_weight")),
+    )
+
+
+def pays(x: Tensor, weight: Tensor) -> bool:
+    """Whether a convolution can be run here, and is not faster by torch.
+
+    Args:
+        x: `(batch, time, channels)`.
+        weight: `(out, channels, kernel_size)`.
+    """
+    if not can_run(SOURCE, x):
+        return False
+    outputs, inputs, _ = weight.shape
+    # Not where much of a vector would stay empty.
+    rows = (outputs, inputs) if x.requires_grad else (outputs,)
+    return all(2 * whole(size, SOURCE, x.dtype) <= 3 * size for size in rows)
+
+
+class ConvolutionRelu(torch.autograd.Function):
+    """ReLU of a causal convolution."""
+
+    @staticmethod
+    def forward(
+        x: Tensor, weight: Tensor, bias: Tensor, dilation: int, stride: int, length: int
+    ) -> Tensor:
+        """Run it.
+
+        Args:
+            x: `(batch, time, channels)`.
+            weight: `(out, channels, kernel_size)`.
+            bias: `(out,)`.
+            dilation: distance between taps.
+            stride: steps from one output to the next.
+            length: outputs; the last one stands at the last input.
+
+        Returns:
+            `(batch, length, out)`.
+        """
+        x, weight = in_order(x), weight.contiguous()
+        outputs, inputs, taps = weight.shape
+        y = x.new_empty(len(x), length, whole(outputs, SOURCE, x.dtype))
+        call(
+            SOURCE,
+            "forward",
+            x.dtype,
+            Convolution,
+            **sizes(x, weight, dilation, stride, length),
+            weight=weight,
+            bias=bias.contiguous(),
+            packed=x.new_empty(taps, inputs, y.shape[2]),
+            y=y,
+        )
+        return y[..., :outputs]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Keep what the way back needs."""
+        x, weight, _, *ctx.form = inputs
+        ctx.save_for_backward(x, weight, output)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
+        """Under `torch.vmap`: one after another."""
+        each = (
+            ConvolutionRelu.apply(
+                *(
+                    value if dim is None else value.select(dim, i)
+                    for value, dim in zip(inputs, in_dims, strict=True)
+                )
+            )
+            for i in range(info.batch_size)
+        )
+        return torch.stack(list(each)), 0
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
+        """Carry gradients back.
+
+        Args:
+            ctx: of autograd.
+            d_y: `(batch, length, out)`.
+        """
+        x, weight, y = ctx.saved_tensors
+        x, weight, d_y = in_order(x), weight.contiguous(), in_order(d_y)
+        outputs, inputs, taps = weight.shape
+        full, in_full = (whole(size, SOURCE, x.dtype) for size in (outputs, inputs))
+        d_sum = x.new_empty(*y.shape[:2], full)
+        d_weight = x.new_empty(taps, inputs, full)
+        wanted = ctx.needs_input_grad[0]
+        d_x = x.new_empty(*x.shape[:2], in_full) if wanted else None
+        call(
+            SOURCE,
+            "backward",
+            x.dtype,
+            Convolution,
+            **sizes(x, weight, *ctx.form),
+            weight=weight,
+            y=y,
+            d_y=d_y,
+            d_y_batch=d_y.stride(0),
+            d_y_time=d_y.stride(1),
+            packed_back=x.new_empty(taps, outputs, in_full) if wanted else None,
+            d_sum=d_sum,
+            d_x=d_x,
+            d_weight=d_weight,
+        )
+        return (
+            d_x if d_x is None else d_x[..., :inputs],
+            d_weight[..., :outputs].permute(2, 1, 0),
+            d_sum.sum((0, 1))[:outputs],
+            None,
+            None,
+            None,
+        )
+
+
+def in_order(x: Tensor) -> Tensor:
+    """With the channels of a step side by side."""
+    return x if x.stride(2) == 1 else x.contiguous()
+
+
+def sizes(x: Tensor, weight: Tensor, dilation: int, stride: int, length: int) -> dict[str, Any]:
+    """What the source must know of the input's form and the convolution's."""
+    outputs, inputs, taps = weight.shape
+    return {
+        "batch": x.shape[0],
+        "time": x.shape[1],
+        "inputs": inputs,
+        "outputs": outputs,
+        "taps": taps,
+        "dilation": dilation,
+        "stride": stride,
+        "length": length,
+        "x": x,
+        "x_batch": x.stride(0),
+        "x_time": x.stride(1),
+    }

@@ -1,0 +1,184 @@
+// Vectors of a processor, whatever their width, and products of small matrices with them: what the
+// compiled layers have in common.
+
+#pragma once
+
+#include <cstdint>
+
+#define INLINE static inline __attribute__((always_inline))
+
+#if defined(__AVX512F__)
+constexpr int BYTES = 64;
+#elif defined(__AVX__)
+constexpr int BYTES = 32;
+#else
+constexpr int BYTES = 16;
+#endif
+
+// Sums that a product holds in registers: a half of those there are.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int SUMS = 16;
+#else
+constexpr int SUMS = 8;
+#endif
+constexpr int BLOCK = 2;  // vectors in a block of weights, where they are no tile's
+
+template <class Real> struct Format;
+
+template <> struct Format<float> {
+    typedef float Vector __attribute__((vector_size(BYTES)));
+    typedef int32_t Bits __attribute__((vector_size(BYTES)));
+    static constexpr int32_t MANTISSA = 23, BIAS = 127;
+    static constexpr float LARGEST = 87, LN2_HIGH = 0x1.62ep-1, LN2_LOW = 0x1.0bfbe8p-15;
+    static constexpr int TERMS = 7;  // of Taylor's series
+};
+
+template <> struct Format<double> {
+    typedef double Vector __attribute__((vector_size(BYTES)));
+    typedef int64_t Bits __attribute__((vector_size(BYTES)));
+    static constexpr int64_t MANTISSA = 52, BIAS = 1023;
+    static constexpr double LARGEST = 708, LN2_HIGH = 0x1.62e42feep-1, LN2_LOW = 0x1.a39ef35793c76p-33;
+    static constexpr int TERMS = 13;
+};
+
+template <class Real> using Vector = typename Format<Real>::Vector;
+template <class Real> constexpr int LANES = BYTES / sizeof(Real);
+
+// How many vectors hold n values.
+template <class Real> INLINE int64_t vectors(int64_t n) { return (n + LANES<Real> - 1) / LANES<Real>; }
+
+template <class Real> INLINE Vector<Real> load(const Real *from) {
+    Vector<Real> value;
+    __builtin_memcpy(&value, from, BYTES);
+    return value;
+}
+
+template <class Real> INLINE void store(Real *to, Vector<Real> value) {
+    __builtin_memcpy(to, &value, BYTES);
+}
+
+// The same of the first n values alone; n may be larger than there are lanes.
+template <class Real> INLINE Vector<Real> load_part(const Real *from, int64_t n) {
+    if (n >= LANES<Real>) return load<Real>(from);
+    Vector<Real> value = {};
+    for (int i = 0; i < n; i++) value[i] = from[i];
+    return value;
+}
+
+template <class Real> INLINE void store_part(Real *to, Vector<Real> value, int64_t n) {
+    if (n >= LANES<Real>) return store<Real>(to, value);
+    for (int i = 0; i < n; i++) to[i] = value[i];
+}
+
+template <int N> struct Count {
+    static constexpr int value = N;
+};
+
+// Do work for a number from 1 to N that is known when this is compiled.
+template <int N, class Work> INLINE void with_count(int64_t n, const Work &work) {
+    if (n == N)
+        work(Count<N>());
+    else if constexpr (N > 1)
+        with_count<N - 1>(n, work);
+}
+
+// Rows, R at a time as long as there are so many, then half of them, and so on to one.
+template <int R, class Work> INLINE void in_blocks(int64_t begin, int64_t end, const Work &work) {
+    for (; begin + R <= end; begin += R) work(begin, Count<R>());
+    if constexpr (R > 1) in_blocks<R / 2>(begin, end, work);
+}
+
+// R rows times V vectors of weights: for each row the sum over so many segments of n values, each
+// times its weights, which lie close together within a segment. Steps: from a row to the next, from a
+// value to the next, and so on. `begin(r, v)` gives what a sum begins with, `end(r, v, sum)` takes it.
+template <class Real, int R, int V, class Begin, class End>
+INLINE void multiply(
+    const Real *from, int64_t from_row, int64_t from_value, int64_t from_segment,
+    const Real *weights, int64_t weights_value, int64_t weights_segment, int64_t n,
+    int64_t segments, const Begin &begin, const End &end
+) {
+    Vector<Real> sum[R][V];
+    for (int r = 0; r < R; r++)
+        for (int v = 0; v < V; v++) sum[r][v] = begin(r, v);
+    for (int64_t segment = 0; segment < segments; segment++) {
+        for (int64_t k = 0; k < n; k++) {
+            for (int v = 0; v < V; v++) {
+                Vector<Real> w = load<Real>(weights + k * weights_value + v * LANES<Real>);
+#if defined(__x86_64__)
+                __asm__("" : "+v"(w));  // in a register: gcc would load it anew for each row
+#endif
+                for (int r = 0; r < R; r++) sum[r][v] += from[r * from_row + k * from_value] * w;
+            }
+        }
+        from += from_segment;
+        weights += weights_segment;
+    }
+    for (int r = 0; r < R; r++)
+        for (int v = 0; v < V; v++) end(r, v, sum[r][v]);
+}
+
+// `to` += rows of `from` times weights, n values a row and V vectors a value.
+template <class Real, int V>
+INLINE void add_product(
+    Real *to, int64_t to_row, const Real *from, int64_t from_row, const Real *weights, int64_t n,
+    int64_t rows
+) {
+    in_blocks<SUMS / V>(0, rows, [&](int64_t row, auto count) {
+        Real *place = to + row * to_row;
+        multiply<Real, decltype(count)::value, V>(
+            from + row * from_row, from_row, 1, 0, weights, V * LANES<Real>, 0, n, 1,
+            [&](int r, int v) { return load<Real>(place + r * to_row + v * LANES<Real>); },
+            [&](int r, int v, Vector<Real> sum) {
+                store<Real>(place + r * to_row + v * LANES<Real>, sum);
+            }
+        );
+    });
+}
+
+// The same for rows of any width, with weights that `pack` has put in blocks of so many vectors.
+template <class Real>
+INLINE void add_wide_product(
+    Real *to, int64_t to_row, int64_t width, const Real *from, int64_t from_row,
+    const Real *weights, int64_t n, int64_t rows
+) {
+    for (int64_t at = 0; at < width; at += BLOCK * LANES<Real>) {
+        const int64_t left = vectors<Real>(width - at);
+        with_count<BLOCK>(left < BLOCK ? left : BLOCK, [&](auto count) {
+            add_product<Real, decltype(count)::value>(
+                to + at, to_row, from, from_row, weights + at * n, n, rows
+            );
+        });
+    }
+}
+
+// Weights of n values and a width: (block, n, vector, lane), filled up with zeros. `weight` gives one.
+template <class Real, class Weight>
+INLINE void pack(Real *to, int64_t n, int64_t width, const Weight &weight) {
+    for (int64_t at = 0; at < width; at += BLOCK * LANES<Real>) {
+        const int64_t left = vectors<Real>(width - at);
+        const int64_t size = (left < BLOCK ? left : BLOCK) * LANES<Real>;
+        for (int64_t k = 0; k < n; k++, to += size)
+            for (int64_t j = 0; j < size; j++) to[j] = at + j < width ? weight(k, at + j) : 0;
+    }
+}
+
+// Let threads share a number of things, each with the caller's way of treating denormal numbers.
+template <class Work> static void share(int64_t threads, int64_t things, const Work &work) {
+    if (threads > things) threads = things;
+    const int64_t each = (things + threads - 1) / threads;
+#if defined(__x86_64__)
+    const unsigned mode = __builtin_ia32_stmxcsr();
+#endif
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < threads; i++) {
+#if defined(__x86_64__)
+        const unsigned before = __builtin_ia32_stmxcsr();
+        __builtin_ia32_ldmxcsr(mode);
+#endif
+        const int64_t begin = i * each, end = begin + each < things ? begin + each : things;
+        if (begin < end) work(begin, end);
+#if defined(__x86_64__)
+        __builtin_ia32_ldmxcsr(before);
+#endif
+    }
+}

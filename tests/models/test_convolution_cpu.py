@@ -1,0 +1,181 @@
+"""Our causal convolution on a CPU, held to torch's."""
+
+import time
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from seqbench import compiled
+from seqbench.models import convolution_cpu
+from seqbench.models.convolution_cpu import ConvolutionRelu
+
+try:
+    compiled.library(convolution_cpu.SOURCE)
+except compiled.NotCompiled as error:
+    pytest.skip(f"nothing was compiled: {error}", allow_module_level=True)
+
+
+def plain(x, weight, bias, dilation, stride, length):
+    """All outputs of a padded convolution, then those that are asked for."""
+    padded = F.pad(x.transpose(1, 2), ((weight.shape[2] - 1) * dilation, 0))
+    y = F.relu(F.conv1d(padded, weight, bias, dilation=dilation)).transpose(1, 2)
+    return y.flip(1)[:, ::stride][:, :length].flip(1)
+
+
+def tensors(batch, steps, inputs, outputs, taps, dtype=torch.float64):
+    return [
+        torch.randn(shape, dtype=dtype, requires_grad=True)
+        for shape in ((batch, steps, inputs), (outputs, inputs, taps), (outputs,))
+    ]
+
+
+def results(convolve, given, form, weights):
+    y = convolve(*given, *form)
+    return [y, *torch.autograd.grad((y * weights).sum(), given)]
+
+
+def assert_close(ours, theirs, error):
+    """Largest error, relative to the largest value of each."""
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.shape == other.shape
+        assert (one - other).abs().max() <= error * other.abs().max().clamp_min(1e-30)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    steps=st.integers(1, 200),  # more than what a thread takes at a time
+    batch=st.integers(1, 4),
+    inputs=st.integers(1, 40),
+    outputs=st.integers(1, 40),
+    taps=st.integers(1, 6),
+    dilation=st.integers(1, 20),
+    stride=st.integers(1, 4),
+    data=st.data(),
+)
+def test_values_and_gradients_are_those_of_torch(
+    steps, batch, inputs, outputs, taps, dilation, stride, data
+):
+    length = data.draw(st.integers(1, (steps - 1) // stride + 1))
+    torch.manual_seed(steps)
+    given_ = tensors(batch, steps, inputs, outputs, taps)
+    weights = torch.randn(batch, length, outputs, dtype=torch.float64)
+    form = (dilation, stride, length)
+    theirs = results(plain, given_, form, weights)
+    assert_close(results(ConvolutionRelu.apply, given_, form, weights), theirs, 1e-10)
+
+
+def test_single_precision_differs_by_rounding():
+    torch.manual_seed(0)
+    given_ = tensors(3, 100, 30, 50, 3, torch.float32)
+    weights = torch.randn(3, 100, 50)
+    doubled = [value.detach().double().requires_grad_() for value in given_]
+    truth = results(plain, doubled, (4, 1, 100), weights.double())
+    assert_close(results(ConvolutionRelu.apply, given_, (4, 1, 100), weights), truth, 1e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_vectors_of_any_width_give_the_same(vector_bytes, stride):
+    assert compiled.library(convolution_cpu.SOURCE).vector_bytes() == vector_bytes
+    torch.manual_seed(0)
+    given_, form = tensors(2, 90, 7, 21, 3), (2, stride, 40)
+    weights = torch.randn(2, 40, 21, dtype=torch.float64)
+    theirs = results(plain, given_, form, weights)
+    assert_close(results(ConvolutionRelu.apply, given_, form, weights), theirs, 1e-10)
+
+
+def test_any_number_of_threads_gives_the_same_bits():
+    given_, form = tensors(3, 300, 20, 20, 5, torch.float32), (3, 2, 140)
+    weights = torch.randn(3, 140, 20)
+    threads = torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2, 3, 16):
+            torch.set_num_threads(count)
+            found.append(results(ConvolutionRelu.apply, given_, form, weights)[:-1])
+    finally:
+        torch.set_num_threads(threads)
+    for others in found[1:]:
+        for one, other in zip(found[0], others, strict=True):
+            assert torch.equal(one, other)
+
+
+def test_memory_in_any_order_is_read_right():
+    x, weight, bias = tensors(2, 30, 20, 18, 3)
+    turned = [
+        x.detach().transpose(1, 2).contiguous().transpose(1, 2).requires_grad_(),
+        weight.detach().permute(2, 0, 1).contiguous().permute(1, 2, 0).requires_grad_(),
+        bias,
+    ]
+    weights = torch.randn(18, 2, 30, dtype=x.dtype).permute(1, 2, 0)
+    ours = results(ConvolutionRelu.apply, turned, (2, 1, 30), weights)
+    assert_close(ours, results(plain, [x, weight, bias], (2, 1, 30), weights), 1e-12)
+
+
+def test_a_run_that_has_diverged_is_seen():
+    x, weight, bias = tensors(2, 30, 20, 18, 3, torch.float32)
+    with torch.no_grad():
+        x[1, 5, 3] = float("nan")
+    y = ConvolutionRelu.apply(x, weight, bias, 1, 1, 30)
+    assert y[1, 5:8].isnan().all()
+    assert not y[0].isnan().any()
+    (grad,) = torch.autograd.grad(y.sum(), weight)
+    assert grad.isnan().any()
+
+
+@pytest.mark.parametrize("in_dims", [(0, 0, 0), (None, 0, 0), (1, 0, None)])
+def test_several_weights_at_once_give_what_each_gives(in_dims):
+    x, weight, bias = tensors(2, 30, 20, 18, 3)
+    torch.manual_seed(0)
+    given_ = [
+        value.detach() if dim is None else torch.stack([value, 2 * value], dim).detach()
+        for value, dim in zip((x, weight, bias), in_dims, strict=True)
+    ]
+    for value in given_:
+        value.requires_grad_()
+
+    def together(*values):
+        return torch.vmap(lambda *each: ConvolutionRelu.apply(*each, 2, 1, 30), in_dims)(*values)
+
+    def apart(*values):
+        return torch.stack(
+            [
+                plain(
+                    *(
+                        value if dim is None else value.select(dim, i)
+                        for value, dim in zip(values, in_dims, strict=True)
+                    ),
+                    2,
+                    1,
+                    30,
+                )
+                for i in range(2)
+            ]
+        )
+
+    weights = torch.randn(2, 2, 30, 18, dtype=x.dtype)
+    assert_close(results(together, given_, (), weights), results(apart, given_, (), weights), 1e-10)
+
+
+def test_it_is_taken_where_it_can_be_and_pays():
+    x, weight, _ = tensors(2, 30, 16, 16, 3, torch.float32)
+    assert convolution_cpu.pays(x, weight)
+    assert not convolution_cpu.pays(x.bfloat16(), weight)
+    assert not convolution_cpu.pays(x.to("meta"), weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not convolution_cpu.pays(x, weight)
+    assert not convolution_cpu.pays(x, weight[:1])  # one output a vector
+
+
+def test_a_training_step_is_not_slower_than_torchs():
+    given_ = tensors(16, 200, 64, 64, 3, torch.float32)
+    steps = {"theirs": plain, "ours": ConvolutionRelu.apply}
+    best = dict.fromkeys(steps, float("inf"))
+    for _ in range(15):
+        for name, step in steps.items():
+            begin = time.perf_counter()
+            step(*given_, 2, 1, 200).sum().backward()
+            best[name] = min(best[name], time.perf_counter() - begin)
+    assert best["ours"] < best["theirs"] / 1.1  # 1.6 where nothing else runs
