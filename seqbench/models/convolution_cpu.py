@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from seqbench.models.vectors import call, can_run, whole
+from seqbench.models.vectors import call, can_run, one_by_one, whole
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 
@@ -92,16 +92,7 @@ class ConvolutionRelu(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
         """Under `torch.vmap`: one after another."""
-        each = (
-            ConvolutionRelu.apply(
-                *(
-                    value if dim is None else value.select(dim, i)
-                    for value, dim in zip(inputs, in_dims, strict=True)
-                )
-            )
-            for i in range(info.batch_size)
-        )
-        return torch.stack(list(each)), 0
+        return one_by_one(ConvolutionRelu, info.batch_size, in_dims, inputs)
 
     @staticmethod
     @once_differentiable

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqbench.errors import ConfigError
+from seqbench.models import llama_cpu
 from seqbench.models.embedding import input_layer, tie
 from seqbench.spec import SequenceSpec
 
@@ -167,7 +168,20 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer at each position, `(..., dim)` to `(..., dim)`."""
-        return self.down(F.silu(self.gate(x)) * self.up(x))
+        gate, up = self.gate(x), self.up(x)
+        if llama_cpu.pays(gate):
+            return self.down(llama_cpu.SwigluFunction.apply(gate, up))
+        return self.down(F.silu(gate) * up)
+
+
+class RMSNorm(nn.RMSNorm):
+    """Each vector over the root of its mean square, times weights (Zhang and Sennrich 2019)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise, `(..., dim)` to `(..., dim)`."""
+        if llama_cpu.pays(x):
+            return llama_cpu.RmsNormFunction.apply(x, self.weight, self.eps)[0]
+        return super().forward(x)
 
 
 class Block(nn.Module):
@@ -185,9 +199,9 @@ class Block(nn.Module):
         self, attention: Attention, feed_forward: SwiGLU, dim: int, norm_eps: float, dropout: float
     ) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(dim, norm_eps)
+        self.attention_norm = RMSNorm(dim, norm_eps)
         self.attention = attention
-        self.feed_forward_norm = nn.RMSNorm(dim, norm_eps)
+        self.feed_forward_norm = RMSNorm(dim, norm_eps)
         self.feed_forward = feed_forward
         self.dropout = nn.Dropout(dropout)
 
@@ -282,7 +296,7 @@ class Llama(nn.Module):
             )
             for _ in range(num_layers)
         )
-        self.norm = nn.RMSNorm(dim, norm_eps)
+        self.norm = RMSNorm(dim, norm_eps)
         self.output = nn.Linear(dim, spec.output_dim, bias=False)
         for name, weight in self.named_parameters():
             if not name.endswith("norm.weight"):

@@ -11,29 +11,6 @@
 
 #include "vectors.h"
 
-// e^x - `less`, which is 0 or 1, exact to the last bits; for 1 also near zero. e^x = 2^n e^r: n is the
-// nearest whole number to x / ln 2, and e^r - 1 is Taylor's series, whose rest is below rounding for
-// |r| <= ln(2) / 2. NaN stays NaN.
-template <class Real> INLINE Vector<Real> exponential(Vector<Real> x, Real less) {
-    typedef Format<Real> F;
-    const Vector<Real> zero = {}, most = zero + F::LARGEST;
-    x = x > most ? most : x;
-    x = x < -most ? -most : x;
-    // In a number as large as this the last bits of the mantissa count ones: they are n.
-    const Real ones = Real(1.5) * Real(int64_t(1) << F::MANTISSA);
-    Vector<Real> n = x * Real(1.4426950408889634) + ones;
-    const Vector<Real> power = Vector<Real>(((typename F::Bits)n + F::BIAS) << F::MANTISSA);
-    n -= ones;
-    const Vector<Real> r = x - n * F::LN2_HIGH - n * F::LN2_LOW;
-    Vector<Real> sum = zero + 1;
-    for (int i = F::TERMS; i > 1; i--) sum = sum * r * Real(1.0 / i) + 1;
-    return power * (r * sum) + (power - less);
-}
-
-template <class Real> INLINE Vector<Real> sigmoid(Vector<Real> x) {
-    return 1 / (1 + exponential<Real>(-x, 0));
-}
-
 template <class Real> INLINE Vector<Real> tangent(Vector<Real> x) {
     const Vector<Real> e = exponential<Real>(2 * x, 1);
     return e / (e + 2);

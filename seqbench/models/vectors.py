@@ -2,6 +2,7 @@
 
 import ctypes
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ REALS = {torch.float32: "float", torch.float64: "double"}
 def can_run(source: Path, x: Tensor) -> bool:
     """Whether a source's layers can be run on such an input."""
     if x.device.type != "cpu" or x.dtype not in REALS or torch.is_autocast_enabled("cpu"):
+        return False
+    if torch.compiler.is_compiling():  # torch's compiler cannot look into these
         return False
     try:
         library(source)
@@ -47,3 +50,31 @@ def call(
         for name, field in fields.items()
     }
     return function(ctypes.byref(layer(threads=torch.get_num_threads(), **given)))
+
+
+def one_by_one(
+    function: type[torch.autograd.Function],
+    count: int,
+    dims: tuple[int | None, ...],
+    inputs: tuple[object, ...],
+) -> tuple[Any, Any]:
+    """What a function's `vmap` returns, had by calling it so many times.
+
+    Args:
+        function: of one or several outputs.
+        count: size of the dimension that is mapped.
+        dims: which it is of each input; `None`: all have that one.
+        inputs: of the function.
+    """
+    found = [
+        function.apply(
+            *(
+                value.select(dim, i) if isinstance(value, Tensor) and dim is not None else value
+                for value, dim in zip(inputs, dims, strict=True)
+            )
+        )
+        for i in range(count)
+    ]
+    if isinstance(found[0], Tensor):
+        return torch.stack(found), 0
+    return tuple(map(torch.stack, zip(*found, strict=True))), (0,) * len(found[0])
