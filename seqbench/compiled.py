@@ -29,19 +29,27 @@ class NotCompiled(Exception):
     """Why there is no compiled code."""
 
 
-@cache
 def library(source: Path) -> ctypes.CDLL:
     """A C++ file's functions.
 
     Raises:
         NotCompiled: it could not be compiled, or not be loaded.
     """
+    found = outcome(source)
+    if isinstance(found, NotCompiled):
+        raise found
+    return found
+
+
+@cache
+def outcome(source: Path) -> ctypes.CDLL | NotCompiled:
+    """What became of a source, kept also where it failed: a layer asks at every call."""
     for flags in ((*FLAGS, "-fopenmp"), FLAGS):
         try:
             return loaded(source, flags)
         except NotCompiled as error:
             reason = error
-    raise reason
+    return reason
 
 
 def loaded(source: Path, flags: Sequence[str]) -> ctypes.CDLL:
@@ -55,7 +63,7 @@ def loaded(source: Path, flags: Sequence[str]) -> ctypes.CDLL:
         return ctypes.CDLL(str(kept))
     with suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
-    writable = kept.parent.is_dir() and os.access(kept.parent, os.W_OK)
+    writable = os.access(f"{kept.parent}/.", os.W_OK)  # and a folder; never raises
     try:
         with tempfile.TemporaryDirectory(dir=kept.parent if writable else None) as own:
             made = Path(own) / kept.name
@@ -77,6 +85,7 @@ def compiler(*arguments: str) -> bytes:
         ).stdout
     except subprocess.CalledProcessError as error:
         said = error.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
-        raise NotCompiled(f"{command[0]} failed: {said[0]}") from error
+        worst = next((line for line in said if "error" in line), said[0])
+        raise NotCompiled(f"{command[0]} failed: {worst}") from error
     except (OSError, subprocess.SubprocessError) as error:
         raise NotCompiled(f"{command[0]} did not run: {error}") from error

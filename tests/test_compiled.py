@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from seqbench.compiled import NotCompiled, library
+from seqbench.compiled import NotCompiled, library, outcome
 
 REAL = shutil.which("c++")
 ANSWER = 'extern "C" long answer() { return 42; }\n'
@@ -21,9 +21,9 @@ def cache_folder(tmp_path, monkeypatch):
     """A user's cache folder of each test's own."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-    library.cache_clear()
+    outcome.cache_clear()
     yield folder
-    library.cache_clear()
+    outcome.cache_clear()
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def compiler(tmp_path, monkeypatch):
 def test_a_file_is_compiled_once_and_its_functions_can_be_called(source, compiler):
     compilations = compiler("")
     assert library(source).answer() == 42
-    library.cache_clear()  # as in another process
+    outcome.cache_clear()  # as in another process
     assert library(source).answer() == 42
     assert len(compilations()) == 1
 
@@ -59,7 +59,7 @@ def test_a_file_is_compiled_once_and_its_functions_can_be_called(source, compile
 def test_a_changed_file_is_compiled_anew(source):
     assert library(source).answer() == 42
     source.write_text(ANSWER.replace("42", "43"))
-    library.cache_clear()
+    outcome.cache_clear()
     assert library(source).answer() == 43
 
 
@@ -84,6 +84,14 @@ def test_what_the_compiler_says_is_told(source, compiler):
         library(source)
 
 
+def test_what_failed_is_not_tried_again(source, tmp_path, compiler):
+    compiler('case "$*" in *-shared*) echo "error: no linker" >&2; exit 1;; esac')
+    for _ in range(3):
+        with pytest.raises(NotCompiled, match="no linker"):
+            library(source)
+    assert len((tmp_path / "calls").read_text().splitlines()) == 4  # asked and tried, two ways
+
+
 @pytest.mark.parametrize("name", ["/nowhere/c++", "false"])
 def test_a_compiler_that_is_not_there_is_named(source, monkeypatch, name):
     monkeypatch.setenv("CXX", name)
@@ -94,7 +102,7 @@ def test_a_compiler_that_is_not_there_is_named(source, monkeypatch, name):
 def test_a_kept_file_that_is_torn_is_made_anew(source, compiler, cache_folder):
     compilations = compiler("")
     library(source)
-    library.cache_clear()
+    outcome.cache_clear()
     (kept,) = (cache_folder / "seqbench" / "compiled").iterdir()
     kept.unlink()  # the old one is still mapped into this process
     kept.write_bytes(b"torn")

@@ -119,10 +119,11 @@ def machine() -> Lines:
 def not_compiled() -> str | None:
     """Why there is no compiled code here; `None` where there is."""
     from seqbench.compiled import NotCompiled, library
-    from seqbench.models.recurrent_cpu import SOURCE
+    from seqbench.models import convolution_cpu, llama_cpu, recurrent_cpu
 
     try:
-        library(SOURCE)
+        for layers in (convolution_cpu, llama_cpu, recurrent_cpu):
+            library(layers.SOURCE)
     except NotCompiled as error:
         return str(error)
     return None
@@ -178,7 +179,7 @@ def remarks(output_dir: Path) -> Iterator[str]:
         yield "no GPU: full budgets take hours; budget=quick takes minutes"
     if reason := not_compiled():
         yield (
-            f"TCN, LSTM, GRU and RNN run as torch has them, a GRU several times slower ({reason}): "
+            f"models on the CPU run as torch has them, a GRU several times slower ({reason}): "
             "install a C++ compiler, or name one in CXX"
         )
     if available_threads() > cores:

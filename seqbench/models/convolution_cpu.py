@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from seqbench.models.vectors import call, can_run, one_by_one, whole
 
@@ -39,9 +38,9 @@ def pays(x: Tensor, weight: Tensor) -> bool:
         x: `(batch, time, channels)`.
         weight: `(out, channels, kernel_size)`.
     """
-    if not can_run(SOURCE, x):
-        return False
     outputs, inputs, _ = weight.shape
+    if x.shape[2] != inputs or not can_run(SOURCE, x, weight):
+        return False
     # Not where much of a vector would stay empty.
     rows = (outputs, inputs) if x.requires_grad else (outputs,)
     return all(2 * whole(size, SOURCE, x.dtype) <= 3 * size for size in rows)
@@ -95,7 +94,6 @@ class ConvolutionRelu(torch.autograd.Function):
         return one_by_one(ConvolutionRelu, info.batch_size, in_dims, inputs)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
         """Carry gradients back.
 

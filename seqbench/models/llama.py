@@ -169,7 +169,7 @@ class SwiGLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer at each position, `(..., dim)` to `(..., dim)`."""
         gate, up = self.gate(x), self.up(x)
-        if llama_cpu.pays(gate):
+        if llama_cpu.pays(gate, up):
             return self.down(llama_cpu.SwigluFunction.apply(gate, up))
         return self.down(F.silu(gate) * up)
 
@@ -179,7 +179,7 @@ class RMSNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise, `(..., dim)` to `(..., dim)`."""
-        if llama_cpu.pays(x):
+        if llama_cpu.pays(x, self.weight):
             return llama_cpu.RmsNormFunction.apply(x, self.weight, self.eps)[0]
         return super().forward(x)
 

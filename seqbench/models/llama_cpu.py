@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from seqbench.models.vectors import call, can_run, one_by_one
 
@@ -38,9 +37,9 @@ class Norm(ctypes.Structure):
     )
 
 
-def pays(x: Tensor) -> bool:
+def pays(x: Tensor, other: Tensor) -> bool:
     """Whether something can be run here, and is large enough to make up for the call."""
-    return x.numel() >= 2**14 and can_run(SOURCE, x)
+    return x.numel() >= 2**14 and x.shape[-1] == other.shape[-1] and can_run(SOURCE, x, other)
 
 
 class SwigluFunction(torch.autograd.Function):
@@ -66,7 +65,6 @@ class SwigluFunction(torch.autograd.Function):
         return one_by_one(SwigluFunction, info.batch_size, in_dims, inputs)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor, Tensor]:
         """Carry gradients back."""
         gate, up = (value.contiguous() for value in ctx.saved_tensors)
@@ -134,7 +132,6 @@ class RmsNormFunction(torch.autograd.Function):
         return one_by_one(RmsNormFunction, info.batch_size, in_dims, inputs)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, d_y: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None]:
         """Carry gradients back."""
         x, weight, scale = (value.contiguous() for value in ctx.saved_tensors)

@@ -28,10 +28,10 @@ template <class Real> struct Layer {
     int64_t cells_time;  // how far apart the cells' steps are; 0: only the last is kept
     Real *saved;         // (time, batch, 4, P)
     // To work in: the weights in the order in which they are read, and a product's sums.
-    Real *weights;       // (dim + 2 + width, gates, P)
+    Real *weights;       // see `pack_gates`
     Real *sums;          // (batch, 2, gates, lane)
     // For the way back.
-    Real *input_weights, *state_weights;  // to work in: (gates * width, P), where the input has a P
+    Real *input_weights, *state_weights;  // to work in, see `pack`
     const Real *d_states;                 // (time, batch, width)
     int64_t d_states_time, d_states_row;  // how far apart its steps and its rows are
     Real *d_state, *d_cell;  // (batch, P): after the last step, at the end before the first

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
 from seqbench.models.vectors import call, can_run, whole
@@ -53,7 +52,8 @@ def pays(layer: nn.RNNBase, x: Tensor) -> bool:
         width = layer.hidden_size
         if batch * time < 3 * width or 40 * batch < width:
             return False
-    return can_run(SOURCE, x)
+    weights = list(layer.parameters())
+    return x.shape[2] == layer.input_size and can_run(SOURCE, x, *weights)
 
 
 def run(
@@ -139,7 +139,7 @@ class Recurrence(torch.autograd.Function):
             b_hh=b_hh.contiguous(),
             rows=rows,
             cells=cells,
-            cells_time=batch * full if trains else 0,
+            cells_time=batch * full if trains and cells is not None else 0,
             saved=saved,
             weights=x.new_empty(len(w_hh) // width * full, dim + 2 + width),
             sums=x.new_empty(batch, 8 * whole(1, SOURCE, x.dtype)),
@@ -151,7 +151,6 @@ class Recurrence(torch.autograd.Function):
         return states[1:], *(part.clone() for part in after)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, d_states: Tensor | None, *d_after: Tensor | None) -> tuple[Any, ...]:
         """Carry gradients back through the layer.
 
@@ -190,7 +189,7 @@ class Recurrence(torch.autograd.Function):
             width=width,
             rows=rows,
             cells=cells,
-            cells_time=batch * full,
+            cells_time=batch * full if cells is not None else 0,
             saved=saved,
             w_ih=w_ih.contiguous(),
             w_hh=w_hh.contiguous(),
@@ -220,7 +219,7 @@ class Recurrence(torch.autograd.Function):
             d_x if d_x is None else d_x[..., :dim],
             d_ih[:-1].t(),
             d_hh[1:].t(),
-            d_ih[-1],
-            d_hh[0],
+            d_ih[-1].clone(),  # a view would keep the whole product
+            d_hh[0].clone(),
             *(grad[:, :width] for grad in d_before),
         )

@@ -185,8 +185,9 @@ INLINE void pack(Real *to, int64_t n, int64_t width, const Weight &weight) {
     }
 }
 
-// Let threads share a number of things, each with the caller's way of treating denormal numbers.
+// Let threads share a number of things; on x86, each treats denormal numbers as the caller does.
 template <class Work> static void share(int64_t threads, int64_t things, const Work &work) {
+    if (things < 1) return;
     if (threads > things) threads = things;
     const int64_t each = (things + threads - 1) / threads;
 #if defined(__x86_64__)

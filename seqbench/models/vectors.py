@@ -13,10 +13,12 @@ from seqbench.compiled import NotCompiled, library
 REALS = {torch.float32: "float", torch.float64: "double"}
 
 
-def can_run(source: Path, x: Tensor) -> bool:
-    """Whether a source's layers can be run on such an input."""
+def can_run(source: Path, x: Tensor, *others: Tensor) -> bool:
+    """Whether a source's layers can be run on an input and others, which must be of its kind."""
     if x.device.type != "cpu" or x.dtype not in REALS or torch.is_autocast_enabled("cpu"):
         return False
+    if any(other.dtype != x.dtype or other.device != x.device for other in others):
+        return False  # torch says what is wrong
     if torch.compiler.is_compiling():  # torch's compiler cannot look into these
         return False
     try:
@@ -42,7 +44,12 @@ def call(
         real: of `REALS`.
         layer: the structure that it takes.
         fields: of the structure: numbers, and tensors, of which it gets the address.
+
+    Raises:
+        RuntimeError: on a way back that is itself to be differentiated.
     """
+    if torch.is_grad_enabled():
+        raise RuntimeError("compiled layers have no second derivatives; CXX=false takes torch's")
     function = library(source)[f"{name}_{REALS[real]}"]
     function.restype = ctypes.c_int64
     given = {

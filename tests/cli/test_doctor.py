@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from seqbench.cli import doctor
 from seqbench.cli.main import app
-from seqbench.compiled import library
+from seqbench.compiled import outcome
 
 
 @pytest.fixture
@@ -55,9 +55,9 @@ def test_it_says_whether_our_cpp_compiles(said, monkeypatch, tmp_path):
     assert "C++ compiles" in said()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("CXX", "/nowhere/c++")
-    library.cache_clear()
+    outcome.cache_clear()
     lines = said()
-    library.cache_clear()
+    outcome.cache_clear()
     assert "C++ does not compile, see below" in lines
     assert any("/nowhere/c++ did not run" in line for line in lines)
 

@@ -44,6 +44,6 @@ def vector_bytes(request, monkeypatch) -> Iterator[int]:
         pytest.skip(f"this processor is no {name}")
     flags = tuple(flag.replace("native", name) for flag in compiled.FLAGS)
     monkeypatch.setattr(compiled, "FLAGS", flags)
-    compiled.library.cache_clear()
+    compiled.outcome.cache_clear()
     yield request.param
-    compiled.library.cache_clear()
+    compiled.outcome.cache_clear()

@@ -167,6 +167,16 @@ def test_it_is_taken_where_it_can_be_and_pays():
     with torch.autocast("cpu", torch.bfloat16):
         assert not convolution_cpu.pays(x, weight)
     assert not convolution_cpu.pays(x, weight[:1])  # one output a vector
+    assert not convolution_cpu.pays(x.double(), weight)
+    assert not convolution_cpu.pays(x[..., :3], weight)
+
+
+@pytest.mark.parametrize(("batch", "length"), [(0, 30), (2, 0)])
+def test_nothing_gives_nothing(batch, length):
+    given_ = tensors(batch, 30, 20, 18, 3)
+    y = ConvolutionRelu.apply(*given_, 1, 1, length)
+    assert y.shape == (batch, length, 18)
+    assert all(grad.eq(0).all() for grad in torch.autograd.grad(y.sum(), given_))
 
 
 def test_a_training_step_is_not_slower_than_torchs():

@@ -140,8 +140,16 @@ def test_a_run_that_has_diverged_is_seen(ours, plain, dims):
 
 def test_it_is_taken_where_it_can_be_and_pays():
     x = torch.zeros(8, 256, 384)
-    assert llama_cpu.pays(x)
-    assert not llama_cpu.pays(x[:1, :1])  # a step of generated text
-    assert not llama_cpu.pays(x.bfloat16())
+    assert llama_cpu.pays(x, x)
+    assert not llama_cpu.pays(x[:1, :1], x)  # a step of generated text
+    assert not llama_cpu.pays(x.bfloat16(), x.bfloat16())
+    assert not llama_cpu.pays(x, x.double())
+    assert not llama_cpu.pays(x, x[..., :1])
     with torch.autocast("cpu", torch.bfloat16):
-        assert not llama_cpu.pays(x)
+        assert not llama_cpu.pays(x, x)
+
+
+def test_second_derivatives_are_refused():
+    x = torch.randn(3, 4, requires_grad=True)
+    with pytest.raises(RuntimeError, match="no second derivatives"):
+        torch.autograd.grad(swiglu(x, x).sum(), x, create_graph=True)

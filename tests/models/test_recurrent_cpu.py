@@ -175,6 +175,15 @@ def test_a_run_that_has_diverged_is_seen(kind, bad):
     assert any(grad.isnan().any() for grad in gradients)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_rows_give_no_rows(kind):
+    layer, x, _ = make(kind, 20, 4, 3, 10)
+    states, _ = recurrent_cpu.run(layer, x[:0], None)
+    assert states.shape == (0, 20, 10)
+    gradients = torch.autograd.grad(states.sum(), list(layer.parameters()))
+    assert all(grad.eq(0).all() for grad in gradients)
+
+
 def test_it_is_taken_where_it_can_be_and_pays():
     x = torch.zeros(8, 100, 3)
     for kind in KINDS:
@@ -185,6 +194,8 @@ def test_it_is_taken_where_it_can_be_and_pays():
         assert not recurrent_cpu.pays(layer, x.to("meta"))
         with torch.autocast("cpu", torch.bfloat16):
             assert not recurrent_cpu.pays(layer, x)
+        assert not recurrent_cpu.pays(layer, x.double())
+        assert not recurrent_cpu.pays(layer, x[..., :2])
     # One row of a wide layer reads all weights for little work; torch's LSTM reads them faster.
     assert not recurrent_cpu.pays(nn.LSTM(3, 500, batch_first=True), x[:1])
 
