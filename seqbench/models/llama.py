@@ -77,8 +77,9 @@ class Attention(nn.Module):
             mask = band(time, seen, self.context, x.device)
         q = self.rotate(q, seen - time, seen)
         k = self.rotate(k, 0, seen)
-        # Repeating costs no more than `enable_gqa`, which on CPUs leaves the fast kernel.
-        k, v = k.repeat_interleave(self.shared_by, 1), v.repeat_interleave(self.shared_by, 1)
+        if self.shared_by > 1:
+            # Costs no more than `enable_gqa`, which on CPUs leaves the fast kernel.
+            k, v = k.repeat_interleave(self.shared_by, 1), v.repeat_interleave(self.shared_by, 1)
         y = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None and time > 1
         )
@@ -148,6 +149,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     Returns:
         As `x`, and of its type.
     """
+    if llama_cpu.pays(x, cos):
+        return llama_cpu.RotateFunction.apply(x, cos, sin, False)
     first, second = x.chunk(2, -1)
     return torch.addcmul(x * cos, torch.cat([second, first], -1), sin).to(x.dtype)
 
