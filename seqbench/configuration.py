@@ -27,7 +27,15 @@ from omegaconf.errors import OmegaConfBaseException
 from seqbench.config_folder import CONFIG_FOLDER, PLUGGABLE, plugins
 from seqbench.errors import ConfigError, SeqbenchError
 from seqbench.runs.config_file import read_config
-from seqbench.signatures import NODES, check_node, check_value, first_line, located, near_miss
+from seqbench.signatures import (
+    NODES,
+    check_node,
+    check_value,
+    first_line,
+    located,
+    near_miss,
+    no_key,
+)
 
 Config = dict[str, Any]
 
@@ -264,13 +272,13 @@ def check(config: Config) -> None:
         if key in VALUES:
             check_value(key, value, VALUES[key])
         elif key not in NODES:
-            raise ConfigError(f"no key '{key}'{near_miss(key, [*VALUES, *NODES])}")
+            raise no_key(key, [*VALUES, *NODES])
     for key in [*VALUES, *NODES]:
         if key not in config:
             raise ConfigError(f"the configuration has no '{key}'")
     for key in config["recipe"]:
         if key not in RECIPE:
-            raise ConfigError(f"no key 'recipe.{key}'{near_miss(key, RECIPE, 'recipe.')}")
+            raise no_key(key, RECIPE, "recipe.")
     for key in NODES:
         check_node(key, config[key])
     for name, node in config["tracker"].items():

@@ -14,6 +14,7 @@ from hydra.utils import get_object
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from seqbench.errors import ConfigError
+from seqbench.wording import plain
 
 ALL_ITEMS = CollectionCheckStrategy.ALL_ITEMS  # typeguard looks at the first one only, else
 
@@ -56,7 +57,7 @@ def check_node(name: str, node: Any) -> None:
         if key in ("_target_", "_partial_", "_recursive_", "_convert_"):
             continue
         if key not in settable and not takes_any:
-            raise ConfigError(f"no key '{name}.{key}'{near_miss(key, settable, f'{name}.')}")
+            raise no_key(key, settable, f"{name}.")
         if key in hints:
             check_value(f"{name}.{key}", value, hints[key])
         try:
@@ -116,6 +117,11 @@ def located(target: str, name: str) -> Any:
         raise ConfigError(
             f"{name}._target_: cannot import {target}: {first_line(cause)}{hint}"
         ) from error
+
+
+def no_key(key: str, known: Iterable[str], prefix: str = "") -> ConfigError:
+    """Of a key that nobody knows; in one line, whatever the key is."""
+    return ConfigError(f"no key '{prefix}{plain(key)}'{near_miss(key, known, prefix)}")
 
 
 def near_miss(word: str, known: Iterable[str], prefix: str = "") -> str:

@@ -211,6 +211,7 @@ def test_without_a_recipe_adam_at_a_constant_rate(with_recipe):
         ("model: {hiden_size: 3}", "no key 'model.hiden_size' (did you mean 'model.hidden_size'?)"),
         ("trainer: {clp: 3}", "no key 'trainer.clp' (did you mean 'trainer.clip'?)"),
         ("sed: 3", "no key 'sed' (did you mean 'seed'?)"),
+        ('"se\\nd": 3', "no key 'sed' (did you mean 'seed'?)"),
         ("recipe: {optimiser: {}}", "no key 'recipe.optimiser' (did you mean 'recipe.optimizer'?)"),
         ("recipe: 3", "recipe must be dict[str, Any], not 3"),
         ("recipe: {optimizer: adam}", "recipe.optimizer must be a group of values, not 'adam'"),

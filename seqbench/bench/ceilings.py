@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from seqbench.bench.loops import TrainerLoop
+from seqbench.models import vectors
 from seqbench.models.rnn import Recurrent
 from seqbench.training.trainer import DTYPES
 
@@ -90,9 +91,10 @@ def step_flops(loop: TrainerLoop) -> tuple[int, str] | None:
     if any(isinstance(module, nn.RNNBase | nn.RNNCellBase) for module in model.modules()):
         return None
     compile, loop.trainer.compile = loop.trainer.compile, False  # compiled, it would be opaque
-    # The fused kernels of attention on a CPU are opaque, too.
+    # The fused kernels of attention on a CPU are opaque, too, and so are compiled layers.
     on_cpu = loop.experiment.device.type == "cpu"
     with (
+        vectors.off(),
         sdpa_kernel(SDPBackend.MATH) if on_cpu else nullcontext(),
         FlopCounterMode(display=False) as counter,
     ):

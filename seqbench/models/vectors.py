@@ -1,6 +1,8 @@
 """Calling the compiled layers, which are made of `vectors.h`."""
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,27 @@ from seqbench.compiled import NotCompiled, library
 REALS = {torch.float32: "float", torch.float64: "double"}
 
 
+switched_off = False
+
+
+@contextmanager
+def off() -> Iterator[None]:
+    """Have all layers run as torch has them, for whom wants to see what they do."""
+    global switched_off
+    before, switched_off = switched_off, True
+    try:
+        yield
+    finally:
+        switched_off = before
+
+
 def can_run(source: Path, x: Tensor, *others: Tensor) -> bool:
     """Whether a source's layers can be run on an input and others, which must be of its kind."""
     if x.device.type != "cpu" or x.dtype not in REALS or torch.is_autocast_enabled("cpu"):
         return False
     if any(other.dtype != x.dtype or other.device != x.device for other in others):
         return False  # torch says what is wrong
-    if torch.compiler.is_compiling():  # torch's compiler cannot look into these
+    if switched_off or torch.compiler.is_compiling():  # torch's compiler cannot look into these
         return False
     try:
         library(source)
