@@ -41,14 +41,13 @@ template <class Real> static void backward(const Gate<Real> &g) {
 // RMSNorm: each row over the root of its mean square, times weights.
 template <class Real> struct Norm {
     int64_t threads, count, width;  // rows, and how wide they are
+    int64_t piece;                  // rows that add up their gradients of the weights
     double eps;
     const Real *x, *weight;
     Real *y, *scale;  // scale: (count,), one over the root
     const Real *d_y;
-    Real *d_x, *d_weight;  // d_weight: (pieces, width), the share of so many rows
+    Real *d_x, *d_weight;  // d_weight: (pieces, width)
 };
-
-constexpr int64_t PIECE = 64;  // rows that add up their gradients of the weights
 
 template <class Real> INLINE Real total(Vector<Real> value) {
     Real sum = 0;
@@ -80,11 +79,11 @@ template <class Real> static void forward(const Norm<Real> &n) {
 
 template <class Real> static void backward(const Norm<Real> &n) {
     constexpr int L = LANES<Real>;
-    share(n.threads, (n.count + PIECE - 1) / PIECE, [&](int64_t begin, int64_t end) {
+    share(n.threads, (n.count + n.piece - 1) / n.piece, [&](int64_t begin, int64_t end) {
         __builtin_memset(n.d_weight + begin * n.width, 0, (end - begin) * n.width * sizeof(Real));
-        for (int64_t row = begin * PIECE; row < end * PIECE && row < n.count; row++) {
+        for (int64_t row = begin * n.piece; row < end * n.piece && row < n.count; row++) {
             const Real *x = n.x + row * n.width, *d_y = n.d_y + row * n.width;
-            Real *d_weight = n.d_weight + row / PIECE * n.width;
+            Real *d_weight = n.d_weight + row / n.piece * n.width;
             const Real scale = n.scale[row];
             Vector<Real> products = {};
             for (int64_t i = 0; i < n.width; i += L) {

@@ -15,7 +15,8 @@ from torch import Tensor
 from seqbench.models.vectors import call, can_run, one_by_one
 
 SOURCE = Path(__file__).with_suffix(".cpp")
-PIECE = 64  # rows of one share of the weights' gradient, as in the source
+# Rows that add up their gradients of the weights: not by thread, so that any number gives the same.
+PIECE = 64
 
 
 class Gate(ctypes.Structure):
@@ -31,7 +32,7 @@ class Norm(ctypes.Structure):
     """`Norm` of the source."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("threads", "count", "width")),
+        *((name, ctypes.c_int64) for name in ("threads", "count", "width", "piece")),
         ("eps", ctypes.c_double),
         *((name, ctypes.c_void_p) for name in ("x", "weight", "y", "scale")),
         *((name, ctypes.c_void_p) for name in ("d_y", "d_x", "d_weight")),
@@ -152,6 +153,7 @@ class RmsNormFunction(torch.autograd.Function):
             "Norm_backward",
             x.dtype,
             Norm,
+            piece=PIECE,
             count=count,
             width=width,
             x=x,

@@ -3,7 +3,7 @@
 // A step of such a layer is a small product of matrices, the state's with the weights, and a few
 // functions of what comes out. Here
 // - a tile is as many hidden units as a vector has lanes. Its weights lie in memory in the order in
-//   which they are read, and its gates go from the product to the functions in registers;
+//   which they are read, and its gates' functions follow while the sums are in the fastest cache;
 // - a thread takes its rows of the batch through all steps, so that no thread waits for another, and
 //   a row has the same result with any number of them;
 // - on the way back the loop ends where no gradient is left: zeros stay zeros.
