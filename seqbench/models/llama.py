@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqbench.errors import ConfigError
-from seqbench.models import llama_cpu
+from seqbench.models import attention_cpu, llama_cpu
 from seqbench.models.embedding import input_layer, tie
+from seqbench.models.linear_cpu import Linear
 from seqbench.spec import SequenceSpec
 
 # Keys and values of one layer, each (batch, num_kv_heads, cached, head_dim), oldest first.
@@ -42,10 +43,10 @@ class Attention(nn.Module):
         self.shared_by = num_heads // num_kv_heads
         self.rope_theta = rope_theta
         self.context = context
-        self.query = nn.Linear(dim, dim, bias=False)
-        self.key = nn.Linear(dim, num_kv_heads * self.head_dim, bias=False)
-        self.value = nn.Linear(dim, num_kv_heads * self.head_dim, bias=False)
-        self.output = nn.Linear(dim, dim, bias=False)
+        self.query = Linear(dim, dim)
+        self.key = Linear(dim, num_kv_heads * self.head_dim)
+        self.value = Linear(dim, num_kv_heads * self.head_dim)
+        self.output = Linear(dim, dim)
 
     def forward(self, x: Tensor, cache: Cache | None, last_only: bool) -> tuple[Tensor, Cache]:
         """Attend.
@@ -71,19 +72,38 @@ class Attention(nn.Module):
         if time == 1:
             # All that the one query may look at, and nothing else: no mask is needed.
             k, v = k[:, :, -self.context :], v[:, :, -self.context :]
-            seen = k.shape[2]
+        y = self.attend(q, k, v)
+        return self.output(y.transpose(1, 2).flatten(2)), after
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Let queries, which stand at the last of the keys' positions, look at keys before them.
+
+        Args:
+            q: `(batch, num_heads, time, head_dim)`.
+            k: `(batch, num_kv_heads, seen, head_dim)`.
+            v: as `k`.
+
+        Returns:
+            As `q`.
+        """
+        time, seen = q.shape[2], k.shape[2]
+        by_time = [x.transpose(1, 2) for x in (q, k, v)]
+        if attention_cpu.pays(*by_time):
+            angles = rotation(seen, 1, self.head_dim, self.rope_theta, q.dtype, q.device)
+            cos, sin = (table[:seen, 0] for table in angles)
+            y, *_ = attention_cpu.AttentionFunction.apply(*by_time, cos, sin, self.context)
+            return y.transpose(1, 2)
         mask = None
         if time > 1 and (time < seen or time > self.context):
-            mask = band(time, seen, self.context, x.device)
+            mask = band(time, seen, self.context, q.device)
         q = self.rotate(q, seen - time, seen)
         k = self.rotate(k, 0, seen)
         if self.shared_by > 1:
             # Costs no more than `enable_gqa`, which on CPUs leaves the fast kernel.
             k, v = k.repeat_interleave(self.shared_by, 1), v.repeat_interleave(self.shared_by, 1)
-        y = F.scaled_dot_product_attention(
+        return F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None and time > 1
         )
-        return self.output(y.transpose(1, 2).flatten(2)), after
 
     def heads(self, x: Tensor) -> Tensor:
         """From `(batch, time, heads * head_dim)` to `(batch, heads, time, head_dim)`."""
@@ -149,8 +169,6 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     Returns:
         As `x`, and of its type.
     """
-    if llama_cpu.pays(x, cos):
-        return llama_cpu.RotateFunction.apply(x, cos, sin, False)
     first, second = x.chunk(2, -1)
     return torch.addcmul(x * cos, torch.cat([second, first], -1), sin).to(x.dtype)
 
@@ -165,9 +183,9 @@ class SwiGLU(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.gate = nn.Linear(dim, hidden_dim, bias=False)
-        self.up = nn.Linear(dim, hidden_dim, bias=False)
-        self.down = nn.Linear(hidden_dim, dim, bias=False)
+        self.gate = Linear(dim, hidden_dim)
+        self.up = Linear(dim, hidden_dim)
+        self.down = Linear(hidden_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer at each position, `(..., dim)` to `(..., dim)`."""
@@ -300,7 +318,7 @@ class Llama(nn.Module):
             for _ in range(num_layers)
         )
         self.norm = RMSNorm(dim, norm_eps)
-        self.output = nn.Linear(dim, spec.output_dim, bias=False)
+        self.output = Linear(dim, spec.output_dim)
         for name, weight in self.named_parameters():
             if not name.endswith("norm.weight"):
                 writes = name.endswith(("attention.output.weight", "down.weight"))

@@ -1,4 +1,4 @@
-// The parts of a LLaMA decoder that are no products, on a CPU, forth and back. What they cost is
+// The layers of a LLaMA decoder that are no products, on a CPU, forth and back. What they cost is
 // their way through memory: each reads what it needs once and writes its result once.
 
 #include "vectors.h"
@@ -48,12 +48,6 @@ template <class Real> struct Norm {
     const Real *d_y;
     Real *d_x, *d_weight;  // d_weight: (pieces, width)
 };
-
-template <class Real> INLINE Real total(Vector<Real> value) {
-    Real sum = 0;
-    for (int i = 0; i < LANES<Real>; i++) sum += value[i];
-    return sum;
-}
 
 template <class Real> static void forward(const Norm<Real> &n) {
     constexpr int L = LANES<Real>;
@@ -107,33 +101,6 @@ template <class Real> static void backward(const Norm<Real> &n) {
     });
 }
 
-// Rotary position embeddings: dimension i of a head and dimension i + half turn by one angle.
-template <class Real> struct Turn {
-    int64_t threads, rows, time, heads, half;  // rows: of the batch, time steps and heads together
-    int64_t back;                              // turn by the negative angles
-    const Real *x, *cos, *sin;  // (rows, 2 * half); (time, heads, 2 * half), `sin` of the second half
-    Real *y;
-};
-
-template <class Real> static void forward(const Turn<Real> &t) {
-    constexpr int L = LANES<Real>;
-    share(t.threads, t.rows, [&](int64_t begin, int64_t end) {
-        for (int64_t row = begin; row < end; row++) {
-            const int64_t at = row * 2 * t.half, angles = row % (t.time * t.heads) * 2 * t.half;
-            for (int64_t i = 0; i < t.half; i += L) {
-                const int64_t left = t.half - i;
-                const Vector<Real> first = load_part<Real>(t.x + at + i, left);
-                const Vector<Real> second = load_part<Real>(t.x + at + t.half + i, left);
-                const Vector<Real> cos = load_part<Real>(t.cos + angles + i, left);
-                Vector<Real> sin = load_part<Real>(t.sin + angles + t.half + i, left);
-                if (t.back) sin = -sin;
-                store_part<Real>(t.y + at + i, first * cos - second * sin, left);
-                store_part<Real>(t.y + at + t.half + i, second * cos + first * sin, left);
-            }
-        }
-    });
-}
-
 #define EXPORT(PART, REAL)                                                                         \
     extern "C" int64_t PART##_forward_##REAL(const PART<REAL> *p) { return forward(*p), 0; }       \
     extern "C" int64_t PART##_backward_##REAL(const PART<REAL> *p) { return backward(*p), 0; }
@@ -142,8 +109,5 @@ EXPORT(Gate, float)
 EXPORT(Gate, double)
 EXPORT(Norm, float)
 EXPORT(Norm, double)
-
-extern "C" int64_t Turn_float(const Turn<float> *t) { return forward(*t), 0; }
-extern "C" int64_t Turn_double(const Turn<double> *t) { return forward(*t), 0; }
 
 extern "C" int64_t vector_bytes() { return BYTES; }

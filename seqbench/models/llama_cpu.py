@@ -1,8 +1,7 @@
-"""The parts of a LLaMA decoder that are no products, on a CPU, by compiled code of our own.
+"""The layers of a LLaMA decoder that are no products, on a CPU, by compiled code of our own.
 
-Torch makes SwiGLU, RMSNorm and rotary embeddings of single operations, each of which reads and
-writes whole tensors; `llama_cpu.cpp` goes through memory once. They are the same functions up to
-rounding.
+Torch makes SwiGLU and RMSNorm of single operations, each of which reads and writes whole tensors;
+`llama_cpu.cpp` goes through memory once. They are the same functions up to rounding.
 """
 
 import ctypes
@@ -36,15 +35,6 @@ class Norm(ctypes.Structure):
         ("eps", ctypes.c_double),
         *((name, ctypes.c_void_p) for name in ("x", "weight", "y", "scale")),
         *((name, ctypes.c_void_p) for name in ("d_y", "d_x", "d_weight")),
-    )
-
-
-class Turn(ctypes.Structure):
-    """`Turn` of the source."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("threads", "rows", "time", "heads", "half", "back")),
-        *((name, ctypes.c_void_p) for name in ("x", "cos", "sin", "y")),
     )
 
 
@@ -164,56 +154,3 @@ class RmsNormFunction(torch.autograd.Function):
             d_weight=d_weight,
         )
         return d_x, d_weight.sum(0), None
-
-
-class RotateFunction(torch.autograd.Function):
-    """Turns pairs of dimensions by angles; the way back turns by their negatives."""
-
-    @staticmethod
-    def forward(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
-        """Turn.
-
-        Args:
-            x: `(batch, time, heads, head_dim)`; dimension i pairs with `i + head_dim / 2`.
-            cos: `(time, heads, head_dim)`, twice the same.
-            sin: `(time, heads, head_dim)`, the negative first.
-            back: turn by the negative angles.
-
-        Returns:
-            As `x`.
-        """
-        x, cos, sin = x.contiguous(), cos.contiguous(), sin.contiguous()
-        time, heads, head_dim = cos.shape
-        y = torch.empty_like(x)
-        call(
-            SOURCE,
-            "Turn",
-            x.dtype,
-            Turn,
-            rows=len(x) * time * heads,
-            time=time,
-            heads=heads,
-            half=head_dim // 2,
-            back=back,
-            x=x,
-            cos=cos,
-            sin=sin,
-            y=y,
-        )
-        return y
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Keep what the way back needs."""
-        _, cos, sin, ctx.back = inputs
-        ctx.save_for_backward(cos, sin)
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
-        """Under `torch.vmap`: one after another."""
-        return one_by_one(RotateFunction, info.batch_size, in_dims, inputs)
-
-    @staticmethod
-    def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor, None, None, None]:
-        """Carry gradients back."""
-        return RotateFunction.apply(d_y, *ctx.saved_tensors, not ctx.back), None, None, None

@@ -70,6 +70,13 @@ template <class Real> INLINE void store_part(Real *to, Vector<Real> value, int64
     for (int i = 0; i < n; i++) to[i] = value[i];
 }
 
+// The sum of its values.
+template <class Real> INLINE Real total(Vector<Real> value) {
+    Real sum = 0;
+    for (int i = 0; i < LANES<Real>; i++) sum += value[i];
+    return sum;
+}
+
 // e^x - `less`, which is 0 or 1, exact to the last bits; for 1 also near zero. e^x = 2^n e^r: n is the
 // nearest whole number to x / ln 2, and e^r - 1 is Taylor's series, whose rest is below rounding for
 // |r| <= ln(2) / 2. NaN stays NaN.
@@ -180,8 +187,10 @@ INLINE void pack(Real *to, int64_t n, int64_t width, const Weight &weight) {
     for (int64_t at = 0; at < width; at += BLOCK * LANES<Real>) {
         const int64_t left = vectors<Real>(width - at);
         const int64_t size = (left < BLOCK ? left : BLOCK) * LANES<Real>;
-        for (int64_t k = 0; k < n; k++, to += size)
-            for (int64_t j = 0; j < size; j++) to[j] = at + j < width ? weight(k, at + j) : 0;
+        for (int64_t j = 0; j < size; j++)
+            for (int64_t k = 0; k < n; k++)
+                to[k * size + j] = at + j < width ? weight(k, at + j) : 0;
+        to += n * size;
     }
 }
 

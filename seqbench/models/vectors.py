@@ -29,13 +29,19 @@ def off() -> Iterator[None]:
         switched_off = before
 
 
-def can_run(source: Path, x: Tensor, *others: Tensor) -> bool:
-    """Whether a source's layers can be run on an input and others, which must be of its kind."""
+def allowed(x: Tensor, *others: Tensor) -> bool:
+    """Whether layers of ours may run on an input and others, which must be of its kind."""
     if x.device.type != "cpu" or x.dtype not in REALS or torch.is_autocast_enabled("cpu"):
         return False
     if any(other.dtype != x.dtype or other.device != x.device for other in others):
         return False  # torch says what is wrong
-    if switched_off or torch.compiler.is_compiling():  # torch's compiler cannot look into these
+    # Torch's compiler cannot look into these.
+    return not switched_off and not torch.compiler.is_compiling()
+
+
+def can_run(source: Path, x: Tensor, *others: Tensor) -> bool:
+    """Whether a source's layers can be run on an input and others."""
+    if not allowed(x, *others):
         return False
     try:
         library(source)

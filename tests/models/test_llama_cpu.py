@@ -149,31 +149,6 @@ def test_it_is_taken_where_it_can_be_and_pays():
         assert not llama_cpu.pays(x, x)
 
 
-@settings(deadline=None, max_examples=40)
-@given(
-    batch=st.integers(1, 3),
-    steps=st.integers(1, 20),
-    heads=st.integers(1, 4),
-    half=st.integers(1, 40),
-)
-def test_a_rotation_is_that_of_the_formula(batch, steps, heads, half):
-    torch.manual_seed(0)
-    x = torch.randn(batch, steps, heads, 2 * half, dtype=torch.float64, requires_grad=True)
-    weights = torch.randn_like(x)
-    angles = torch.randn(steps, 1, half, dtype=torch.float64).expand(-1, heads, -1)
-    cos, sin = angles.cos().repeat(1, 1, 2), torch.cat([-angles.sin(), angles.sin()], -1)
-
-    def ours(x):
-        return llama_cpu.RotateFunction.apply(x, cos, sin, False)
-
-    def plain(x):
-        return x * cos + torch.cat([x[..., half:], x[..., :half]], -1) * sin
-
-    assert_close(results(ours, [x], weights), results(plain, [x], weights), 1e-10)
-    together = torch.vmap(ours)(torch.stack([x, 2 * x]))
-    assert_close(together, torch.stack([plain(x), plain(2 * x)]), 1e-10)
-
-
 def test_second_derivatives_are_refused():
     x = torch.randn(3, 4, requires_grad=True)
     with pytest.raises(RuntimeError, match="no second derivatives"):
