@@ -41,7 +41,7 @@ from seqbench.training import checkpoint
 # Each model with an optimiser, a schedule and a way of cutting batches of its own.
 MODELS = {
     "tcn": [
-        *("model.channels=[6,6,6]", "model.kernel_size=3"),
+        *("model.channels=[12,12,12]", "model.kernel_size=3"),
         *("optimizer=adamw", "schedule=cosine", "schedule.warmup=0.1"),
     ],
     "lstm": [

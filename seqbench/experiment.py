@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from seqbench import machine
+from seqbench import compiled, machine
 from seqbench.configuration import Config, build
 from seqbench.errors import ConfigError, RunError, SeqbenchError
 from seqbench.interruption import signals
@@ -289,6 +289,7 @@ class Experiment:
                 "peak_memory_bytes": machine.peak_memory(self.device),
                 "device": machine.device_name(self.device),
                 "threads": torch.get_num_threads(),
+                "compiled": sorted(compiled.in_use),
                 **({"seeds_together": self.together} if self.together > 1 else {}),
                 "recipe": self.config["recipe"].get("source"),
                 "host": machine.host(),

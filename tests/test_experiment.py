@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from seqbench import compiled
 from seqbench.configuration import compose, read
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment import run
@@ -128,6 +129,7 @@ def test_what_a_record_says(done):
     best = min(e["mse"] for e in watch.events if e["split"] == "valid")
     assert record.metrics["valid"]["mse"] == best
     assert record.measured["threads"] == 1
+    assert record.measured["compiled"] == sorted(compiled.in_use)
     assert record.measured["seconds"] > 0
     assert record.measured["throughput"] > 0
     # Four convolutions with a norm and a bias a channel, one to match the width, the output.

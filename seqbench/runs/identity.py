@@ -20,8 +20,11 @@ COMPUTES = (
     "experiment.py",
     "machine.py",
     "seeds.py",
+    "compiled.py",
     "datasets/*.py",
     "models/*.py",
+    "models/*.cpp",
+    "models/*.h",
     "tasks/*.py",
     "training/*.py",
 )
