@@ -27,6 +27,7 @@ template <class Real> struct Convolution {
     Real *d_sum;        // (batch, length, P): before ReLU
     Real *d_x;          // (batch, time, P of the inputs)
     Real *d_weight;     // (taps, inputs, P)
+    Real *d_bias;       // (P,)
 
     int64_t in_padded() const { return vectors<Real>(inputs) * LANES<Real>; }
     int64_t out_padded() const { return vectors<Real>(outputs) * LANES<Real>; }
@@ -164,7 +165,8 @@ static void input_backward(const Convolution<Real> &c, int64_t b, int64_t begin,
 
 constexpr int64_t INPUTS = SUMS / BLOCK;  // channels of a product over time
 
-// Weights of all taps for blocks of inputs from `begin` to before `end`.
+// Weights of all taps for blocks of inputs from `begin` to before `end`: sums of pieces, which are
+// then added, since one long sum would round off more.
 template <class Real>
 static void weight_backward(const Convolution<Real> &c, int64_t begin, int64_t end) {
     constexpr int L = LANES<Real>;
@@ -192,14 +194,31 @@ static void weight_backward(const Convolution<Real> &c, int64_t begin, int64_t e
                             Real *to = c.d_weight + (tap * c.inputs + i) * P + at;
                             multiply<Real, decltype(rows)::value, V>(
                                 x + i, 1, c.stride * c.x_time, 0, d_sum, P, 0, n, 1,
-                                [&](int r, int v) { return load<Real>(to + r * P + v * L); },
+                                [&](int, int) { return Vector<Real>{}; },
                                 [&](int r, int v, Vector<Real> sum) {
-                                    store<Real>(to + r * P + v * L, sum);
+                                    Real *place = to + r * P + v * L;
+                                    store<Real>(place, load<Real>(place) + sum);
                                 }
                             );
                         });
                     });
                 }
+}
+
+// The biases' gradients: sums over each sequence, which are then added.
+template <class Real> static void bias_backward(const Convolution<Real> &c) {
+    constexpr int L = LANES<Real>;
+    const int64_t P = c.out_padded();
+    for (int64_t at = 0; at < P; at += L) {
+        Vector<Real> total = {};
+        for (int64_t b = 0; b < c.batch; b++) {
+            Vector<Real> sum = {};
+            for (int64_t j = 0; j < c.length; j++)
+                sum += load<Real>(c.d_sum + (b * c.length + j) * P + at);
+            total += sum;
+        }
+        store<Real>(c.d_bias + at, total);
+    }
 }
 
 // Let threads share the sequences, in pieces.
@@ -227,6 +246,7 @@ template <class Real> static void backward(const Convolution<Real> &c) {
     share_pieces(c, c.length, [&](int64_t b, int64_t begin, int64_t end) {
         relu_backward(c, b, begin, end);
     });
+    bias_backward(c);
     share(c.threads, quotient(c.inputs, INPUTS), [&](int64_t begin, int64_t end) {
         weight_backward(c, begin, end);
     });

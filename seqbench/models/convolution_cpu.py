@@ -27,7 +27,8 @@ class Convolution(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("x_batch", "x_time")),
         *((name, ctypes.c_void_p) for name in ("weight", "bias", "packed", "y", "d_y")),
         *((name, ctypes.c_int64) for name in ("d_y_batch", "d_y_time")),
-        *((name, ctypes.c_void_p) for name in ("packed_back", "d_sum", "d_x", "d_weight")),
+        *((name, ctypes.c_void_p) for name in ("packed_back", "d_sum", "d_x")),
+        *((name, ctypes.c_void_p) for name in ("d_weight", "d_bias")),
     )
 
 
@@ -106,7 +107,7 @@ class ConvolutionRelu(torch.autograd.Function):
         outputs, inputs, taps = weight.shape
         full, in_full = (whole(size, SOURCE, x.dtype) for size in (outputs, inputs))
         d_sum = x.new_empty(*y.shape[:2], full)
-        d_weight = x.new_empty(taps, inputs, full)
+        d_weight, d_bias = x.new_empty(taps, inputs, full), x.new_empty(full)
         wanted = ctx.needs_input_grad[0]
         d_x = x.new_empty(*x.shape[:2], in_full) if wanted else None
         call(
@@ -124,11 +125,12 @@ class ConvolutionRelu(torch.autograd.Function):
             d_sum=d_sum,
             d_x=d_x,
             d_weight=d_weight,
+            d_bias=d_bias,
         )
         return (
             d_x if d_x is None else d_x[..., :inputs],
             d_weight[..., :outputs].permute(2, 1, 0),
-            d_sum.sum((0, 1))[:outputs],
+            d_bias[:outputs],
             None,
             None,
             None,

@@ -76,6 +76,19 @@ def test_single_precision_differs_by_rounding():
     assert_close(results(ConvolutionRelu.apply, given_, (4, 1, 100), weights), truth, 1e-5)
 
 
+def test_gradients_that_are_long_sums_do_not_round_off():
+    torch.manual_seed(0)
+    # Inputs and gradients of one sign mostly: sums of 16,000 steps that grow all the way.
+    given_ = [value.detach().abs() for value in tensors(8, 2000, 12, 12, 2, torch.float32)]
+    weights = torch.rand(8, 2000, 12)
+    doubled = [value.double().requires_grad_() for value in given_]
+    truth = results(plain, doubled, (1, 1, 2000), weights.double())
+    ours = results(
+        ConvolutionRelu.apply, [value.requires_grad_() for value in given_], (1, 1, 2000), weights
+    )
+    assert_close(ours, truth, 2e-6)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_vectors_of_any_width_give_the_same(vector_bytes, stride):
     assert compiled.library(convolution_cpu.SOURCE).vector_bytes() == vector_bytes
