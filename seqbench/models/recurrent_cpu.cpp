@@ -167,29 +167,28 @@ static void forward_rows(const Layer<Real> &l, int64_t begin, int64_t end) {
     typedef Vector<Real> V;
     const int64_t inputs = l.dim + 1, states = l.width + 1, rows = end - begin;
     // What enters the gates: the input's share and, where they are wanted apart, the state's.
-    Real *from_input = l.sums + begin * size;
-    Real *from_state = Cell::APART ? from_input + G * L : from_input;
+    Real *from_input = l.sums + begin * size, *from_state = from_input + G * L;
     for (int64_t t = 0; t < l.time; t++) {
         for (int64_t tile = 0; tile < l.tiles(); tile++) {
             // In the last tile the gates are as wide as there are units left.
             const int64_t left = l.width - tile * L, units = left < L ? left : L;
             const Real *weights = l.weights + tile * (inputs + states) * G * L;
-            __builtin_memset(from_input, 0, rows * size * sizeof(Real));
             with_count<G>(vectors<Real>(G * units), [&](auto count) {
                 constexpr int N = decltype(count)::value;
                 const Real *values = l.row(t, begin);
-                const int64_t stride = l.row_size();
-                add_product<Real, N>(from_input, size, values, stride, weights, inputs, rows);
-                add_product<Real, N>(
-                    from_state, size, values + inputs, stride, weights + inputs * N * L, states, rows
-                );
+                const int64_t stride = l.row_size(), n = Cell::APART ? inputs : inputs + states;
+                product<Real, N, false>(from_input, size, values, stride, weights, n, rows);
+                if constexpr (Cell::APART)
+                    product<Real, N, false>(
+                        from_state, size, values + n, stride, weights + n * N * L, states, rows
+                    );
             });
             for (int64_t row = 0; row < rows; row++) {
                 V input[G], state[G];
                 for (int g = 0; g < G; g++) {
                     const int64_t at = row * size + g * units;
                     input[g] = load_part<Real>(from_input + at, units);
-                    state[g] = load_part<Real>(from_state + at, units);
+                    if constexpr (Cell::APART) state[g] = load_part<Real>(from_state + at, units);
                 }
                 const Step<Real> step(l, t, begin + row, tile);
                 store<Real>(step.next_state, Cell::template forward<Real, V>(step, input, state));

@@ -107,6 +107,15 @@ template <class Real> INLINE Real total(Vector<Real> value) {
     return sum;
 }
 
+// 1 / i! for i up to so many.
+template <class Real> struct Taylor {
+    Real terms[Format<Real>::TERMS + 1] = {1};
+    constexpr Taylor() {
+        double factorial = 1;
+        for (int i = 1; i <= Format<Real>::TERMS; i++) terms[i] = Real(1 / (factorial *= i));
+    }
+};
+
 // e^x - `less`, which is 0 or 1, exact to the last bits; for 1 also near zero. e^x = 2^n e^r: n is the
 // nearest whole number to x / ln 2, and e^r - 1 is Taylor's series, whose rest is below rounding for
 // |r| <= ln(2) / 2. NaN stays NaN.
@@ -121,8 +130,9 @@ template <class Real> INLINE Vector<Real> exponential(Vector<Real> x, Real less)
     const Vector<Real> power = Vector<Real>(((typename F::Bits)n + F::BIAS) << F::MANTISSA);
     n -= ones;
     const Vector<Real> r = x - n * F::LN2_HIGH - n * F::LN2_LOW;
-    Vector<Real> sum = zero + 1;
-    for (int i = F::TERMS; i > 1; i--) sum = sum * r * Real(1.0 / i) + 1;
+    constexpr Taylor<Real> taylor;
+    Vector<Real> sum = zero + taylor.terms[F::TERMS];
+    for (int i = F::TERMS - 1; i > 0; i--) sum = sum * r + taylor.terms[i];
     return power * (r * sum) + (power - less);
 }
 
@@ -177,9 +187,9 @@ INLINE void multiply(
         for (int v = 0; v < V; v++) end(r, v, sum[r][v]);
 }
 
-// `to` += rows of `from` times weights, n values a row and V vectors a value.
-template <class Real, int V>
-INLINE void add_product(
+// `to` = rows of `from` times weights, n values a row and V vectors a value; or added to it.
+template <class Real, int V, bool ADD>
+INLINE void product(
     Real *to, int64_t to_row, const Real *from, int64_t from_row, const Real *weights, int64_t n,
     int64_t rows
 ) {
@@ -187,7 +197,10 @@ INLINE void add_product(
         Real *place = to + row * to_row;
         multiply<Real, decltype(count)::value, V>(
             from + row * from_row, from_row, 1, 0, weights, V * LANES<Real>, 0, n, 1,
-            [&](int r, int v) { return load<Real>(place + r * to_row + v * LANES<Real>); },
+            [&](int r, int v) {
+                if constexpr (ADD) return load<Real>(place + r * to_row + v * LANES<Real>);
+                return Vector<Real>{};
+            },
             [&](int r, int v, Vector<Real> sum) {
                 store<Real>(place + r * to_row + v * LANES<Real>, sum);
             }
@@ -195,7 +208,7 @@ INLINE void add_product(
     });
 }
 
-// The same for rows of any width, with weights that `pack` has put in blocks of so many vectors.
+// Added, for rows of any width, with weights that `pack` has put in blocks of so many vectors.
 template <class Real>
 INLINE void add_wide_product(
     Real *to, int64_t to_row, int64_t width, const Real *from, int64_t from_row,
@@ -204,7 +217,7 @@ INLINE void add_wide_product(
     for (int64_t at = 0; at < width; at += BLOCK * LANES<Real>) {
         const int64_t left = vectors<Real>(width - at);
         with_count<BLOCK>(left < BLOCK ? left : BLOCK, [&](auto count) {
-            add_product<Real, decltype(count)::value>(
+            product<Real, decltype(count)::value, true>(
                 to + at, to_row, from, from_row, weights + at * n, n, rows
             );
         });
