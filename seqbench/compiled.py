@@ -24,9 +24,6 @@ FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping
 LIBRARY = ("-fno-exceptions", "-shared", "-fPIC")
 SECONDS = 120
 
-# Names of the sources whose code this process has loaded; a record says them.
-in_use: set[str] = set()
-
 
 class NotCompiled(Exception):
     """Why there is no compiled code."""
@@ -49,12 +46,9 @@ def outcome(source: Path) -> ctypes.CDLL | NotCompiled:
     """What became of a source, kept also where it failed: a layer asks at every call."""
     for flags in ((*FLAGS, "-fopenmp"), FLAGS):
         try:
-            found = loaded(source, flags)
+            return loaded(source, flags)
         except NotCompiled as error:
             reason = error
-        else:
-            in_use.add(source.stem)
-            return found
     return reason
 
 

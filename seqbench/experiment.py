@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from seqbench import compiled, machine
+from seqbench import machine
 from seqbench.configuration import Config, build
 from seqbench.errors import ConfigError, RunError, SeqbenchError
 from seqbench.interruption import signals
+from seqbench.models import vectors
 from seqbench.results.collect import read_events
 from seqbench.runs.identity import source_hash, without_place
 from seqbench.runs.log import LineLog
@@ -101,6 +102,7 @@ class Experiment:
         self.folder = folder
         self.started = datetime.now(timezone.utc)
         self.device = machine.prepare(config)
+        vectors.ran.clear()
         self.trainer: Trainer = build("trainer", config)
         # Data first: it is what most often cannot be had.
         self.task = build_task(config, self.trainer)
@@ -289,7 +291,7 @@ class Experiment:
                 "peak_memory_bytes": machine.peak_memory(self.device),
                 "device": machine.device_name(self.device),
                 "threads": torch.get_num_threads(),
-                "compiled": sorted(compiled.in_use),
+                "compiled": sorted(vectors.ran),
                 **({"seeds_together": self.together} if self.together > 1 else {}),
                 "recipe": self.config["recipe"].get("source"),
                 "host": machine.host(),

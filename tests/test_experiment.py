@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from seqbench import compiled
+from seqbench.cli.doctor import not_compiled
 from seqbench.configuration import compose, read
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment import run
@@ -129,12 +129,20 @@ def test_what_a_record_says(done):
     best = min(e["mse"] for e in watch.events if e["split"] == "valid")
     assert record.metrics["valid"]["mse"] == best
     assert record.measured["threads"] == 1
-    assert record.measured["compiled"] == sorted(compiled.in_use)
+    assert record.measured["compiled"] == []  # torch has the narrow ones
     assert record.measured["seconds"] > 0
     assert record.measured["throughput"] > 0
     # Four convolutions with a norm and a bias a channel, one to match the width, the output.
     parameters = (4 * 2 * 3 + 8) + 3 * (4 * 4 * 3 + 8) + (4 * 2 + 4) + (4 + 1)
     assert record.parameters == watch.starts[0]["parameters"] == parameters
+
+
+def test_a_record_says_which_compiled_layers_were_run(tmp_path):
+    wide = small(tmp_path, "model.channels=[12,12]")
+    narrow = small(tmp_path, "seed=1")
+    with_compiler = not_compiled() is None
+    assert run(wide).measured["compiled"] == (["convolution_cpu"] if with_compiler else [])
+    assert run(narrow).measured["compiled"] == []
 
 
 def test_the_test_split_is_read_once_at_the_end(tmp_path):

@@ -175,7 +175,7 @@ template <class Real> struct Head {
             Vector<Real> most = Vector<Real>{} - __builtin_inf(), sum = {};
             through_keys(row, begin, stop, [&](int64_t at, auto seen) {
                 const Vector<Real> score = load<Real>(own + at);
-                most = seen & (score > most) ? score : most;
+                most = (seen & (score > most)) ? score : most;
             });
             Real largest = most[0];
             for (int j = 1; j < L; j++) largest = most[j] > largest ? most[j] : largest;

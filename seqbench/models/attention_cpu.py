@@ -36,7 +36,7 @@ def pays(q: Tensor, k: Tensor, v: Tensor) -> bool:
         k: `(batch, seen, key_heads, head_dim)`.
         v: as `k`.
     """
-    return q.numel() >= 2**14 and can_run(SOURCE, q, k, v)
+    return can_run(SOURCE, q, k, v) and q.numel() >= 2**14
 
 
 class AttentionFunction(torch.autograd.Function):
@@ -108,5 +108,5 @@ def sizes(q: Tensor, k: Tensor, context: int) -> dict[str, int]:
         "heads": heads,
         "key_heads": k.shape[2],
         "dim": head_dim,
-        "context": context,
+        "context": min(context, k.shape[1]),  # the source counts in 64 bits
     }

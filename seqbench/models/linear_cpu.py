@@ -39,9 +39,10 @@ def pays(x: Tensor, weight: Tensor) -> bool:
         weight: `(outputs, inputs)`.
     """
     return (
-        x.dtype == torch.float32
+        allowed(x, weight)
+        and x.dtype == torch.float32
+        and x.shape[-1] == weight.shape[1]  # torch says what is wrong
         and x.numel() * len(weight) >= 2**27
-        and allowed(x, weight)
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )
@@ -66,11 +67,15 @@ class LinearFunction(torch.autograd.Function):
         return one_by_one(LinearFunction, info.batch_size, in_dims, inputs)
 
     @staticmethod
-    def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, Tensor]:
+    def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Carry gradients back."""
         x, weight = ctx.saved_tensors
-        d_x = product(d_y, weight.t()) if ctx.needs_input_grad[0] else None
-        return d_x, d_y.flatten(0, -2).t() @ x.flatten(0, -2)
+        d_x = d_weight = None
+        if ctx.needs_input_grad[0]:
+            d_x = product(d_y, weight.t())
+        if ctx.needs_input_grad[1]:
+            d_weight = d_y.reshape(-1, len(weight)).t() @ x.reshape(-1, weight.shape[1])
+        return d_x, d_weight
 
 
 def product(x: Tensor, weight: Tensor) -> Tensor:

@@ -5,37 +5,27 @@
 
 #include <cstdint>
 
-#if defined(__AVX512VL__)
+#if defined(__AVX512F__)
 #include <immintrin.h>
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
 
 #if defined(__AVX512F__)
-constexpr int LONGEST = 64;
+constexpr int BYTES = 64;
 #elif defined(__AVX__)
-constexpr int LONGEST = 32;
+constexpr int BYTES = 32;
 #else
-constexpr int LONGEST = 16;
+constexpr int BYTES = 16;
 #endif
 
-// A source may ask for vectors half as long as the longest.
-#if defined(HALF_VECTORS)
-constexpr int BYTES = LONGEST > 16 ? LONGEST / 2 : LONGEST;
+// Sums that a product holds in registers: a half of those there are.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int SUMS = 16;
 #else
-constexpr int BYTES = LONGEST;
+constexpr int SUMS = 8;
 #endif
-
-// Vectors in a block of weights, where they are no tile's, and sums that a product holds in
-// registers: a half of those there are, or where vectors are short, so that more of them are
-// multiplied in the time in which one is loaded, three quarters.
-#if defined(__AVX512VL__) && defined(HALF_VECTORS)
-constexpr int BLOCK = 3, SUMS = 24;
-#elif defined(__AVX512F__) || defined(__aarch64__)
-constexpr int BLOCK = 2, SUMS = 16;
-#else
-constexpr int BLOCK = 2, SUMS = 8;
-#endif
+constexpr int BLOCK = 2;  // vectors in a block of weights, where they are no tile's
 
 template <class Real> struct Format;
 
@@ -74,12 +64,12 @@ template <class Real> INLINE void store(Real *to, Vector<Real> value) {
 // The same of the first n values alone; n may be larger than there are lanes.
 template <class Real> INLINE Vector<Real> load_part(const Real *from, int64_t n) {
     if (n >= LANES<Real>) return load<Real>(from);
-#if defined(__AVX512VL__)
+#if defined(__AVX512F__)
     const int some = n > 0 ? (1 << n) - 1 : 0;
-    if constexpr (BYTES == 64 && sizeof(Real) == 4) return _mm512_maskz_loadu_ps(some, from);
-    if constexpr (BYTES == 64 && sizeof(Real) == 8) return _mm512_maskz_loadu_pd(some, from);
-    if constexpr (BYTES == 32 && sizeof(Real) == 4) return _mm256_maskz_loadu_ps(some, from);
-    if constexpr (BYTES == 32 && sizeof(Real) == 8) return _mm256_maskz_loadu_pd(some, from);
+    if constexpr (sizeof(Real) == 4)
+        return _mm512_maskz_loadu_ps(some, from);
+    else
+        return _mm512_maskz_loadu_pd(some, from);
 #else
     Vector<Real> value = {};
     for (int i = 0; i < n; i++) value[i] = from[i];
@@ -89,12 +79,12 @@ template <class Real> INLINE Vector<Real> load_part(const Real *from, int64_t n)
 
 template <class Real> INLINE void store_part(Real *to, Vector<Real> value, int64_t n) {
     if (n >= LANES<Real>) return store<Real>(to, value);
-#if defined(__AVX512VL__)
+#if defined(__AVX512F__)
     const int some = n > 0 ? (1 << n) - 1 : 0;
-    if constexpr (BYTES == 64 && sizeof(Real) == 4) _mm512_mask_storeu_ps(to, some, value);
-    if constexpr (BYTES == 64 && sizeof(Real) == 8) _mm512_mask_storeu_pd(to, some, value);
-    if constexpr (BYTES == 32 && sizeof(Real) == 4) _mm256_mask_storeu_ps(to, some, value);
-    if constexpr (BYTES == 32 && sizeof(Real) == 8) _mm256_mask_storeu_pd(to, some, value);
+    if constexpr (sizeof(Real) == 4)
+        _mm512_mask_storeu_ps(to, some, value);
+    else
+        _mm512_mask_storeu_pd(to, some, value);
 #else
     for (int i = 0; i < n; i++) to[i] = value[i];
 #endif

@@ -17,6 +17,9 @@ REALS = {torch.float32: "float", torch.float64: "double"}
 
 switched_off = False
 
+# Names of the sources of which a layer was run; whoever starts a run empties it.
+ran: set[str] = set()
+
 
 @contextmanager
 def off() -> Iterator[None]:
@@ -72,6 +75,7 @@ def call(
     """
     if torch.is_grad_enabled():
         raise RuntimeError("compiled layers have no second derivatives; CXX=false takes torch's")
+    ran.add(source.stem)
     function = library(source)[f"{name}_{REALS[real]}"]
     function.restype = ctypes.c_int64
     given = {

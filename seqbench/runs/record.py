@@ -75,8 +75,8 @@ class Record:
         notes: facts of the task; `solved` is 0 or 1, `baseline_<metric>` what a predictor without
             memory scores in a metric that does not rank models.
         measured: what may differ between equal runs: seconds (of seeds trained as one model, its
-            share), throughput, peak_memory_bytes, device, threads, compiled (the layers of ours
-            that its process had loaded, whose results differ from torch's by rounding),
+            share), throughput, peak_memory_bytes, device, threads, compiled (the sources of
+            ours of which layers were run, whose results differ from torch's by rounding),
             seeds_together (if more than one), host, git, and started and finished as ISO 8601 in
             UTC.
     """

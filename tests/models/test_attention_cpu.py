@@ -150,6 +150,13 @@ def test_a_key_that_is_not_seen_yet_changes_nothing():
     assert torch.equal(before[:, :50], ours(*later, *inputs[3:])[:, :50])
 
 
+@pytest.mark.parametrize("context", [2**63 - 1, 2**64 + 1])
+def test_a_context_beyond_all_keys_is_no_limit(context):
+    inputs, weights = inputs_of(1, 40, 40, 1, 1, 4, 40)
+    unlimited = [*inputs[:5], context]
+    assert_close(results(ours, unlimited, weights), results(ours, inputs, weights), 0)
+
+
 def test_it_is_taken_where_it_can_be_and_pays():
     x = torch.zeros(8, 256, 6, 64)
     assert attention_cpu.pays(x, x, x)

@@ -10,7 +10,7 @@ from seqbench.models.linear_cpu import Linear, LinearFunction
 if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
     pytest.skip("this torch has no oneDNN", allow_module_level=True)
 
-SHAPES = [((5, 3), 4), ((2, 7, 33), 65), ((1, 1, 1), 1), ((3, 130, 96), 200)]
+SHAPES = [((7,), 3), ((5, 3), 4), ((2, 7, 33), 65), ((1, 1, 1), 1), ((3, 130, 96), 200)]
 
 
 def results(function, x, weight):
@@ -66,12 +66,24 @@ def test_second_derivatives_are_those_of_torch():
     assert_close(second(LinearFunction.apply), second(F.linear))
 
 
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_what_wants_no_gradient_gets_none(frozen):
+    inputs = [value.detach() for value in inputs_of((4, 5), 3)]
+    wanted = inputs[1 - frozen].requires_grad_()
+    LinearFunction.apply(*inputs).square().sum().backward()
+    found, wanted.grad = wanted.grad, None
+    F.linear(*inputs).square().sum().backward()
+    assert_close([found], [wanted.grad])
+    assert inputs[frozen].grad is None
+
+
 def test_it_is_taken_where_it_can_be_and_pays():
     x, weight = torch.zeros(8, 256, 384), torch.zeros(1024, 384)
     assert linear_cpu.pays(x, weight)
     assert not linear_cpu.pays(x[:1, :1], weight)  # a step of generated text
     assert not linear_cpu.pays(x.double(), weight.double())
     assert not linear_cpu.pays(x, weight.double())
+    assert not linear_cpu.pays(x, weight[:, 1:])
     with torch.autocast("cpu", torch.bfloat16):
         assert not linear_cpu.pays(x, weight)
     with vectors.off():
