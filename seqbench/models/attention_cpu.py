@@ -36,7 +36,9 @@ def pays(q: Tensor, k: Tensor, v: Tensor) -> bool:
         k: `(batch, seen, key_heads, head_dim)`.
         v: as `k`.
     """
-    return can_run(SOURCE, q, k, v) and q.numel() >= 2**14
+    # A thread takes a head of keys; torch also shares the queries of one.
+    enough = len(k) * k.shape[2] >= torch.get_num_threads()
+    return can_run(SOURCE, q, k, v) and q.numel() >= 2**14 and enough
 
 
 class AttentionFunction(torch.autograd.Function):

@@ -157,12 +157,15 @@ def test_a_context_beyond_all_keys_is_no_limit(context):
     assert_close(results(ours, unlimited, weights), results(ours, inputs, weights), 0)
 
 
-def test_it_is_taken_where_it_can_be_and_pays():
+def test_it_is_taken_where_it_can_be_and_pays(monkeypatch):
     x = torch.zeros(8, 256, 6, 64)
     assert attention_cpu.pays(x, x, x)
     assert not attention_cpu.pays(x[:1, :1], x, x)  # a step of generated text
     assert not attention_cpu.pays(x.bfloat16(), x.bfloat16(), x.bfloat16())
     assert not attention_cpu.pays(x, x, x.double())
+    with monkeypatch.context() as many:
+        many.setattr(torch, "get_num_threads", lambda: 49)
+        assert not attention_cpu.pays(x, x, x)
     with torch.autocast("cpu", torch.bfloat16):
         assert not attention_cpu.pays(x, x, x)
 
