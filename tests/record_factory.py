@@ -115,6 +115,7 @@ def make_record(
             "peak_memory_bytes": 400_000_000,
             "device": "cpu (x86_64)",
             "threads": 1,
+            "compiled": ["attention_cpu", "llama_cpu"],
             "host": "here",
             "git": "0123456789ab",
             "started": "2026-11-20T10:00:00+00:00",

@@ -110,6 +110,7 @@ def speed(run: "Record | Unfinished") -> Facts:
         "training time": duration(seconds),
         "device": text(measured.get("device", "-")),
         "threads": text(measured.get("threads", "-")),
+        "compiled": text(measured.get("compiled", "-")),
         "parameters": whole(run.parameters),
         "peak memory": f"{peak // 2**20:,} MiB" if isinstance(peak, int) else "-",
     }

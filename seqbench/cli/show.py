@@ -215,6 +215,8 @@ def whole(value: int | None) -> str:
 
 def text(value: object) -> str:
     """A fact in words."""
+    if isinstance(value, list):
+        return ", ".join(map(text, value)) or "none"
     if isinstance(value, float):
         return number(value)
     return whole(value) if isinstance(value, int) else str(value)

@@ -12,7 +12,7 @@ from seqbench.errors import ConfigError
 ONE, TWO = make_record(seed=1), make_record(seed=2, model__kernel_size=7, value=0.25)
 UNFINISHED = make_record("copy", "lstm", seed=3)
 FAST = make_record(seed=4)
-FAST = replace(FAST, measured=FAST.measured | {"seconds": 50.0, "threads": 2})
+FAST = replace(FAST, measured=FAST.measured | {"seconds": 50.0, "threads": 2, "compiled": []})
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +86,7 @@ def test_compare_tells_how_fast_each_was_and_on_what(output_dir):
         ["training time", "2 m 03 s", "2 m 03 s", "50 s"],
         ["device", "cpu (x86_64)", "cpu (x86_64)", "cpu (x86_64)"],
         ["threads", "1", "1", "2"],
+        ["compiled", "attention_cpu, llama_cpu", "attention_cpu, llama_cpu", "none"],
         ["parameters", "70,369", "70,369", "70,369"],
         ["peak memory", "381 MiB", "381 MiB", "381 MiB"],
     ):

@@ -74,6 +74,7 @@ def test_show_tells_the_score_its_bounds_and_the_published_one(output_dir):
         "older code",
         "torch 2.8.0",
         "time 2 m 03 s",
+        "compiled attention_cpu, llama_cpu",
     ):
         assert part in text, part
     assert "_partial_" not in text
