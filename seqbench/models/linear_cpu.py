@@ -1,8 +1,8 @@
 """Linear layers without a bias on a CPU, by the kernels that torch's compiler takes for them.
 
 Torch has two libraries for products of matrices: its `linear` takes MKL, its compiler oneDNN. On an
-AMD EPYC the first got 75 to 80 % of what the processor can, the second 95 %. Of operands whose rows
-do not lie side by side oneDNN would make copies, so the gradient of the weights stays with MKL.
+AMD EPYC the first got 65 to 85 % of what the processor can, the second 90 % and more. Two large
+operands, both transposed, oneDNN would copy first, so the gradient of the weights stays with MKL.
 """
 
 from typing import Any

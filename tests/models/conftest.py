@@ -36,6 +36,26 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture
+def same_bits() -> Callable[[Callable[[], list[torch.Tensor]]], None]:
+    """Asserts that what gives some tensors gives the same bits with any number of threads."""
+
+    def check(compute: Callable[[], list[torch.Tensor]]) -> None:
+        threads = torch.get_num_threads()
+        found = []
+        try:
+            for count in (1, 2, 3, 16):
+                torch.set_num_threads(count)
+                found.append(compute())
+        finally:
+            torch.set_num_threads(threads)
+        for others in found[1:]:
+            for one, other in zip(found[0], others, strict=True):
+                assert torch.equal(one, other)
+
+    return check
+
+
 @pytest.fixture(params=PROCESSORS)
 def vector_bytes(request, monkeypatch) -> Iterator[int]:
     """Lets compiled code use vectors of one width, as on another processor."""

@@ -95,19 +95,9 @@ def test_vectors_of_any_width_give_the_same(vector_bytes):
     assert_close(results(ours, inputs, weights), results(plain, inputs, weights), 1e-10)
 
 
-def test_any_number_of_threads_gives_the_same_bits():
+def test_any_number_of_threads_gives_the_same_bits(same_bits):
     inputs, weights = inputs_of(3, 40, 40, 2, 2, 8, 1000, torch.float32)
-    threads = torch.get_num_threads()
-    found = []
-    try:
-        for count in (1, 2, 3, 16):
-            torch.set_num_threads(count)
-            found.append(results(ours, inputs, weights))
-    finally:
-        torch.set_num_threads(threads)
-    for others in found[1:]:
-        for one, other in zip(found[0], others, strict=True):
-            assert torch.equal(one, other)
+    same_bits(lambda: results(ours, inputs, weights))
 
 
 def test_memory_in_any_order_is_read_right():

@@ -99,20 +99,10 @@ def test_vectors_of_any_width_give_the_same(vector_bytes, stride):
     assert_close(results(ConvolutionRelu.apply, given_, form, weights), theirs, 1e-10)
 
 
-def test_any_number_of_threads_gives_the_same_bits():
+def test_any_number_of_threads_gives_the_same_bits(same_bits):
     given_, form = tensors(3, 300, 20, 20, 5, torch.float32), (3, 2, 140)
     weights = torch.randn(3, 140, 20)
-    threads = torch.get_num_threads()
-    found = []
-    try:
-        for count in (1, 2, 3, 16):
-            torch.set_num_threads(count)
-            found.append(results(ConvolutionRelu.apply, given_, form, weights)[:-1])
-    finally:
-        torch.set_num_threads(threads)
-    for others in found[1:]:
-        for one, other in zip(found[0], others, strict=True):
-            assert torch.equal(one, other)
+    same_bits(lambda: results(ConvolutionRelu.apply, given_, form, weights))
 
 
 def test_memory_in_any_order_is_read_right():

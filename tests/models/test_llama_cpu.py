@@ -90,20 +90,10 @@ def test_vectors_of_any_width_give_the_same(vector_bytes, ours, plain, dims):
 
 
 @pytest.mark.parametrize(("ours", "plain", "dims"), PAIRS)
-def test_any_number_of_threads_gives_the_same_bits(ours, plain, dims):
+def test_any_number_of_threads_gives_the_same_bits(same_bits, ours, plain, dims):
     inputs = inputs_of((3, 100, 33), dims, torch.float32)
     weights = torch.randn(3, 100, 33)
-    threads = torch.get_num_threads()
-    found = []
-    try:
-        for count in (1, 2, 3, 16):
-            torch.set_num_threads(count)
-            found.append(results(ours, inputs, weights))
-    finally:
-        torch.set_num_threads(threads)
-    for others in found[1:]:
-        for one, other in zip(found[0], others, strict=True):
-            assert torch.equal(one, other)
+    same_bits(lambda: results(ours, inputs, weights))
 
 
 @pytest.mark.parametrize(("ours", "plain", "dims"), PAIRS)
