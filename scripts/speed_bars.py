@@ -3,6 +3,7 @@
     python scripts/speed_bars.py                    all of them, in about ten minutes
     python scripts/speed_bars.py tcn_adding lstm    some, by name
     python scripts/speed_bars.py --threads 1        where others use the other cores
+    python scripts/speed_bars.py --device cuda      those of a GPU
 
 Both sides of a ratio take turns, each round gives one, and the table has their median with the 10th
 and 90th percentile. `plain` is `seqbench.bench.plain` in a process of its own with torch's default
@@ -14,7 +15,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,15 +26,18 @@ from torch import Tensor, nn
 
 from seqbench import experiment, machine
 from seqbench.bench.ceilings import best
-from seqbench.bench.loops import BareLoop, TrainerLoop
+from seqbench.bench.loops import BareLoop, Clock, Enough, TrainerLoop
 from seqbench.bench.measure import Spread, take_turns
 from seqbench.bench.plain import twin
 from seqbench.bench.reference import Reference, Twin, bare_loop
 from seqbench.configuration import compose
-from seqbench.errors import DataError
-from seqbench.runs.run import Run
+from seqbench.errors import DataError, RunError
+from seqbench.runs.observer import Observer
+from seqbench.runs.run import EventLog, Run
 from seqbench.saved_run import SavedRun
 from seqbench.spec import SequenceSpec
+from seqbench.training import together
+from seqbench.training.trainer import Training
 
 ADDING = ("task=adding", "task.train_size=3200", "task.eval_size=100")
 COPY = ("task=copy", "task.eval_size=100")
@@ -119,9 +126,9 @@ class Logits(nn.Module):
         return self.model(input_ids=x).logits
 
 
-def llama() -> Spread:
+def llama(*words: str) -> Spread:
     """Our step time over that of transformers' LlamaForCausalLM."""
-    found = against_plain(*LLAMA, make=hugging_face)
+    found = against_plain(*LLAMA, *words, make=hugging_face)
     return Spread(1 / found.median, 1 / found.p90, 1 / found.p10)
 
 
@@ -171,6 +178,44 @@ def generation(model: str) -> Spread:
             early, late = taken[context : 3 * context], taken[-2 * context :]
             ratios.append(Spread.of(late).median / Spread.of(early).median)
     return Spread.of(ratios)
+
+
+class TogetherLoop:
+    """The step of several seeds that are trained as one model.
+
+    Args:
+        config: of all of them.
+        seeds: how many.
+    """
+
+    def __init__(self, config: dict[str, Any], seeds: int) -> None:
+        configs = [config | {"seed": seed} for seed in range(seeds)]
+        self.optimizer_of = partial(experiment.build_optimizer, config)
+        self.loops = [TrainerLoop(one) for one in configs]
+
+    def steps(self, count: int) -> list[float]:
+        """Take so many training steps, and give the seconds of each."""
+        first = self.loops[0]
+        first.trainer.steps = 10**9
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            trainings = []
+            for i, loop in enumerate(self.loops):
+                events = EventLog(folder / f"{i}.jsonl", 0)
+                stack.callback(events.close)
+                parts = loop.experiment
+                trainings.append(Training(parts.state, parts.task, events, folder, Observer()))
+            clock = Clock(first.experiment.device, count)
+            with suppress(Enough):
+                together.fit(first.trainer, trainings, self.optimizer_of, clock.tick)
+        return clock.seconds()
+
+
+def seeds_together(*words: str) -> Spread:
+    """The time of a step of eight seeds as one model over that of one seed."""
+    config = configured(*words)
+    one, eight = TrainerLoop(config), TogetherLoop(config, 8)
+    return Spread.of(take_turns(one, eight).ratios)
 
 
 # By name: what is compared, how, and the bar: at least (+) or at most (-) so much.
@@ -260,6 +305,61 @@ BARS: dict[str, tuple[str, Callable[[], Spread], float]] = {
         -1.1,
     ),
 }
+GRAPH = "trainer.graph=true"
+# Those of a GPU.
+GPU_BARS: dict[str, tuple[str, Callable[[], Spread], float]] = {
+    "tcn_adding": (
+        "TCN as a CUDA graph, adding T=600: plain / ours",
+        lambda: against_plain("model=tcn", *ADDING, GRAPH),
+        8.0,
+    ),
+    "tcn_bf16": (
+        "the same, both in bf16",
+        lambda: against_plain("model=tcn", *ADDING, GRAPH, "trainer.precision=bf16"),
+        8.0,
+    ),
+    "tcn_no_graph": (
+        "the same, fp32, without a graph",
+        lambda: against_plain("model=tcn", *ADDING),
+        1.0,
+    ),
+    "tcn_copy": (
+        "TCN as a CUDA graph, copy T=1000: plain / ours",
+        lambda: against_plain("model=tcn", *COPY, GRAPH),
+        1.0,
+    ),
+    "llama": (
+        "LLaMA as a CUDA graph, 10.7M parameters: ours / transformers",
+        lambda: llama(GRAPH),
+        -0.85,
+    ),
+    "llama_bf16": (
+        "the same, both in bf16",
+        lambda: llama(GRAPH, "trainer.precision=bf16"),
+        -0.85,
+    ),
+    "lstm": (
+        "LSTM as a CUDA graph, adding T=600: torch.nn / ours",
+        lambda: against_plain("model=lstm", *ADDING, "recipe=none", GRAPH),
+        1.0,
+    ),
+    "gru": (
+        "GRU, the same",
+        lambda: against_plain("model=gru", *ADDING, "recipe=none", GRAPH),
+        1.0,
+    ),
+    "seeds_tcn": (
+        "eight seeds as one model / one, TCN, adding T=600",
+        lambda: seeds_together("model=tcn", *ADDING, GRAPH, "model.dropout=0"),
+        -2.5,
+    ),
+    "seeds_llama": (
+        "the same, LLaMA, adding T=200",
+        lambda: seeds_together("model=llama", *ADDING, "task.length=200", "recipe=none", GRAPH),
+        -2.5,
+    ),
+}
+device = "cpu"
 threads: int | None = None
 
 
@@ -280,31 +380,37 @@ def denormal_cost() -> float:
 
 
 def configured(*words: str) -> dict[str, Any]:
-    """A configuration on the CPU, with the threads that were asked for."""
-    return compose([*words, "device=cpu", f"threads={threads or 'null'}"])
+    """A configuration on the device, with the threads, that were asked for."""
+    return compose([*words, f"device={device}", f"threads={threads or 'null'}"])
 
 
 def main() -> int:
     """Measure, print a table, and give the exit code."""
-    global threads
+    global device, threads
     parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n")[0], epilog=f"names: {', '.join(BARS)}"
+        description=(__doc__ or "").split("\n")[0],
+        epilog=f"names: {', '.join(BARS)}; on a GPU: {', '.join(GPU_BARS)}",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="default: all")
     parser.add_argument("--threads", type=int, help="default: one for each core")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     arguments = parser.parse_args()
-    threads = arguments.threads
-    if unknown := set(arguments.names) - BARS.keys():
-        parser.error(f"no bar named {', '.join(sorted(unknown))}; there are {', '.join(BARS)}")
+    device, threads = arguments.device, arguments.threads
+    bars = BARS if device == "cpu" else GPU_BARS
+    if unknown := set(arguments.names) - bars.keys():
+        parser.error(f"no bar named {', '.join(sorted(unknown))}; there are {', '.join(bars)}")
     missed = False
-    cost = denormal_cost()
-    print(f"a product of matrices takes {cost:.2f} times as long with denormal numbers here")
+    if device == "cpu":
+        cost = denormal_cost()
+        print(f"a product of matrices takes {cost:.2f} times as long with denormal numbers here")
+    else:
+        print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
     print(f"{'name':16}{'what':64}{'measured':>9}{'range':>20}{'bar':>10}")
-    for name in arguments.names or BARS:
-        what, ratio, bar = BARS[name]
+    for name in arguments.names or bars:
+        what, ratio, bar = bars[name]
         try:
             found = ratio()
-        except (DataError, ImportError) as error:
+        except (DataError, ImportError, RunError) as error:
             print(f"{name:16}{what:64} not measured: {error}")
             continue
         met = found.median >= bar if bar > 0 else found.median <= -bar

@@ -55,6 +55,8 @@ def prepare(config: Config) -> torch.device:
         raise ConfigError(
             f"device={name}, but torch sees {torch.cuda.device_count()} CUDA devices here"
         )
+    if device.type == "cuda":
+        torch.cuda.set_device(device.index or 0)  # streams and graphs are of the current device
     return device
 
 

@@ -90,7 +90,9 @@ def step_flops(loop: TrainerLoop) -> tuple[int, str] | None:
         return recurrent_flops(loop, model), "formula: 6 a weight and time step"
     if any(isinstance(module, nn.RNNBase | nn.RNNCellBase) for module in model.modules()):
         return None
-    compile, loop.trainer.compile = loop.trainer.compile, False  # compiled, it would be opaque
+    # Compiled or captured, it would be opaque.
+    compile, loop.trainer.compile = loop.trainer.compile, False
+    graph, loop.trainer.graph = loop.trainer.graph, False
     # The fused kernels of attention on a CPU are opaque, too, and so are compiled layers.
     on_cpu = loop.experiment.device.type == "cpu"
     with (
@@ -99,7 +101,7 @@ def step_flops(loop: TrainerLoop) -> tuple[int, str] | None:
         FlopCounterMode(display=False) as counter,
     ):
         loop.steps(1)
-    loop.trainer.compile = compile
+    loop.trainer.compile, loop.trainer.graph = compile, graph
     return counter.get_total_flops(), "counted by torch"
 
 

@@ -109,6 +109,7 @@ def serve(
 def bare_loop(config: Config, device: torch.device, twin: Twin) -> BareLoop:
     """A bare loop around a model of the same sizes on the same task; a batch is never cut."""
     trainer = build("trainer", config)
+    trainer.graph = False
     task = build_task(config, trainer)
     task.to(device)
     machine.seed_everything(config["seed"])

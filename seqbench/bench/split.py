@@ -43,9 +43,9 @@ class Stopwatch:
 def time_split(loop: TrainerLoop, count: int) -> dict[str, float]:
     """The share of each part of a training step, by name; they add up to one.
 
-    Measured apart from the timed steps, since a GPU is waited for at the end of each part. The
-    forward part ends with the loss, the optimiser's has the clipping; `other` is what the trainer
-    does besides.
+    Measured apart from the timed steps, since a GPU is waited for at the end of each part, and
+    without a CUDA graph, which has none. The forward part ends with the loss, the optimiser's has
+    the clipping; `other` is what the trainer does besides.
 
     Args:
         loop: watched from outside, and left as it was.
@@ -71,10 +71,12 @@ def time_split(loop: TrainerLoop, count: int) -> dict[str, float]:
     ]
     for owner, name, function in replaced:
         setattr(owner, name, function)
+    graph, trainer.graph = trainer.graph, False
     try:
         loop.steps(count)
         watch.lap("other")
     finally:
+        trainer.graph = graph
         for owner, name, _ in replaced:
             delattr(owner, name)
     total = sum(watch.seconds.values())

@@ -10,7 +10,7 @@ from typing import Any
 # Where a run happens, how often it speaks and where it writes cannot change its result.
 OUTSIDE: dict[str, frozenset[str]] = {
     "": frozenset({"device", "threads", "data_dir", "output_dir", "recipe", "tracker"}),
-    "trainer": frozenset({"log_every", "checkpoint_every", "deterministic", "compile"}),
+    "trainer": frozenset({"log_every", "checkpoint_every", "deterministic", "compile", "graph"}),
 }
 
 # The sources that compute a result, those that show it left out.

@@ -14,6 +14,7 @@ from seqbench.configuration import MOST_THREADS
 from seqbench.errors import RunError
 from seqbench.training import checkpoint
 from seqbench.training.carried import Carried, flatten, unflatten
+from seqbench.training.graph import Graphs
 from seqbench.training.schedules import Schedule
 
 
@@ -48,6 +49,7 @@ class TrainingState:
         scaler: the loss scale of fp16.
         progress: counters, and the best score so far.
         carried: the model's state at the end of the last segment, if it carries one.
+        graphs: the step as it was captured on a GPU, bound to where all of this is in memory.
     """
 
     model: nn.Module
@@ -56,6 +58,7 @@ class TrainingState:
     scaler: torch.amp.GradScaler
     progress: Progress = field(default_factory=Progress)
     carried: Carried = None
+    graphs: Graphs = field(default_factory=Graphs)
 
     def save(self, path: Path, events_offset: int) -> None:
         """Write a checkpoint.
@@ -133,7 +136,15 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor]
                 tensors[f"optimizer.{index}.{name}"] = value
             else:
                 scalars.setdefault(str(index), {})[name] = value
-    return tensors, {"groups": state["param_groups"], "scalars": scalars}
+    groups = [
+        # A rate on a GPU is a tensor.
+        {
+            name: value.item() if isinstance(value, Tensor) else value
+            for name, value in group.items()
+        }
+        for group in state["param_groups"]
+    ]
+    return tensors, {"groups": groups, "scalars": scalars}
 
 
 def load_optimizer_state(

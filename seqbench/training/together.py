@@ -24,10 +24,13 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
 from seqbench.errors import ConfigError, RunError
+from seqbench.tasks.task import Batch
+from seqbench.training.carried import Carried
+from seqbench.training.graph import Graphs
 from seqbench.training.prediction import check_outputs
 from seqbench.training.schedules import Plateau
 from seqbench.training.state import TrainingState
-from seqbench.training.trainer import Diverged, Interrupted, Trainer, Training
+from seqbench.training.trainer import Diverged, Interrupted, Trainer, Training, set_rates
 
 # Weight norm has no batched kernel in torch: it loops over the seeds, and says so.
 warnings.filterwarnings("ignore", "There is a performance drop")
@@ -148,12 +151,7 @@ def fit(
         """A seed's share of the time, so that those of all add up to what it took."""
         return before[i] + (time.perf_counter() - started) / len(trainings)
 
-    while step < total and not all(ends):
-        factor = first.state.schedule.factor(step, total)
-        for group in (group for each in optimizers for group in each.param_groups):
-            group["lr"] = group["initial_lr"] * factor
-
-        batches = [training.task.train_batch(step) for training in trainings]
+    def take(batches: Sequence[Batch], _: Carried) -> tuple[list[Tensor], Tensor | None]:
         with trainer.autocast(parameters[0].device):
             outputs = model(torch.stack([batch.inputs for batch in batches]))
             check_outputs(outputs[0], batches[0].inputs, first.task.spec)
@@ -165,6 +163,16 @@ def fit(
         norms = clip(parameters, trainer.clip) if trainer.clip is not None else None
         optimizer.step()
         optimizer.zero_grad()
+        # What is kept of a step must not keep its history, on which a capture would stumble.
+        return [loss.detach() for loss in losses], norms
+
+    take_step = trainer.captured(take, optimizer, Graphs())
+    while step < total and not all(ends):
+        factor = first.state.schedule.factor(step, total)
+        for each in optimizers:
+            set_rates(each, factor)
+        batches = [training.task.train_batch(step) for training in trainings]
+        losses, norms = take_step(batches, None)
         if step == 0:
             give_slots(optimizer, states)
         step += 1
@@ -176,7 +184,7 @@ def fit(
             progress, inputs = training.state.progress, batches[i].inputs
             progress.step += 1
             progress.tokens += inputs.shape[0] * inputs.shape[1]
-            loss, norm = losses[i].detach(), None if norms is None else norms[i]
+            loss, norm = losses[i], None if norms is None else norms[i]
             try:
                 trainer.account(
                     training, training.state.model, loss, norm, partial(seconds, i), number

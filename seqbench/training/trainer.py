@@ -1,9 +1,10 @@
 """The training loop."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from seqbench.runs.run import EventLog
 from seqbench.tasks.task import Batch, Split, Task
 from seqbench.training import checkpoint
 from seqbench.training.carried import Carried, joined, rows
+from seqbench.training.graph import Graphs, Result, Step, can_capture, rates_to
 from seqbench.training.prediction import predict
 from seqbench.training.schedules import Plateau, Schedule
 from seqbench.training.state import Progress, TrainingState, weights
@@ -81,6 +83,7 @@ class Trainer:
         deterministic: use deterministic algorithms only, so that a CUDA run can be repeated bit
             for bit.
         compile: hand the model to torch.compile. Seldom pays for models this small.
+        graph: on a GPU, capture the step as a CUDA graph (see `seqbench.training.graph`).
         watch: the split that is evaluated during training. `valid` chooses the weights, and test is
             read once, with those. `test`, once an epoch, chooses nothing: the last weights stay.
 
@@ -103,6 +106,7 @@ class Trainer:
         deterministic: bool,
         compile: bool,
         watch: Literal["valid", "test"] = "valid",
+        graph: bool = False,
     ) -> None:
         if (steps is None) == (epochs is None):
             raise ConfigError(
@@ -125,6 +129,9 @@ class Trainer:
                 f"trainer.batch_size={batch_size} cannot be cut into "
                 f"trainer.accumulate={accumulate} equal parts"
             )
+        if graph and (compile or precision == "fp16"):
+            other = "trainer.compile" if compile else "trainer.precision=fp16"
+            raise ConfigError(f"trainer.graph does not go together with {other}")
         if watch == "test" and stop_when_solved:
             raise ConfigError("trainer.stop_when_solved would let test decide: trainer.watch=valid")
         self.steps = steps
@@ -140,6 +147,7 @@ class Trainer:
         self.deterministic = deterministic
         self.compile = compile
         self.watch = watch
+        self.graph = graph
 
     def total_steps(self, task: Task) -> int:
         """Optimiser steps of the whole run."""
@@ -159,10 +167,13 @@ class Trainer:
             schedule: multiplies the optimiser's learning rates.
 
         Raises:
-            ConfigError: it would learn of test.
+            ConfigError: it would learn of test, or its optimiser cannot be captured.
         """
         if self.watch == "test" and isinstance(schedule, Plateau):
             raise ConfigError("schedule=plateau would let test decide: trainer.watch=valid")
+        if self.graph and not all(group.get("fused") for group in optimizer.param_groups):
+            name = type(optimizer).__name__
+            raise ConfigError(f"trainer.graph needs adam, adamw or sgd, fused, and not {name}")
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
         device = next(model.parameters()).device
@@ -199,14 +210,10 @@ class Trainer:
         def seconds() -> float:
             return time.perf_counter() - started
 
-        while progress.step < total and not (self.stop_when_solved and progress.solved):
-            factor = state.schedule.factor(progress.step, total)
-            for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * factor
-
-            batch = task.train_batch(progress.step)
-            carried = None if batch.fresh else state.carried
-            loss, read, state.carried = self.backward(forward, task, batch, carried, scaler)
+        def take(
+            batches: Sequence[Batch], carried: Carried
+        ) -> tuple[Tensor, Tensor | None, int, Carried]:
+            loss, read, after = self.backward(forward, task, batches[0], carried, scaler)
             norm = None
             if self.clip is not None:
                 scaler.unscale_(optimizer)
@@ -214,9 +221,33 @@ class Trainer:
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad()
+            return loss, norm, read, after
+
+        step = self.captured(take, optimizer, state.graphs)
+        while progress.step < total and not (self.stop_when_solved and progress.solved):
+            set_rates(optimizer, state.schedule.factor(progress.step, total))
+            batch = task.train_batch(progress.step)
+            carried = None if batch.fresh else state.carried
+            loss, norm, read, state.carried = step([batch], carried)
             progress.step += 1
             progress.tokens += read
             self.account(training, forward, loss, norm, seconds, interrupted())
+
+    def captured(
+        self, step: Step[Result], optimizer: torch.optim.Optimizer, graphs: Graphs
+    ) -> Step[Result]:
+        """A step as CUDA graphs, where that was asked for and there is a GPU.
+
+        Args:
+            step: of the optimiser, with all that comes before.
+            optimizer: of the weights on the device.
+            graphs: keeps them.
+        """
+        device = optimizer.param_groups[0]["params"][0].device
+        if not (self.graph and can_capture(device)):
+            return step
+        rates_to(device, optimizer)
+        return partial(graphs.take, step, optimizer)
 
     def account(
         self,
@@ -252,7 +283,8 @@ class Trainer:
         saves = step % (self.checkpoint_every or eval_every) == 0 or step == total
         stops = bool(number) and step < total
         if step % self.log_every == 0 or evaluates:
-            rate = state.optimizer.param_groups[-1]["lr"]
+            first = state.optimizer.param_groups[-1]["initial_lr"]
+            rate = first * state.schedule.factor(step - 1, total)
             event = {"step": step, "split": "train", "loss": loss.item(), "lr": rate}
             if norm is not None:
                 event["grad_norm"] = norm.item()
@@ -344,6 +376,16 @@ def share(part: Batch, batch: Batch) -> Tensor | float:
     if rows == 1 or part.scored is None or batch.scored is None:
         return rows
     return part.scored.sum() / batch.scored.sum()
+
+
+def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set the learning rates to so much of the initial ones."""
+    for group in optimizer.param_groups:
+        rate = group["initial_lr"] * factor
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def check_finite(name: str, value: float, progress: Progress) -> None:
