@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrize import register_parametrization
 
 from seqbench.errors import ConfigError
 from seqbench.models import convolution_cpu
@@ -27,6 +28,30 @@ from seqbench.models.embedding import tie
 from seqbench.spec import Features, SequenceSpec
 
 DropoutKind = Literal["channel", "element"]
+
+
+class WeightNorm(nn.Module):
+    """A weight as a magnitude for each output, and a direction (Salimans and Kingma 2016).
+
+    That is torch's `weight_norm`, which `torch.func.vmap` takes one by one.
+    """
+
+    def forward(self, magnitude: Tensor, direction: Tensor) -> Tensor:
+        """From `(out, 1, 1)` and `(out, in, kernel_size)` to `(out, in, kernel_size)`."""
+        if torch._C._functorch.is_batchedtensor(direction):
+            length = torch.linalg.vector_norm(direction, dim=(1, 2), keepdim=True)
+            return direction * (magnitude / length)
+        return torch._weight_norm(direction, magnitude, 0)
+
+    def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Magnitude and direction of a weight."""
+        return torch.norm_except_dim(weight, 2, 0), weight
+
+
+def weight_norm(conv: nn.Conv1d) -> nn.Conv1d:
+    """Let a convolution's weight be a magnitude and a direction."""
+    register_parametrization(conv, "weight", WeightNorm(), unsafe=True)
+    return conv
 
 
 class Block(nn.Module):
@@ -52,8 +77,8 @@ class Block(nn.Module):
         dropout_kind: DropoutKind,
     ) -> None:
         super().__init__()
-        self.conv1: nn.Conv1d = weight_norm(nn.Conv1d(in_channels, out_channels, kernel_size))
-        self.conv2: nn.Conv1d = weight_norm(nn.Conv1d(out_channels, out_channels, kernel_size))
+        self.conv1 = weight_norm(nn.Conv1d(in_channels, out_channels, kernel_size))
+        self.conv2 = weight_norm(nn.Conv1d(out_channels, out_channels, kernel_size))
         self.downsample = None
         if in_channels != out_channels:
             self.downsample = nn.Conv1d(in_channels, out_channels, 1)

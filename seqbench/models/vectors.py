@@ -99,15 +99,12 @@ def one_by_one(
         dims: which it is of each input; `None`: all have that one.
         inputs: of the function.
     """
-    found = [
-        function.apply(
-            *(
-                value.select(dim, i) if isinstance(value, Tensor) and dim is not None else value
-                for value, dim in zip(inputs, dims, strict=True)
-            )
-        )
-        for i in range(count)
+    # Unbound at once: on the way back what was selected one by one would each fill a whole tensor.
+    parts = [
+        value.unbind(dim) if isinstance(value, Tensor) and dim is not None else (value,) * count
+        for value, dim in zip(inputs, dims, strict=True)
     ]
+    found = [function.apply(*each) for each in zip(*parts, strict=True)]
     if isinstance(found[0], Tensor):
         return torch.stack(found), 0
     return tuple(map(torch.stack, zip(*found, strict=True))), (0,) * len(found[0])

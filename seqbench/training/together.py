@@ -32,7 +32,7 @@ from seqbench.training.schedules import Plateau
 from seqbench.training.state import TrainingState
 from seqbench.training.trainer import Diverged, Interrupted, Trainer, Training, set_rates
 
-# Weight norm has no batched kernel in torch: it loops over the seeds, and says so.
+# Attention has no batched kernel on a CPU: torch loops over the seeds, and says so.
 warnings.filterwarnings("ignore", "There is a performance drop")
 
 ELEMENTWISE = (Adagrad, Adam, AdamW, RMSprop, SGD)
