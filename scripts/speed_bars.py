@@ -405,6 +405,7 @@ def main() -> int:
         print(f"a product of matrices takes {cost:.2f} times as long with denormal numbers here")
     else:
         print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
+        print("in fp32, plain convolutions and RNNs take TF32, torch's default; ours never do")
     print(f"{'name':16}{'what':64}{'measured':>9}{'range':>20}{'bar':>10}")
     for name in arguments.names or bars:
         what, ratio, bar = bars[name]

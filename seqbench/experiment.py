@@ -292,6 +292,7 @@ class Experiment:
                 "device": machine.device_name(self.device),
                 "threads": torch.get_num_threads(),
                 "compiled": sorted(vectors.ran),
+                **({"cuda_graph": True} if self.trainer.captures(self.device) else {}),
                 **({"seeds_together": self.together} if self.together > 1 else {}),
                 "recipe": self.config["recipe"].get("source"),
                 "host": machine.host(),

@@ -70,6 +70,7 @@ class Measurement:
         device: in words.
         threads: of the CPU.
         precision: `fp32`, `bf16` or `fp16`.
+        cuda_graph: whether steps were captured.
         batch_size: sequences a step.
         length: time steps of a training sequence, as the model reads it.
         rounds: how often both took turns.
@@ -104,6 +105,7 @@ class Measurement:
     device: str
     threads: int
     precision: str
+    cuda_graph: bool
     batch_size: int
     length: int
     rounds: int
@@ -197,6 +199,7 @@ def _measure(
         device=machine.device_name(device),
         threads=torch.get_num_threads(),
         precision=loop.trainer.precision,
+        cuda_graph=loop.trainer.captures(device),
         batch_size=loop.trainer.batch_size,
         length=loop.experiment.task.spec.length,
         rounds=rounds,

@@ -92,7 +92,10 @@ def serve(
     try:
         look_here()
         torch.set_num_threads(threads)
-        loop = bare_loop(config, torch.device(device), twin)
+        where = torch.device(device)
+        if where.type == "cuda":
+            torch.cuda.set_device(where.index or 0)
+        loop = bare_loop(config, where, twin)
         tiny = torch.tensor(1e-40) * 0.5
         connection.send({"threads": torch.get_num_threads(), "flushes": tiny.item() == 0})
         while True:

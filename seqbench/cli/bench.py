@@ -153,7 +153,7 @@ def lines(found: "Measurement") -> dict[str, str]:
         "arithmetic": counted,
         "copying": f"{found.copy_bytes_per_second / 1e9:.1f} GB/s, measured on this machine",
         "on": f"{found.device}, {found.threads} threads, {found.precision}, "
-        f"batches of {found.batch_size}",
+        f"{'CUDA graph, ' if found.cuda_graph else ''}batches of {found.batch_size}",
         "timed": f"{found.rounds} rounds of {found.steps} steps; (10th to 90th percentile)",
     }
 

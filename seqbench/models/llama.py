@@ -7,7 +7,7 @@ the same function, and angles stay small however long the text grows.
 """
 
 import math
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -140,7 +140,7 @@ def rotation(
     return rotation_table(size, heads, head_dim, theta, dtype, device)
 
 
-@lru_cache(maxsize=16)
+@cache  # never dropped: a CUDA graph reads it from where it is
 def rotation_table(
     length: int, heads: int, head_dim: int, theta: float, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:

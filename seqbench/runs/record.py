@@ -77,8 +77,8 @@ class Record:
         measured: what may differ between equal runs: seconds (of seeds trained as one model, its
             share), throughput, peak_memory_bytes, device, threads, compiled (the sources of
             ours of which layers were run, whose results differ from torch's by rounding),
-            seeds_together (if more than one), host, git, and started and finished as ISO 8601 in
-            UTC.
+            cuda_graph (true, where steps were captured), seeds_together (if more than one), host,
+            git, and started and finished as ISO 8601 in UTC.
     """
 
     schema: int = SCHEMA

@@ -296,7 +296,7 @@ def entropy(counts: Tensor) -> float:
     return -float((p * p.log2()).sum())
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=64)
 def shift(spare: int, seed: int, epoch: int) -> int:
     """Where the training text begins in an epoch, at most `spare` characters late."""
     return int(torch.randint(spare + 1, (), generator=generator(seed, epoch)))

@@ -191,7 +191,7 @@ class ExampleTask(Task):
             yield Batch(self.encode(x), y)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=64)  # seeds that are trained together take turns
 def shuffled(n: int, seed: int, epoch: int, device: torch.device) -> Tensor:
     """A permutation of `n` examples, the same on every device, fixed by `(seed, epoch)`."""
     order = torch.randperm(n, generator=generator(seed, epoch))

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from functools import cache
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -28,8 +29,9 @@ from seqbench.tasks.task import Batch
 from seqbench.training.carried import Carried, flatten, unflatten
 
 WARM_UP = 2
-# Each graph keeps the memory of a step: forms beyond these are not captured.
-MOST_GRAPHS = 8
+# Each graph keeps the memory of a step: forms beyond these are not captured. Nor are all counted,
+# should each step have one of its own.
+MOST_GRAPHS, MOST_FORMS = 8, 1000
 
 Result = TypeVar("Result")
 Step = Callable[[Sequence[Batch], Carried], Result]
@@ -67,8 +69,10 @@ class Graphs:
         """
         form = form_of(batches, carried)
         if form not in self.captured:
+            if len(self.captured) == MOST_GRAPHS or len(self.seen) == MOST_FORMS:
+                return step(batches, carried)
             self.seen[form] += 1
-            if self.seen[form] <= WARM_UP or len(self.captured) == MOST_GRAPHS:
+            if self.seen[form] <= WARM_UP:
                 return aside(lambda: step(batches, carried))
             with capturable(optimizer):
                 self.captured[form] = Captured(step, batches, carried)
@@ -92,10 +96,12 @@ class Captured(Generic[Result]):
         self.carried = unflatten(clones(flatten(carried, "carried")), "carried")
         try:
             self.replay, self.result = capture(lambda: step(self.batches, self.carried))
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
-            reason = str(error).split("\n")[0]
+            # To end a capture in which something was raised raises once more.
+            cause = error.__context__ or error
+            if isinstance(cause, torch.OutOfMemoryError):
+                raise cause from None
+            reason = str(cause).split("\n")[0]
             raise RunError(
                 f"the training step cannot be captured as a CUDA graph: {reason}; "
                 "trainer.graph=false trains without"
@@ -103,9 +109,8 @@ class Captured(Generic[Result]):
 
     def __call__(self, batches: Sequence[Batch], carried: Carried) -> Result:
         """Take the step with what is given now."""
-        given = inputs(batches, carried)
-        for name, mine in inputs(self.batches, self.carried).items():
-            mine.copy_(given[name])
+        mine, given = inputs(self.batches, self.carried), inputs(batches, carried)
+        torch._foreach_copy_(list(mine.values()), [given[name] for name in mine])
         self.replay()
         return self.result
 
@@ -116,8 +121,8 @@ def can_capture(device: torch.device) -> bool:
 
 
 def aside(call: Callable[[], Result]) -> Result:
-    """Call on a stream of its own, as torch wants it of the steps before a capture."""
-    stream = torch.cuda.Stream()
+    """Call on the stream of captures, as torch wants it of the steps before."""
+    stream = stream_of(torch.cuda.current_device())
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         result = call()
@@ -125,10 +130,17 @@ def aside(call: Callable[[], Result]) -> Result:
     return result
 
 
+@cache
+def stream_of(device: int) -> torch.cuda.Stream:
+    """One for all captures on a device: libraries keep memory to work in for each stream."""
+    return torch.cuda.Stream(device)
+
+
 def capture(call: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
     """Capture what a call does on the GPU: what does it again, and where its result will lie."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    graph, stream = torch.cuda.CUDAGraph(), stream_of(torch.cuda.current_device())
+    # The outer context for a capture that fails, which leaves its stream the current one.
+    with torch.cuda.stream(stream), torch.cuda.graph(graph, stream=stream):
         result = call()
     return graph.replay, result
 
@@ -151,15 +163,25 @@ def inputs(batches: Sequence[Batch], carried: Carried) -> dict[str, Tensor]:
 
 
 def form_of(batches: Sequence[Batch], carried: Carried) -> Form:
-    """What a graph is for: it can take whatever has the same form."""
+    """What a graph is for: it can take whatever has the same form.
+
+    Raises:
+        RunError: a batch of a user's own kind has what can be neither copied nor compared.
+    """
     shapes = tuple((name, x.shape, x.dtype) for name, x in inputs(batches, carried).items())
-    rest = tuple(
-        (type(batch), field.name, value)
-        for batch in batches
-        for field in fields(batch)
-        if not isinstance(value := getattr(batch, field.name), Tensor)
-    )
-    return shapes, rest
+    rest = []
+    for batch in batches:
+        for field in fields(batch):
+            value = getattr(batch, field.name)
+            if isinstance(value, Tensor):
+                continue
+            if not isinstance(value, bool | int | float | str | None):
+                raise RunError(
+                    f"trainer.graph wants a batch of tensors, numbers and texts, but its "
+                    f"{field.name} is of type {type(value).__name__}"
+                )
+            rest.append((type(batch), field.name, value))
+    return shapes, tuple(rest)
 
 
 def rates_to(device: torch.device, optimizer: Optimizer) -> None:

@@ -171,9 +171,8 @@ class Trainer:
         """
         if self.watch == "test" and isinstance(schedule, Plateau):
             raise ConfigError("schedule=plateau would let test decide: trainer.watch=valid")
-        if self.graph and not all(group.get("fused") for group in optimizer.param_groups):
-            name = type(optimizer).__name__
-            raise ConfigError(f"trainer.graph needs adam, adamw or sgd, fused, and not {name}")
+        if self.graph:
+            check_fused(optimizer)
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
         device = next(model.parameters()).device
@@ -233,6 +232,10 @@ class Trainer:
             progress.tokens += read
             self.account(training, forward, loss, norm, seconds, interrupted())
 
+    def captures(self, device: torch.device) -> bool:
+        """Whether a step on a device is captured as a CUDA graph."""
+        return self.graph and can_capture(device)
+
     def captured(
         self, step: Step[Result], optimizer: torch.optim.Optimizer, graphs: Graphs
     ) -> Step[Result]:
@@ -242,10 +245,14 @@ class Trainer:
             step: of the optimiser, with all that comes before.
             optimizer: of the weights on the device.
             graphs: keeps them.
+
+        Raises:
+            ConfigError: the optimiser, as a checkpoint has it, cannot be captured.
         """
         device = optimizer.param_groups[0]["params"][0].device
-        if not (self.graph and can_capture(device)):
+        if not self.captures(device):
             return step
+        check_fused(optimizer)
         rates_to(device, optimizer)
         return partial(graphs.take, step, optimizer)
 
@@ -376,6 +383,13 @@ def share(part: Batch, batch: Batch) -> Tensor | float:
     if rows == 1 or part.scored is None or batch.scored is None:
         return rows
     return part.scored.sum() / batch.scored.sum()
+
+
+def check_fused(optimizer: torch.optim.Optimizer) -> None:
+    """Raise `ConfigError` if an optimiser's step cannot be captured as a CUDA graph."""
+    if not all(group.get("fused") for group in optimizer.param_groups):
+        name = type(optimizer).__name__
+        raise ConfigError(f"trainer.graph needs adam, adamw or sgd, fused, and not {name}")
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:

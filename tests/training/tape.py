@@ -12,9 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
-WAITS = ("aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::masked_select")
+# On a GPU these wait for it, or copy from Python's side.
+WAITS = {
+    *("_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2", "unique_dim"),
+    *("unique_consecutive", "repeat_interleave", "lift_fresh"),
+}
+NO_KERNEL = {"empty", "empty_like", "empty_strided", "transpose_", "t_", "squeeze_", "unsqueeze_"}
 
 
 def memory(tree: Any) -> dict[int, torch.UntypedStorage]:
@@ -27,11 +32,14 @@ class Tape(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.played: list[tuple[Callable[..., Any], Any, Any, Any]] = []
-        self.made: set[int] = set()
+        self.made: dict[int, torch.UntypedStorage] = {}
         self.before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func._schema.name in WAITS:
+        masks = func._schema.name == "aten::index" and any(
+            x is not None and x.dtype == torch.bool for x in args[1]
+        )
+        if func._schema.name.removeprefix("aten::") in WAITS or masks:
             raise RuntimeError(f"operation not permitted when stream is capturing: {func}\nmore")
         given = memory((args, kwargs))
         if func._schema.is_mutable:
@@ -39,18 +47,22 @@ class Tape(TorchDispatchMode):
                 if address not in self.made and address not in self.before:
                     self.before[address] = storage, storage.clone()
         result = func(*args, **(kwargs or {}))
-        self.made |= memory(result).keys() - given.keys()
-        self.played.append((func, args, kwargs or {}, result))
+        self.made |= {k: v for k, v in memory(result).items() if k not in given}
+        # As they are now: operations in place may give a tensor another shape.
+        now = tree_map_only(Tensor, Tensor.detach, (args, kwargs or {}, result))
+        self.played.append((func, *now))
         return result
 
     def undo(self) -> None:
+        for storage in self.made.values():
+            storage.fill_(255)  # floats of these bytes are NaN: nothing was computed yet
         for storage, before in self.before.values():
             storage.copy_(before)
 
     @torch.no_grad()
     def replay(self) -> None:
         for func, args, kwargs, result in self.played:
-            if func._schema.name.startswith("aten::empty"):
+            if func._schema.name.removeprefix("aten::") in NO_KERNEL:
                 continue
             again = func(*args, **kwargs)
             given = memory((args, kwargs))

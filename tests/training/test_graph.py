@@ -36,6 +36,7 @@ CASES = {
     "in parts": [*NET, "task=adding", "trainer.accumulate=2", "schedule=cosine"],
     "bf16": [*NET, "task=adding", "trainer.precision=bf16", "schedule.warmup=0.5"],
     "a state": ["model=lstm", "model.hidden_size=6", "task=char_markov", "schedule=cosine"],
+    "gru": ["model=gru", "model.hidden_size=6", "task=adding", "model.dropout=0.2"],
     "a cache": [*LLAMA, "task=char_markov", "model.carry_state=true", "optimizer=adamw"],
     "plateau": [*LLAMA, "task=adding", "schedule=plateau", "schedule.patience=0"],
     "windows": [*NET, "task=char_markov", "task.context=8", "trainer.clip=0.1"],
@@ -62,6 +63,12 @@ def taped(monkeypatch):
         yield found
 
 
+@pytest.fixture
+def a_gpu():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+
 def composed(case, folder, *more):
     return compose([*SMALL, *CASES[case], "device=cpu", *more, f"output_dir={folder}"])
 
@@ -73,6 +80,20 @@ def left_by(config):
     return tensors, events
 
 
+def cut_at(step, config, monkeypatch):
+    """Run until a signal comes in a step."""
+    asked = iter(range(1, 99))
+
+    @contextmanager
+    def signals():
+        yield lambda: signal.SIGTERM if next(asked) == step else 0
+
+    with monkeypatch.context() as patch:
+        patch.setattr("seqbench.experiment.signals", signals)
+        with pytest.raises(Interrupted):
+            run(config)
+
+
 def assert_same(one, other):
     for name, tensor in one[0].items():
         assert torch.equal(tensor, other[0][name]), name
@@ -82,7 +103,9 @@ def assert_same(one, other):
 @pytest.mark.parametrize("case", CASES)
 def test_a_captured_step_is_the_step(case, tmp_path, taped, monkeypatch):
     config = composed(case, tmp_path / "captured", "trainer.graph=true")
-    assert run(config).status == "completed"
+    record = run(config)
+    assert record.status == "completed"
+    assert record.measured["cuda_graph"]
     assert taped
     with monkeypatch.context() as patch:
         patch.setattr(graph, "MOST_GRAPHS", 0)
@@ -93,7 +116,7 @@ def test_a_captured_step_is_the_step(case, tmp_path, taped, monkeypatch):
     assert_same(left_by(config), left_by(again))
     # Without graphs a learning rate is a number of double precision.
     plain = composed(case, tmp_path / "plain")
-    run(plain)
+    assert "cuda_graph" not in run(plain).measured
     for mine, theirs in zip(left_by(config)[1], left_by(plain)[1], strict=True):
         assert mine.pop("split") == theirs.pop("split")
         assert mine == pytest.approx(theirs, rel=1e-3 if case == "bf16" else 1e-5)
@@ -114,16 +137,7 @@ def test_cut_and_continued_it_ends_the_same(case, tmp_path, taped, monkeypatch):
     whole = composed(case, tmp_path / "whole", "trainer.graph=true")
     run(whole)
     config = composed(case, tmp_path / "cut", "trainer.graph=true")
-    asked = iter(range(1, 99))
-
-    @contextmanager
-    def signals():
-        yield lambda: signal.SIGTERM if next(asked) == 7 else 0
-
-    with monkeypatch.context() as patch:
-        patch.setattr("seqbench.experiment.signals", signals)
-        with pytest.raises(Interrupted):
-            run(config)
+    cut_at(7, config, monkeypatch)
     run(config)
     assert_same(left_by(whole), left_by(config))
 
@@ -140,24 +154,40 @@ def test_a_batch_of_a_users_own_kind_goes_in_whole():
     @dataclass(frozen=True)
     class Weighted(Batch):
         weights: torch.Tensor | None = None
-        names: tuple[str, ...] = ()
+        name: str = ""
 
     x, y = torch.zeros(2, 3), torch.zeros(2)
-    batch = Weighted(x, y, weights=torch.ones(2), names=("a",))
+    batch = Weighted(x, y, weights=torch.ones(2), name="a")
     assert graph.inputs([batch], (x, (y,))).keys() == {
         *("0.inputs", "0.targets", "0.weights", "carried.0", "carried.1.0")
     }
-    same = Weighted(x + 1, y, weights=torch.zeros(2), names=("a",))
+    same = Weighted(x + 1, y, weights=torch.zeros(2), name="a")
     assert graph.form_of([batch], None) == graph.form_of([same], None)
     for other in (
-        Weighted(x, y, weights=torch.ones(2), names=("b",)),
-        Weighted(x, y, names=("a",)),
-        Weighted(x, y, weights=torch.ones(3), names=("a",)),
-        Weighted(x, y, weights=torch.ones(2).double(), names=("a",)),
-        Weighted(x, y, weights=torch.ones(2), names=("a",), fresh=False),
+        Weighted(x, y, weights=torch.ones(2), name="b"),
+        Weighted(x, y, name="a"),
+        Weighted(x, y, weights=torch.ones(3), name="a"),
+        Weighted(x, y, weights=torch.ones(2).double(), name="a"),
+        Weighted(x, y, weights=torch.ones(2), name="a", fresh=False),
     ):
         assert graph.form_of([batch], None) != graph.form_of([other], None)
     assert graph.form_of([batch], None) != graph.form_of([batch], (x,))
+    nested = Weighted(x, y, name=(x,))
+    with pytest.raises(RunError, match="but its name is of type tuple"):
+        graph.form_of([nested], None)
+
+
+def test_forms_without_end_are_neither_captured_nor_counted(monkeypatch):
+    monkeypatch.setattr(graph, "MOST_FORMS", 3)
+    monkeypatch.setattr(graph, "aside", lambda call: call())
+    graphs, optimizer = graph.Graphs(), torch.optim.Adam([torch.nn.Parameter(torch.zeros(2))])
+    for size in range(1, 9):
+        batch = Batch(torch.zeros(size, 2), torch.zeros(size))
+        assert (
+            graphs.take(lambda batches, _: len(batches[0].inputs), optimizer, [batch], None) == size
+        )
+    assert len(graphs.seen) == 3
+    assert not graphs.captured
 
 
 def test_a_step_that_waits_for_the_device_cannot_be_captured(tmp_path, taped, monkeypatch):
@@ -172,6 +202,22 @@ def test_a_step_that_waits_for_the_device_cannot_be_captured(tmp_path, taped, mo
     run(composed("at the last step", tmp_path))
     with pytest.raises(RunError, match=r"captured as a CUDA graph: operation .*; trainer.graph=f"):
         run(composed("at the last step", tmp_path, "trainer.graph=true"), force=True)
+
+
+def test_what_failed_a_capture_is_told_and_not_what_came_of_it(monkeypatch):
+    def fails(cause):
+        try:
+            raise cause
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    batch = Batch(torch.zeros(1, 2), torch.zeros(1))
+    monkeypatch.setattr(graph, "capture", lambda call: fails(ValueError("a reason\nand more")))
+    with pytest.raises(RunError, match=r"as a CUDA graph: a reason; trainer\.graph=false"):
+        graph.Captured(lambda *_: None, [batch], None)
+    monkeypatch.setattr(graph, "capture", lambda call: fails(torch.OutOfMemoryError()))
+    with pytest.raises(torch.OutOfMemoryError):
+        graph.Captured(lambda *_: None, [batch], None)
 
 
 def test_an_optimiser_that_asks_is_told_of_a_capture():
@@ -237,9 +283,7 @@ def test_seeds_as_one_model_can_be_captured(case, tmp_path, taped):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("case", CASES)
-def test_on_a_gpu(case, tmp_path):
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
+def test_on_a_gpu(case, tmp_path, a_gpu):
     found = []
     for name in ("true", "false"):
         words = [f"trainer.graph={name}", "trainer.deterministic=true", "device=cuda"]
@@ -252,9 +296,31 @@ def test_on_a_gpu(case, tmp_path):
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_a_captured_step_is_faster(tmp_path):
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
+@pytest.mark.parametrize("case", ["at the last step", "dropout", "a state"])
+def test_on_a_gpu_cut_and_continued_it_ends_the_same(case, tmp_path, a_gpu, monkeypatch):
+    words = ["trainer.graph=true", "trainer.deterministic=true", "device=cuda"]
+    whole, config = (composed(case, tmp_path / name, *words) for name in ("whole", "cut"))
+    run(whole)
+    cut_at(7, config, monkeypatch)
+    run(config)
+    assert_same(left_by(whole), left_by(config))
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_seeds_as_one_model_are_the_seeds(tmp_path, a_gpu):
+    words = [*SEEDS, "trainer.graph=true", "device=cuda"]
+    config, alone = (composed("windows", tmp_path / name, *words) for name in ("one", "alone"))
+    run_seeds([config | {"seed": seed} for seed in (0, 1)], lambda *_: Observer())
+    for seed in (0, 1):
+        run(alone | {"seed": seed})
+        both = (left_by(one | {"seed": seed})[1] for one in (config, alone))
+        for mine, theirs in zip(*both, strict=True):
+            assert mine.pop("split") == theirs.pop("split")
+            assert mine == pytest.approx(theirs, rel=1e-3)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_a_captured_step_is_faster(a_gpu):
     words = ["model=tcn", "task=adding", "device=cuda", "task.train_size=3200"]
     plain, captured = (
         TrainerLoop(compose([*words, f"trainer.graph={g}"])) for g in ("false", "true")
