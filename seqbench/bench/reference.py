@@ -5,6 +5,7 @@ own. A fresh process has torch's defaults; of ours it gets the number of threads
 """
 
 import multiprocessing
+import os
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from types import TracebackType
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from seqbench import machine
+from seqbench import SPIN, SPIN_BY_DEFAULT, machine
 from seqbench.bench import plain
 from seqbench.bench.loops import BareLoop
 from seqbench.configuration import Config, build
@@ -40,7 +41,13 @@ class Reference:
         self.connection, theirs = context.Pipe()
         arguments = (theirs, config, str(device), torch.get_num_threads(), twin)
         self.process = context.Process(target=serve, args=arguments, daemon=True)
+        # What a process reads when it imports torch is to be found as torch would have it.
+        asked = os.environ.get("GOMP_SPINCOUNT")
+        if asked == SPIN:
+            os.environ["GOMP_SPINCOUNT"] = SPIN_BY_DEFAULT
         self.process.start()
+        if asked is not None:
+            os.environ["GOMP_SPINCOUNT"] = asked
         theirs.close()
 
     def __enter__(self) -> "Reference":

@@ -1,7 +1,9 @@
+import os
+
 import pytest
 import torch
 
-from seqbench import machine
+from seqbench import SPIN, SPIN_BY_DEFAULT, machine
 from seqbench.bench.reference import Reference
 from seqbench.errors import ConfigError, RunError
 
@@ -35,6 +37,21 @@ def test_what_goes_wrong_in_it_costs_a_line(small):
         pytest.raises(ConfigError, match=r"not of mine\.Model"),
     ):
         reference.ready()
+
+
+def tells(node, spec):
+    raise RunError(f"it spins {os.environ['GOMP_SPINCOUNT']}")
+
+
+@pytest.mark.parametrize(("asked", "found"), [(SPIN, SPIN_BY_DEFAULT), ("77", "77")])
+def test_its_threads_wait_as_torch_lets_them(small, monkeypatch, asked, found):
+    monkeypatch.setenv("GOMP_SPINCOUNT", asked)
+    with (
+        Reference(small("model=tcn", "task=adding"), torch.device("cpu"), tells) as reference,
+        pytest.raises(RunError, match=f"it spins {found}$"),
+    ):
+        reference.ready()
+    assert os.environ["GOMP_SPINCOUNT"] == asked
 
 
 def test_a_process_that_is_killed_is_missed(small):

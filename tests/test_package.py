@@ -1,0 +1,25 @@
+"""What importing seqbench sets up."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+CODE = "import os, seqbench; print(os.environ.get('GOMP_SPINCOUNT'))"
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ({}, "10000"),
+        ({"GOMP_SPINCOUNT": "5"}, "5"),
+        ({"OMP_WAIT_POLICY": "active"}, "None"),
+    ],
+)
+def test_threads_do_not_wait_long_unless_somebody_asks(asked, found):
+    clean = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run(
+        [sys.executable, "-c", CODE], env=clean | asked, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == found
