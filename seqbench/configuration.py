@@ -59,6 +59,8 @@ FALLBACK = {"optimizer": "adam", "schedule": "constant"}
 # Torch crashes when it is told to use some ten thousands.
 MOST_THREADS = 1024
 # Words of ours for Hydra's launcher and sweeper: `launch=slurm`, `search.trials=9`.
+# Their values are paths.
+PATHS = ("output_dir", "data_dir", "task.path")
 SHORT = {"launch": "launcher", "search": "sweeper"}
 # Choices that may be missing, which Hydra then passes over in silence.
 OPTIONAL = ("recipe", "budget_for")
@@ -192,6 +194,19 @@ def groups(config_dir: str | None = None) -> list[str]:
     return sorted({path.name for folder in folders for path in folder.iterdir() if path.is_dir()})
 
 
+def as_text(override: str) -> str:
+    """An override, quoted if its value is a path: to Hydra `~`, brackets, commas and letters beyond
+    ASCII mean something, or are wrong. A list of texts to sweep over stays one.
+    """
+    key, equals, value = override.partition("=")
+    name = key.lstrip("+")
+    listed = name == "task.path" and "," in value
+    if name not in PATHS or not equals or value in ("", "null") or value[0] in "'\"" or listed:
+        return override
+    escaped = value.replace("'", r"\'")
+    return f"{key}='{escaped}'"
+
+
 def free(overrides: Iterable[str], config_dir: str | None = None) -> list[str]:
     """Let every value be set, known to Hydra or not: `lr=1` becomes `++lr=1`.
 
@@ -200,7 +215,7 @@ def free(overrides: Iterable[str], config_dir: str | None = None) -> list[str]:
     """
     known = groups(config_dir)
     result, keys = [], set()
-    for override in overrides:
+    for override in map(as_text, overrides):
         for short, name in SHORT.items():
             if override.startswith(f"{short}="):
                 override = override.replace(short, f"hydra/{name}", 1)
@@ -244,6 +259,9 @@ def finish(composed: DictConfig, choices: dict[str, str]) -> Config:
                     raise ConfigError(f"{key} must be a group of values, not {group!r}")
             # A choice on the command line replaces the recipe's whole; single values change it.
             config[name] = node if "_target_" in node else chosen | node
+    for key in ("output_dir", "data_dir"):
+        if str(config.get(key)).startswith("~"):
+            config[key] = str(Path(config[key]).expanduser())
     task = config.get("task")
     if isinstance(task, dict) and isinstance(task.get("path"), str) and "sha256" in task:
         path = Path(task["path"]).expanduser().absolute()

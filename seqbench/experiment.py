@@ -7,6 +7,7 @@ record = run(compose(["model=tcn", "task=adding", "budget=quick"]))
 print(record.score)
 """
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -156,6 +157,8 @@ class Experiment:
             metric=primary.metric,
             direction=primary.direction,
         )
+        if self.trainer.graph and not self.trainer.captures(self.device):
+            remark = "; ".join([*([remark] if remark else []), "trainer.graph is for a GPU"])
         observer.started(self.facts() | {"remark": remark})
         events = EventLog(folder.events_path, offset)
         return Training(state, self.task, events, folder.checkpoints, observer)
@@ -181,6 +184,8 @@ class Experiment:
                 error = f"out of memory on {self.device}: {self.smaller_parts()}"
             with folder.log_path.open("a", encoding="utf-8") as log:
                 log.write(traceback.format_exc())
+            if os.environ.get("SEQBENCH_TRACEBACK"):
+                traceback.print_exc()
         finally:
             training.events.close()
         record = self.record(status, error, metrics)

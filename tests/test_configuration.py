@@ -684,3 +684,29 @@ def test_what_a_composer_keeps_changes_nothing(cases):
             OmegaConf.set_struct(whole, False)
             whole.pop("hydra")
             assert composer.compose(overrides) == finish(whole, chosen)
+
+
+@pytest.mark.parametrize(
+    ("word", "given"),
+    [
+        ("output_dir=résultats (v2), x", "résultats (v2), x"),
+        ("output_dir=it's", "it's"),
+        ("output_dir='a b'", "a b"),
+        ("++output_dir=a=b", "a=b"),
+        ("data_dir=null", None),
+        ("data_dir=[old]", "[old]"),
+        ("output_dir=~/runs", str(Path("~/runs").expanduser())),
+    ],
+)
+def test_a_path_is_what_it_says(word, given):
+    config = compose([word])
+    assert config[word.lstrip("+").partition("=")[0]] == given
+
+
+@pytest.mark.parametrize("name", ["한국어.txt", "a(1).txt", "naïve text.txt", "~x.txt"])
+def test_a_text_may_be_called_anything(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("abc " * 100, encoding="utf-8")
+    config = compose(["task=char_file", f"task.path={path}"])
+    assert config["task"]["path"] == str(path)
+    assert config["task"]["sha256"]

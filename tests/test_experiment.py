@@ -368,6 +368,23 @@ def test_a_model_that_fails_is_recorded_and_may_be_retried(tmp_path, mine):
     assert history(config) == ["started", "failed", "started", "completed"]
 
 
+def test_its_traceback_is_shown_to_who_asks(tmp_path, mine, monkeypatch, capsys):
+    config = small(tmp_path / "out", "model=mine", config_dir=mine("failing_too", FAILING))
+    run(config)
+    assert "Traceback" not in capsys.readouterr().err
+    monkeypatch.setenv("SEQBENCH_TRACEBACK", "1")
+    run(config, retry=True)
+    said = capsys.readouterr().err
+    assert "in forward" in said
+    assert "and much more" in said
+
+
+def test_a_graph_that_was_asked_for_in_vain_is_told(tmp_path):
+    watch = Watch()
+    run(small(tmp_path, "trainer.graph=true"), watch)
+    assert watch.starts[0]["remark"] == "trainer.graph is for a GPU"
+
+
 def test_a_model_of_the_users_own(tmp_path, mine):
     source = """
 class Mine(torch.nn.Module):

@@ -22,7 +22,7 @@ EXAMPLES = """
 \b
 seqbench sweep model=tcn,lstm,gru,llama task=adding,copy seed=0,1,2 budget=quick
 seqbench sweep model=tcn 'seed=range(5)' optimizer.lr=1e-3,3e-3 --dry-run
-seqbench sweep model=glob(*) task=adding launch.workers=4 --max-time 8h
+seqbench sweep 'model=glob(*)' task=adding launch.workers=4 --max-time 8h
 seqbench sweep model=tcn seed=0,1,2 launch=slurm launch.partition=gpu
 
 The same sweep, given again, does what is missing. Sweeps that overlap share the work.

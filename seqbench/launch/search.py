@@ -237,7 +237,10 @@ class Search:
         name = f"{task}_{model}"
         place = folder / "recipe"
         place.mkdir(exist_ok=True)
-        text = yaml.safe_dump(recipe(job, metric, best, len(trials)), sort_keys=False)
+        # What the recipe in force says besides is part of the best settings, too.
+        bare = [word for word in self.fixed if not word.lstrip("+").startswith("recipe=")]
+        without = sweep.job([*bare, "recipe=none", *overrides(best.params)])
+        text = yaml.safe_dump(recipe(job, without, metric, best, len(trials)), sort_keys=False)
         atomic.write(place / f"{name}.yaml", f"# @package _global_\n{text}".encode())
         with (place / f"{name}.trials.csv").open("w", encoding="utf-8", newline="") as file:
             keys = sorted({key for trial in trials for key in trial.params})
@@ -338,9 +341,18 @@ def tell(study: optuna.Study, trial: optuna.Trial, sweep: Sweep, job: Job) -> No
     study.tell(trial, state=TrialState.PRUNED if ending.how == "pruned" else TrialState.FAIL)
 
 
-def recipe(job: Job, metric: str, best: Any, count: int) -> dict[str, Any]:
-    """The best settings in the form of `configs/recipe`: what was searched, and nothing else."""
-    config = job.config
+def recipe(job: Job, without: Job, metric: str, best: Any, count: int) -> dict[str, Any]:
+    """The best settings in the form of `configs/recipe`: what was searched, and what the recipe in
+    force during the search had set.
+
+    Args:
+        job: of the best trial.
+        without: the same with no recipe.
+        metric: that was searched by.
+        best: the trial.
+        count: of trials.
+    """
+    config, bare = job.config, without.config
     at = " ".join(
         f"{key}={config['trainer'][key]}"
         for key in ("steps", "epochs")
@@ -358,11 +370,13 @@ def recipe(job: Job, metric: str, best: Any, count: int) -> dict[str, Any]:
             },
         }
     }
-    for key in best.params:
-        node, _, name = key.partition(".")
-        if node in ("optimizer", "schedule"):
+    searched = set(best.params)
+    for node in ("optimizer", "schedule"):
+        if config[node] != bare[node] or any(key.partition(".")[0] == node for key in searched):
             # Whole, because a choice on top of another would leave values of that one.
             result["recipe"][node] = json.loads(json.dumps(config[node]))
-        elif name:
-            result.setdefault(node, {})[name] = config[node][name]
+    for node in ("task", "model", "trainer"):
+        for name, value in config[node].items():
+            if f"{node}.{name}" in searched or value != bare[node].get(name):
+                result.setdefault(node, {})[name] = value
     return result

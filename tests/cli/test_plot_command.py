@@ -106,3 +106,9 @@ def test_runs_that_have_nothing_to_draw_are_counted_apart(outputs):
     assert plot(*scaling).stdout == "scaling.svg: 4 runs (without 1 failed, 1 diverged)\n"
     failed = plot(*scaling, "--where", "seed=9")
     assert "nothing to draw: 1 failed" in str(failed.exception)
+
+
+def test_runs_that_have_not_ended_are_not_denied(outputs):
+    for record in outputs.glob("outputs/runs/*/*/*/record.json"):
+        record.unlink()
+    assert "no runs in outputs: none has ended yet, see" in str(plot().exception)

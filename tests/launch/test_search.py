@@ -17,6 +17,7 @@ from seqbench.errors import ConfigError, Held, RunError
 from seqbench.launch.sweep import Policy, View
 from seqbench.runs import lock
 from seqbench.runs.lock import holder
+from seqbench.runs.run import Run
 
 optuna = pytest.importorskip("optuna")
 from seqbench.launch.search import dimension  # noqa: E402
@@ -39,6 +40,21 @@ def study_of(done, folder):
     backend = optuna.storages.journal.JournalFileBackend(str(path))
     storage = optuna.storages.JournalStorage(backend)
     return optuna.load_study(study_name="search", storage=storage)
+
+
+def test_the_recipe_keeps_what_the_one_in_force_says(tmp_path):
+    """A searched schedule alone does not make the settings: the pair's own recipe has others."""
+    words = [word for word in SMALL if not word.startswith(("model", "recipe", "optimizer"))]
+    searched = ["optimizer.lr=tag(log,interval(1e-4,1e-1))", "search=optuna", "search.trials=1"]
+    more = ["model=gru", "search.pruner=none", f"output_dir={tmp_path}"]
+    done = sweep([*words, *more, *searched])
+    (job,) = done.jobs.values()
+    place = tmp_path / "sweeps" / done.id
+    again = compose([*words, "model=gru", f"output_dir={tmp_path}"], str(place))
+    assert Run.of(again).run_id == job.run.run_id
+    assert "Cosine" in again["schedule"]["_target_"]
+    last = done.findings.splitlines()[-1]
+    assert Run.of(compose(shlex.split(last)[4:], str(place))).run_id == job.run.run_id
 
 
 def records(folder):
