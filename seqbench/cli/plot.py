@@ -81,10 +81,8 @@ def plot(
     if not records:
         hint = "none matches" if collected.records else "'seqbench train' makes one"
         if collected.unfinished and not collected.records:
-            hint = "those that there are have not ended, see 'seqbench runs'"
-        raise ConfigError(
-            f"no runs to draw in {', '.join(map(str, paths or [output_dir]))}: {hint}"
-        )
+            hint = "none has ended yet, see 'seqbench runs'"
+        raise ConfigError(f"no runs in {', '.join(map(str, paths or [output_dir]))}: {hint}")
     counts = Counter(record.status for record in records)
     lost = ", ".join(f"{n} {status}" for status, n in counts.items() if status != "completed")
     if kind is not Kind.curves and not counts["completed"]:
