@@ -3,9 +3,11 @@
 import io
 import os
 import sys
+from typing import Annotated
 
 import typer
 
+from seqbench import __version__
 from seqbench.cli import (
     bench,
     check,
@@ -36,8 +38,28 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: quick to start, and brackets stay what they are
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Which sequence model is better on which task, and can one believe it?",
 )
+
+
+def show_version(asked: bool) -> None:
+    """Print the version and leave, if that was asked for."""
+    if asked:
+        typer.echo(f"seqbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def seqbench(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=show_version, help="Show the version, and exit."
+        ),
+    ] = False,
+) -> None:
+    """Which sequence model is better on which task, and can one believe it?"""
+
+
 app.command("train")(train.train)
 app.command("sweep")(sweep.sweep)
 app.command("eval")(eval.evaluate)

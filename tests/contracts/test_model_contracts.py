@@ -218,6 +218,16 @@ def test_a_broken_model_is_told_what_it_breaks(model, contract, message):
     assert message in broken(check_model(model))[contract]
 
 
+def test_a_model_that_gives_no_numbers_is_not_blamed_for_more():
+    class NotANumber(Running):
+        def forward(self, x):
+            return super().forward(x) * float("nan")
+
+    found = broken(check_model(NotANumber))
+    assert found.keys() == {SHAPE, CAUSAL, GRADIENTS}
+    assert "nothing can be seen to move" in found[CAUSAL]
+
+
 def test_a_zero_gate_at_the_start_is_no_dead_parameter():
     class Gate(Running):
         def __init__(self, spec):
