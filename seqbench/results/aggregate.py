@@ -320,7 +320,9 @@ def shown(key: str, options: dict[str, Any]) -> str:
         return ""
     value = options[key]
     if key.endswith("._target_") and isinstance(value, str):
-        return value.removeprefix("torch.optim.").removeprefix("seqbench.")
+        for ours in ("torch.optim.", "seqbench.training.schedules.", "seqbench."):
+            value = value.removeprefix(ours)
+        return value
     if key.startswith("data.") and isinstance(value, str):
         return value[:12]
     if isinstance(value, str) and value.isidentifier() and value not in ("true", "false", "null"):

@@ -135,7 +135,12 @@ def test_labels_name_differences_only_in_short():
     ]
 
 
-def test_the_optimizer_is_named_by_its_class():
+SCHEDULES = "seqbench.training.schedules"
+
+
+def test_optimizer_and_schedule_are_named_by_their_classes():
+    schedules = [{"schedule._target_": name} for name in ("mine.Cosine", f"{SCHEDULES}.Cosine")]
+    assert tell_apart(schedules) == ["schedule=mine.Cosine", "schedule=Cosine"]
     options = [
         {"optimizer._target_": "torch.optim.Adam", "optimizer.lr": 1},
         {"optimizer._target_": "torch.optim.SGD", "optimizer.lr": 1},
