@@ -240,6 +240,7 @@ class Experiment:
             "notes": self.task.notes,
             "parameters": self.parameters,
             "device": machine.device_name(self.device),
+            "together": self.together,
             "step": self.state.progress.step,
             "best": self.state.progress.best,
             "total_steps": self.trainer.total_steps(self.task),

@@ -73,6 +73,7 @@ def run_seeds(
                     observers[i].finished(folder.record)
             trainings: dict[int, Training] = {}
             for i in trained:
+                experiments[i].together = len(trained)
                 watching = experiments[i].watched(observers[i], force=force)
                 trainings[i] = experiments[i].start(stack.enter_context(watching))
                 stack.callback(trainings[i].events.close)

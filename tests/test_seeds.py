@@ -13,6 +13,7 @@ import torch
 from seqbench.configuration import compose
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment import run
+from seqbench.runs.log import headline
 from seqbench.runs.observer import Observer
 from seqbench.runs.run import Run
 from seqbench.seeds import run_seeds
@@ -88,6 +89,19 @@ def test_each_seed_is_the_run_that_it_is_alone(case, tmp_path):
 def test_the_seeds_differ(tmp_path):
     a, b, _ = together(composed("at the last step", tmp_path))
     assert a.score.value != b.score.value
+
+
+def test_who_watches_is_told_how_many_are_trained_together(tmp_path):
+    class Watch(Observer):
+        def started(self, facts):
+            told.append(headline(facts)[0])
+
+    told = []
+    config = composed("at the last step", tmp_path)
+    run_seeds([config | {"seed": seed} for seed in (0, 1)], lambda *_: Watch())
+    assert "seed 0, one of 2 trained as one model: " in told[0]
+    run(composed("at the last step", tmp_path) | {"seed": 2}, Watch())
+    assert "seed 2: " in told[-1]
 
 
 def test_what_is_done_is_not_done_again(tmp_path):

@@ -54,9 +54,12 @@ class LineLog(Observer):
 def headline(facts: dict[str, Any]) -> list[str]:
     """What is about to be trained, in a few lines; `facts` as `Observer.started` gets them."""
     choices, primary = facts["config"]["choices"], facts["primary"]
+    seeds = f"seed {facts['config']['seed']}"
+    if facts["together"] > 1:
+        seeds += f", one of {facts['together']} trained as one model"
     lines = [
         f"{choices['model']} on {choices['task']}, length {facts['length']}, "
-        f"budget {facts['config']['budget']}, seed {facts['config']['seed']}: "
+        f"budget {facts['config']['budget']}, {seeds}: "
         f"{facts['parameters']:,} parameters, {facts['total_steps']:,} steps on {facts['device']}",
     ]
     bounds = f"without memory: {score(primary.metric, facts['baseline'])}"
