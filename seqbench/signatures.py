@@ -95,7 +95,8 @@ def type_name(hint: Any) -> str:
         return " or ".join(named)
     if typing.get_origin(hint) in (list, tuple, collections.abc.Sequence):
         inner = [type_name(option) for option in options if option is not Ellipsis]
-        return "a list of " + " and ".join(dict.fromkeys(inner))
+        fixed = typing.get_origin(hint) is tuple and Ellipsis not in options
+        return f"a list of {f'{len(inner)} ' if fixed else ''}{' and '.join(dict.fromkeys(inner))}"
     return getattr(hint, "__name__", str(hint)) if not options else str(hint).replace("typing.", "")
 
 
