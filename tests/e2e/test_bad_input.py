@@ -52,7 +52,7 @@ def fails(tmp_path, environment, monkeypatch, capfd):
         ("model.kernel_size=three", "model.kernel_size must be int, not 'three'"),
         ("trainer.steps=1.5", "trainer.steps must be int or null, not 1.5"),
         ("trainer.precision=fp8", "must be one of fp32, bf16, fp16, not 'fp8'"),
-        ("data_dir=3", "data_dir must be str or null, not 3"),
+        ("device=3", "device must be str, not 3"),
         # A value that cannot be.
         ("seed=-1", "not -1"),
         ("threads=0", "threads must be 1 to 1024"),
