@@ -7,7 +7,7 @@ Precedence, low to high: task, model, trainer, recipe, protocol, budget, command
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from seqbench.config_folder import CONFIG_FOLDER, PLUGGABLE, plugins
+from seqbench.choices import CONFIG_FOLDER, PLUGGABLE, choices_of, groups, plugins, read_choice
 from seqbench.errors import ConfigError, SeqbenchError
+from seqbench.overrides import SHORT, free
 from seqbench.runs.config_file import read_config
 from seqbench.signatures import (
     NODES,
@@ -58,10 +59,6 @@ RECIPE = ("source", "expected", "optimizer", "schedule")
 FALLBACK = {"optimizer": "adam", "schedule": "constant"}
 # Torch crashes when it is told to use some ten thousands.
 MOST_THREADS = 1024
-# Words of ours for Hydra's launcher and sweeper: `launch=slurm`, `search.trials=9`.
-# Their values are paths.
-PATHS = ("output_dir", "data_dir", "task.path")
-SHORT = {"launch": "launcher", "search": "sweeper"}
 # Choices that may be missing, which Hydra then passes over in silence.
 OPTIONAL = ("recipe", "budget_for")
 # Code that a configuration found in a run folder may name: what runs are made of, and nothing else,
@@ -188,53 +185,6 @@ class Composer:
         return config
 
 
-def groups(config_dir: str | None = None) -> list[str]:
-    """The names of the groups of choices: ours, and those in a folder of the user's."""
-    folders = [CONFIG_FOLDER, *([Path(config_dir)] if config_dir else [])]
-    return sorted({path.name for folder in folders for path in folder.iterdir() if path.is_dir()})
-
-
-def as_text(override: str) -> str:
-    """An override, quoted if its value is a path: to Hydra `~`, brackets, commas and letters beyond
-    ASCII mean something, or are wrong. A list of texts to sweep over stays one.
-    """
-    key, equals, value = override.partition("=")
-    name = key.lstrip("+")
-    listed = name == "task.path" and "," in value
-    if name not in PATHS or not equals or value in ("", "null") or value[0] in "'\"" or listed:
-        return override
-    escaped = value.replace("'", r"\'")
-    return f"{key}='{escaped}'"
-
-
-def free(overrides: Iterable[str], config_dir: str | None = None) -> list[str]:
-    """Let every value be set, known to Hydra or not: `lr=1` becomes `++lr=1`.
-
-    Whether a key exists is for `check` to say, which knows the signatures: the keys of an optimiser
-    that the recipe names are not in the composed tree when Hydra looks.
-    """
-    known = groups(config_dir)
-    result, keys = [], set()
-    for override in map(as_text, overrides):
-        for short, name in SHORT.items():
-            if override.startswith(f"{short}="):
-                override = override.replace(short, f"hydra/{name}", 1)
-            elif override.startswith(f"{short}."):
-                override = override.replace(short, f"hydra.{name}", 1)
-        key = override.split("=", 1)[0]
-        keys.add(key.lstrip("+"))
-        is_value = key[:1] not in "+~" and key not in known and not key.startswith("hydra")
-        is_value |= key.startswith(tuple(f"hydra.{name}." for name in SHORT.values()))
-        result.append(
-            f"++{override}" if is_value and "=" in override and "@" not in key else override
-        )
-    # A run has a number of steps or of epochs: whoever names one means it instead of the other.
-    for named, other in (("steps", "epochs"), ("epochs", "steps")):
-        if f"trainer.{named}" in keys and f"trainer.{other}" not in keys:
-            result.append(f"++trainer.{other}=null")
-    return result
-
-
 def finish(composed: DictConfig, choices: dict[str, str]) -> Config:
     """From what Hydra composed to the plain configuration of a run.
 
@@ -271,13 +221,6 @@ def finish(composed: DictConfig, choices: dict[str, str]) -> Config:
         raise ConfigError("no task or no model is chosen: a train.yaml of yours hides ours")
     config["choices"] = {"task": choices["task"], "model": choices["model"]}
     return config
-
-
-def read_choice(group: str, name: str) -> dict[str, Any]:
-    """One of our own YAML files, as it is; or what a plug-in stands for."""
-    if name in plugins(group):
-        return plugins(group)[name]
-    return yaml.safe_load((CONFIG_FOLDER / group / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def check(config: Config) -> None:
@@ -403,10 +346,3 @@ def explained(error: Exception, overrides: Sequence[str]) -> ConfigError:
         if equals and key in NODES and value in ("", "null"):
             return ConfigError(f"{key} needs a choice: {', '.join(choices_of(key))}")
     return ConfigError(first_line(error))
-
-
-def choices_of(group: str, config_dir: str | None = None) -> list[str]:
-    """What can be chosen of a group: ours, of a folder of the user's, and of plug-ins."""
-    folders = [CONFIG_FOLDER, *([Path(config_dir)] if config_dir else [])]
-    names = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
-    return sorted(names | plugins(group).keys())

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from seqbench.config_folder import CONFIG_FOLDER
-from seqbench.configuration import Composer, build, choices_of, compose, finish, free, read
+from seqbench.choices import CONFIG_FOLDER, choices_of
+from seqbench.configuration import Composer, build, compose, finish, read
 from seqbench.errors import ConfigError
+from seqbench.overrides import free
 from seqbench.runs.run import Run
 
 RNN = {

@@ -23,8 +23,8 @@ LAYERS = (
     {"results"},
     {"training", "machine", "interruption"},
     {"tasks", "models", "configuration"},
-    {"runs", "datasets", "signatures"},
-    {"spec", "wording", "config_folder", "compiled"},
+    {"runs", "datasets", "signatures", "overrides"},
+    {"spec", "wording", "choices", "compiled"},
     {"errors"},
 )
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}

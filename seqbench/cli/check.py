@@ -62,7 +62,7 @@ def described(target: str, values: list[str]) -> tuple[str, dict[str, Any]]:
     Raises:
         ConfigError: there is no such thing, or the values are not what its constructor takes.
     """
-    from seqbench.configuration import choices_of, read_choice
+    from seqbench.choices import choices_of, read_choice
     from seqbench.signatures import check_node, near_miss
 
     given = parsed(values)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from seqbench.config_folder import CONFIG_FOLDER, plugins
+from seqbench.choices import CONFIG_FOLDER, plugins
 
 # Groups by the names that people type, and where their files are.
 GROUPS = {

@@ -121,7 +121,7 @@ def wanted(paper: str, only: str | None, budget: str, protocol: str) -> "list[Ta
     Raises:
         ConfigError: something is named that does not exist, or there is no such cell.
     """
-    from seqbench.configuration import choices_of
+    from seqbench.choices import choices_of
     from seqbench.errors import ConfigError
     from seqbench.results.reproduction import targets
     from seqbench.signatures import near_miss

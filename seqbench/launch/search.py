@@ -19,8 +19,8 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from seqbench.config_folder import CONFIG_FOLDER
-from seqbench.configuration import build, choices_of
+from seqbench.choices import CONFIG_FOLDER, choices_of
+from seqbench.configuration import build
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment import build_task
 from seqbench.launch.job import Job

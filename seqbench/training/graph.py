@@ -17,14 +17,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from seqbench.errors import RunError
+from seqbench.errors import ConfigError, RunError
 from seqbench.tasks.task import Batch
 from seqbench.training.carried import Carried, flatten, unflatten
 
@@ -45,6 +45,20 @@ class Graphs:
     def __init__(self) -> None:
         self.seen: Counter[Form] = Counter()
         self.captured: dict[Form, Captured[Any]] = {}
+
+    def of(self, step: Step[Result], optimizer: Optimizer) -> Step[Result]:
+        """A training step, taken by graphs of it.
+
+        Args:
+            step: as `take` wants it.
+            optimizer: that it uses, of weights on the GPU; its learning rates become tensors.
+
+        Raises:
+            ConfigError: the optimiser, as a checkpoint may have it, cannot be captured.
+        """
+        check_fused(optimizer)
+        rates_to(optimizer.param_groups[0]["params"][0].device, optimizer)
+        return partial(self.take, step, optimizer)
 
     def take(
         self,
@@ -184,11 +198,28 @@ def form_of(batches: Sequence[Batch], carried: Carried) -> Form:
     return shapes, tuple(rest)
 
 
+def check_fused(optimizer: Optimizer) -> None:
+    """Raise `ConfigError` if an optimiser's step cannot be captured as a CUDA graph."""
+    if not all(group.get("fused") for group in optimizer.param_groups):
+        name = type(optimizer).__name__
+        raise ConfigError(f"trainer.graph needs adam, adamw or sgd, fused, and not {name}")
+
+
 def rates_to(device: torch.device, optimizer: Optimizer) -> None:
     """Let the learning rates be tensors on a device, where a captured step reads them anew."""
     for group in optimizer.param_groups:
         if not isinstance(group["lr"], Tensor):
             group["lr"] = torch.tensor(float(group["lr"]), device=device)
+
+
+def set_rates(optimizer: Optimizer, factor: float) -> None:
+    """Set the learning rates to so much of the initial ones."""
+    for group in optimizer.param_groups:
+        rate = group["initial_lr"] * factor
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 @contextmanager

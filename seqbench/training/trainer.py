@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +16,14 @@ from seqbench.runs.run import EventLog
 from seqbench.tasks.task import Batch, Split, Task
 from seqbench.training import checkpoint
 from seqbench.training.carried import Carried, joined, rows
-from seqbench.training.graph import Graphs, Result, Step, can_capture, rates_to
+from seqbench.training.graph import (
+    Graphs,
+    Result,
+    Step,
+    can_capture,
+    check_fused,
+    set_rates,
+)
 from seqbench.training.prediction import predict
 from seqbench.training.schedules import Plateau, Schedule
 from seqbench.training.state import Progress, TrainingState, weights
@@ -239,22 +245,9 @@ class Trainer:
     def captured(
         self, step: Step[Result], optimizer: torch.optim.Optimizer, graphs: Graphs
     ) -> Step[Result]:
-        """A step as CUDA graphs, where that was asked for and there is a GPU.
-
-        Args:
-            step: of the optimiser, with all that comes before.
-            optimizer: of the weights on the device.
-            graphs: keeps them.
-
-        Raises:
-            ConfigError: the optimiser, as a checkpoint has it, cannot be captured.
-        """
+        """A step as CUDA graphs, kept in `graphs`, where that was asked for and there is a GPU."""
         device = optimizer.param_groups[0]["params"][0].device
-        if not self.captures(device):
-            return step
-        check_fused(optimizer)
-        rates_to(device, optimizer)
-        return partial(graphs.take, step, optimizer)
+        return graphs.of(step, optimizer) if self.captures(device) else step
 
     def account(
         self,
@@ -383,23 +376,6 @@ def share(part: Batch, batch: Batch) -> Tensor | float:
     if rows == 1 or part.scored is None or batch.scored is None:
         return rows
     return part.scored.sum() / batch.scored.sum()
-
-
-def check_fused(optimizer: torch.optim.Optimizer) -> None:
-    """Raise `ConfigError` if an optimiser's step cannot be captured as a CUDA graph."""
-    if not all(group.get("fused") for group in optimizer.param_groups):
-        name = type(optimizer).__name__
-        raise ConfigError(f"trainer.graph needs adam, adamw or sgd, fused, and not {name}")
-
-
-def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Set the learning rates to so much of the initial ones."""
-    for group in optimizer.param_groups:
-        rate = group["initial_lr"] * factor
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate
 
 
 def check_finite(name: str, value: float, progress: Progress) -> None:

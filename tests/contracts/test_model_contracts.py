@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from seqbench.configuration import build, choices_of, read_choice
+from seqbench.choices import choices_of, read_choice
+from seqbench.configuration import build
 from seqbench.contracts.model import check_model
 from seqbench.errors import ConfigError
 from seqbench.spec import Tokens

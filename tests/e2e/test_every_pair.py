@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from seqbench.configuration import choices_of
+from seqbench.choices import choices_of
 from seqbench.results.collect import read_events
 from seqbench.runs.record import read_record
 from seqbench.training import checkpoint

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from seqbench import compiled
-from seqbench.configuration import build, read_choice
+from seqbench.choices import read_choice
+from seqbench.configuration import build
 
 # By the width of their vectors in bytes: processors, and where torch sees that this one is as able.
 PROCESSORS = {

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from seqbench.config_folder import CONFIG_FOLDER
-from seqbench.configuration import choices_of, read_choice
+from seqbench.choices import CONFIG_FOLDER, choices_of, read_choice
 from seqbench.errors import ConfigError
 from seqbench.signatures import check_node
 from seqbench.spec import Classes, Features, SequenceSpec, Tokens, Values

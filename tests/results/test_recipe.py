@@ -3,7 +3,7 @@ from itertools import product
 
 import pytest
 
-from seqbench.config_folder import CONFIG_FOLDER
+from seqbench.choices import CONFIG_FOLDER
 from seqbench.configuration import Composer
 from seqbench.errors import ConfigError
 from seqbench.results.recipe import command, differences, other_amount
