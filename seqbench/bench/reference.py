@@ -6,6 +6,7 @@ own. A fresh process has torch's defaults; of ours it gets the number of threads
 
 import multiprocessing
 import os
+import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from types import TracebackType
@@ -22,6 +23,10 @@ from seqbench.errors import RunError, SeqbenchError
 from seqbench.experiment import build_task
 from seqbench.signatures import look_here
 from seqbench.spec import SequenceSpec
+
+# Seconds. By torch's default its threads wait for more work by spinning: for some milliseconds they
+# take the cores from whoever is next.
+REST = 0.02
 
 # From the model's node of a configuration and the form of the problem to a model.
 Twin = Callable[[dict[str, Any], SequenceSpec], nn.Module]
@@ -72,12 +77,14 @@ class Reference:
         return self.answer()
 
     def steps(self, count: int) -> list[float]:
-        """Take so many training steps, and give the seconds of each.
+        """Take so many training steps, and give the seconds of each; then come to rest.
 
         Raises:
             RunError: it failed.
         """
-        return self.answer(count)
+        times: list[float] = self.answer(count)
+        time.sleep(REST)
+        return times
 
     def answer(self, count: int | None = None) -> Any:
         """What it says next, after it was sent a number of steps if there is one."""

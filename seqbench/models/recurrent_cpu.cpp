@@ -7,9 +7,13 @@
 // - a thread takes its rows of the batch through all steps, so that no thread waits for another, and
 //   a row has the same result with any number of them;
 // - on the way back the loop ends where no gradient is left: zeros stay zeros.
-// The gradients of the weights are one product over all steps, which is left to the caller.
+// - the gradients of the weights are one product over all steps that have any, of which each thread
+//   takes some of the inputs and states.
 
 #include "vectors.h"
+
+constexpr int64_t PIECE = 256;  // rows of a product over steps
+constexpr int64_t VALUES = SUMS / BLOCK;  // of these rows, that it takes at a time
 
 template <class Real> INLINE Vector<Real> tangent(Vector<Real> x) {
     const Vector<Real> e = exponential<Real>(2 * x, 1);
@@ -26,7 +30,7 @@ template <class Real> struct Layer {
     Real *rows;
     Real *cells;         // (time + 1, batch, P)
     int64_t cells_time;  // how far apart the cells' steps are; 0: only the last is kept
-    Real *saved;         // (time, batch, 4, P)
+    Real *saved;         // (time, batch, tile, 4, lane)
     // To work in: the weights in the order in which they are read, and a product's sums.
     Real *weights;       // see `pack_gates`
     Real *sums;          // (batch, 2, gates, lane)
@@ -35,12 +39,18 @@ template <class Real> struct Layer {
     const Real *d_states;                 // (time, batch, width)
     int64_t d_states_time, d_states_row;  // how far apart its steps and its rows are
     Real *d_state, *d_cell;  // (batch, P): after the last step, at the end before the first
-    Real *d_gates;           // (time, batch, slots, width)
+    Real *d_gates;           // (time, batch, `gates_size`), and room for a vector behind
+    Real *d_weights;         // (dim + 1 + 1 + width, gates * width)
     Real *d_x;               // (time, batch, dim filled up to whole vectors), zeros before
     int64_t *first;          // (batch,): the first step with a gradient
 
     int64_t tiles() const { return vectors<Real>(width); }
     int64_t padded() const { return tiles() * LANES<Real>; }
+    // Of a row of gradients, (slots, width): an odd number of vectors. With a power of two those of
+    // many rows would all have the same few places in the processor's cache.
+    template <class Cell> int64_t gates_size() const {
+        return (vectors<Real>(Cell::SLOTS * width) | 1) * LANES<Real>;
+    }
     int64_t row_size() const { return dim + 2 + padded(); }
     Real *row(int64_t t, int64_t r) const { return rows + (t * batch + r) * row_size(); }
 };
@@ -56,13 +66,13 @@ template <class Real> struct Step {
         next_state = l.row(t + 1, row) + l.dim + 2 + at;
         cell = l.cells ? l.cells + t * l.cells_time + row * padded + at : nullptr;
         next_cell = cell + l.cells_time;
-        saved = l.saved ? l.saved + (t * l.batch + row) * 4 * padded + at : nullptr;
+        saved = l.saved ? l.saved + ((t * l.batch + row) * padded + at) * 4 : nullptr;
     }
 
     void save(int slot, Vector<Real> value) const {
-        if (saved) store<Real>(saved + slot * padded, value);
+        if (saved) store<Real>(saved + slot * LANES<Real>, value);
     }
-    Vector<Real> get(int slot) const { return load<Real>(saved + slot * padded); }
+    Vector<Real> get(int slot) const { return load<Real>(saved + slot * LANES<Real>); }
 };
 
 // Each kind of layer: how many gates its weights have, whether what input and state give to a gate
@@ -219,7 +229,7 @@ INLINE bool gates_backward(const Layer<Real> &l, int64_t t, int64_t begin, int64
             Cell::template backward<Real, V>(Step<Real>(l, t, row, tile), dh, dc, d);
             store<Real>(l.d_state + at, dh);
             if (l.d_cell) store<Real>(l.d_cell + at, dc);
-            Real *to = l.d_gates + (t * l.batch + row) * Cell::SLOTS * l.width + begin_tile;
+            Real *to = l.d_gates + (t * l.batch + row) * l.template gates_size<Cell>() + begin_tile;
             for (int slot = 0; slot < Cell::SLOTS; slot++)
                 store_part<Real>(to + slot * l.width, d[slot], left);
         }
@@ -232,7 +242,7 @@ INLINE bool gates_backward(const Layer<Real> &l, int64_t t, int64_t begin, int64
 // Returns the first step that has a gradient.
 template <class Cell, class Real>
 static int64_t backward_rows(const Layer<Real> &l, int64_t begin, int64_t end) {
-    const int64_t P = l.padded(), n = Cell::GATES * l.width, stride = Cell::SLOTS * l.width;
+    const int64_t P = l.padded(), n = Cell::GATES * l.width, stride = l.template gates_size<Cell>();
     for (int64_t t = l.time - 1; t >= 0; t--) {
         const bool any = gates_backward<Cell, Real>(l, t, begin, end);
         if (!any && !l.d_states) return t + 1;
@@ -247,6 +257,39 @@ static int64_t backward_rows(const Layer<Real> &l, int64_t begin, int64_t end) {
         }
     }
     return 0;
+}
+
+// Gradients of the weights of some values of a row, from all steps from `first` on; those of the gates
+// begin at a slot. Sums of pieces, which are then added, since one long sum would round off more.
+template <class Cell, class Real>
+static void weights_backward(
+    const Layer<Real> &l, int64_t first, int64_t begin, int64_t end, int slot
+) {
+    constexpr int L = LANES<Real>;
+    const int64_t n = Cell::GATES * l.width, stride = l.template gates_size<Cell>();
+    const int64_t stop = l.time * l.batch;
+    __builtin_memset(l.d_weights + begin * n, 0, (end - begin) * n * sizeof(Real));
+    for (int64_t row = first * l.batch; row < stop; row += PIECE) {
+        const int64_t rows = stop - row < PIECE ? stop - row : PIECE;
+        for (int64_t at = 0; at < n; at += BLOCK * L) {
+            const Real *d = l.d_gates + row * stride + slot * l.width + at;
+            const int64_t left = vectors<Real>(n - at);
+            with_count<BLOCK>(left < BLOCK ? left : BLOCK, [&](auto width) {
+                constexpr int V = decltype(width)::value;
+                in_blocks<VALUES>(begin, end, [&](int64_t value, auto values) {
+                    multiply<Real, decltype(values)::value, V>(
+                        l.row(0, row) + value, 1, l.row_size(), 0, d, stride, 0, rows, 1,
+                        [&](int, int) { return Vector<Real>{}; },
+                        [&](int r, int v, Vector<Real> sum) {
+                            Real *to = l.d_weights + (value + r) * n + at + v * L;
+                            const int64_t some = n - at - v * L;
+                            store_part<Real>(to, load_part<Real>(to, some) + sum, some);
+                        }
+                    );
+                });
+            });
+        }
+    }
 }
 
 template <class Cell, class Real> static int64_t forward(const Layer<Real> &l) {
@@ -276,10 +319,19 @@ template <class Cell, class Real> static int64_t backward(const Layer<Real> &l) 
     int64_t first = l.time;
     for (int64_t r = 0; r < l.batch; r++)
         if (l.first[r] < first) first = l.first[r];
-    const int64_t n = Cell::SLOTS * l.width;
+    const int64_t n = l.template gates_size<Cell>();
     for (int64_t r = 0; r < l.batch; r++)
         for (int64_t t = first; t < l.first[r]; t++)
             __builtin_memset(l.d_gates + (t * l.batch + r) * n, 0, n * sizeof(Real));
+    const auto weights = [&](int64_t from, int64_t to, int slot) {
+        share(l.threads, (to - from + VALUES - 1) / VALUES, [&](int64_t begin, int64_t end) {
+            const int64_t stop = from + end * VALUES;
+            weights_backward<Cell>(l, first, from + begin * VALUES, stop < to ? stop : to, slot);
+        });
+    };
+    const int64_t inputs = l.dim + 1, all = inputs + 1 + l.width;
+    if (Cell::APART) weights(0, inputs, 0);
+    weights(Cell::APART ? inputs : 0, all, Cell::STATE_SLOT);
     return first;
 }
 

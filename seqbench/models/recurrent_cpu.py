@@ -3,8 +3,7 @@
 Torch builds a GRU on a CPU of small operations, a dozen a step and two dozen on the way back,
 between which most of the time goes by; its LSTM is a good one, but goes all the way back where no
 gradient is left. Here the whole loop over the steps is in `recurrent_cpu.cpp`, which says how. It
-is the same function up to rounding. What is left for here: the gradients of the weights, which are
-one product of all steps' inputs and states with their gates' gradients.
+is the same function up to rounding.
 """
 
 import ctypes
@@ -32,7 +31,8 @@ class Layer(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("saved", "weights", "sums")),
         *((name, ctypes.c_void_p) for name in ("input_weights", "state_weights", "d_states")),
         *((name, ctypes.c_int64) for name in ("d_states_time", "d_states_row")),
-        *((name, ctypes.c_void_p) for name in ("d_state", "d_cell", "d_gates", "d_x", "first")),
+        *((name, ctypes.c_void_p) for name in ("d_state", "d_cell", "d_gates", "d_weights")),
+        *((name, ctypes.c_void_p) for name in ("d_x", "first")),
     )
 
 
@@ -168,7 +168,10 @@ class Recurrence(torch.autograd.Function):
         # The GRU's candidate has one gradient for the input's share and one for the state's. They
         # stand before and after those of the other gates, so that each side's are together.
         apart = int(ctx.kind is nn.GRU)
-        d_gates = rows.new_empty(time, batch, gates + apart, width)
+        lanes = whole(1, SOURCE, rows.dtype)
+        row = whole((gates + apart) * width, SOURCE, rows.dtype) // lanes | 1
+        d_gates = rows.new_empty((time * batch * row + 1) * lanes)
+        d_weights = rows.new_empty(dim + 2 + width, len(w_hh))
         if d_states is not None and d_states.stride(2) != 1:
             d_states = d_states.contiguous()
         d_before = [rows.new_zeros(batch, full) for _ in d_after]
@@ -178,7 +181,7 @@ class Recurrence(torch.autograd.Function):
         d_x = None
         if ctx.needs_input_grad[2]:
             d_x = rows.new_zeros(time, batch, whole(dim, SOURCE, rows.dtype))
-        begin = call(
+        call(
             SOURCE,
             f"{KINDS[ctx.kind]}_backward",
             rows.dtype,
@@ -201,18 +204,13 @@ class Recurrence(torch.autograd.Function):
             d_state=d_before[0],
             d_cell=(*d_before, None)[1],
             d_gates=d_gates,
+            d_weights=d_weights,
             d_x=d_x,
             first=torch.empty(batch, dtype=torch.int64),
         )
-        sources = rows[begin:-1].flatten(0, 1)[:, : dim + 2 + width]
-        found = d_gates[begin:].flatten(0, 1)
-        of_input, of_state = found[:, :gates].flatten(1), found[:, apart:].flatten(1)
+        d_ih, d_hh = d_weights.split([dim + 1, width + 1])
         if apart:
-            d_ih = sources[:, : dim + 1].t() @ of_input
             d_ih = d_ih.view(-1, gates, width).roll(-1, 1).flatten(1)
-            d_hh = sources[:, dim + 1 :].t() @ of_state
-        else:
-            d_ih, d_hh = (sources.t() @ found.flatten(1)).split([dim + 1, width + 1])
         return (
             None,
             None,
