@@ -26,17 +26,21 @@ def plugins(group: str) -> dict[str, dict[str, Any]]:
     }
 
 
+def folders(config_dir: str | None = None) -> list[Path]:
+    """Where choices are: in our folder, and in the user's if there is one."""
+    return [CONFIG_FOLDER, *([Path(config_dir)] if config_dir else [])]
+
+
 def groups(config_dir: str | None = None) -> list[str]:
-    """The names of the groups of choices: ours, and those in a folder of the user's."""
-    folders = [CONFIG_FOLDER, *([Path(config_dir)] if config_dir else [])]
-    return sorted({path.name for folder in folders for path in folder.iterdir() if path.is_dir()})
+    """The names of the groups of choices."""
+    found = (path for folder in folders(config_dir) for path in folder.iterdir())
+    return sorted({path.name for path in found if path.is_dir()})
 
 
 def choices_of(group: str, config_dir: str | None = None) -> list[str]:
-    """What can be chosen of a group: ours, of a folder of the user's, and of plug-ins."""
-    folders = [CONFIG_FOLDER, *([Path(config_dir)] if config_dir else [])]
-    names = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
-    return sorted(names | plugins(group).keys())
+    """What can be chosen of a group, plug-ins among them."""
+    found = (path for folder in folders(config_dir) for path in (folder / group).glob("*.yaml"))
+    return sorted({path.stem for path in found} | plugins(group).keys())
 
 
 def read_choice(group: str, name: str) -> dict[str, Any]:

@@ -138,7 +138,7 @@ class Composer:
                 "train", task, words, with_log_configuration=False
             )
         except (HydraException, OmegaConfBaseException) as error:
-            raise explained(error, overrides) from error
+            raise explained(error, overrides, self.config_dir) from error
 
     def compose(self, overrides: Sequence[str]) -> Config:
         """Compose, finish and check a configuration.
@@ -179,7 +179,7 @@ class Composer:
         except ConfigError:
             raise
         except Exception as error:  # of every kind there is: Hydra's, OmegaConf's, YAML's, Python's
-            raise explained(error, overrides) from error
+            raise explained(error, overrides, self.config_dir) from error
         config = finish(tree, chosen)
         check(config)
         return config
@@ -244,6 +244,9 @@ def check(config: Config) -> None:
         check_node(key, config[key])
     for name, node in config["tracker"].items():
         check_node(f"tracker.{name}", node)
+    for key in ("output_dir", "data_dir"):
+        if config[key] == "":
+            raise ConfigError(f"{key} names no folder")
     if not 0 <= config["seed"] < 2**63:
         raise ConfigError(f"seed must be in [0, 2^63), not {config['seed']}")
     if config["threads"] is not None and not 1 <= config["threads"] <= MOST_THREADS:
@@ -327,7 +330,9 @@ def read(path: Path, also: Sequence[str] = ()) -> Config:
     return config
 
 
-def explained(error: Exception, overrides: Sequence[str]) -> ConfigError:
+def explained(
+    error: Exception, overrides: Sequence[str], config_dir: str | None = None
+) -> ConfigError:
     """One line for a person, from what Hydra says."""
     while isinstance(error, ConfigCompositionException) and isinstance(
         error.__cause__, (HydraException, OmegaConfBaseException)
@@ -343,6 +348,10 @@ def explained(error: Exception, overrides: Sequence[str]) -> ConfigError:
         return ConfigError(f"{mark.name.strip()}, line {mark.line + 1}: {error.problem}")
     for override in overrides:
         key, equals, value = override.partition("=")
-        if equals and key in NODES and value in ("", "null"):
-            return ConfigError(f"{key} needs a choice: {', '.join(choices_of(key))}")
+        if (group := key.removeprefix("~")) in NODES:
+            known = choices_of(group, config_dir)
+            if group != key or (equals and value in ("", "null")):
+                return ConfigError(f"{group} needs a choice: {', '.join(known)}")
+            if equals and value not in known:  # a number, say, which Hydra does not look up
+                return ConfigError(f"no {group} named '{value}'{near_miss(value, known)}")
     return ConfigError(first_line(error))

@@ -11,6 +11,7 @@ from seqbench.errors import ConfigError, RunError
 from seqbench.experiment import build_model, build_task
 from seqbench.tasks.char_lm import SegmentTask
 from seqbench.tasks.task import Split
+from seqbench.tasks.vocabulary import REPLACEMENT
 from seqbench.training import checkpoint
 from seqbench.training.state import load_weights
 from seqbench.training.trainer import Trainer
@@ -54,7 +55,7 @@ class SavedRun:
 
     @torch.no_grad()
     def generate(self, prompt: str, length: int, temperature: float, seed: int) -> Iterator[str]:
-        """Sample text, a character at a time.
+        """Sample text of characters that are known, one at a time.
 
         A model that carries a state reads each character once; another reads again what it can see
         of the text, at most as much as in training.
@@ -80,6 +81,8 @@ class SavedRun:
         logits, state = self.read(ids[:, -task.length :], None)
         for _ in range(length):
             logits = logits[0, -1].float().cpu()
+            if task.vocabulary.characters[0] == REPLACEMENT:  # stands for no character
+                logits[0] = -torch.inf
             if temperature == 0:
                 chosen = logits.argmax()[None]
             else:

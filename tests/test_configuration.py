@@ -297,6 +297,10 @@ def test_each_recipe_is_for_a_real_pair_and_holds_there(name):
         ("task.lenght=3", "no key 'task.lenght' (did you mean 'task.length'?)"),
         ("task.seed=3", "no key 'task.seed'"),  # the program supplies it
         ("model=null", "model needs a choice: gru, llama, lstm, rnn, tcn"),
+        ("~model", "model needs a choice: gru, llama, lstm, rnn, tcn"),
+        ("model=NaN", "no model named 'NaN' (there are: gru, llama, lstm, rnn, tcn)"),
+        ("output_dir=", "output_dir names no folder"),
+        ("data_dir=", "data_dir names no folder"),
         ("~model.dropout", "'model.dropout' is needed by seqbench.models.tcn.TCN"),
         ("~seed", "the configuration has no 'seed'"),
     ],
@@ -309,6 +313,7 @@ def test_a_model_of_the_users_is_among_those_one_may_have_meant(tmp_path):
     folder = write(tmp_path, {"model/resonator": RNN})
     said = refused("model=resonatr", config_dir=folder)
     assert said == "no model named 'resonatr' (did you mean 'resonator'?)"
+    assert "resonator" in refused("model=1", config_dir=folder)
 
 
 # Types

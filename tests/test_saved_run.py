@@ -75,6 +75,13 @@ def test_a_seed_fixes_the_sample(folder) -> None:
     assert first != other
 
 
+def test_only_characters_are_written(folder) -> None:
+    saved = SavedRun(folder("lstm")[0])
+    # So hot that each id is as likely as any other.
+    written = "".join(saved.generate("the ", 300, temperature=1e6, seed=0))
+    assert set(written) == set(TEXT)
+
+
 def test_a_prompt_must_be_readable(folder) -> None:
     saved = SavedRun(folder("lstm")[0])
     for prompt in ("", "ЖЖ"):

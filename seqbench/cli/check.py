@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from seqbench.cli.data import DataDir
+from seqbench.cli.sweep import ConfigDir
 from seqbench.errors import ConfigError
 
 # Small enough for a task with little data, and more than one row.
@@ -23,6 +24,7 @@ def check(
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Values for its constructor."),
     ] = None,
+    config_dir: ConfigDir = None,
     data_dir: DataDir = None,
 ) -> None:
     """Hold a model or a task to its contracts: a line each, and exit code 1 if one is broken.
@@ -39,7 +41,7 @@ def check(
 
     # Everything here is small: a second thread would only get in the way.
     torch.set_num_threads(1)
-    kind, node = described(target, values or [])
+    kind, node = described(target, values or [], config_dir)
     if kind == "model":
         results = check_model(lambda spec: build("model", {"model": node}, spec))
     else:
@@ -56,25 +58,28 @@ def check(
         raise typer.Exit(1)
 
 
-def described(target: str, values: list[str]) -> tuple[str, dict[str, Any]]:
+def described(
+    target: str, values: list[str], config_dir: str | None = None
+) -> tuple[str, dict[str, Any]]:
     """Whether a target is a `model` or a `task`, and the checked configuration to build it of.
 
     Raises:
         ConfigError: there is no such thing, or the values are not what its constructor takes.
     """
-    from seqbench.choices import choices_of, read_choice
+    from seqbench.choices import choices_of
+    from seqbench.configuration import compose
     from seqbench.signatures import check_node, near_miss
 
     given = parsed(values)
     if Path(target).suffix == ".py":
         raise ConfigError(f"name the class, too: {target}:MyModel")
     for kind in ("model", "task"):
-        if target in choices_of(kind):
-            node = read_choice(kind, target) | given
+        if target in choices_of(kind, config_dir):
+            node = compose([f"{kind}={target}", "recipe=none"], config_dir)[kind] | given
             break
     else:
         if "." not in target:
-            known = [*choices_of("model"), *choices_of("task")]
+            known = [name for kind in ("model", "task") for name in choices_of(kind, config_dir)]
             raise ConfigError(f"no model or task named '{target}'{near_miss(target, known)}")
         kind, path = found_class(target)
         node = {"_target_": path} | given

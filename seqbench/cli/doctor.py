@@ -147,9 +147,18 @@ def data(data_dir: str | None) -> Lines:
     folder = data_folder(data_dir)
     lines = {"folder": str(folder)}
     for name, dataset in DATASETS.items():
-        there = all((folder / dataset.folder / file.name).is_file() for file in dataset.files)
-        lines[name] = "found" if there else f"not there: seqbench data fetch {name}"
+        sizes = {file: size_of(folder / dataset.folder / file.name) for file in dataset.files}
+        if all(size == file.size for file, size in sizes.items()):
+            lines[name] = "found"
+        else:
+            how = "not there" if not any(sizes.values()) else "not whole"
+            lines[name] = f"{how}: seqbench data fetch {name}"
     return lines
+
+
+def size_of(path: Path) -> int:
+    """The bytes of a file; 0 if it is not there."""
+    return path.stat().st_size if path.is_file() else 0
 
 
 def runs(output_dir: Path) -> Lines:

@@ -76,6 +76,18 @@ def test_check_takes_our_names_and_values(command):
     assert result.out.count("✓") == 7
 
 
+def test_check_takes_the_choices_of_a_persons_own_folder(command, tmp_path):
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    node = "_target_: own_models.Mean\n_partial_: true\nwidth: 6\n"
+    (tmp_path / "mine" / "model" / "mean.yaml").write_text(node)
+    (tmp_path / "mine" / "model" / "ahead.yaml").write_text("defaults: [mean]\nahead: true\n")
+    assert command("mean", "--config-dir", "mine").code == 0
+    assert "no key 'model.wdth'" in command("mean", "wdth=6", "--config-dir", "mine").error
+    assert "✗ does not see the future" in command("ahead", "--config-dir", "mine").out
+    assert command("meen", "--config-dir", "mine").error.endswith("(did you mean 'mean'?)")
+    assert command("mean").error.startswith("no model or task named 'mean'")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -29,10 +29,12 @@ def said(tmp_path, monkeypatch):
 def test_it_tells_versions_machine_data_and_runs(said, tmp_path):
     write_run(tmp_path / "outputs", make_record())
     (tmp_path / "ptb").mkdir()
+    (tmp_path / "ptb" / "ptb.train.txt").write_text("cut off")
     lines = said()
     for start in ("seqbench 0.", "torch 2.", "processor", "memory", "GPU none", "disk"):
         assert any(line.startswith(start) for line in lines), start
     assert "mnist not there: seqbench data fetch mnist" in lines
+    assert "ptb not whole: seqbench data fetch ptb" in lines
     assert f"folder {tmp_path / 'outputs' / 'runs'} (1 runs)" in lines
     assert any(line.startswith("no GPU: full budgets take hours") for line in lines)
 
