@@ -15,7 +15,7 @@ convolution leaves out what is before the reach of those after it.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,21 +31,44 @@ DropoutKind = Literal["channel", "element"]
 
 
 class WeightNorm(nn.Module):
-    """A weight as a magnitude for each output, and a direction (Salimans and Kingma 2016).
-
-    That is torch's `weight_norm`, which `torch.func.vmap` takes one by one.
-    """
+    """A weight as a magnitude for each output, and a direction (Salimans and Kingma 2016)."""
 
     def forward(self, magnitude: Tensor, direction: Tensor) -> Tensor:
         """From `(out, 1, 1)` and `(out, in, kernel_size)` to `(out, in, kernel_size)`."""
         if torch._C._functorch.is_batchedtensor(direction):
-            length = torch.linalg.vector_norm(direction, dim=(1, 2), keepdim=True)
-            return direction * (magnitude / length)
+            return NormOfSeveral.apply(direction, magnitude)
         return torch._weight_norm(direction, magnitude, 0)
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Magnitude and direction of a weight."""
         return torch.norm_except_dim(weight, 2, 0), weight
+
+
+class NormOfSeveral(torch.autograd.Function):
+    """Torch's weight norm of several models, whose outputs are to it those of one: `vmap` by itself
+    would make a dozen operations of it.
+    """
+
+    @staticmethod
+    def forward(direction: Tensor, magnitude: Tensor) -> Tensor:
+        """Is never called: `vmap` takes the other way."""
+        raise NotImplementedError
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Keep nothing: torch's own operation knows its way back."""
+
+    @staticmethod
+    def vmap(
+        info: Any, dims: tuple[int | None, ...], direction: Tensor, magnitude: Tensor
+    ) -> tuple[Tensor, int]:
+        """Normalise weights of `info.batch_size` models along the given dimensions."""
+        direction, magnitude = (
+            x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+            for x, dim in zip((direction, magnitude), dims, strict=True)
+        )
+        weight = torch._weight_norm(direction.flatten(0, 1), magnitude.flatten(0, 1), 0)
+        return weight.view_as(direction), 0
 
 
 def weight_norm(conv: nn.Conv1d) -> nn.Conv1d:

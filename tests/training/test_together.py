@@ -2,8 +2,13 @@
 
 import pytest
 import torch
+from tape import NO_KERNEL
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from seqbench.configuration import build, compose
+from seqbench.models import vectors
+from seqbench.spec import Features, SequenceSpec, Values
 from seqbench.training.schedules import Constant
 from seqbench.training.state import TrainingState
 from seqbench.training.together import Stack, clip
@@ -67,3 +72,28 @@ def test_each_seeds_gradient_is_clipped_by_its_own_norm():
         for parameter, weight in zip(own, weights, strict=True):
             assert torch.allclose(parameter.grad, weight.grad[i])
     assert norms[0] < 0.5 < norms[1]  # one that was left as it was, too
+
+
+class Kernels(TorchDispatchMode):
+    """Counts operations that compute something: on a GPU each is a kernel to be started."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name.removeprefix("aten::")
+        self.count += not func.is_view and name not in {*NO_KERNEL, "_unsafe_view", "detach"}
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_of_eight_tcns_is_of_hardly_more_operations_than_one():
+    spec = SequenceSpec(Features(2), Values(1), "last", 64)
+    config, x = compose(["model=tcn", "recipe=none"]), torch.randn(8, 4, 64, 2)
+    models = [build("model", config, spec) for _ in range(8)]
+    counts = []
+    # As on a GPU, where there are no layers of ours.
+    with vectors.off():
+        for model, inputs in ((models[0], x[0]), (Stack([state_of(m) for m in models]), x)):
+            with Kernels() as kernels:
+                model(inputs).square().sum().backward()
+            counts.append(kernels.count)
+    assert 150 < counts[0] < counts[1] < 1.4 * counts[0], counts
