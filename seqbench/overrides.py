@@ -8,6 +8,8 @@ from seqbench.choices import groups
 PATHS = ("output_dir", "data_dir", "task.path")
 # Words of ours for Hydra's launcher and sweeper: `launch=slurm`, `search.trials=9`.
 SHORT = {"launch": "launcher", "search": "sweeper"}
+# Which of steps and epochs was not typed follows.
+FOLLOWS = ("trainer.steps=null", "trainer.epochs=null")
 
 
 def as_text(override: str) -> str:
@@ -49,3 +51,9 @@ def free(overrides: Iterable[str], config_dir: str | None = None) -> list[str]:
         if f"trainer.{named}" in keys and f"trainer.{other}" not in keys:
             result.append(f"++trainer.{other}=null")
     return result
+
+
+def typed(words: Iterable[str]) -> list[str]:
+    """What `free` returned, as a person would have typed it."""
+    plain = (word.lstrip("+") for word in words)
+    return [word for word in plain if word not in FOLLOWS]

@@ -26,6 +26,7 @@ from seqbench.experiment import build_task
 from seqbench.launch.job import Job
 from seqbench.launch.progress import Progress
 from seqbench.launch.sweep import Sweep
+from seqbench.overrides import typed
 from seqbench.runs import atomic, lock
 from seqbench.signatures import near_miss
 
@@ -249,13 +250,11 @@ class Search:
             for trial in trials:
                 values = [trial.params.get(key, "") for key in keys]
                 writer.writerow([trial.number, trial.state.name.lower(), trial.value, *values])
-        # Steps or epochs: which of them was not typed follows.
-        plain = [word.lstrip("+") for word in self.fixed]
-        typed = [w for w in plain if w not in ("trainer.steps=null", "trainer.epochs=null")]
-        chosen = [*typed, *overrides(best.params)]
+        fixed = typed(self.fixed)
+        chosen = [*fixed, *overrides(best.params)]
         # Nor what would replace a node of the recipe.
         told = IN_RECIPE | {key.partition(".")[0] for key in best.params}
-        rest = [word for word in typed if word.partition("=")[0] not in told]
+        rest = [word for word in fixed if word.partition("=")[0] not in told]
         with_recipe = [f"model={model}", f"task={task}", *rest]
         sweep.findings = (
             f"best of {len(trials)} trials ({counted(states)}): "

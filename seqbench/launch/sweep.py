@@ -20,6 +20,7 @@ from seqbench.launch.engine import Engine
 from seqbench.launch.job import Ending, Job, of_record
 from seqbench.launch.progress import Progress
 from seqbench.machine import host
+from seqbench.overrides import typed
 from seqbench.runs import lock
 from seqbench.runs.run import Run
 
@@ -144,8 +145,7 @@ class Sweep:
         try:
             config = self.composer.compose(words)
         except ConfigError as error:
-            shown = " ".join(word.lstrip("+") for word in words)
-            raise ConfigError(f"{error} (in the job {shown})") from error
+            raise ConfigError(f"{error} (in the job {' '.join(typed(words))})") from error
         run = Run.of(config)
         output = Path(config["output_dir"]) / "sweeps" / self.id / f"{run.run_id}.txt"
         return Job(tuple(words), config, run, output, self.policy.retry, self.policy.force)

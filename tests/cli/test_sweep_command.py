@@ -171,6 +171,10 @@ def test_a_dry_run_tells_from_which_step_a_run_goes_on(seqbench, tmp_path):
             ["sweep", "model=tcm,gru"],
             "no model named 'tcm' (did you mean 'tcn'?) (in the job model=tcm)",
         ),
+        (
+            ["sweep", "model=tcn", "trainer.steps=abc"],
+            "trainer.steps must be int or null, not 'abc' (in the job model=tcn trainer.steps=abc)",
+        ),
         (["sweep", "launch=nosuch"], "no launch named 'nosuch'"),
         (["sweep", "launch.worker=2"], "no key 'launch.worker' (did you mean 'launch.workers'?)"),
         (["sweep", "seed=choice("], "no viable alternative at input 'choice('"),
