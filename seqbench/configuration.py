@@ -7,7 +7,7 @@ Precedence, low to high: task, model, trainer, recipe, protocol, budget, command
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -59,6 +60,8 @@ RECIPE = ("source", "expected", "optimizer", "schedule")
 FALLBACK = {"optimizer": "adam", "schedule": "constant"}
 # Torch crashes when it is told to use some ten thousands.
 MOST_THREADS = 1024
+# Choices by whose names others are found.
+NAMED = ("task", "model", "budget", "protocol")
 # Choices that may be missing, which Hydra then passes over in silence.
 OPTIONAL = ("recipe", "budget_for")
 # Code that a configuration found in a run folder may name: what runs are made of, and nothing else,
@@ -130,21 +133,33 @@ class Composer:
         words = free(overrides, self.config_dir)
         for word in words:
             group, _, name = word.partition("=")
-            known = choices_of("hydra/launcher", self.config_dir)
-            if group == "hydra/launcher" and name not in known:
-                raise ConfigError(f"no launch named '{name}'{near_miss(name, known)}")
+            for short, long in SHORT.items():
+                known = choices_of(f"hydra/{long}", self.config_dir)
+                if group == f"hydra/{long}" and name not in known:
+                    raise ConfigError(f"no {short} named '{name}'{near_miss(name, known)}")
         try:
+            self.check_choices(self.parser.parse_overrides(words))
             return GlobalHydra.instance().hydra.multirun(  # type: ignore[union-attr]
                 "train", task, words, with_log_configuration=False
             )
         except (HydraException, OmegaConfBaseException) as error:
-            raise explained(error, overrides, self.config_dir) from error
+            raise explained(error) from error
 
     def compose(self, overrides: Sequence[str]) -> Config:
         """Compose, finish and check a configuration.
 
         Raises:
             ConfigError: something is named that does not exist, or has the wrong type.
+        """
+        config = finish(*self.composed(overrides))
+        check(config)
+        return config
+
+    def composed(self, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
+        """What Hydra makes of overrides, unchecked, and what was chosen of each group.
+
+        Raises:
+            ConfigError: Hydra cannot compose it.
         """
         for override in overrides:
             group, equals, name = override.partition("=")
@@ -167,22 +182,35 @@ class Composer:
                 if item.is_sweep_override():
                     key, _, value = str(item.input_line).lstrip("+").partition("=")
                     raise ConfigError(f"a run takes one {key}, not '{value}': -m makes a sweep")
+            self.check_choices(parsed)
             if choices not in self.trees:
-                composed = hydra_compose("train", list(choices), return_hydra_config=True)
-                chosen = dict(composed.hydra.runtime.choices)
-                OmegaConf.set_struct(composed, False)
-                composed.pop("hydra")
-                self.trees[choices] = composed, chosen
+                tree = hydra_compose("train", list(choices), return_hydra_config=True)
+                chosen = dict(tree.hydra.runtime.choices)
+                OmegaConf.set_struct(tree, False)
+                tree.pop("hydra")
+                self.trees[choices] = tree, chosen
             tree, chosen = self.trees[choices]
             tree = deepcopy(tree)
             ConfigLoaderImpl._apply_overrides_to_config(parsed[len(choices) :], tree)
         except ConfigError:
             raise
         except Exception as error:  # of every kind there is: Hydra's, OmegaConf's, YAML's, Python's
-            raise explained(error, overrides, self.config_dir) from error
-        config = finish(tree, chosen)
-        check(config)
-        return config
+            raise explained(error) from error
+        return tree, chosen
+
+    def check_choices(self, parsed: Iterable[Override]) -> None:
+        """Refuse choices that Hydra would stumble over: of nothing, or of a number."""
+        for item in parsed:
+            group = item.key_or_group
+            if group not in groups(self.config_dir) or item.is_sweep_override():
+                continue
+            known = choices_of(group, self.config_dir)
+            value = item.value()
+            if value in (None, "") and (not item.is_delete() or group in NAMED):
+                raise ConfigError(f"{group} needs a choice: {', '.join(known)}")
+            if isinstance(value, bool | int | float):
+                _, _, name = str(item.input_line).partition("=")
+                raise ConfigError(f"no {group} named '{name}'{near_miss(name, known)}")
 
 
 def finish(composed: DictConfig, choices: dict[str, str]) -> Config:
@@ -210,6 +238,8 @@ def finish(composed: DictConfig, choices: dict[str, str]) -> Config:
             # A choice on the command line replaces the recipe's whole; single values change it.
             config[name] = node if "_target_" in node else chosen | node
     for key in ("output_dir", "data_dir"):
+        if config.get(key) == "":
+            raise ConfigError(f"{key} names no folder")
         if str(config.get(key)).startswith("~"):
             config[key] = str(Path(config[key]).expanduser())
     task = config.get("task")
@@ -244,9 +274,6 @@ def check(config: Config) -> None:
         check_node(key, config[key])
     for name, node in config["tracker"].items():
         check_node(f"tracker.{name}", node)
-    for key in ("output_dir", "data_dir"):
-        if config[key] == "":
-            raise ConfigError(f"{key} names no folder")
     if not 0 <= config["seed"] < 2**63:
         raise ConfigError(f"seed must be in [0, 2^63), not {config['seed']}")
     if config["threads"] is not None and not 1 <= config["threads"] <= MOST_THREADS:
@@ -330,9 +357,7 @@ def read(path: Path, also: Sequence[str] = ()) -> Config:
     return config
 
 
-def explained(
-    error: Exception, overrides: Sequence[str], config_dir: str | None = None
-) -> ConfigError:
+def explained(error: Exception) -> ConfigError:
     """One line for a person, from what Hydra says."""
     while isinstance(error, ConfigCompositionException) and isinstance(
         error.__cause__, (HydraException, OmegaConfBaseException)
@@ -346,12 +371,4 @@ def explained(
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return ConfigError(f"{mark.name.strip()}, line {mark.line + 1}: {error.problem}")
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if (group := key.removeprefix("~")) in NODES:
-            known = choices_of(group, config_dir)
-            if group != key or (equals and value in ("", "null")):
-                return ConfigError(f"{group} needs a choice: {', '.join(known)}")
-            if equals and value not in known:  # a number, say, which Hydra does not look up
-                return ConfigError(f"no {group} named '{value}'{near_miss(value, known)}")
     return ConfigError(first_line(error))

@@ -54,6 +54,6 @@ def free(overrides: Iterable[str], config_dir: str | None = None) -> list[str]:
 
 
 def typed(words: Iterable[str]) -> list[str]:
-    """What `free` returned, as a person would have typed it."""
+    """What `free` returned, without what it added."""
     plain = (word.lstrip("+") for word in words)
     return [word for word in plain if word not in FOLLOWS]

@@ -76,13 +76,15 @@ class SavedRun:
         unknown = task.vocabulary.unknown_count(prompt)
         if not prompt or unknown == len(prompt):
             raise ConfigError("--prompt needs at least one character that was seen in training")
+        characters = task.vocabulary.characters
+        no_character = torch.tensor(
+            [i for i, c in enumerate(characters) if c == REPLACEMENT]
+        ).long()
         random = torch.Generator().manual_seed(seed)
         ids = torch.from_numpy(task.vocabulary.encode(prompt)).long()[None].to(self.device)
         logits, state = self.read(ids[:, -task.length :], None)
         for _ in range(length):
-            logits = logits[0, -1].float().cpu()
-            if task.vocabulary.characters[0] == REPLACEMENT:  # stands for no character
-                logits[0] = -torch.inf
+            logits = logits[0, -1].float().cpu().index_fill(0, no_character, -torch.inf)
             if temperature == 0:
                 chosen = logits.argmax()[None]
             else:

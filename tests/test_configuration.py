@@ -299,6 +299,9 @@ def test_each_recipe_is_for_a_real_pair_and_holds_there(name):
         ("model=null", "model needs a choice: gru, llama, lstm, rnn, tcn"),
         ("~model", "model needs a choice: gru, llama, lstm, rnn, tcn"),
         ("model=NaN", "no model named 'NaN' (there are: gru, llama, lstm, rnn, tcn)"),
+        ("~budget", "budget needs a choice: full, quick, smoke"),
+        ("budget=1", "no budget named '1' (there are: full, quick, smoke)"),
+        ("tracker=null", "tracker needs a choice: mlflow, tensorboard, wandb"),
         ("output_dir=", "output_dir names no folder"),
         ("data_dir=", "data_dir names no folder"),
         ("~model.dropout", "'model.dropout' is needed by seqbench.models.tcn.TCN"),
@@ -307,6 +310,11 @@ def test_each_recipe_is_for_a_real_pair_and_holds_there(name):
 )
 def test_a_slip_costs_one_line(override, said):
     assert refused(override).startswith(said)
+
+
+def test_a_slip_is_not_blamed_on_another_word():
+    for right in ("~optimizer", "~schedule", "model=tcn", "optimizer=sgd"):
+        assert refused(right, "trainer.stepss=3").startswith("no key 'trainer.stepss'")
 
 
 def test_a_model_of_the_users_is_among_those_one_may_have_meant(tmp_path):

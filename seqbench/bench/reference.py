@@ -25,7 +25,7 @@ from seqbench.signatures import look_here
 from seqbench.spec import SequenceSpec
 
 # Seconds. By torch's default its threads wait for more work by spinning: for some milliseconds they
-# take the cores from whoever is next.
+# take the cores from whoever is next. Ours do not.
 REST = 0.02
 
 # From the model's node of a configuration and the form of the problem to a model.

@@ -67,15 +67,16 @@ def described(
         ConfigError: there is no such thing, or the values are not what its constructor takes.
     """
     from seqbench.choices import choices_of
-    from seqbench.configuration import compose
     from seqbench.signatures import check_node, near_miss
 
     given = parsed(values)
+    if config_dir and not Path(config_dir).is_dir():
+        raise ConfigError(f"no folder of configurations at {config_dir}")
     if Path(target).suffix == ".py":
         raise ConfigError(f"name the class, too: {target}:MyModel")
     for kind in ("model", "task"):
         if target in choices_of(kind, config_dir):
-            node = compose([f"{kind}={target}", "recipe=none"], config_dir)[kind] | given
+            node = chosen(kind, target, config_dir) | given
             break
     else:
         if "." not in target:
@@ -85,6 +86,21 @@ def described(
         node = {"_target_": path} | given
     check_node(kind, node)
     return kind, node
+
+
+def chosen(kind: str, name: str, config_dir: str | None) -> dict[str, Any]:
+    """A choice as it stands, be it ours or of a folder of the user's: values may be missing."""
+    from omegaconf import OmegaConf
+
+    from seqbench.choices import read_choice
+    from seqbench.configuration import Composer
+
+    if config_dir is None:
+        return read_choice(kind, name)
+    with Composer(config_dir) as composer:
+        tree, _ = composer.composed([f"{kind}={name}", "recipe=none"])
+    node: dict[str, Any] = OmegaConf.to_container(tree[kind], resolve=True)  # type: ignore[assignment]
+    return {key: value for key, value in node.items() if value != "???"}
 
 
 def parsed(values: list[str]) -> dict[str, Any]:

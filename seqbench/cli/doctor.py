@@ -140,7 +140,7 @@ def free_memory() -> int:
 
 
 def data(data_dir: str | None) -> Lines:
-    """Where datasets are, and how to get those that are not there."""
+    """Where datasets are, by the sizes of their files, and how to get those that are not there."""
     from seqbench.datasets.catalog import DATASETS
     from seqbench.datasets.download import data_folder
 

@@ -283,9 +283,9 @@ template <class Real> static void backward(const Attention<Real> &a) {
 }
 
 extern "C" {
-int64_t forward_float(const Attention<float> *a) { return forward(*a), 0; }
-int64_t forward_double(const Attention<double> *a) { return forward(*a), 0; }
-int64_t backward_float(const Attention<float> *a) { return backward(*a), 0; }
-int64_t backward_double(const Attention<double> *a) { return backward(*a), 0; }
+void forward_float(const Attention<float> *a) { forward(*a); }
+void forward_double(const Attention<double> *a) { forward(*a); }
+void backward_float(const Attention<float> *a) { backward(*a); }
+void backward_double(const Attention<double> *a) { backward(*a); }
 int64_t vector_bytes() { return BYTES; }
 }

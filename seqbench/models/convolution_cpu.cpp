@@ -260,9 +260,9 @@ template <class Real> static void backward(const Convolution<Real> &c) {
 }
 
 extern "C" {
-int64_t forward_float(const Convolution<float> *c) { return forward(*c), 0; }
-int64_t forward_double(const Convolution<double> *c) { return forward(*c), 0; }
-int64_t backward_float(const Convolution<float> *c) { return backward(*c), 0; }
-int64_t backward_double(const Convolution<double> *c) { return backward(*c), 0; }
+void forward_float(const Convolution<float> *c) { forward(*c); }
+void forward_double(const Convolution<double> *c) { forward(*c); }
+void backward_float(const Convolution<float> *c) { backward(*c); }
+void backward_double(const Convolution<double> *c) { backward(*c); }
 int64_t vector_bytes() { return BYTES; }
 }

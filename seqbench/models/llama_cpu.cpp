@@ -102,8 +102,8 @@ template <class Real> static void backward(const Norm<Real> &n) {
 }
 
 #define EXPORT(PART, REAL)                                                                         \
-    extern "C" int64_t PART##_forward_##REAL(const PART<REAL> *p) { return forward(*p), 0; }       \
-    extern "C" int64_t PART##_backward_##REAL(const PART<REAL> *p) { return backward(*p), 0; }
+    extern "C" void PART##_forward_##REAL(const PART<REAL> *p) { forward(*p); }                    \
+    extern "C" void PART##_backward_##REAL(const PART<REAL> *p) { backward(*p); }
 
 EXPORT(Gate, float)
 EXPORT(Gate, double)

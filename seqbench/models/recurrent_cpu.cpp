@@ -6,14 +6,14 @@
 //   which they are read, and its gates' functions follow while the sums are in the fastest cache;
 // - a thread takes its rows of the batch through all steps, so that no thread waits for another, and
 //   a row has the same result with any number of them;
-// - on the way back the loop ends where no gradient is left: zeros stay zeros.
+// - on the way back the loop ends where no gradient is left: zeros stay zeros;
 // - the gradients of the weights are one product over all steps that have any, of which each thread
 //   takes some of the inputs and states.
 
 #include "vectors.h"
 
 constexpr int64_t PIECE = 256;  // rows of a product over steps
-constexpr int64_t VALUES = SUMS / BLOCK;  // of these rows, that it takes at a time
+constexpr int64_t VALUES = SUMS / BLOCK;  // of a row, whose sums it holds at once
 
 template <class Real> INLINE Vector<Real> tangent(Vector<Real> x) {
     const Vector<Real> e = exponential<Real>(2 * x, 1);
@@ -40,7 +40,8 @@ template <class Real> struct Layer {
     int64_t d_states_time, d_states_row;  // how far apart its steps and its rows are
     Real *d_state, *d_cell;  // (batch, P): after the last step, at the end before the first
     Real *d_gates;           // (time, batch, `gates_size`), and room for a vector behind
-    Real *d_weights;         // (dim + 1 + 1 + width, gates * width)
+    // (dim + 1 + 1 + width, gates * width); a GRU's of the input with the candidate first.
+    Real *d_weights;
     Real *d_x;               // (time, batch, dim filled up to whole vectors), zeros before
     int64_t *first;          // (batch,): the first step with a gradient
 
@@ -292,16 +293,15 @@ static void weights_backward(
     }
 }
 
-template <class Cell, class Real> static int64_t forward(const Layer<Real> &l) {
+template <class Cell, class Real> static void forward(const Layer<Real> &l) {
     pack_gates<Cell>(l);
     share(l.threads, l.batch, [&](int64_t begin, int64_t end) {
         forward_rows<Cell, Real>(l, begin, end);
     });
-    return 0;
 }
 
-// Gradients of the gates from the first step on that has any; returns that step.
-template <class Cell, class Real> static int64_t backward(const Layer<Real> &l) {
+// Gradients of the gates from the first step on that has any, and of the weights.
+template <class Cell, class Real> static void backward(const Layer<Real> &l) {
     const int64_t gates = Cell::GATES * l.width;
     pack(l.state_weights, gates, l.width, [&](int64_t gate, int64_t i) {
         return l.w_hh[gate * l.width + i];
@@ -332,14 +332,11 @@ template <class Cell, class Real> static int64_t backward(const Layer<Real> &l) 
     const int64_t inputs = l.dim + 1, all = inputs + 1 + l.width;
     if (Cell::APART) weights(0, inputs, 0);
     weights(Cell::APART ? inputs : 0, all, Cell::STATE_SLOT);
-    return first;
 }
 
 #define EXPORT(CELL, REAL)                                                                         \
-    extern "C" int64_t CELL##_forward_##REAL(const Layer<REAL> *l) {                               \
-        return forward<CELL>(*l);                                                                  \
-    }                                                                                              \
-    extern "C" int64_t CELL##_backward_##REAL(const Layer<REAL> *l) { return backward<CELL>(*l); }
+    extern "C" void CELL##_forward_##REAL(const Layer<REAL> *l) { forward<CELL>(*l); }             \
+    extern "C" void CELL##_backward_##REAL(const Layer<REAL> *l) { backward<CELL>(*l); }
 
 EXPORT(Elman, float)
 EXPORT(Elman, double)

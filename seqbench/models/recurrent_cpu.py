@@ -168,6 +168,7 @@ class Recurrence(torch.autograd.Function):
         # The GRU's candidate has one gradient for the input's share and one for the state's. They
         # stand before and after those of the other gates, so that each side's are together.
         apart = int(ctx.kind is nn.GRU)
+        # As the source's `gates_size` says, and a vector more.
         lanes = whole(1, SOURCE, rows.dtype)
         row = whole((gates + apart) * width, SOURCE, rows.dtype) // lanes | 1
         d_gates = rows.new_empty((time * batch * row + 1) * lanes)

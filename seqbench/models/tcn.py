@@ -35,7 +35,7 @@ class WeightNorm(nn.Module):
 
     def forward(self, magnitude: Tensor, direction: Tensor) -> Tensor:
         """From `(out, 1, 1)` and `(out, in, kernel_size)` to `(out, in, kernel_size)`."""
-        if torch._C._functorch.is_batchedtensor(direction):
+        if any(map(torch._C._functorch.is_batchedtensor, (direction, magnitude))):
             return NormOfSeveral.apply(direction, magnitude)
         return torch._weight_norm(direction, magnitude, 0)
 
@@ -45,8 +45,8 @@ class WeightNorm(nn.Module):
 
 
 class NormOfSeveral(torch.autograd.Function):
-    """Torch's weight norm of several models, whose outputs are to it those of one: `vmap` by itself
-    would make a dozen operations of it.
+    """Torch's weight norm of several models at once, as if all their outputs were those of one.
+    `vmap` by itself would take one model after the other.
     """
 
     @staticmethod

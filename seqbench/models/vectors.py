@@ -60,7 +60,7 @@ def whole(size: int, source: Path, real: torch.dtype) -> int:
 
 def call(
     source: Path, name: str, real: torch.dtype, layer: type[ctypes.Structure], **fields: object
-) -> int:
+) -> None:
     """Call a function of a source.
 
     Args:
@@ -77,12 +77,12 @@ def call(
         raise RuntimeError("compiled layers have no second derivatives; CXX=false takes torch's")
     ran.add(source.stem)
     function = library(source)[f"{name}_{REALS[real]}"]
-    function.restype = ctypes.c_int64
+    function.restype = None
     given = {
         name: field.data_ptr() if isinstance(field, Tensor) else field
         for name, field in fields.items()
     }
-    return function(ctypes.byref(layer(threads=torch.get_num_threads(), **given)))
+    function(ctypes.byref(layer(threads=torch.get_num_threads(), **given)))
 
 
 def one_by_one(

@@ -57,7 +57,7 @@ class Graphs:
             ConfigError: the optimiser, as a checkpoint may have it, cannot be captured.
         """
         check_fused(optimizer)
-        rates_to(optimizer.param_groups[0]["params"][0].device, optimizer)
+        rates_to_device(optimizer)
         return partial(self.take, step, optimizer)
 
     def take(
@@ -71,7 +71,7 @@ class Graphs:
 
         Args:
             step: does it, and leaves no gradients; the same one at each call.
-            optimizer: that it uses; its learning rates are tensors (`rates_to`).
+            optimizer: that it uses; its learning rates are tensors (`rates_to_device`).
             batches: what it reads.
             carried: the state before it.
 
@@ -205,21 +205,11 @@ def check_fused(optimizer: Optimizer) -> None:
         raise ConfigError(f"trainer.graph needs adam, adamw or sgd, fused, and not {name}")
 
 
-def rates_to(device: torch.device, optimizer: Optimizer) -> None:
-    """Let the learning rates be tensors on a device, where a captured step reads them anew."""
+def rates_to_device(optimizer: Optimizer) -> None:
+    """Let the learning rates be tensors beside the weights, which a captured step reads anew."""
     for group in optimizer.param_groups:
         if not isinstance(group["lr"], Tensor):
-            group["lr"] = torch.tensor(float(group["lr"]), device=device)
-
-
-def set_rates(optimizer: Optimizer, factor: float) -> None:
-    """Set the learning rates to so much of the initial ones."""
-    for group in optimizer.param_groups:
-        rate = group["initial_lr"] * factor
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate
+            group["lr"] = torch.tensor(float(group["lr"]), device=group["params"][0].device)
 
 
 @contextmanager

@@ -8,6 +8,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
+from torch.optim import Optimizer
+
 from seqbench.errors import ConfigError
 
 
@@ -123,3 +126,13 @@ class Plateau(Schedule):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.level, self.stalled = state["level"], state["stalled"]
+
+
+def set_rates(optimizer: Optimizer, factor: float) -> None:
+    """Set the learning rates to so much of the initial ones."""
+    for group in optimizer.param_groups:
+        rate = group["initial_lr"] * factor
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate

@@ -26,9 +26,9 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from seqbench.errors import ConfigError, RunError
 from seqbench.tasks.task import Batch
 from seqbench.training.carried import Carried
-from seqbench.training.graph import Graphs, set_rates
+from seqbench.training.graph import Graphs
 from seqbench.training.prediction import check_outputs
-from seqbench.training.schedules import Plateau
+from seqbench.training.schedules import Plateau, set_rates
 from seqbench.training.state import TrainingState
 from seqbench.training.trainer import Diverged, Interrupted, Trainer, Training
 

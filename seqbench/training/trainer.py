@@ -16,16 +16,9 @@ from seqbench.runs.run import EventLog
 from seqbench.tasks.task import Batch, Split, Task
 from seqbench.training import checkpoint
 from seqbench.training.carried import Carried, joined, rows
-from seqbench.training.graph import (
-    Graphs,
-    Result,
-    Step,
-    can_capture,
-    check_fused,
-    set_rates,
-)
+from seqbench.training.graph import Graphs, Result, Step, can_capture, check_fused
 from seqbench.training.prediction import predict
-from seqbench.training.schedules import Plateau, Schedule
+from seqbench.training.schedules import Plateau, Schedule, set_rates
 from seqbench.training.state import Progress, TrainingState, weights
 
 Precision = Literal["fp32", "bf16", "fp16"]

@@ -85,6 +85,12 @@ def test_check_takes_the_choices_of_a_persons_own_folder(command, tmp_path):
     assert "no key 'model.wdth'" in command("mean", "wdth=6", "--config-dir", "mine").error
     assert "✗ does not see the future" in command("ahead", "--config-dir", "mine").out
     assert command("meen", "--config-dir", "mine").error.endswith("(did you mean 'mean'?)")
+    (tmp_path / "mine" / "model" / "mean.yaml").write_text(node.replace("6", "???"))
+    assert command("mean", "width=6", "--config-dir", "mine").code == 0
+    assert "'model.width' is needed" in command("mean", "--config-dir", "mine").error
+    for target in ("mean", "own_models.py:Mean"):
+        said = command(target, "--config-dir", "nosuch").error
+        assert said == "no folder of configurations at nosuch"
     assert command("mean").error.startswith("no model or task named 'mean'")
 
 

@@ -124,7 +124,7 @@ def test_a_captured_step_is_the_step(case, tmp_path, taped, monkeypatch):
 
 def test_what_python_decides_is_decided_once(tmp_path, taped, monkeypatch):
     """The tape can tell: a learning rate that is a number would stay that of the capture."""
-    monkeypatch.setattr("seqbench.training.graph.rates_to", lambda device, optimizer: None)
+    monkeypatch.setattr("seqbench.training.graph.rates_to_device", lambda optimizer: None)
     config = composed("in parts", tmp_path / "a", "trainer.graph=true")
     other = composed("in parts", tmp_path / "b")
     run(config), run(other)
