@@ -135,10 +135,11 @@ class Composer:
             group, _, name = word.partition("=")
             for short, long in SHORT.items():
                 known = choices_of(f"hydra/{long}", self.config_dir)
-                if group == f"hydra/{long}" and name not in known:
+                # Hydra's own sweeper can be had, too.
+                if group == f"hydra/{long}" and name not in known and word != "hydra/sweeper=basic":
                     raise ConfigError(f"no {short} named '{name}'{near_miss(name, known)}")
         try:
-            self.check_choices(self.parser.parse_overrides(words))
+            self.check_choices(self.parsed(words))
             return GlobalHydra.instance().hydra.multirun(  # type: ignore[union-attr]
                 "train", task, words, with_log_configuration=False
             )
@@ -163,7 +164,7 @@ class Composer:
         """
         for override in overrides:
             group, equals, name = override.partition("=")
-            if not equals and not override.startswith("~"):
+            if not group or (not equals and not override.startswith("~")):
                 raise ConfigError(f"values are given as key=value, and '{override}' is none")
             if group in OPTIONAL and name not in (known := choices_of(group, self.config_dir)):
                 raise ConfigError(f"no {group} named '{name}'{near_miss(name, known)}")
@@ -177,7 +178,7 @@ class Composer:
         ]
         choices = tuple(override for override in freed if override not in values)
         try:
-            parsed = self.parser.parse_overrides([*choices, *values])
+            parsed = self.parsed([*choices, *values])
             for item in parsed:
                 if item.is_sweep_override():
                     key, _, value = str(item.input_line).lstrip("+").partition("=")
@@ -197,6 +198,23 @@ class Composer:
         except Exception as error:  # of every kind there is: Hydra's, OmegaConf's, YAML's, Python's
             raise explained(error) from error
         return tree, chosen
+
+    def parsed(self, overrides: Sequence[str]) -> list[Override]:
+        """Overrides as Hydra reads them.
+
+        Raises:
+            ConfigError: one of them cannot be read.
+        """
+        found = []
+        for override in overrides:
+            try:
+                found.append(self.parser.parse_override(override))
+            except Exception as error:  # of the parser's, and of the generated code beneath it
+                # The parser goes on with all that it would have taken.
+                reason, _, _ = first_line(error).partition(" expecting {")
+                shown = override.removeprefix("++")
+                raise ConfigError(f"cannot read {shown}: {reason}") from error
+        return found
 
     def check_choices(self, parsed: Iterable[Override]) -> None:
         """Refuse choices that Hydra would stumble over: of nothing, or of a number."""

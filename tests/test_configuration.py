@@ -302,6 +302,8 @@ def test_each_recipe_is_for_a_real_pair_and_holds_there(name):
         ("~budget", "budget needs a choice: full, quick, smoke"),
         ("budget=1", "no budget named '1' (there are: full, quick, smoke)"),
         ("tracker=null", "tracker needs a choice: mlflow, tensorboard, wandb"),
+        ("=5", "values are given as key=value, and '=5' is none"),
+        ("seed=0,,1", "cannot read seed=0,,1: extraneous input ','"),
         ("output_dir=", "output_dir names no folder"),
         ("data_dir=", "data_dir names no folder"),
         ("~model.dropout", "'model.dropout' is needed by seqbench.models.tcn.TCN"),

@@ -1,5 +1,6 @@
 """`seqbench data`: fetch datasets, verify them, and say where they are."""
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -70,7 +71,9 @@ def verify(names: Names = None, data_dir: DataDir = None) -> None:
             if state != "ok" and name not in failed:
                 failed.append(name)
     if failed:
-        raise DataError(f"not complete: run 'seqbench data fetch {' '.join(failed)}'")
+        where = ["--data-dir", data_dir] if data_dir is not None else []
+        command = shlex.join(["seqbench", "data", "fetch", *failed, *where])
+        raise DataError(f"not complete: run {command}")
 
 
 @app.command()

@@ -20,9 +20,13 @@ def generate(
     length: Annotated[int, typer.Option(min=1, help="Characters to sample.")] = 200,
     temperature: Annotated[
         float,
-        typer.Option(min=0, help="Below 1 is safer, above 1 is wilder, 0 takes the likeliest."),
+        typer.Option(
+            min=0, max=1e6, help="Below 1 is safer, above 1 is wilder, 0 takes the likeliest."
+        ),
     ] = 0.8,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed gives another text.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Another seed gives another text.")
+    ] = 0,
     trust: Trust = None,
     data_dir: DataDir = None,
     output_dir: OutputDir = Path("outputs"),

@@ -44,7 +44,8 @@ def report(
 
     file = output or DEFAULT
     if file.suffix not in (".html", ".htm"):
-        raise ConfigError(f"a report is an HTML file: -o {file.with_suffix('.html')}")
+        named = file.with_suffix(".html") if file.stem.strip(".") else file / "report.html"
+        raise ConfigError(f"a report is an HTML file: -o {named}")
     if output is None and file.exists():
         raise ConfigError(f"{file} is there already: -o {file} replaces it")
     if not file.parent.is_dir() or file.is_dir():

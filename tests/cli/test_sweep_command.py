@@ -178,9 +178,11 @@ def test_a_dry_run_tells_from_which_step_a_run_goes_on(seqbench, tmp_path):
         (["sweep", "launch=nosuch"], "no launch named 'nosuch'"),
         (["sweep", "search=1"], "no search named '1'"),
         (["sweep", "model=NaN", "seed=0,1"], "no model named 'NaN'"),
-        (["sweep", "model=tcn,lstm", "seed=range(5"], "no viable alternative at input 'range(5'"),
+        (["sweep", "model=tcn,lstm", "seed=range(5"], "cannot read seed=range(5: no viable"),
         (["sweep", "launch.worker=2"], "no key 'launch.worker' (did you mean 'launch.workers'?)"),
-        (["sweep", "seed=choice("], "no viable alternative at input 'choice('"),
+        (["sweep", "seed=choice("], "cannot read seed=choice(: no viable"),
+        (["sweep", "seed=0,1,"], "cannot read seed=0,1,: "),
+        (["train", "task.length='"], "cannot read task.length=': "),
     ],
 )
 def test_a_mistake_costs_a_line(seqbench, words, error):

@@ -402,6 +402,7 @@ def test_a_file_is_replaced_only_if_it_is_named(tmp_path, monkeypatch):
     ("words", "reason"),
     [
         (["-o", "outputs/record.json"], "a report is an HTML file"),
+        (["-o", "/"], "a report is an HTML file: -o /report.html"),
         (["-o", "nowhere/report.html"], "cannot write"),
         (["nowhere"], "there is no folder 'nowhere'"),
         (["--where", "seed=9"], "no runs in outputs: none matches"),
