@@ -77,7 +77,7 @@ def fails(tmp_path, environment, monkeypatch, capfd):
         ("trainer.batch_size=300", "more than the task's 256 training sequences"),
         ("task=char_markov trainer.batch_size=999", "lower trainer.batch_size or task.length"),
         # What is no override at all.
-        ("model=", "no model named ''"),
+        ("model=", "model needs a choice"),
         ("model", "'model'"),
         ("model=tcn,lstm", "one model, not 'tcn,lstm'"),
         ("model.channels=[1,2", "[1,2"),
