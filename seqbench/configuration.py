@@ -218,9 +218,10 @@ class Composer:
 
     def check_choices(self, parsed: Iterable[Override]) -> None:
         """Refuse choices that Hydra would stumble over: of nothing, or of a number."""
+        every = groups(self.config_dir)
         for item in parsed:
             group = item.key_or_group
-            if group not in groups(self.config_dir) or item.is_sweep_override():
+            if group not in every or item.is_sweep_override():
                 continue
             known = choices_of(group, self.config_dir)
             value = item.value()
