@@ -77,9 +77,8 @@ class SavedRun:
         if not prompt or unknown == len(prompt):
             raise ConfigError("--prompt needs at least one character that was seen in training")
         characters = task.vocabulary.characters
-        no_character = torch.tensor(
-            [i for i, c in enumerate(characters) if c == REPLACEMENT]
-        ).long()
+        others = [i for i, character in enumerate(characters) if character == REPLACEMENT]
+        no_character = torch.tensor(others, dtype=torch.int64)
         random = torch.Generator().manual_seed(seed)
         ids = torch.from_numpy(task.vocabulary.encode(prompt)).long()[None].to(self.device)
         logits, state = self.read(ids[:, -task.length :], None)

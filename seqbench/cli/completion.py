@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from seqbench.choices import CONFIG_FOLDER, plugins
+from seqbench.choices import CONFIG_FOLDER, choices_of
 
 # Groups by the names that people type, and where their files are.
 GROUPS = {
@@ -41,8 +41,7 @@ def overrides(incomplete: str) -> list[str]:
 
 def choices(group: str) -> list[str]:
     """What can be chosen of a group."""
-    folder = CONFIG_FOLDER / GROUPS.get(group, "nothing")
-    return sorted({path.stem for path in folder.glob("*.yaml")} | plugins(group).keys())
+    return choices_of(GROUPS.get(group, "nothing"))
 
 
 @cache
