@@ -1,13 +1,16 @@
 """`seqbench check`: hold a model or a task to the contracts."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from seqbench.cli.data import DataDir
 from seqbench.cli.sweep import ConfigDir
 from seqbench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from seqbench.configuration import Composer
 
 # Small enough for a task with little data, and more than one row.
 BATCH_SIZE = 8
@@ -67,16 +70,16 @@ def described(
         ConfigError: there is no such thing, or the values are not what its constructor takes.
     """
     from seqbench.choices import choices_of
+    from seqbench.configuration import Composer
     from seqbench.signatures import check_node, near_miss
 
     given = parsed(values)
-    if config_dir and not Path(config_dir).is_dir():
-        raise ConfigError(f"no folder of configurations at {config_dir}")
+    composer = Composer(config_dir)
     if Path(target).suffix == ".py":
         raise ConfigError(f"name the class, too: {target}:MyModel")
     for kind in ("model", "task"):
         if target in choices_of(kind, config_dir):
-            node = chosen(kind, target, config_dir) | given
+            node = chosen(kind, target, composer) | given
             break
     else:
         if "." not in target:
@@ -88,16 +91,15 @@ def described(
     return kind, node
 
 
-def chosen(kind: str, name: str, config_dir: str | None) -> dict[str, Any]:
+def chosen(kind: str, name: str, composer: "Composer") -> dict[str, Any]:
     """A choice as it stands, be it ours or of a folder of the user's: values may be missing."""
     from omegaconf import OmegaConf
 
     from seqbench.choices import read_choice
-    from seqbench.configuration import Composer
 
-    if config_dir is None:
+    if composer.config_dir is None:
         return read_choice(kind, name)
-    with Composer(config_dir) as composer:
+    with composer:
         tree, _ = composer.composed([f"{kind}={name}", "recipe=none"])
     node: dict[str, Any] = OmegaConf.to_container(tree[kind], resolve=True)  # type: ignore[assignment]
     return {key: value for key, value in node.items() if value != "???"}
