@@ -7,31 +7,66 @@
 // tap's weights. Nothing is padded or moved. The way back to the input is the same from its side, and
 // the gradient of a tap's weights is a product over time.
 
-#include "vectors.h"
+#include "bfloat16.h"
 
 constexpr int64_t PIECE = 64;  // steps that one thread takes at a time
 
+// Of values in sequences: what sums, weights and gradients of weights are, and what a product takes
+// at once, which is so many values.
+template <class Value> struct Kind {
+    typedef Value Real;
+    typedef Value Factor;
+    static constexpr int EACH = 1;
+};
+
+template <> struct Kind<Bfloat16> {
+    typedef float Real;
+    typedef Pair Factor;
+    static constexpr int EACH = 2;
+};
+
 // Where tensors are; `convolution_cpu.py` fills it. P: a number of channels, filled up to whole
-// vectors.
-template <class Real> struct Convolution {
+// vectors. Where products take pairs of values, a step of `x` has an even number of channels.
+template <class Value> struct Convolution {
+    typedef typename Kind<Value>::Real Real;
+    typedef typename Kind<Value>::Factor Factor;
+    static constexpr int EACH = Kind<Value>::EACH;
+
     int64_t threads, batch, time, inputs, outputs, taps, dilation, stride, length;
-    const Real *x;
+    const Value *x;
     int64_t x_batch, x_time;  // how far apart its sequences and its steps are
     const Real *weight, *bias;  // (outputs, inputs, taps), (outputs,)
-    Real *packed;               // to work in: (block of outputs, tap, input, lane)
-    Real *y;                    // (batch, length, P)
+    Factor *packed;             // to work in: (block of outputs, tap, factor of inputs, lane)
+    Value *y;                   // (batch, length, P)
     // For the way back.
-    const Real *d_y;
+    const Value *d_y;
     int64_t d_y_batch, d_y_time;
-    Real *packed_back;  // to work in: (block of inputs, tap, output, lane)
-    Real *d_sum;        // (batch, length, P): before ReLU
-    Real *d_x;          // (batch, time, P of the inputs)
-    Real *d_weight;     // (taps, inputs, P)
-    Real *d_bias;       // (P,)
+    Factor *packed_back;  // to work in: (block of inputs, tap, factor of outputs, lane)
+    Value *d_sum;         // (batch, length, P): before ReLU
+    Value *d_x;           // (batch, time, P of the inputs)
+    Real *d_weight;       // (taps, inputs, P)
+    Real *d_bias;         // (P,)
+    // To work in, where products take pairs: two outputs' gradients, and two inputs, a stride apart.
+    Factor *d_sum_pairs;  // (batch, pair, P)
+    Factor *x_pairs;      // (batch, stride + time, P of the inputs); the first are of nothing and x
 
     int64_t in_padded() const { return vectors<Real>(inputs) * LANES<Real>; }
     int64_t out_padded() const { return vectors<Real>(outputs) * LANES<Real>; }
+    int64_t in_factors() const { return (inputs + EACH - 1) / EACH; }
+    int64_t out_factors() const { return (outputs + EACH - 1) / EACH; }
     int64_t first() const { return time - 1 - (length - 1) * stride; }
+    int64_t out_pairs() const { return (length + 1) / 2; }
+    // What products over time take: inputs of a sequence from a position on, gradients from an
+    // output on.
+    const Factor *inputs_from(int64_t b, int64_t position) const {
+        if constexpr (EACH == 1) return x + b * x_batch + position * x_time;
+        else return x_pairs + (b * (stride + time) + stride + position) * in_padded();
+    }
+    int64_t inputs_step() const { return EACH == 1 ? x_time : in_padded(); }
+    const Factor *gradients_from(int64_t b, int64_t output) const {
+        if constexpr (EACH == 1) return d_sum + (b * length + output) * out_padded();
+        else return d_sum_pairs + (b * out_pairs() + output / 2) * out_padded();
+    }
     // How far before an output the position is that a tap reads.
     int64_t back(int64_t tap) const { return (taps - 1 - tap) * dilation; }
 };
@@ -61,12 +96,14 @@ INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t quotient(int64_t a, int64_t b) { return a > 0 ? (a + b - 1) / b : 0; }
 
 // Outputs from `begin` to before `end` of one sequence.
-template <class Real>
-static void forward_piece(const Convolution<Real> &c, int64_t b, int64_t begin, int64_t end) {
+template <class Value>
+static void forward_piece(const Convolution<Value> &c, int64_t b, int64_t begin, int64_t end) {
+    typedef typename Kind<Value>::Real Real;
+    constexpr int EACH = Kind<Value>::EACH;
     constexpr int L = LANES<Real>;
-    const int64_t P = c.out_padded(), first = c.first();
-    const Real *x = c.x + b * c.x_batch;
-    Real *y = c.y + b * c.length * P;
+    const int64_t P = c.out_padded(), n = c.in_factors(), first = c.first();
+    const Value *x = c.x + b * c.x_batch;
+    Value *y = c.y + b * c.length * P;
     const auto taps_of = [&](int64_t j) {
         const int64_t before = (first + j * c.stride) / c.dilation;  // taps before the last
         return Taps{c.taps - 1 > before ? c.taps - 1 - before : 0, c.taps};
@@ -76,19 +113,19 @@ static void forward_piece(const Convolution<Real> &c, int64_t b, int64_t begin, 
             const int64_t left = (P - at) / L;
             with_count<BLOCK>(least(left, BLOCK), [&](auto width) {
                 constexpr int V = decltype(width)::value;
-                const Real *weights = c.packed + at * c.taps * c.inputs;
+                const auto *weights = c.packed + at * c.taps * n;
                 in_blocks<SUMS / V>(j, stop, [&](int64_t row, auto rows) {
                     const int64_t from = first + row * c.stride - c.back(taps.begin);
                     multiply<Real, decltype(rows)::value, V>(
-                        x + from * c.x_time, c.stride * c.x_time, 1, c.dilation * c.x_time,
-                        weights + taps.begin * c.inputs * V * L, V * L, c.inputs * V * L,
-                        c.inputs, taps.end - taps.begin,
+                        x + from * c.x_time, c.stride * c.x_time, EACH, c.dilation * c.x_time,
+                        weights + taps.begin * n * V * L, V * L, n * V * L, n,
+                        taps.end - taps.begin,
                         [&](int, int v) {
-                            return load_part<Real>(c.bias + at + v * L, c.outputs - at - v * L);
+                            return load_part(c.bias + at + v * L, c.outputs - at - v * L);
                         },
                         [&](int r, int v, Vector<Real> sum) {
                             sum = sum < 0 ? Vector<Real>{} : sum;  // NaN stays NaN
-                            store<Real>(y + (row + r) * P + at + v * L, sum);
+                            store(y + (row + r) * P + at + v * L, sum);
                         }
                     );
                 });
@@ -97,32 +134,58 @@ static void forward_piece(const Convolution<Real> &c, int64_t b, int64_t begin, 
     });
 }
 
-template <class Real>
-static void relu_backward(const Convolution<Real> &c, int64_t b, int64_t begin, int64_t end) {
+template <class Value>
+static void relu_backward(const Convolution<Value> &c, int64_t b, int64_t begin, int64_t end) {
+    typedef typename Kind<Value>::Real Real;
     constexpr int L = LANES<Real>;
     const int64_t P = c.out_padded();
     for (int64_t j = begin; j < end; j++) {
         const int64_t place = (b * c.length + j) * P;
-        const Real *d_y = c.d_y + b * c.d_y_batch + j * c.d_y_time;
+        const Value *d_y = c.d_y + b * c.d_y_batch + j * c.d_y_time;
         for (int64_t at = 0; at < P; at += L) {
-            const Vector<Real> y = load<Real>(c.y + place + at);
-            const Vector<Real> d = load_part<Real>(d_y + at, c.outputs - at);
-            store<Real>(c.d_sum + place + at, y <= 0 ? Vector<Real>{} : d);
+            const Vector<Real> y = load(c.y + place + at);
+            const Vector<Real> d = load_part(d_y + at, c.outputs - at);
+            store(c.d_sum + place + at, y <= 0 ? Vector<Real>{} : d);
         }
     }
+    if constexpr (Kind<Value>::EACH == 2) {
+        const Value *d_sum = c.d_sum + b * c.length * P;
+        Pair *to = c.d_sum_pairs + b * c.out_pairs() * P;
+        for (int64_t j = begin; j < end; j += 2)
+            for (int64_t at = 0; at < P; at += L) {
+                const Halves second = halves(d_sum + (j + 1) * P + at, j + 1 < end ? L : 0);
+                store(to + j / 2 * P + at, paired(halves(d_sum + j * P + at, L), second));
+            }
+    }
+}
+
+// Inputs from `begin` to before `end` of one sequence, each with the one a stride after it.
+static void pair_inputs(const Convolution<Bfloat16> &c, int64_t b, int64_t begin, int64_t end) {
+    constexpr int L = LANES<float>;
+    const int64_t P = c.in_padded();
+    const auto at_time = [&](int64_t t, int64_t at) {
+        const bool there = 0 <= t && t < c.time;
+        return halves(c.x + b * c.x_batch + t * c.x_time + at, there ? c.inputs - at : 0);
+    };
+    Pair *to = c.x_pairs + b * (c.stride + c.time) * P;
+    for (int64_t t = begin; t < end; t++)
+        for (int64_t at = 0; at < P; at += L)
+            store(to + t * P + at, paired(at_time(t - c.stride, at), at_time(t, at)));
 }
 
 // Positions from `begin` to before `end` of one sequence. With a stride, those that leave the same
 // rest are read by the same taps, each `step` after the last.
-template <class Real>
-static void input_backward(const Convolution<Real> &c, int64_t b, int64_t begin, int64_t end) {
+template <class Value>
+static void input_backward(const Convolution<Value> &c, int64_t b, int64_t begin, int64_t end) {
+    typedef typename Kind<Value>::Real Real;
+    constexpr int EACH = Kind<Value>::EACH;
     constexpr int L = LANES<Real>;
-    const int64_t P = c.in_padded(), Q = c.out_padded(), first = c.first();
+    const int64_t P = c.in_padded(), Q = c.out_padded(), n = c.out_factors(), first = c.first();
     int64_t step = 1;
     while (step * c.dilation % c.stride) step++;
     const int64_t jump = step * c.dilation / c.stride;  // outputs from one of these taps to the next
-    Real *d_x = c.d_x + b * c.time * P;
-    const Real *d_sum = c.d_sum + b * c.length * Q;
+    Value *d_x = c.d_x + b * c.time * P;
+    const Value *d_sum = c.d_sum + b * c.length * Q;
     for (int64_t rest = begin; rest < least(begin + c.stride, end); rest++) {
         int64_t tap = 0;  // the first that reads these positions
         while (tap < step && (rest - first + c.back(tap)) % c.stride) tap++;
@@ -138,22 +201,22 @@ static void input_backward(const Convolution<Real> &c, int64_t b, int64_t begin,
         };
         const int64_t rows = quotient(end - rest, c.stride);
         with_same_taps(0, rows, taps_of, [&](int64_t i, int64_t stop, Taps taps) {
-            const int64_t n = taps.end - taps.begin;
+            const int64_t segments = taps.end - taps.begin;
             for (int64_t at = 0; at < P; at += BLOCK * L) {
                 const int64_t left = (P - at) / L;
                 with_count<BLOCK>(least(left, BLOCK), [&](auto width) {
                     constexpr int V = decltype(width)::value;
-                    const int64_t size = c.outputs * V * L;  // of a tap's weights
-                    const Real *weights = c.packed_back + at * c.taps * c.outputs;
+                    const int64_t size = n * V * L;  // of a tap's weights
+                    const auto *weights = c.packed_back + at * c.taps * n;
                     in_blocks<SUMS / V>(i, stop, [&](int64_t row, auto block) {
                         multiply<Real, decltype(block)::value, V>(
-                            d_sum + (output + row - taps.begin * jump) * Q, Q, 1, -jump * Q,
-                            weights + (tap + taps.begin * step) * size, V * L, step * size,
-                            c.outputs, n > 0 ? n : 0,
+                            d_sum + (output + row - taps.begin * jump) * Q, Q, EACH, -jump * Q,
+                            weights + (tap + taps.begin * step) * size, V * L, step * size, n,
+                            segments > 0 ? segments : 0,
                             [&](int, int) { return Vector<Real>{}; },
                             [&](int r, int v, Vector<Real> sum) {
                                 const int64_t p = rest + (row + r) * c.stride;
-                                store<Real>(d_x + p * P + at + v * L, sum);
+                                store(d_x + p * P + at + v * L, sum);
                             }
                         );
                     });
@@ -165,35 +228,36 @@ static void input_backward(const Convolution<Real> &c, int64_t b, int64_t begin,
 
 constexpr int64_t INPUTS = SUMS / BLOCK;  // channels of a product over time
 
-// Weights of all taps for blocks of inputs from `begin` to before `end`: sums of pieces, which are
-// then added, since one long sum would round off more.
-template <class Real>
-static void weight_backward(const Convolution<Real> &c, int64_t begin, int64_t end) {
-    constexpr int L = LANES<Real>;
-    const int64_t P = c.out_padded();
-    begin *= INPUTS;
-    end = least(end * INPUTS, c.inputs);
-    for (int64_t tap = 0; tap < c.taps; tap++) {
-        Real *to = c.d_weight + (tap * c.inputs + begin) * P;
-        __builtin_memset(to, 0, (end - begin) * P * sizeof(Real));
+// Weights of blocks of inputs, tap after tap, from `begin` to before `end`: sums of pieces, which
+// are then added, since one long sum would round off more.
+template <class Value>
+static void weight_backward(const Convolution<Value> &c, int64_t begin, int64_t end) {
+    typedef typename Kind<Value>::Real Real;
+    constexpr int L = LANES<Real>, EACH = Kind<Value>::EACH;
+    const int64_t P = c.out_padded(), blocks = quotient(c.inputs, INPUTS);
+    for (int64_t i = begin; i < end; i++) {
+        const int64_t input = i % blocks * INPUTS, count = least(INPUTS, c.inputs - input);
+        Real *to = c.d_weight + (i / blocks * c.inputs + input) * P;
+        __builtin_memset(to, 0, count * P * sizeof(Real));
     }
     for (int64_t b = 0; b < c.batch; b++)
         for (int64_t piece = 0; piece < c.length; piece += 2 * PIECE)
             for (int64_t at = 0; at < P; at += BLOCK * L)
-                for (int64_t tap = 0; tap < c.taps; tap++) {
+                for (int64_t i = begin; i < end; i++) {
+                    const int64_t tap = i / blocks, input = i % blocks * INPUTS;
+                    const int64_t stop = least(input + INPUTS, c.inputs);
                     const int64_t missing = quotient(c.back(tap) - c.first(), c.stride);
-                    const int64_t j = missing > piece ? missing : piece;
-                    const int64_t n = least(piece + 2 * PIECE, c.length) - j;
+                    const int64_t j = (missing > piece ? missing : piece) / EACH * EACH;
+                    const int64_t n = quotient(least(piece + 2 * PIECE, c.length) - j, EACH);
                     if (n <= 0) continue;
                     const int64_t from = c.first() + j * c.stride - c.back(tap);
-                    const Real *x = c.x + b * c.x_batch + from * c.x_time;
-                    const Real *d_sum = c.d_sum + (b * c.length + j) * P + at;
+                    const auto *x = c.inputs_from(b, from), *d_sum = c.gradients_from(b, j) + at;
                     with_count<BLOCK>(least((P - at) / L, BLOCK), [&](auto width) {
                         constexpr int V = decltype(width)::value;
-                        in_blocks<INPUTS>(begin, end, [&](int64_t i, auto rows) {
+                        in_blocks<INPUTS>(input, stop, [&](int64_t i, auto rows) {
                             Real *to = c.d_weight + (tap * c.inputs + i) * P + at;
                             multiply<Real, decltype(rows)::value, V>(
-                                x + i, 1, c.stride * c.x_time, 0, d_sum, P, 0, n, 1,
+                                x + i, 1, EACH * c.stride * c.inputs_step(), 0, d_sum, P, 0, n, 1,
                                 [&](int, int) { return Vector<Real>{}; },
                                 [&](int r, int v, Vector<Real> sum) {
                                     Real *place = to + r * P + v * L;
@@ -206,24 +270,23 @@ static void weight_backward(const Convolution<Real> &c, int64_t begin, int64_t e
 }
 
 // The biases' gradients: sums over each sequence, which are then added.
-template <class Real> static void bias_backward(const Convolution<Real> &c) {
-    constexpr int L = LANES<Real>;
+template <class Value> static void bias_backward(const Convolution<Value> &c) {
+    typedef typename Kind<Value>::Real Real;
     const int64_t P = c.out_padded();
-    for (int64_t at = 0; at < P; at += L) {
+    for (int64_t at = 0; at < P; at += LANES<Real>) {
         Vector<Real> total = {};
         for (int64_t b = 0; b < c.batch; b++) {
             Vector<Real> sum = {};
-            for (int64_t j = 0; j < c.length; j++)
-                sum += load<Real>(c.d_sum + (b * c.length + j) * P + at);
+            for (int64_t j = 0; j < c.length; j++) sum += load(c.d_sum + (b * c.length + j) * P + at);
             total += sum;
         }
-        store<Real>(c.d_bias + at, total);
+        store(c.d_bias + at, total);
     }
 }
 
 // Let threads share the sequences, in pieces.
-template <class Real, class Work>
-static void share_pieces(const Convolution<Real> &c, int64_t steps, const Work &work) {
+template <class Value, class Work>
+static void share_pieces(const Convolution<Value> &c, int64_t steps, const Work &work) {
     const int64_t pieces = quotient(steps, PIECE);
     share(c.threads, c.batch * pieces, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; i++) {
@@ -233,26 +296,43 @@ static void share_pieces(const Convolution<Real> &c, int64_t steps, const Work &
     });
 }
 
-template <class Real> static void forward(const Convolution<Real> &c) {
-    pack(c.packed, c.taps * c.inputs, c.outputs, [&](int64_t i, int64_t o) {
-        return c.weight[(o * c.inputs + i % c.inputs) * c.taps + i / c.inputs];
+// One or two of a tap's weights that follow each other along what is summed; `read` gives one.
+template <class Value, class Read>
+INLINE typename Kind<Value>::Factor factor(int64_t i, int64_t count, const Read &read) {
+    if constexpr (Kind<Value>::EACH == 1) return read(i);
+    else return Pair{narrowed(read(2 * i)), narrowed(2 * i + 1 < count ? read(2 * i + 1) : 0)};
+}
+
+template <class Value> static void forward(const Convolution<Value> &c) {
+    const int64_t n = c.in_factors();
+    pack(c.packed, c.taps * n, c.outputs, [&](int64_t i, int64_t o) {
+        return factor<Value>(i % n, c.inputs, [&](int64_t input) {
+            return c.weight[(o * c.inputs + input) * c.taps + i / n];
+        });
     });
     share_pieces(c, c.length, [&](int64_t b, int64_t begin, int64_t end) {
         forward_piece(c, b, begin, end);
     });
 }
 
-template <class Real> static void backward(const Convolution<Real> &c) {
+template <class Value> static void backward(const Convolution<Value> &c) {
     share_pieces(c, c.length, [&](int64_t b, int64_t begin, int64_t end) {
         relu_backward(c, b, begin, end);
     });
     bias_backward(c);
-    share(c.threads, quotient(c.inputs, INPUTS), [&](int64_t begin, int64_t end) {
+    if constexpr (Kind<Value>::EACH == 2)
+        share_pieces(c, c.stride + c.time, [&](int64_t b, int64_t begin, int64_t end) {
+            pair_inputs(c, b, begin, end);
+        });
+    share(c.threads, c.taps * quotient(c.inputs, INPUTS), [&](int64_t begin, int64_t end) {
         weight_backward(c, begin, end);
     });
     if (!c.d_x) return;
-    pack(c.packed_back, c.taps * c.outputs, c.inputs, [&](int64_t o, int64_t i) {
-        return c.weight[(o % c.outputs * c.inputs + i) * c.taps + o / c.outputs];
+    const int64_t n = c.out_factors();
+    pack(c.packed_back, c.taps * n, c.inputs, [&](int64_t o, int64_t i) {
+        return factor<Value>(o % n, c.outputs, [&](int64_t output) {
+            return c.weight[(output * c.inputs + i) * c.taps + o / n];
+        });
     });
     share_pieces(c, c.time, [&](int64_t b, int64_t begin, int64_t end) {
         input_backward(c, b, begin, end);
@@ -262,7 +342,9 @@ template <class Real> static void backward(const Convolution<Real> &c) {
 extern "C" {
 void forward_float(const Convolution<float> *c) { forward(*c); }
 void forward_double(const Convolution<double> *c) { forward(*c); }
+void forward_bfloat16(const Convolution<Bfloat16> *c) { forward(*c); }
 void backward_float(const Convolution<float> *c) { backward(*c); }
 void backward_double(const Convolution<double> *c) { backward(*c); }
+void backward_bfloat16(const Convolution<Bfloat16> *c) { backward(*c); }
 int64_t vector_bytes() { return BYTES; }
 }

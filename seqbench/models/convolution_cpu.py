@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from seqbench.models.vectors import call, can_run, one_by_one, whole
 
@@ -28,7 +29,7 @@ class Convolution(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("weight", "bias", "packed", "y", "d_y")),
         *((name, ctypes.c_int64) for name in ("d_y_batch", "d_y_time")),
         *((name, ctypes.c_void_p) for name in ("packed_back", "d_sum", "d_x")),
-        *((name, ctypes.c_void_p) for name in ("d_weight", "d_bias")),
+        *((name, ctypes.c_void_p) for name in ("d_weight", "d_bias", "d_sum_pairs", "x_pairs")),
     )
 
 
@@ -40,11 +41,29 @@ def pays(x: Tensor, weight: Tensor) -> bool:
         weight: `(out, channels, kernel_size)`.
     """
     outputs, inputs, _ = weight.shape
-    if x.shape[2] != inputs or not can_run(SOURCE, x, weight):
+    real = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    if x.shape[2] != inputs or x.device != weight.device or sums(real) != weight.dtype:
+        return False  # torch says what is wrong
+    if not can_run(SOURCE, weight, autocast=True):
+        return False
+    # Processors that multiply whole matrices of bfloat16 do that for torch.
+    if real == torch.bfloat16 and torch.cpu._is_amx_tile_supported():
         return False
     # Not where much of a vector would stay empty.
     rows = (outputs, inputs) if x.requires_grad else (outputs,)
-    return all(2 * whole(size, SOURCE, x.dtype) <= 3 * size for size in rows)
+    return all(2 * whole(size, SOURCE, weight.dtype) <= 3 * size for size in rows)
+
+
+def under_autocast(x: Tensor) -> Tensor:
+    """An input as products take it: where autocast says so, in fewer bits."""
+    if torch.is_autocast_enabled("cpu"):
+        return x.to(torch.get_autocast_dtype("cpu"))
+    return x
+
+
+def sums(real: torch.dtype) -> torch.dtype:
+    """What products of such numbers are summed in; weights and their gradients are of it, too."""
+    return torch.float32 if real == torch.bfloat16 else real
 
 
 class ConvolutionRelu(torch.autograd.Function):
@@ -57,19 +76,19 @@ class ConvolutionRelu(torch.autograd.Function):
         """Run it.
 
         Args:
-            x: `(batch, time, channels)`.
-            weight: `(out, channels, kernel_size)`.
+            x: `(batch, time, channels)`: bfloat16, or of the weight's dtype.
+            weight: `(out, channels, kernel_size)`: with a bfloat16 `x` float32, rounded to it.
             bias: `(out,)`.
             dilation: distance between taps.
             stride: steps from one output to the next.
             length: outputs; the last one stands at the last input.
 
         Returns:
-            `(batch, length, out)`.
+            `(batch, length, out)`, of the dtype of `x`.
         """
         x, weight = in_order(x), weight.contiguous()
         outputs, inputs, taps = weight.shape
-        y = x.new_empty(len(x), length, whole(outputs, SOURCE, x.dtype))
+        y = x.new_empty(len(x), length, whole(outputs, SOURCE, weight.dtype))
         call(
             SOURCE,
             "forward",
@@ -78,7 +97,7 @@ class ConvolutionRelu(torch.autograd.Function):
             **sizes(x, weight, dilation, stride, length),
             weight=weight,
             bias=bias.contiguous(),
-            packed=x.new_empty(taps, inputs, y.shape[2]),
+            packed=weight.new_empty(taps, inputs, y.shape[2]),
             y=y,
         )
         return y[..., :outputs]
@@ -105,11 +124,12 @@ class ConvolutionRelu(torch.autograd.Function):
         x, weight, y = ctx.saved_tensors
         x, weight, d_y = in_order(x), weight.contiguous(), in_order(d_y)
         outputs, inputs, taps = weight.shape
-        full, in_full = (whole(size, SOURCE, x.dtype) for size in (outputs, inputs))
+        full, in_full = (whole(size, SOURCE, weight.dtype) for size in (outputs, inputs))
         d_sum = x.new_empty(*y.shape[:2], full)
-        d_weight, d_bias = x.new_empty(taps, inputs, full), x.new_empty(full)
-        wanted = ctx.needs_input_grad[0]
+        d_weight, d_bias = weight.new_empty(taps, inputs, full), weight.new_empty(full)
+        wanted, (_, stride, length) = ctx.needs_input_grad[0], ctx.form
         d_x = x.new_empty(*x.shape[:2], in_full) if wanted else None
+        pairs = x.dtype == torch.bfloat16  # two of them lie in one float
         call(
             SOURCE,
             "backward",
@@ -121,11 +141,13 @@ class ConvolutionRelu(torch.autograd.Function):
             d_y=d_y,
             d_y_batch=d_y.stride(0),
             d_y_time=d_y.stride(1),
-            packed_back=x.new_empty(taps, outputs, in_full) if wanted else None,
+            packed_back=weight.new_empty(taps, outputs, in_full) if wanted else None,
             d_sum=d_sum,
             d_x=d_x,
             d_weight=d_weight,
             d_bias=d_bias,
+            d_sum_pairs=weight.new_empty(len(x), (length + 1) // 2, full) if pairs else None,
+            x_pairs=weight.new_empty(len(x), stride + x.shape[1], in_full) if pairs else None,
         )
         return (
             d_x if d_x is None else d_x[..., :inputs],
@@ -138,7 +160,9 @@ class ConvolutionRelu(torch.autograd.Function):
 
 
 def in_order(x: Tensor) -> Tensor:
-    """With the channels of a step side by side."""
+    """With the channels of a step side by side, where they go in pairs an even number of them."""
+    if x.dtype == torch.bfloat16 and x.shape[2] % 2:
+        return F.pad(x, (0, 1))
     return x if x.stride(2) == 1 else x.contiguous()
 
 

@@ -156,6 +156,7 @@ def causal_conv_relu(
     weight, rows = conv.weight, x.transpose(1, 2)
     if convolution_cpu.pays(rows, weight):
         length = (x.shape[-1] - skip + stride - 1) // stride
+        rows = convolution_cpu.under_autocast(rows)
         return convolution_cpu.ConvolutionRelu.apply(
             rows, weight, conv.bias, dilation, stride, length
         ).transpose(1, 2)

@@ -148,13 +148,19 @@ template <int R, class Work> INLINE void in_blocks(int64_t begin, int64_t end, c
     if constexpr (R > 1) in_blocks<R / 2>(begin, end, work);
 }
 
+template <class Real>
+INLINE Vector<Real> add_product(Vector<Real> sum, const Real *from, Vector<Real> weights) {
+    return sum + *from * weights;
+}
+
 // R rows times V vectors of weights: for each row the sum over so many segments of n values, each
 // times its weights, which lie close together within a segment. Steps: from a row to the next, from a
 // value to the next, and so on. `begin(r, v)` gives what a sum begins with, `end(r, v, sum)` takes it.
-template <class Real, int R, int V, class Begin, class End>
+// `Real`: what sums are of; values and weights may be of other kinds that `add_product` knows.
+template <class Real, int R, int V, class From, class Weight, class Begin, class End>
 INLINE void multiply(
-    const Real *from, int64_t from_row, int64_t from_value, int64_t from_segment,
-    const Real *weights, int64_t weights_value, int64_t weights_segment, int64_t n,
+    const From *from, int64_t from_row, int64_t from_value, int64_t from_segment,
+    const Weight *weights, int64_t weights_value, int64_t weights_segment, int64_t n,
     int64_t segments, const Begin &begin, const End &end
 ) {
     Vector<Real> sum[R][V];
@@ -163,11 +169,12 @@ INLINE void multiply(
     for (int64_t segment = 0; segment < segments; segment++) {
         for (int64_t k = 0; k < n; k++) {
             for (int v = 0; v < V; v++) {
-                Vector<Real> w = load<Real>(weights + k * weights_value + v * LANES<Real>);
+                Vector<Weight> w = load<Weight>(weights + k * weights_value + v * LANES<Weight>);
 #if defined(__x86_64__)
                 __asm__("" : "+v"(w));  // in a register: gcc would load it anew for each row
 #endif
-                for (int r = 0; r < R; r++) sum[r][v] += from[r * from_row + k * from_value] * w;
+                for (int r = 0; r < R; r++)
+                    sum[r][v] = add_product(sum[r][v], from + r * from_row + k * from_value, w);
             }
         }
         from += from_segment;
@@ -222,7 +229,7 @@ INLINE void pack(Real *to, int64_t n, int64_t width, const Weight &weight) {
         const int64_t size = (left < BLOCK ? left : BLOCK) * LANES<Real>;
         for (int64_t j = 0; j < size; j++)
             for (int64_t k = 0; k < n; k++)
-                to[k * size + j] = at + j < width ? weight(k, at + j) : 0;
+                to[k * size + j] = at + j < width ? weight(k, at + j) : Real{};
         to += n * size;
     }
 }

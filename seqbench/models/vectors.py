@@ -12,7 +12,8 @@ from torch import Tensor
 from seqbench.compiled import NotCompiled, library
 
 # As the sources name the kinds of numbers.
-REALS = {torch.float32: "float", torch.float64: "double"}
+NAMES = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bfloat16"}
+REALS = (torch.float32, torch.float64)  # those that every layer knows
 
 
 switched_off = False
@@ -32,9 +33,13 @@ def off() -> Iterator[None]:
         switched_off = before
 
 
-def allowed(x: Tensor, *others: Tensor) -> bool:
-    """Whether layers of ours may run on an input and others, which must be of its kind."""
-    if x.device.type != "cpu" or x.dtype not in REALS or torch.is_autocast_enabled("cpu"):
+def allowed(x: Tensor, *others: Tensor, autocast: bool = False) -> bool:
+    """Whether layers of ours may run on an input and others, which must be of its kind; those that
+    do as autocast says also under it.
+    """
+    if x.device.type != "cpu" or x.dtype not in REALS:
+        return False
+    if torch.is_autocast_enabled("cpu") and not autocast:
         return False
     if any(other.dtype != x.dtype or other.device != x.device for other in others):
         return False  # torch says what is wrong
@@ -42,9 +47,9 @@ def allowed(x: Tensor, *others: Tensor) -> bool:
     return not switched_off and not torch.compiler.is_compiling()
 
 
-def can_run(source: Path, x: Tensor, *others: Tensor) -> bool:
+def can_run(source: Path, x: Tensor, *others: Tensor, autocast: bool = False) -> bool:
     """Whether a source's layers can be run on an input and others."""
-    if not allowed(x, *others):
+    if not allowed(x, *others, autocast=autocast):
         return False
     try:
         library(source)
@@ -66,7 +71,7 @@ def call(
     Args:
         source: the C++ file.
         name: of the function, without the kind of number.
-        real: of `REALS`.
+        real: of `NAMES`.
         layer: the structure that it takes.
         fields: of the structure: numbers, and tensors, of which it gets the address.
 
@@ -76,7 +81,7 @@ def call(
     if torch.is_grad_enabled():
         raise RuntimeError("compiled layers have no second derivatives; CXX=false takes torch's")
     ran.add(source.stem)
-    function = library(source)[f"{name}_{REALS[real]}"]
+    function = library(source)[f"{name}_{NAMES[real]}"]
     function.restype = None
     given = {
         name: field.data_ptr() if isinstance(field, Tensor) else field

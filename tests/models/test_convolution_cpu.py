@@ -67,6 +67,76 @@ def test_values_and_gradients_are_those_of_torch(
     assert_close(results(ConvolutionRelu.apply, given_, form, weights), theirs, 1e-10)
 
 
+def bfloat16_results(given_, form, weights):
+    """Ours in bfloat16, and in double precision what the same rounded numbers give."""
+    x, weight, bias = (value.detach().float() for value in given_)
+    ours = results(
+        ConvolutionRelu.apply,
+        [x.bfloat16().requires_grad_(), weight.requires_grad_(), bias.requires_grad_()],
+        form,
+        weights.bfloat16(),
+    )
+    rounded = [x.bfloat16(), weight.bfloat16(), bias]
+    doubled = [value.detach().double().requires_grad_() for value in rounded]
+    return ours, results(plain, doubled, form, weights.bfloat16().double())
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    steps=st.integers(1, 200),
+    batch=st.integers(1, 4),
+    inputs=st.integers(1, 40),
+    outputs=st.integers(1, 40),
+    taps=st.integers(1, 6),
+    dilation=st.integers(1, 20),
+    stride=st.integers(1, 4),
+    data=st.data(),
+)
+def test_half_precision_rounds_only_what_it_takes_and_gives(
+    steps, batch, inputs, outputs, taps, dilation, stride, data
+):
+    length = data.draw(st.integers(1, (steps - 1) // stride + 1))
+    torch.manual_seed(steps)
+    given_ = tensors(batch, steps, inputs, outputs, taps, torch.float32)
+    weights = torch.randn(batch, length, outputs)
+    ours, truth = bfloat16_results(given_, (dilation, stride, length), weights)
+    assert [value.dtype for value in ours] == [torch.bfloat16] * 2 + [torch.float32] * 2
+    assert_close(ours[:2], truth[:2], 2**-8)
+    # Sums are of single precision: a gradient that is masked otherwise must be of an output that
+    # is zero but for rounding.
+    assert_close(ours[2:], truth[2:], 1e-4)
+
+
+def test_half_precision_reads_nothing_after_a_step():
+    given_ = tensors(2, 30, 7, 18, 3, torch.float32)  # the eighth of a pair would be of the next
+    x, weight, bias = (value.detach() for value in given_)
+    before = ConvolutionRelu.apply(x.bfloat16(), weight, bias, 2, 1, 30)
+    x[:, 20:] = float("nan")
+    after = ConvolutionRelu.apply(x.bfloat16(), weight, bias, 2, 1, 30)
+    assert torch.equal(before[:, :20], after[:, :20])
+    assert after[:, 20:].isnan().all()
+
+
+def test_numbers_are_rounded_to_bfloat16_as_torch_does(vector_bytes):
+    one = torch.eye(16)[..., None]
+    # All upper halves of a float with lower ones about the middle; denormal ones may become zero.
+    upper = torch.arange(-(2**15), 2**15, dtype=torch.int32)[:, None] << 16
+    x = (upper + torch.tensor([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF])).view(torch.float32)
+    x = x[x.abs() >= torch.finfo(torch.float32).tiny].reshape(-1)
+    x = x[: len(x) // 16 * 16].view(1, -1, 16)
+    bias = torch.zeros(16)
+    # As sums: of a one, and a bias that is no bfloat16.
+    zero = torch.zeros(1, 1, 16, dtype=torch.bfloat16)
+    for row in x[0, :: len(x[0]) // 500]:
+        y = ConvolutionRelu.apply(zero, one, row, 1, 1, 1)
+        assert torch.equal(y[0, 0], row.relu().bfloat16())
+    # As weights.
+    ones = torch.ones(1, 1, 16, dtype=torch.bfloat16)
+    for row in x[0, :: len(x[0]) // 500]:
+        y = ConvolutionRelu.apply(ones, torch.diag(row)[..., None], bias, 1, 1, 1)
+        assert torch.equal(y[0, 0], row.bfloat16().relu())
+
+
 def test_single_precision_differs_by_rounding():
     torch.manual_seed(0)
     given_ = tensors(3, 100, 30, 50, 3, torch.float32)
@@ -97,11 +167,16 @@ def test_vectors_of_any_width_give_the_same(vector_bytes, stride):
     weights = torch.randn(2, 40, 21, dtype=torch.float64)
     theirs = results(plain, given_, form, weights)
     assert_close(results(ConvolutionRelu.apply, given_, form, weights), theirs, 1e-10)
+    ours, truth = bfloat16_results(given_, form, weights)
+    assert_close(ours[:2], truth[:2], 2**-8)
+    assert_close(ours[2:], truth[2:], 1e-5)
 
 
-def test_any_number_of_threads_gives_the_same_bits(same_bits):
-    given_, form = tensors(3, 300, 20, 20, 5, torch.float32), (3, 2, 140)
-    weights = torch.randn(3, 140, 20)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_any_number_of_threads_gives_the_same_bits(same_bits, dtype):
+    (x, *others), form = tensors(3, 300, 20, 20, 5, torch.float32), (3, 2, 140)
+    given_ = [x.detach().to(dtype).requires_grad_(), *others]
+    weights = torch.randn(3, 140, 20, dtype=dtype)
     same_bits(lambda: results(ConvolutionRelu.apply, given_, form, weights))
 
 
@@ -165,9 +240,13 @@ def test_several_weights_at_once_give_what_each_gives(in_dims):
 def test_it_is_taken_where_it_can_be_and_pays():
     x, weight, _ = tensors(2, 30, 16, 16, 3, torch.float32)
     assert convolution_cpu.pays(x, weight)
-    assert not convolution_cpu.pays(x.bfloat16(), weight)
     assert not convolution_cpu.pays(x.to("meta"), weight)
+    whole_matrices = torch.cpu._is_amx_tile_supported()
     with torch.autocast("cpu", torch.bfloat16):
+        assert convolution_cpu.pays(x, weight) is not whole_matrices
+        assert convolution_cpu.pays(x.bfloat16(), weight) is not whole_matrices
+        assert not convolution_cpu.pays(x, weight.bfloat16())
+    with torch.autocast("cpu", torch.float16):
         assert not convolution_cpu.pays(x, weight)
     assert not convolution_cpu.pays(x, weight[:1])  # one output a vector
     assert not convolution_cpu.pays(x.double(), weight)
