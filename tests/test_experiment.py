@@ -141,7 +141,7 @@ def test_a_record_says_which_compiled_layers_were_run(tmp_path):
     wide = small(tmp_path, "model.channels=[12,12]")
     narrow = small(tmp_path, "seed=1")
     with_compiler = not_compiled() is None
-    assert run(wide).measured["compiled"] == (["convolution_cpu"] if with_compiler else [])
+    assert run(wide).measured["compiled"] == (["tcn_cpu"] if with_compiler else [])
     assert run(narrow).measured["compiled"] == []
 
 

@@ -119,10 +119,10 @@ def machine() -> Lines:
 def not_compiled() -> str | None:
     """Why there is no compiled code here; `None` where there is."""
     from seqbench.compiled import NotCompiled, library
-    from seqbench.models import attention_cpu, convolution_cpu, llama_cpu, recurrent_cpu
+    from seqbench.models import attention_cpu, llama_cpu, recurrent_cpu, tcn_cpu
 
     try:
-        for layers in (attention_cpu, convolution_cpu, llama_cpu, recurrent_cpu):
+        for layers in (attention_cpu, tcn_cpu, llama_cpu, recurrent_cpu):
             library(layers.SOURCE)
     except NotCompiled as error:
         return str(error)

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrize import register_parametrization
 
 from seqbench.errors import ConfigError
-from seqbench.models import convolution_cpu
+from seqbench.models import tcn_cpu
 from seqbench.models.embedding import tie
 from seqbench.spec import Features, SequenceSpec
 
@@ -125,27 +125,54 @@ class Block(nn.Module):
         dilation, stride = (1, 2) if thin else (self.dilation, 1)
         reach = (self.conv2.kernel_size[0] - 1) * self.dilation
         early = max(0, skip - reach)
-        y = self.dropout(causal_conv_relu(x, self.conv1, dilation, skip=early))
-        y = self.dropout(causal_conv_relu(y, self.conv2, dilation, stride, skip - early))
         if stride > 1:
             skip = (x.shape[-1] - 1) % stride
-        x = x[..., skip::stride]
+        # Read once: they are normed anew whenever they are asked for.
+        weights = self.conv1.weight, self.conv2.weight
+        shortcut = x[..., skip::stride]
         if self.downsample is not None:
             # One tap makes a product of matrices, without a convolution's other order of memory.
             weight, bias = self.downsample.weight.squeeze(2), self.downsample.bias
-            x = F.linear(x.transpose(1, 2), weight, bias).transpose(1, 2)
-        return F.relu(y + x, inplace=True)
+            shortcut = F.linear(shortcut.transpose(1, 2), weight, bias).transpose(1, 2)
+        rows = x.transpose(1, 2)
+        if tcn_cpu.pays(rows, *weights):
+            rows = tcn_cpu.under_autocast(rows)
+            given = None if self.downsample is None else shortcut.transpose(1, 2)
+            forms = (
+                tcn_cpu.Form(dilation, 1, x.shape[-1] - early),
+                tcn_cpu.Form(dilation, stride, shortcut.shape[-1]),
+            )
+            ends = [
+                (weight, conv.bias, self.mask(weight, len(x), form.length))
+                for weight, conv, form in zip(weights, (self.conv1, self.conv2), forms, strict=True)
+            ]
+            y, *_ = tcn_cpu.ResidualBlock.apply(rows, given, *ends[0], *ends[1], forms)
+            return y.transpose(1, 2)
+        y = self.dropout(causal_conv_relu(x, weights[0], self.conv1.bias, dilation, skip=early))
+        y = causal_conv_relu(y, weights[1], self.conv2.bias, dilation, stride, skip - early)
+        return F.relu(self.dropout(y) + shortcut, inplace=True)
+
+    def mask(self, weight: Tensor, batch: int, length: int) -> Tensor | None:
+        """What dropout multiplies a convolution's outputs by: `(batch, out)` or `(batch, length,
+        out)`; `None` where it drops nothing.
+        """
+        if not self.training or self.dropout.p == 0:
+            return None
+        if isinstance(self.dropout, nn.Dropout1d):
+            return self.dropout(weight.new_ones(batch, len(weight), 1)).squeeze(2)
+        return self.dropout(weight.new_ones(batch, length, len(weight)))
 
 
 def causal_conv_relu(
-    x: Tensor, conv: nn.Conv1d, dilation: int, stride: int = 1, skip: int = 0
+    x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, stride: int = 1, skip: int = 0
 ) -> Tensor:
     """Convolve so that output t reads inputs <= t, and the last output stands at the last input;
     then ReLU.
 
     Args:
         x: `(batch, channels, time)`.
-        conv: holds `weight` `(out, channels, kernel_size)` and `bias` `(out,)`.
+        weight: `(out, channels, kernel_size)`.
+        bias: `(out,)`.
         dilation: distance between taps.
         stride: keep every `stride`-th output, counted back from the last.
         skip: leading outputs to leave out.
@@ -153,21 +180,14 @@ def causal_conv_relu(
     Returns:
         `(batch, out, ceil((time - skip) / stride))`.
     """
-    weight, rows = conv.weight, x.transpose(1, 2)
-    if convolution_cpu.pays(rows, weight):
-        length = (x.shape[-1] - skip + stride - 1) // stride
-        rows = convolution_cpu.under_autocast(rows)
-        return convolution_cpu.ConvolutionRelu.apply(
-            rows, weight, conv.bias, dilation, stride, length
-        ).transpose(1, 2)
-    reach = (conv.kernel_size[0] - 1) * dilation
+    reach = (weight.shape[2] - 1) * dilation
     off_grid = (x.shape[-1] - 1 - skip) % stride
     # Less than no padding takes away what no output reads.
     padded = F.pad(x.unsqueeze(2), (reach - off_grid - skip, 0))
     # As an image of height 1 with channels last: the layout in which sequences arrive, and in which
     # a CPU convolves up to twice as fast.
     weight = weight.permute(0, 2, 1).contiguous().permute(0, 2, 1).unsqueeze(2)
-    y = F.conv2d(padded, weight, conv.bias, stride=(1, stride), dilation=(1, dilation))
+    y = F.conv2d(padded, weight, bias, stride=(1, stride), dilation=(1, dilation))
     return F.relu(y.squeeze(2))
 
 

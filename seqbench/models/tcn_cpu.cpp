@@ -1,5 +1,5 @@
-// A causal convolution followed by ReLU on a CPU, forth and back, over sequences whose channels lie
-// side by side: `(batch, time, channels)`.
+// A causal convolution, ReLU and dropout on a CPU, forth and back, over sequences whose channels lie
+// side by side: `(batch, time, channels)`; and the end of a residual block after its second one.
 //
 // Output j stands at input position `first + j * stride` and reads `taps` positions back from there,
 // `dilation` apart; what is before the first position counts as zeros. So outputs that read the same
@@ -37,13 +37,24 @@ template <class Value> struct Convolution {
     int64_t x_batch, x_time;  // how far apart its sequences and its steps are
     const Real *weight, *bias;  // (outputs, inputs, taps), (outputs,)
     Factor *packed;             // to work in: (block of outputs, tap, factor of inputs, lane)
-    Value *y;                   // (batch, length, P)
-    // For the way back.
+    const Real *mask;           // what dropout multiplies an output by; or nothing
+    int64_t mask_batch, mask_time;
+    Value *y;  // (batch, length, P)
+    // Where a residual block ends: what is added, to begin with the first output; or nothing.
+    const Value *added;
+    int64_t added_batch, added_time;
+    Value *total;  // (batch, length, P): of y and what is added, after ReLU
+    // For the way back. The gradient of `total` if there is one, or else of `y`.
     const Value *d_y;
     int64_t d_y_batch, d_y_time;
+    Value *d_added;  // (batch, length, P)
     Factor *packed_back;  // to work in: (block of inputs, tap, factor of outputs, lane)
     Value *d_sum;         // (batch, length, P): before ReLU
     Value *d_x;           // (batch, time, P of the inputs)
+    // What d_x is added to, (batch, shortcut, P of the inputs), so many steps apart, the last one at
+    // the last position; or nothing.
+    const Value *d_shortcut;
+    int64_t shortcut, shortcut_stride;
     Real *d_weight;       // (taps, inputs, P)
     Real *d_bias;         // (P,)
     // To work in, where products take pairs: two outputs' gradients, and two inputs, a stride apart.
@@ -95,6 +106,22 @@ INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 // Upwards, and zero at least.
 INLINE int64_t quotient(int64_t a, int64_t b) { return a > 0 ? (a + b - 1) / b : 0; }
 
+// NaN stays NaN.
+template <class Real> INLINE Vector<Real> relu(Vector<Real> x) { return x < 0 ? Vector<Real>{} : x; }
+
+// From the sum of products to a vector of channels of an output.
+template <class Value, class Sum>
+INLINE void end_output(const Convolution<Value> &c, int64_t b, int64_t j, int64_t at, Sum sum) {
+    typedef typename Kind<Value>::Real Real;
+    const int64_t place = (b * c.length + j) * c.out_padded() + at, left = c.outputs - at;
+    sum = relu<Real>(sum);
+    if (c.mask) sum *= load_part(c.mask + b * c.mask_batch + j * c.mask_time + at, left);
+    store(c.y + place, sum);
+    if (!c.added) return;
+    sum += load_part(c.added + b * c.added_batch + j * c.added_time + at, left);
+    store(c.total + place, relu<Real>(sum));
+}
+
 // Outputs from `begin` to before `end` of one sequence.
 template <class Value>
 static void forward_piece(const Convolution<Value> &c, int64_t b, int64_t begin, int64_t end) {
@@ -103,7 +130,6 @@ static void forward_piece(const Convolution<Value> &c, int64_t b, int64_t begin,
     constexpr int L = LANES<Real>;
     const int64_t P = c.out_padded(), n = c.in_factors(), first = c.first();
     const Value *x = c.x + b * c.x_batch;
-    Value *y = c.y + b * c.length * P;
     const auto taps_of = [&](int64_t j) {
         const int64_t before = (first + j * c.stride) / c.dilation;  // taps before the last
         return Taps{c.taps - 1 > before ? c.taps - 1 - before : 0, c.taps};
@@ -124,8 +150,7 @@ static void forward_piece(const Convolution<Value> &c, int64_t b, int64_t begin,
                             return load_part(c.bias + at + v * L, c.outputs - at - v * L);
                         },
                         [&](int r, int v, Vector<Real> sum) {
-                            sum = sum < 0 ? Vector<Real>{} : sum;  // NaN stays NaN
-                            store(y + (row + r) * P + at + v * L, sum);
+                            end_output(c, b, row + r, at + v * L, sum);
                         }
                     );
                 });
@@ -143,9 +168,15 @@ static void relu_backward(const Convolution<Value> &c, int64_t b, int64_t begin,
         const int64_t place = (b * c.length + j) * P;
         const Value *d_y = c.d_y + b * c.d_y_batch + j * c.d_y_time;
         for (int64_t at = 0; at < P; at += L) {
-            const Vector<Real> y = load(c.y + place + at);
-            const Vector<Real> d = load_part(d_y + at, c.outputs - at);
-            store(c.d_sum + place + at, y <= 0 ? Vector<Real>{} : d);
+            const int64_t left = c.outputs - at;
+            const Vector<Real> zero = {}, y = load(c.y + place + at);
+            Vector<Real> d = load_part(d_y + at, left);
+            if (c.total) {
+                d = load(c.total + place + at) <= 0 ? zero : d;
+                store(c.d_added + place + at, d);
+            }
+            if (c.mask) d *= load_part(c.mask + b * c.mask_batch + j * c.mask_time + at, left);
+            store(c.d_sum + place + at, y <= 0 ? zero : d);
         }
     }
     if constexpr (Kind<Value>::EACH == 2) {
@@ -171,6 +202,15 @@ static void pair_inputs(const Convolution<Bfloat16> &c, int64_t b, int64_t begin
     for (int64_t t = begin; t < end; t++)
         for (int64_t at = 0; at < P; at += L)
             store(to + t * P + at, paired(at_time(t - c.stride, at), at_time(t, at)));
+}
+
+// What reaches a position beside the convolution.
+template <class Value>
+INLINE auto begin_input(const Convolution<Value> &c, int64_t b, int64_t position, int64_t at) {
+    const int64_t before = c.time - 1 - position;
+    const int64_t j = c.d_shortcut ? c.shortcut - 1 - before / c.shortcut_stride : -1;
+    if (j < 0 || before % c.shortcut_stride) return Vector<typename Kind<Value>::Real>{};
+    return load(c.d_shortcut + (b * c.shortcut + j) * c.in_padded() + at);
 }
 
 // Positions from `begin` to before `end` of one sequence. With a stride, those that leave the same
@@ -213,7 +253,10 @@ static void input_backward(const Convolution<Value> &c, int64_t b, int64_t begin
                             d_sum + (output + row - taps.begin * jump) * Q, Q, EACH, -jump * Q,
                             weights + (tap + taps.begin * step) * size, V * L, step * size, n,
                             segments > 0 ? segments : 0,
-                            [&](int, int) { return Vector<Real>{}; },
+                            [&](int r, int v) {
+                                const int64_t p = rest + (row + r) * c.stride;
+                                return begin_input(c, b, p, at + v * L);
+                            },
                             [&](int r, int v, Vector<Real> sum) {
                                 const int64_t p = rest + (row + r) * c.stride;
                                 store(d_x + p * P + at + v * L, sum);

@@ -1,0 +1,291 @@
+"""A residual block of a TCN on a CPU, by compiled code of our own.
+
+For these narrow convolutions torch pads the input, moves it into blocks and back, and gets four
+fifths of what the processor can multiply; what stands around them, in bfloat16, takes as long as
+they do. `tcn_cpu.cpp` reads sequences as they lie in memory, says how, and does the rest of a block
+on the way. It is the same function up to rounding.
+"""
+
+import ctypes
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from seqbench.models.vectors import call, can_run, one_by_one, whole
+
+SOURCE = Path(__file__).with_suffix(".cpp")
+
+
+class Convolution(ctypes.Structure):
+    """`Convolution` of the source."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("threads", "batch", "time", "inputs", "outputs")),
+        *((name, ctypes.c_int64) for name in ("taps", "dilation", "stride", "length")),
+        ("x", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("x_batch", "x_time")),
+        *((name, ctypes.c_void_p) for name in ("weight", "bias", "packed", "mask")),
+        *((name, ctypes.c_int64) for name in ("mask_batch", "mask_time")),
+        *((name, ctypes.c_void_p) for name in ("y", "added")),
+        *((name, ctypes.c_int64) for name in ("added_batch", "added_time")),
+        *((name, ctypes.c_void_p) for name in ("total", "d_y")),
+        *((name, ctypes.c_int64) for name in ("d_y_batch", "d_y_time")),
+        *((name, ctypes.c_void_p) for name in ("d_added", "packed_back", "d_sum", "d_x")),
+        ("d_shortcut", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("shortcut", "shortcut_stride")),
+        *((name, ctypes.c_void_p) for name in ("d_weight", "d_bias", "d_sum_pairs", "x_pairs")),
+    )
+
+
+class Form(NamedTuple):
+    """Of a convolution: so many outputs, `stride` apart, the last of them at the last input."""
+
+    dilation: int
+    stride: int
+    length: int
+
+
+def pays(x: Tensor, *weights: Tensor) -> bool:
+    """Whether convolutions, one after the other, can be run here, and are not faster by torch.
+
+    Args:
+        x: `(batch, time, channels)`.
+        weights: of each, `(out, channels, kernel_size)`.
+    """
+    real = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    if not can_run(SOURCE, *weights, autocast=True) or x.device != weights[0].device:
+        return False
+    if x.shape[2] != weights[0].shape[1] or sums(real) != weights[0].dtype:
+        return False  # torch says what is wrong
+    # Processors that multiply whole matrices of bfloat16 do that for torch.
+    if real == torch.bfloat16 and torch.cpu._is_amx_tile_supported():
+        return False
+    # Not where much of a vector would stay empty.
+    rows = [len(weight) for weight in weights] + [x.shape[2]] * x.requires_grad
+    return all(2 * whole(size, SOURCE, weights[0].dtype) <= 3 * size for size in rows)
+
+
+def under_autocast(x: Tensor) -> Tensor:
+    """An input as products take it: where autocast says so, in fewer bits."""
+    if torch.is_autocast_enabled("cpu"):
+        return x.to(torch.get_autocast_dtype("cpu"))
+    return x
+
+
+def sums(real: torch.dtype) -> torch.dtype:
+    """What products of such numbers are summed in; weights and their gradients are of it, too."""
+    return torch.float32 if real == torch.bfloat16 else real
+
+
+class ResidualBlock(torch.autograd.Function):
+    """Twice a causal convolution, ReLU and dropout; what comes out is added to what went in, and
+    once more ReLU (Bai et al. 2018, section 3.3).
+    """
+
+    @staticmethod
+    def forward(
+        x: Tensor,
+        shortcut: Tensor | None,
+        weight1: Tensor,
+        bias1: Tensor,
+        mask1: Tensor | None,
+        weight2: Tensor,
+        bias2: Tensor,
+        mask2: Tensor | None,
+        forms: tuple[Form, Form],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Run it.
+
+        Args:
+            x: `(batch, time, channels)`: bfloat16, or of the weights' dtype.
+            shortcut: `(batch, length, out)`, to be added; `None`: `x` at the outputs' steps.
+            weight1: `(out, channels, kernel_size)`: with a bfloat16 `x` float32, rounded to it.
+            bias1: `(out,)`.
+            mask1: what dropout multiplies by: `(batch, out)`, or `(batch, length, out)` of the
+                convolution's length.
+            weight2: as the first.
+            bias2: as the first.
+            mask2: as the first.
+            forms: of both.
+
+        Returns:
+            `(batch, length, out)`, of the dtype of `x`; then what both convolutions came to, with
+            channels filled up to whole vectors.
+        """
+        x = in_order(x)
+        y1, _ = convolve(x, weight1, bias1, mask1, forms[0])
+        _, stride, length = forms[1]
+        added = x[:, x.shape[1] - 1 - (length - 1) * stride :: stride]
+        if shortcut is not None:
+            added = in_order(shortcut)
+        y2, total = convolve(y1, weight2, bias2, mask2, forms[1], added)
+        return total[..., : len(weight2)], y1, y2
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Keep what the way back needs."""
+        x, shortcut, weight1, _, mask1, weight2, _, mask2, ctx.forms = inputs
+        ctx.projected = shortcut is not None
+        ctx.save_for_backward(x, weight1, mask1, weight2, mask2, *output)
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> Any:
+        """Under `torch.vmap`: one after another."""
+        return one_by_one(ResidualBlock, info.batch_size, in_dims, inputs)
+
+    @staticmethod
+    def backward(ctx: Any, d_total: Tensor | None, *inner: None) -> tuple[Tensor | None, ...]:
+        """Carry gradients back.
+
+        Args:
+            ctx: of autograd.
+            d_total: `(batch, length, out)`; `None`: zeros.
+            inner: of what nobody differentiates.
+        """
+        if d_total is None:
+            return (None,) * 9
+        x, weight1, mask1, weight2, mask2, total, y1, y2 = ctx.saved_tensors
+        d_y1, d_added, *d_second = convolve_back(
+            y1, weight2, mask2, y2, in_order(d_total), ctx.forms[1], total=total
+        )
+        d_x, _, *d_first = convolve_back(
+            in_order(x),
+            weight1,
+            mask1,
+            y1,
+            d_y1,
+            ctx.forms[0],
+            wanted=ctx.needs_input_grad[0],
+            d_shortcut=None if ctx.projected else d_added,
+            shortcut_stride=ctx.forms[1].stride,
+        )
+        return (
+            None if d_x is None else d_x[..., : x.shape[2]],
+            d_added[..., : len(weight2)] if ctx.projected else None,
+            *d_first,
+            None,
+            *d_second,
+            None,
+            None,
+        )
+
+
+def convolve(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mask: Tensor | None,
+    form: Form,
+    added: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """A convolution, ReLU and dropout; and the same with something added, after ReLU."""
+    outputs, inputs, taps = weight.shape
+    y = x.new_empty(len(x), form.length, whole(outputs, SOURCE, weight.dtype))
+    total = y if added is None else torch.empty_like(y)
+    call(
+        SOURCE,
+        "forward",
+        x.dtype,
+        Convolution,
+        **what(x, weight, mask, form),
+        bias=bias.contiguous(),
+        packed=weight.new_empty(taps, inputs, y.shape[2]),
+        y=y,
+        added=added,
+        added_batch=0 if added is None else added.stride(0),
+        added_time=0 if added is None else added.stride(1),
+        total=total,
+    )
+    return y, total
+
+
+def convolve_back(
+    x: Tensor,
+    weight: Tensor,
+    mask: Tensor | None,
+    y: Tensor,
+    d_y: Tensor,
+    form: Form,
+    wanted: bool = True,
+    total: Tensor | None = None,
+    d_shortcut: Tensor | None = None,
+    shortcut_stride: int = 1,
+) -> tuple[Any, Any, Tensor, Tensor]:
+    """Gradients of a convolution's input, of what was added (`None`, where it is not wanted and
+    where nothing was), of weight and bias.
+
+    Args:
+        x: its input.
+        weight: its weight.
+        mask: its mask.
+        y: what came out.
+        d_y: gradient of `total`, if something was added, or else of `y`.
+        form: its form.
+        wanted: whether the input's gradient is.
+        total: after something was added.
+        d_shortcut: to be added to the input's gradient at steps so far apart, up to the last one.
+        shortcut_stride: how far.
+    """
+    outputs, inputs, taps = weight.shape
+    full, in_full = (whole(size, SOURCE, weight.dtype) for size in (outputs, inputs))
+    d_sum = torch.empty_like(y)
+    d_added = None if total is None else torch.empty_like(y)
+    d_weight, d_bias = weight.new_empty(taps, inputs, full), weight.new_empty(full)
+    d_x = x.new_empty(*x.shape[:2], in_full) if wanted else None
+    pairs = x.dtype == torch.bfloat16  # two of them lie in one float
+    call(
+        SOURCE,
+        "backward",
+        x.dtype,
+        Convolution,
+        **what(x, weight, mask, form),
+        y=y,
+        total=total,
+        d_y=d_y,
+        d_y_batch=d_y.stride(0),
+        d_y_time=d_y.stride(1),
+        d_added=d_added,
+        packed_back=weight.new_empty(taps, outputs, in_full) if wanted else None,
+        d_sum=d_sum,
+        d_x=d_x,
+        d_shortcut=d_shortcut,
+        shortcut=0 if d_shortcut is None else d_shortcut.shape[1],
+        shortcut_stride=shortcut_stride,
+        d_weight=d_weight,
+        d_bias=d_bias,
+        d_sum_pairs=weight.new_empty(len(x), (form.length + 1) // 2, full) if pairs else None,
+        x_pairs=weight.new_empty(len(x), form.stride + x.shape[1], in_full) if pairs else None,
+    )
+    return d_x, d_added, d_weight[..., :outputs].permute(2, 1, 0), d_bias[:outputs]
+
+
+def in_order(x: Tensor) -> Tensor:
+    """With the channels of a step side by side, where they go in pairs an even number of them."""
+    if x.dtype == torch.bfloat16 and x.shape[2] % 2:
+        return F.pad(x, (0, 1))
+    return x if x.stride(2) == 1 else x.contiguous()
+
+
+def what(x: Tensor, weight: Tensor, mask: Tensor | None, form: Form) -> dict[str, Any]:
+    """What the source must know both ways."""
+    outputs, inputs, taps = weight.shape
+    return {
+        "batch": x.shape[0],
+        "time": x.shape[1],
+        "inputs": inputs,
+        "outputs": outputs,
+        "taps": taps,
+        **form._asdict(),
+        "x": x,
+        "x_batch": x.stride(0),
+        "x_time": x.stride(1),
+        "weight": weight.contiguous(),
+        "mask": mask,
+        "mask_batch": 0 if mask is None else mask.stride(0),
+        "mask_time": 0 if mask is None or mask.dim() == 2 else mask.stride(1),
+    }
