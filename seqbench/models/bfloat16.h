@@ -16,6 +16,7 @@ struct Pair {
 
 template <> struct Format<Pair> {
     typedef uint32_t Vector __attribute__((vector_size(BYTES)));
+    typedef uint32_t Half __attribute__((vector_size(BYTES / 2)));
 };
 
 // As many as there are floats in a vector.
@@ -72,17 +73,39 @@ INLINE Vector<Pair> paired(Halves first, Halves second) {
            | __builtin_convertvector(second, Vector<Pair>) << 16;
 }
 
-// Products of a pair, or of two values one after the other, with a vector of pairs.
-template <class From>
-INLINE Vector<float> add_product(Vector<float> sum, const From *from, Vector<Pair> pairs) {
+// A pair, or two values one after the other, in all lanes.
+struct Spread {
+    Vector<Pair> pairs;
+};
+
+INLINE Spread spread_pair(const void *from) {
+#if defined(__AVX512F__)
+    return {(Vector<Pair>)_mm512_set1_ps(*(const float *)from)};  // gcc would go by way of an integer
+#else
     uint32_t both;
     __builtin_memcpy(&both, from, sizeof both);
-    const Vector<Pair> values = Vector<Pair>{} + both;
+    return {Vector<Pair>{} + both};
+#endif
+}
+
+INLINE Spread spread(const Pair *from) { return spread_pair(from); }
+INLINE Spread spread(const Bfloat16 *from) { return spread_pair(from); }
+
+INLINE Vector<float> add_product(Vector<float> sum, Spread values, Vector<Pair> pairs) {
 #if defined(__AVX512BF16__)
-    return (Vector<float>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)values, (__m512bh)pairs);
+    return (Vector<float>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)values.pairs, (__m512bh)pairs);
 #else
     constexpr uint32_t UPPER = 0xffff0000;
-    sum += (Vector<float>)(values << 16) * (Vector<float>)(pairs << 16);
-    return sum + (Vector<float>)(values & UPPER) * (Vector<float>)(pairs & UPPER);
+    sum += (Vector<float>)(values.pairs << 16) * (Vector<float>)(pairs << 16);
+    return sum + (Vector<float>)(values.pairs & UPPER) * (Vector<float>)(pairs & UPPER);
+#endif
+}
+
+INLINE Half<float> add_product(Half<float> sum, Spread values, Half<Pair> pairs) {
+#if defined(__AVX512BF16__)
+    const Half<Pair> half = lower<Pair>(values.pairs);
+    return (Half<float>)_mm256_dpbf16_ps((__m256)sum, (__m256bh)half, (__m256bh)pairs);
+#else
+    return lower<float>(add_product(filled<float>(sum), values, filled<Pair>(pairs)));
 #endif
 }

@@ -77,6 +77,12 @@ def weight_norm(conv: nn.Conv1d) -> nn.Conv1d:
     return conv
 
 
+def norm_of(conv: nn.Conv1d) -> tuple[Tensor, Tensor]:
+    """Magnitude and direction of a convolution's weight."""
+    normed: Any = conv.parametrizations
+    return normed.weight.original0, normed.weight.original1
+
+
 class Block(nn.Module):
     """Two weight-normalised causal convolutions with a residual connection (section 3.3).
 
@@ -127,52 +133,48 @@ class Block(nn.Module):
         early = max(0, skip - reach)
         if stride > 1:
             skip = (x.shape[-1] - 1) % stride
-        # Read once: they are normed anew whenever they are asked for.
-        weights = self.conv1.weight, self.conv2.weight
         shortcut = x[..., skip::stride]
         if self.downsample is not None:
             # One tap makes a product of matrices, without a convolution's other order of memory.
             weight, bias = self.downsample.weight.squeeze(2), self.downsample.bias
             shortcut = F.linear(shortcut.transpose(1, 2), weight, bias).transpose(1, 2)
-        rows = x.transpose(1, 2)
-        if tcn_cpu.pays(rows, *weights):
-            rows = tcn_cpu.under_autocast(rows)
-            given = None if self.downsample is None else shortcut.transpose(1, 2)
-            forms = (
-                tcn_cpu.Form(dilation, 1, x.shape[-1] - early),
-                tcn_cpu.Form(dilation, stride, shortcut.shape[-1]),
+        directions = (norm_of(conv)[1] for conv in (self.conv1, self.conv2))
+        if tcn_cpu.pays(x.transpose(1, 2), *directions):
+            first = tcn_cpu.Form(dilation, 1, x.shape[-1] - early)
+            second = tcn_cpu.Form(dilation, stride, shortcut.shape[-1])
+            y, *_ = tcn_cpu.ResidualBlock.apply(
+                tcn_cpu.under_autocast(x.transpose(1, 2)),
+                None if self.downsample is None else shortcut.transpose(1, 2),
+                (first, second),
+                *self.layer(self.conv1, len(x), first.length),
+                *self.layer(self.conv2, len(x), second.length),
             )
-            ends = [
-                (weight, conv.bias, self.mask(weight, len(x), form.length))
-                for weight, conv, form in zip(weights, (self.conv1, self.conv2), forms, strict=True)
-            ]
-            y, *_ = tcn_cpu.ResidualBlock.apply(rows, given, *ends[0], *ends[1], forms)
             return y.transpose(1, 2)
-        y = self.dropout(causal_conv_relu(x, weights[0], self.conv1.bias, dilation, skip=early))
-        y = causal_conv_relu(y, weights[1], self.conv2.bias, dilation, stride, skip - early)
-        return F.relu(self.dropout(y) + shortcut, inplace=True)
+        y = self.dropout(causal_conv_relu(x, self.conv1, dilation, skip=early))
+        y = self.dropout(causal_conv_relu(y, self.conv2, dilation, stride, skip - early))
+        return F.relu(y + shortcut, inplace=True)
 
-    def mask(self, weight: Tensor, batch: int, length: int) -> Tensor | None:
-        """What dropout multiplies a convolution's outputs by: `(batch, out)` or `(batch, length,
-        out)`; `None` where it drops nothing.
+    def layer(self, conv: nn.Conv1d, batch: int, length: int) -> tuple[Tensor | None, ...]:
+        """Of a convolution: magnitude and direction of the weights, bias, and what dropout
+        multiplies its outputs by, if it drops any.
         """
-        if not self.training or self.dropout.p == 0:
-            return None
-        if isinstance(self.dropout, nn.Dropout1d):
-            return self.dropout(weight.new_ones(batch, len(weight), 1)).squeeze(2)
-        return self.dropout(weight.new_ones(batch, length, len(weight)))
+        mask = None
+        if self.training and self.dropout.p > 0:
+            steps = 1 if isinstance(self.dropout, nn.Dropout1d) else length
+            mask = self.dropout(conv.weight.new_ones(batch, conv.out_channels, steps))
+            mask = mask.squeeze(2) if steps == 1 else mask.transpose(1, 2).contiguous()
+        return *norm_of(conv), conv.bias, mask
 
 
 def causal_conv_relu(
-    x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, stride: int = 1, skip: int = 0
+    x: Tensor, conv: nn.Conv1d, dilation: int, stride: int = 1, skip: int = 0
 ) -> Tensor:
     """Convolve so that output t reads inputs <= t, and the last output stands at the last input;
     then ReLU.
 
     Args:
         x: `(batch, channels, time)`.
-        weight: `(out, channels, kernel_size)`.
-        bias: `(out,)`.
+        conv: holds `weight` `(out, channels, kernel_size)` and `bias` `(out,)`.
         dilation: distance between taps.
         stride: keep every `stride`-th output, counted back from the last.
         skip: leading outputs to leave out.
@@ -180,14 +182,14 @@ def causal_conv_relu(
     Returns:
         `(batch, out, ceil((time - skip) / stride))`.
     """
-    reach = (weight.shape[2] - 1) * dilation
+    reach = (conv.kernel_size[0] - 1) * dilation
     off_grid = (x.shape[-1] - 1 - skip) % stride
     # Less than no padding takes away what no output reads.
     padded = F.pad(x.unsqueeze(2), (reach - off_grid - skip, 0))
     # As an image of height 1 with channels last: the layout in which sequences arrive, and in which
     # a CPU convolves up to twice as fast.
-    weight = weight.permute(0, 2, 1).contiguous().permute(0, 2, 1).unsqueeze(2)
-    y = F.conv2d(padded, weight, bias, stride=(1, stride), dilation=(1, dilation))
+    weight = conv.weight.permute(0, 2, 1).contiguous().permute(0, 2, 1).unsqueeze(2)
+    y = F.conv2d(padded, weight, conv.bias, stride=(1, stride), dilation=(1, dilation))
     return F.relu(y.squeeze(2))
 
 

@@ -7,6 +7,9 @@
 // tap's weights. Nothing is padded or moved. The way back to the input is the same from its side, and
 // the gradient of a tap's weights is a product over time.
 
+#include <cmath>
+#include <memory>
+
 #include "bfloat16.h"
 
 constexpr int64_t PIECE = 64;  // steps that one thread takes at a time
@@ -35,9 +38,10 @@ template <class Value> struct Convolution {
     int64_t threads, batch, time, inputs, outputs, taps, dilation, stride, length;
     const Value *x;
     int64_t x_batch, x_time;  // how far apart its sequences and its steps are
-    const Real *weight, *bias;  // (outputs, inputs, taps), (outputs,)
-    Factor *packed;             // to work in: (block of outputs, tap, factor of inputs, lane)
-    const Real *mask;           // what dropout multiplies an output by; or nothing
+    const Real *direction, *magnitude;  // of the weights: (outputs, inputs, taps), (outputs,)
+    const Real *bias;                   // (outputs,)
+    Factor *packed;    // to work in: (block of outputs, tap, factor of inputs, lane)
+    const Real *mask;  // what dropout multiplies an output by; or nothing
     int64_t mask_batch, mask_time;
     Value *y;  // (batch, length, P)
     // Where a residual block ends: what is added, to begin with the first output; or nothing.
@@ -55,29 +59,14 @@ template <class Value> struct Convolution {
     // the last position; or nothing.
     const Value *d_shortcut;
     int64_t shortcut, shortcut_stride;
-    Real *d_weight;       // (taps, inputs, P)
-    Real *d_bias;         // (P,)
-    // To work in, where products take pairs: two outputs' gradients, and two inputs, a stride apart.
-    Factor *d_sum_pairs;  // (batch, pair, P)
-    Factor *x_pairs;      // (batch, stride + time, P of the inputs); the first are of nothing and x
+    Real *d_weight;       // to work in: (taps, inputs, P)
+    Real *d_direction, *d_magnitude, *d_bias;  // as their own
 
     int64_t in_padded() const { return vectors<Real>(inputs) * LANES<Real>; }
     int64_t out_padded() const { return vectors<Real>(outputs) * LANES<Real>; }
     int64_t in_factors() const { return (inputs + EACH - 1) / EACH; }
     int64_t out_factors() const { return (outputs + EACH - 1) / EACH; }
     int64_t first() const { return time - 1 - (length - 1) * stride; }
-    int64_t out_pairs() const { return (length + 1) / 2; }
-    // What products over time take: inputs of a sequence from a position on, gradients from an
-    // output on.
-    const Factor *inputs_from(int64_t b, int64_t position) const {
-        if constexpr (EACH == 1) return x + b * x_batch + position * x_time;
-        else return x_pairs + (b * (stride + time) + stride + position) * in_padded();
-    }
-    int64_t inputs_step() const { return EACH == 1 ? x_time : in_padded(); }
-    const Factor *gradients_from(int64_t b, int64_t output) const {
-        if constexpr (EACH == 1) return d_sum + (b * length + output) * out_padded();
-        else return d_sum_pairs + (b * out_pairs() + output / 2) * out_padded();
-    }
     // How far before an output the position is that a tap reads.
     int64_t back(int64_t tap) const { return (taps - 1 - tap) * dilation; }
 };
@@ -136,13 +125,12 @@ static void forward_piece(const Convolution<Value> &c, int64_t b, int64_t begin,
     };
     with_same_taps(begin, end, taps_of, [&](int64_t j, int64_t stop, Taps taps) {
         for (int64_t at = 0; at < P; at += BLOCK * L) {
-            const int64_t left = (P - at) / L;
-            with_count<BLOCK>(least(left, BLOCK), [&](auto width) {
+            with_block<Real>(c.outputs - at, [&](auto width, auto half) {
                 constexpr int V = decltype(width)::value;
                 const auto *weights = c.packed + at * c.taps * n;
                 in_blocks<SUMS / V>(j, stop, [&](int64_t row, auto rows) {
                     const int64_t from = first + row * c.stride - c.back(taps.begin);
-                    multiply<Real, decltype(rows)::value, V>(
+                    multiply<Real, decltype(rows)::value, V, decltype(half)::value>(
                         x + from * c.x_time, c.stride * c.x_time, EACH, c.dilation * c.x_time,
                         weights + taps.begin * n * V * L, V * L, n * V * L, n,
                         taps.end - taps.begin,
@@ -179,29 +167,6 @@ static void relu_backward(const Convolution<Value> &c, int64_t b, int64_t begin,
             store(c.d_sum + place + at, y <= 0 ? zero : d);
         }
     }
-    if constexpr (Kind<Value>::EACH == 2) {
-        const Value *d_sum = c.d_sum + b * c.length * P;
-        Pair *to = c.d_sum_pairs + b * c.out_pairs() * P;
-        for (int64_t j = begin; j < end; j += 2)
-            for (int64_t at = 0; at < P; at += L) {
-                const Halves second = halves(d_sum + (j + 1) * P + at, j + 1 < end ? L : 0);
-                store(to + j / 2 * P + at, paired(halves(d_sum + j * P + at, L), second));
-            }
-    }
-}
-
-// Inputs from `begin` to before `end` of one sequence, each with the one a stride after it.
-static void pair_inputs(const Convolution<Bfloat16> &c, int64_t b, int64_t begin, int64_t end) {
-    constexpr int L = LANES<float>;
-    const int64_t P = c.in_padded();
-    const auto at_time = [&](int64_t t, int64_t at) {
-        const bool there = 0 <= t && t < c.time;
-        return halves(c.x + b * c.x_batch + t * c.x_time + at, there ? c.inputs - at : 0);
-    };
-    Pair *to = c.x_pairs + b * (c.stride + c.time) * P;
-    for (int64_t t = begin; t < end; t++)
-        for (int64_t at = 0; at < P; at += L)
-            store(to + t * P + at, paired(at_time(t - c.stride, at), at_time(t, at)));
 }
 
 // What reaches a position beside the convolution.
@@ -243,13 +208,12 @@ static void input_backward(const Convolution<Value> &c, int64_t b, int64_t begin
         with_same_taps(0, rows, taps_of, [&](int64_t i, int64_t stop, Taps taps) {
             const int64_t segments = taps.end - taps.begin;
             for (int64_t at = 0; at < P; at += BLOCK * L) {
-                const int64_t left = (P - at) / L;
-                with_count<BLOCK>(least(left, BLOCK), [&](auto width) {
+                with_block<Real>(c.inputs - at, [&](auto width, auto half) {
                     constexpr int V = decltype(width)::value;
                     const int64_t size = n * V * L;  // of a tap's weights
                     const auto *weights = c.packed_back + at * c.taps * n;
                     in_blocks<SUMS / V>(i, stop, [&](int64_t row, auto block) {
-                        multiply<Real, decltype(block)::value, V>(
+                        multiply<Real, decltype(block)::value, V, decltype(half)::value>(
                             d_sum + (output + row - taps.begin * jump) * Q, Q, EACH, -jump * Q,
                             weights + (tap + taps.begin * step) * size, V * L, step * size, n,
                             segments > 0 ? segments : 0,
@@ -271,6 +235,54 @@ static void input_backward(const Convolution<Value> &c, int64_t b, int64_t begin
 
 constexpr int64_t INPUTS = SUMS / BLOCK;  // channels of a product over time
 
+// What products over time take of one sequence: its inputs, and the gradients of its outputs.
+template <class Real> class OverTime {
+    const Real *x, *d_sum;
+    int64_t out_padded;
+
+  public:
+    const int64_t step;
+
+    OverTime(const Convolution<Real> &c, int64_t b)
+        : x(c.x + b * c.x_batch), d_sum(c.d_sum + b * c.length * c.out_padded()),
+          out_padded(c.out_padded()), step(c.x_time) {}
+    const Real *inputs(int64_t position) const { return x + position * step; }
+    const Real *gradients(int64_t output) const { return d_sum + output * out_padded; }
+};
+
+// Pairs, for whom steps are put side by side: inputs each with the one a stride after it, gradients
+// with the next one. Before the first and after the last there is zero.
+template <> class OverTime<Bfloat16> {
+    int64_t stride, out_padded;
+    std::unique_ptr<Pair[]> x, d_sum;
+
+  public:
+    const int64_t step;
+
+    OverTime(const Convolution<Bfloat16> &c, int64_t b)
+        : stride(c.stride), out_padded(c.out_padded()),
+          x(new Pair[(c.stride + c.time) * c.in_padded()]),
+          d_sum(new Pair[(c.length + 1) / 2 * c.out_padded()]), step(c.in_padded()) {
+        constexpr int L = LANES<float>;
+        const auto input = [&](int64_t t, int64_t at) {
+            const bool there = 0 <= t && t < c.time;
+            return halves(c.x + b * c.x_batch + t * c.x_time + at, there ? c.inputs - at : 0);
+        };
+        for (int64_t t = 0; t < c.stride + c.time; t++)
+            for (int64_t at = 0; at < step; at += L)
+                store(x.get() + t * step + at, paired(input(t - c.stride, at), input(t, at)));
+        const auto gradient = [&](int64_t j, int64_t at) {
+            const Bfloat16 *row = c.d_sum + (b * c.length + j) * out_padded;
+            return halves(row + at, j < c.length ? L : 0);
+        };
+        for (int64_t j = 0; j < c.length; j += 2)
+            for (int64_t at = 0; at < out_padded; at += L)
+                store(gradients(j) + at, paired(gradient(j, at), gradient(j + 1, at)));
+    }
+    const Pair *inputs(int64_t position) const { return x.get() + (stride + position) * step; }
+    Pair *gradients(int64_t output) const { return d_sum.get() + output / 2 * out_padded; }
+};
+
 // Weights of blocks of inputs, tap after tap, from `begin` to before `end`: sums of pieces, which
 // are then added, since one long sum would round off more.
 template <class Value>
@@ -283,24 +295,25 @@ static void weight_backward(const Convolution<Value> &c, int64_t begin, int64_t 
         Real *to = c.d_weight + (i / blocks * c.inputs + input) * P;
         __builtin_memset(to, 0, count * P * sizeof(Real));
     }
-    for (int64_t b = 0; b < c.batch; b++)
+    for (int64_t b = 0; b < c.batch; b++) {
+        const OverTime<Value> sequence(c, b);
         for (int64_t piece = 0; piece < c.length; piece += 2 * PIECE)
             for (int64_t at = 0; at < P; at += BLOCK * L)
                 for (int64_t i = begin; i < end; i++) {
                     const int64_t tap = i / blocks, input = i % blocks * INPUTS;
-                    const int64_t stop = least(input + INPUTS, c.inputs);
                     const int64_t missing = quotient(c.back(tap) - c.first(), c.stride);
                     const int64_t j = (missing > piece ? missing : piece) / EACH * EACH;
                     const int64_t n = quotient(least(piece + 2 * PIECE, c.length) - j, EACH);
                     if (n <= 0) continue;
-                    const int64_t from = c.first() + j * c.stride - c.back(tap);
-                    const auto *x = c.inputs_from(b, from), *d_sum = c.gradients_from(b, j) + at;
-                    with_count<BLOCK>(least((P - at) / L, BLOCK), [&](auto width) {
+                    const auto *x = sequence.inputs(c.first() + j * c.stride - c.back(tap));
+                    const auto *d_sum = sequence.gradients(j) + at;
+                    with_block<Real>(c.outputs - at, [&](auto width, auto half) {
                         constexpr int V = decltype(width)::value;
+                        const int64_t stop = least(input + INPUTS, c.inputs);
                         in_blocks<INPUTS>(input, stop, [&](int64_t i, auto rows) {
                             Real *to = c.d_weight + (tap * c.inputs + i) * P + at;
-                            multiply<Real, decltype(rows)::value, V>(
-                                x + i, 1, EACH * c.stride * c.inputs_step(), 0, d_sum, P, 0, n, 1,
+                            multiply<Real, decltype(rows)::value, V, decltype(half)::value>(
+                                x + i, 1, EACH * c.stride * sequence.step, 0, d_sum, P, 0, n, 1,
                                 [&](int, int) { return Vector<Real>{}; },
                                 [&](int r, int v, Vector<Real> sum) {
                                     Real *place = to + r * P + v * L;
@@ -310,6 +323,7 @@ static void weight_backward(const Convolution<Value> &c, int64_t begin, int64_t 
                         });
                     });
                 }
+    }
 }
 
 // The biases' gradients: sums over each sequence, which are then added.
@@ -323,7 +337,45 @@ template <class Value> static void bias_backward(const Convolution<Value> &c) {
             for (int64_t j = 0; j < c.length; j++) sum += load(c.d_sum + (b * c.length + j) * P + at);
             total += sum;
         }
-        store(c.d_bias + at, total);
+        store_part<Real>(c.d_bias + at, total, c.outputs - at);
+    }
+}
+
+// Weight norm (Salimans and Kingma 2016): an output's weights are a direction, over its length, times
+// a magnitude. The sum of two rows' products:
+template <class Real> static Real dot(const Real *a, const Real *b, int64_t n) {
+    Vector<Real> sum = {};
+    for (int64_t k = 0; k < n; k += LANES<Real>) sum += load_part(a + k, n - k) * load_part(b + k, n - k);
+    return total<Real>(sum);
+}
+
+// What the directions are multiplied by.
+template <class Value> static auto scales(const Convolution<Value> &c) {
+    typedef typename Kind<Value>::Real Real;
+    std::unique_ptr<Real[]> scales(new Real[c.outputs]);
+    const int64_t n = c.inputs * c.taps;
+    for (int64_t o = 0; o < c.outputs; o++)
+        scales[o] = c.magnitude[o] / std::sqrt(dot(c.direction + o * n, c.direction + o * n, n));
+    return scales;
+}
+
+// From the weights' gradients to their directions' and magnitudes', of outputs from `begin` to
+// before `end`.
+template <class Value>
+static void norm_backward(const Convolution<Value> &c, int64_t begin, int64_t end) {
+    typedef typename Kind<Value>::Real Real;
+    const int64_t n = c.inputs * c.taps, P = c.out_padded();
+    for (int64_t o = begin; o < end; o++) {
+        const Real *direction = c.direction + o * n;
+        Real *d = c.d_direction + o * n;
+        for (int64_t i = 0; i < c.inputs; i++)
+            for (int64_t tap = 0; tap < c.taps; tap++)
+                d[i * c.taps + tap] = c.d_weight[(tap * c.inputs + i) * P + o];
+        const Real along = dot(d, direction, n), square = dot(direction, direction, n);
+        const Real norm = std::sqrt(square);
+        c.d_magnitude[o] = along / norm;
+        for (int64_t k = 0; k < n; k++)
+            d[k] = c.magnitude[o] / norm * (d[k] - along / square * direction[k]);
     }
 }
 
@@ -348,9 +400,10 @@ INLINE typename Kind<Value>::Factor factor(int64_t i, int64_t count, const Read 
 
 template <class Value> static void forward(const Convolution<Value> &c) {
     const int64_t n = c.in_factors();
+    const auto scale = scales(c);
     pack(c.packed, c.taps * n, c.outputs, [&](int64_t i, int64_t o) {
         return factor<Value>(i % n, c.inputs, [&](int64_t input) {
-            return c.weight[(o * c.inputs + input) * c.taps + i / n];
+            return scale[o] * c.direction[(o * c.inputs + input) * c.taps + i / n];
         });
     });
     share_pieces(c, c.length, [&](int64_t b, int64_t begin, int64_t end) {
@@ -363,18 +416,16 @@ template <class Value> static void backward(const Convolution<Value> &c) {
         relu_backward(c, b, begin, end);
     });
     bias_backward(c);
-    if constexpr (Kind<Value>::EACH == 2)
-        share_pieces(c, c.stride + c.time, [&](int64_t b, int64_t begin, int64_t end) {
-            pair_inputs(c, b, begin, end);
-        });
     share(c.threads, c.taps * quotient(c.inputs, INPUTS), [&](int64_t begin, int64_t end) {
         weight_backward(c, begin, end);
     });
+    share(c.threads, c.outputs, [&](int64_t begin, int64_t end) { norm_backward(c, begin, end); });
     if (!c.d_x) return;
     const int64_t n = c.out_factors();
+    const auto scale = scales(c);
     pack(c.packed_back, c.taps * n, c.inputs, [&](int64_t o, int64_t i) {
         return factor<Value>(o % n, c.outputs, [&](int64_t output) {
-            return c.weight[(output * c.inputs + i) * c.taps + o / n];
+            return scale[output] * c.direction[(output * c.inputs + i) * c.taps + o / n];
         });
     });
     share_pieces(c, c.time, [&](int64_t b, int64_t begin, int64_t end) {

@@ -27,7 +27,7 @@ class Convolution(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("taps", "dilation", "stride", "length")),
         ("x", ctypes.c_void_p),
         *((name, ctypes.c_int64) for name in ("x_batch", "x_time")),
-        *((name, ctypes.c_void_p) for name in ("weight", "bias", "packed", "mask")),
+        *((name, ctypes.c_void_p) for name in ("direction", "magnitude", "bias", "packed", "mask")),
         *((name, ctypes.c_int64) for name in ("mask_batch", "mask_time")),
         *((name, ctypes.c_void_p) for name in ("y", "added")),
         *((name, ctypes.c_int64) for name in ("added_batch", "added_time")),
@@ -36,7 +36,7 @@ class Convolution(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("d_added", "packed_back", "d_sum", "d_x")),
         ("d_shortcut", ctypes.c_void_p),
         *((name, ctypes.c_int64) for name in ("shortcut", "shortcut_stride")),
-        *((name, ctypes.c_void_p) for name in ("d_weight", "d_bias", "d_sum_pairs", "x_pairs")),
+        *((name, ctypes.c_void_p) for name in ("d_weight", "d_direction", "d_magnitude", "d_bias")),
     )
 
 
@@ -48,24 +48,25 @@ class Form(NamedTuple):
     length: int
 
 
-def pays(x: Tensor, *weights: Tensor) -> bool:
+def pays(x: Tensor, *directions: Tensor) -> bool:
     """Whether convolutions, one after the other, can be run here, and are not faster by torch.
 
     Args:
         x: `(batch, time, channels)`.
-        weights: of each, `(out, channels, kernel_size)`.
+        directions: of the weights of each, `(out, channels, kernel_size)`.
     """
+    weight, *_ = directions
     real = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-    if not can_run(SOURCE, *weights, autocast=True) or x.device != weights[0].device:
+    if not can_run(SOURCE, *directions, autocast=True) or x.device != weight.device:
         return False
-    if x.shape[2] != weights[0].shape[1] or sums(real) != weights[0].dtype:
+    if x.shape[2] != weight.shape[1] or sums(real) != weight.dtype:
         return False  # torch says what is wrong
     # Processors that multiply whole matrices of bfloat16 do that for torch.
     if real == torch.bfloat16 and torch.cpu._is_amx_tile_supported():
         return False
     # Not where much of a vector would stay empty.
-    rows = [len(weight) for weight in weights] + [x.shape[2]] * x.requires_grad
-    return all(2 * whole(size, SOURCE, weights[0].dtype) <= 3 * size for size in rows)
+    sizes = [len(weight) for weight in directions] + [x.shape[2]] * x.requires_grad
+    return all(2 * whole(size, SOURCE, weight.dtype) <= 3 * size for size in sizes)
 
 
 def under_autocast(x: Tensor) -> Tensor:
@@ -81,55 +82,44 @@ def sums(real: torch.dtype) -> torch.dtype:
 
 
 class ResidualBlock(torch.autograd.Function):
-    """Twice a causal convolution, ReLU and dropout; what comes out is added to what went in, and
-    once more ReLU (Bai et al. 2018, section 3.3).
+    """Twice a causal convolution with weight norm, ReLU and dropout; what went in is added, and
+    ReLU once more (Bai et al. 2018, section 3.3).
     """
 
     @staticmethod
     def forward(
-        x: Tensor,
-        shortcut: Tensor | None,
-        weight1: Tensor,
-        bias1: Tensor,
-        mask1: Tensor | None,
-        weight2: Tensor,
-        bias2: Tensor,
-        mask2: Tensor | None,
-        forms: tuple[Form, Form],
+        x: Tensor, shortcut: Tensor | None, forms: tuple[Form, Form], *layers: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Run it.
 
         Args:
             x: `(batch, time, channels)`: bfloat16, or of the weights' dtype.
             shortcut: `(batch, length, out)`, to be added; `None`: `x` at the outputs' steps.
-            weight1: `(out, channels, kernel_size)`: with a bfloat16 `x` float32, rounded to it.
-            bias1: `(out,)`.
-            mask1: what dropout multiplies by: `(batch, out)`, or `(batch, length, out)` of the
-                convolution's length.
-            weight2: as the first.
-            bias2: as the first.
-            mask2: as the first.
-            forms: of both.
+            forms: of both convolutions.
+            layers: of each convolution magnitude `(out, 1, 1)` and direction `(out, channels,
+                kernel_size)` of the weights, with a bfloat16 `x` float32, which are rounded to it;
+                the bias `(out,)`; and what dropout multiplies by, `(batch, out)` or `(batch,
+                length, out)`, or `None`.
 
         Returns:
             `(batch, length, out)`, of the dtype of `x`; then what both convolutions came to, with
             channels filled up to whole vectors.
         """
         x = in_order(x)
-        y1, _ = convolve(x, weight1, bias1, mask1, forms[0])
+        y1, _ = convolve(x, forms[0], *layers[:4])
         _, stride, length = forms[1]
         added = x[:, x.shape[1] - 1 - (length - 1) * stride :: stride]
         if shortcut is not None:
             added = in_order(shortcut)
-        y2, total = convolve(y1, weight2, bias2, mask2, forms[1], added)
-        return total[..., : len(weight2)], y1, y2
+        y2, total = convolve(y1, forms[1], *layers[4:], added=added)
+        return total[..., : len(layers[4])], y1, y2
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         """Keep what the way back needs."""
-        x, shortcut, weight1, _, mask1, weight2, _, mask2, ctx.forms = inputs
+        x, shortcut, ctx.forms, *layers = inputs
         ctx.projected = shortcut is not None
-        ctx.save_for_backward(x, weight1, mask1, weight2, mask2, *output)
+        ctx.save_for_backward(x, *layers, *output)
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
 
@@ -148,53 +138,54 @@ class ResidualBlock(torch.autograd.Function):
             inner: of what nobody differentiates.
         """
         if d_total is None:
-            return (None,) * 9
-        x, weight1, mask1, weight2, mask2, total, y1, y2 = ctx.saved_tensors
+            return (None,) * 11
+        x, *layers, total, y1, y2 = ctx.saved_tensors
         d_y1, d_added, *d_second = convolve_back(
-            y1, weight2, mask2, y2, in_order(d_total), ctx.forms[1], total=total
+            y1, y2, in_order(d_total), ctx.forms[1], *layers[4:], total=total
         )
         d_x, _, *d_first = convolve_back(
             in_order(x),
-            weight1,
-            mask1,
             y1,
             d_y1,
             ctx.forms[0],
+            *layers[:4],
             wanted=ctx.needs_input_grad[0],
             d_shortcut=None if ctx.projected else d_added,
             shortcut_stride=ctx.forms[1].stride,
         )
         return (
             None if d_x is None else d_x[..., : x.shape[2]],
-            d_added[..., : len(weight2)] if ctx.projected else None,
+            d_added[..., : total.shape[2]] if ctx.projected else None,
+            None,
             *d_first,
             None,
             *d_second,
-            None,
             None,
         )
 
 
 def convolve(
     x: Tensor,
-    weight: Tensor,
+    form: Form,
+    magnitude: Tensor,
+    direction: Tensor,
     bias: Tensor,
     mask: Tensor | None,
-    form: Form,
+    *,
     added: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """A convolution, ReLU and dropout; and the same with something added, after ReLU."""
-    outputs, inputs, taps = weight.shape
-    y = x.new_empty(len(x), form.length, whole(outputs, SOURCE, weight.dtype))
+    outputs, inputs, taps = direction.shape
+    y = x.new_empty(len(x), form.length, whole(outputs, SOURCE, direction.dtype))
     total = y if added is None else torch.empty_like(y)
     call(
         SOURCE,
         "forward",
         x.dtype,
         Convolution,
-        **what(x, weight, mask, form),
+        **what(x, form, magnitude, direction, mask),
         bias=bias.contiguous(),
-        packed=weight.new_empty(taps, inputs, y.shape[2]),
+        packed=direction.new_empty(taps, inputs, y.shape[2]),
         y=y,
         added=added,
         added_batch=0 if added is None else added.stride(0),
@@ -206,62 +197,67 @@ def convolve(
 
 def convolve_back(
     x: Tensor,
-    weight: Tensor,
-    mask: Tensor | None,
     y: Tensor,
     d_y: Tensor,
     form: Form,
+    magnitude: Tensor,
+    direction: Tensor,
+    bias: Tensor,
+    mask: Tensor | None,
+    *,
     wanted: bool = True,
     total: Tensor | None = None,
     d_shortcut: Tensor | None = None,
     shortcut_stride: int = 1,
-) -> tuple[Any, Any, Tensor, Tensor]:
+) -> tuple[Any, Any, Tensor, Tensor, Tensor]:
     """Gradients of a convolution's input, of what was added (`None`, where it is not wanted and
-    where nothing was), of weight and bias.
+    where nothing was), of magnitude, direction and bias.
 
     Args:
         x: its input.
-        weight: its weight.
-        mask: its mask.
         y: what came out.
         d_y: gradient of `total`, if something was added, or else of `y`.
         form: its form.
+        magnitude: of its weights.
+        direction: of its weights.
+        bias: its bias.
+        mask: its mask.
         wanted: whether the input's gradient is.
         total: after something was added.
         d_shortcut: to be added to the input's gradient at steps so far apart, up to the last one.
         shortcut_stride: how far.
     """
-    outputs, inputs, taps = weight.shape
-    full, in_full = (whole(size, SOURCE, weight.dtype) for size in (outputs, inputs))
-    d_sum = torch.empty_like(y)
+    outputs, inputs, taps = direction.shape
+    full, in_full = (whole(size, SOURCE, direction.dtype) for size in (outputs, inputs))
     d_added = None if total is None else torch.empty_like(y)
-    d_weight, d_bias = weight.new_empty(taps, inputs, full), weight.new_empty(full)
     d_x = x.new_empty(*x.shape[:2], in_full) if wanted else None
-    pairs = x.dtype == torch.bfloat16  # two of them lie in one float
+    d_magnitude, d_direction, d_bias = (
+        value.new_empty(value.shape) for value in (magnitude, direction, bias)
+    )
     call(
         SOURCE,
         "backward",
         x.dtype,
         Convolution,
-        **what(x, weight, mask, form),
+        **what(x, form, magnitude, direction, mask),
         y=y,
         total=total,
         d_y=d_y,
         d_y_batch=d_y.stride(0),
         d_y_time=d_y.stride(1),
         d_added=d_added,
-        packed_back=weight.new_empty(taps, outputs, in_full) if wanted else None,
-        d_sum=d_sum,
+        packed_back=direction.new_empty(taps, outputs, in_full) if wanted else None,
+        d_sum=torch.empty_like(y),
         d_x=d_x,
         d_shortcut=d_shortcut,
         shortcut=0 if d_shortcut is None else d_shortcut.shape[1],
         shortcut_stride=shortcut_stride,
-        d_weight=d_weight,
+        d_weight=direction.new_empty(taps, inputs, full),
+        d_direction=d_direction,
+        d_magnitude=d_magnitude,
         d_bias=d_bias,
-        d_sum_pairs=weight.new_empty(len(x), (form.length + 1) // 2, full) if pairs else None,
-        x_pairs=weight.new_empty(len(x), form.stride + x.shape[1], in_full) if pairs else None,
     )
-    return d_x, d_added, d_weight[..., :outputs].permute(2, 1, 0), d_bias[:outputs]
+    return d_x, d_added, d_magnitude, d_direction, d_bias
 
 
 def in_order(x: Tensor) -> Tensor:
@@ -271,20 +267,25 @@ def in_order(x: Tensor) -> Tensor:
     return x if x.stride(2) == 1 else x.contiguous()
 
 
-def what(x: Tensor, weight: Tensor, mask: Tensor | None, form: Form) -> dict[str, Any]:
+def what(
+    x: Tensor, form: Form, magnitude: Tensor, direction: Tensor, mask: Tensor | None
+) -> dict[str, Any]:
     """What the source must know both ways."""
-    outputs, inputs, taps = weight.shape
+    outputs, inputs, taps = direction.shape
     return {
         "batch": x.shape[0],
         "time": x.shape[1],
         "inputs": inputs,
         "outputs": outputs,
         "taps": taps,
-        **form._asdict(),
+        "dilation": form.dilation,
+        "stride": form.stride,
+        "length": form.length,
         "x": x,
         "x_batch": x.stride(0),
         "x_time": x.stride(1),
-        "weight": weight.contiguous(),
+        "magnitude": magnitude.contiguous(),
+        "direction": direction.contiguous(),
         "mask": mask,
         "mask_batch": 0 if mask is None else mask.stride(0),
         "mask_time": 0 if mask is None or mask.dim() == 2 else mask.stride(1),

@@ -31,6 +31,7 @@ template <class Real> struct Format;
 
 template <> struct Format<float> {
     typedef float Vector __attribute__((vector_size(BYTES)));
+    typedef float Half __attribute__((vector_size(BYTES / 2)));
     typedef int32_t Bits __attribute__((vector_size(BYTES)));
     static constexpr int32_t MANTISSA = 23, BIAS = 127;
     static constexpr float LARGEST = 87, LN2_HIGH = 0x1.62ep-1, LN2_LOW = 0x1.0bfbe8p-15;
@@ -39,6 +40,7 @@ template <> struct Format<float> {
 
 template <> struct Format<double> {
     typedef double Vector __attribute__((vector_size(BYTES)));
+    typedef double Half __attribute__((vector_size(BYTES / 2)));
     typedef int64_t Bits __attribute__((vector_size(BYTES)));
     static constexpr int64_t MANTISSA = 52, BIAS = 1023;
     static constexpr double LARGEST = 708, LN2_HIGH = 0x1.62e42feep-1, LN2_LOW = 0x1.a39ef35793c76p-33;
@@ -46,6 +48,7 @@ template <> struct Format<double> {
 };
 
 template <class Real> using Vector = typename Format<Real>::Vector;
+template <class Real> using Half = typename Format<Real>::Half;
 template <class Real> constexpr int LANES = BYTES / sizeof(Real);
 
 // How many vectors hold n values.
@@ -89,6 +92,24 @@ template <class Real> INLINE void store_part(Real *to, Vector<Real> value, int64
     for (int i = 0; i < n; i++) to[i] = value[i];
 #endif
 }
+
+// Half vectors, for where the upper half would be empty: a processor that makes two of each long
+// operation takes half the time, others take no more. Shorter ones have no use for it.
+#if defined(__AVX512F__)
+constexpr bool HALVES = true;
+
+template <class Value> INLINE Half<Value> lower(Vector<Value> value) {
+    return (Half<Value>)_mm512_castsi512_si256((__m512i)value);
+}
+
+template <class Value> INLINE Vector<Value> filled(Half<Value> value) {
+    return (Vector<Value>)_mm512_zextsi256_si512((__m256i)value);
+}
+#else
+constexpr bool HALVES = false;
+template <class Value> Half<Value> lower(Vector<Value> value);
+template <class Value> Vector<Value> filled(Half<Value> value);
+#endif
 
 // The sum of its values.
 template <class Real> INLINE Real total(Vector<Real> value) {
@@ -142,46 +163,73 @@ template <int N, class Work> INLINE void with_count(int64_t n, const Work &work)
         with_count<N - 1>(n, work);
 }
 
+// Do work for how many vectors a block of weights takes of so many lanes, and whether the last of
+// them is a half one.
+template <class Real, class Work> INLINE void with_block(int64_t lanes, const Work &work) {
+    const int64_t left = vectors<Real>(lanes);
+    with_count<BLOCK>(left < BLOCK ? left : BLOCK, [&](auto count) {
+        if (HALVES && decltype(count)::value * LANES<Real> - lanes >= LANES<Real> / 2)
+            work(count, Count<HALVES>());
+        else
+            work(count, Count<false>());
+    });
+}
+
 // Rows, R at a time as long as there are so many, then half of them, and so on to one.
 template <int R, class Work> INLINE void in_blocks(int64_t begin, int64_t end, const Work &work) {
     for (; begin + R <= end; begin += R) work(begin, Count<R>());
     if constexpr (R > 1) in_blocks<R / 2>(begin, end, work);
 }
 
-template <class Real>
-INLINE Vector<Real> add_product(Vector<Real> sum, const Real *from, Vector<Real> weights) {
-    return sum + *from * weights;
+// A value that is multiplied by vectors; of real numbers, processors spread it themselves.
+template <class Real> INLINE Real spread(const Real *from) { return *from; }
+
+template <class Real, class Sum> INLINE Sum add_product(Sum sum, Real value, Sum weights) {
+    return sum + value * weights;
 }
 
-// R rows times V vectors of weights: for each row the sum over so many segments of n values, each
-// times its weights, which lie close together within a segment. Steps: from a row to the next, from a
-// value to the next, and so on. `begin(r, v)` gives what a sum begins with, `end(r, v, sum)` takes it.
-// `Real`: what sums are of; values and weights may be of other kinds that `add_product` knows.
-template <class Real, int R, int V, class From, class Weight, class Begin, class End>
+// R rows times V vectors of weights, the last of them a half one if so: for each row the sum over so
+// many segments of n values, each times its weights, which lie close together within a segment.
+// Steps: from a row to the next, from a value to the next, and so on. `begin(r, v)` gives what a sum
+// begins with, `end(r, v, sum)` takes it. `Real`: what sums are of; values and weights may be of
+// other kinds that `add_product` knows.
+template <
+    class Real, int R, int V, bool HALF = false, class From, class Weight, class Begin, class End>
 INLINE void multiply(
     const From *from, int64_t from_row, int64_t from_value, int64_t from_segment,
     const Weight *weights, int64_t weights_value, int64_t weights_segment, int64_t n,
     int64_t segments, const Begin &begin, const End &end
 ) {
-    Vector<Real> sum[R][V];
-    for (int r = 0; r < R; r++)
-        for (int v = 0; v < V; v++) sum[r][v] = begin(r, v);
+    constexpr int WHOLE = HALF ? V - 1 : V;
+    Vector<Real> sum[R][WHOLE + 1];  // one more than there may be, as none is no array
+    [[maybe_unused]] Half<Real> half[R];
+    for (int r = 0; r < R; r++) {
+        for (int v = 0; v < WHOLE; v++) sum[r][v] = begin(r, v);
+        if constexpr (HALF) half[r] = lower<Real>(begin(r, WHOLE));
+    }
     for (int64_t segment = 0; segment < segments; segment++) {
         for (int64_t k = 0; k < n; k++) {
+            Vector<Weight> w[V];
             for (int v = 0; v < V; v++) {
-                Vector<Weight> w = load<Weight>(weights + k * weights_value + v * LANES<Weight>);
+                w[v] = load<Weight>(weights + k * weights_value + v * LANES<Weight>);
 #if defined(__x86_64__)
-                __asm__("" : "+v"(w));  // in a register: gcc would load it anew for each row
+                __asm__("" : "+v"(w[v]));  // in a register: gcc would load it anew for each row
 #endif
-                for (int r = 0; r < R; r++)
-                    sum[r][v] = add_product(sum[r][v], from + r * from_row + k * from_value, w);
+            }
+            for (int r = 0; r < R; r++) {
+                const auto value = spread(from + r * from_row + k * from_value);
+                for (int v = 0; v < WHOLE; v++) sum[r][v] = add_product(sum[r][v], value, w[v]);
+                if constexpr (HALF)
+                    half[r] = add_product(half[r], value, lower<Weight>(w[WHOLE]));
             }
         }
         from += from_segment;
         weights += weights_segment;
     }
-    for (int r = 0; r < R; r++)
-        for (int v = 0; v < V; v++) end(r, v, sum[r][v]);
+    for (int r = 0; r < R; r++) {
+        for (int v = 0; v < WHOLE; v++) end(r, v, sum[r][v]);
+        if constexpr (HALF) end(r, WHOLE, filled<Real>(half[r]));
+    }
 }
 
 // `to` = rows of `from` times weights, n values a row and V vectors a value; or added to it.
