@@ -133,26 +133,28 @@ class Block(nn.Module):
         early = max(0, skip - reach)
         if stride > 1:
             skip = (x.shape[-1] - 1) % stride
-        shortcut = x[..., skip::stride]
-        if self.downsample is not None:
-            # One tap makes a product of matrices, without a convolution's other order of memory.
-            weight, bias = self.downsample.weight.squeeze(2), self.downsample.bias
-            shortcut = F.linear(shortcut.transpose(1, 2), weight, bias).transpose(1, 2)
-        directions = (norm_of(conv)[1] for conv in (self.conv1, self.conv2))
-        if tcn_cpu.pays(x.transpose(1, 2), *directions):
-            first = tcn_cpu.Form(dilation, 1, x.shape[-1] - early)
-            second = tcn_cpu.Form(dilation, stride, shortcut.shape[-1])
+        convs, project = (self.conv1, self.conv2), self.downsample
+        if tcn_cpu.pays(x.transpose(1, 2), *(norm_of(conv)[1] for conv in convs)):
+            forms = (
+                tcn_cpu.Form(dilation, 1, x.shape[-1] - early),
+                tcn_cpu.Form(dilation, stride, (x.shape[-1] - skip + stride - 1) // stride),
+            )
             y, *_ = tcn_cpu.ResidualBlock.apply(
                 tcn_cpu.under_autocast(x.transpose(1, 2)),
-                None if self.downsample is None else shortcut.transpose(1, 2),
-                (first, second),
-                *self.layer(self.conv1, len(x), first.length),
-                *self.layer(self.conv2, len(x), second.length),
+                forms,
+                *self.layer(self.conv1, len(x), forms[0].length),
+                *self.layer(self.conv2, len(x), forms[1].length),
+                *((project.weight, project.bias) if project is not None else ()),
             )
             return y.transpose(1, 2)
         y = self.dropout(causal_conv_relu(x, self.conv1, dilation, skip=early))
         y = self.dropout(causal_conv_relu(y, self.conv2, dilation, stride, skip - early))
-        return F.relu(y + shortcut, inplace=True)
+        x = x[..., skip::stride]
+        if project is not None:
+            # One tap makes a product of matrices, without a convolution's other order of memory.
+            x = F.linear(x.transpose(1, 2), project.weight.squeeze(2), project.bias)
+            x = x.transpose(1, 2)
+        return F.relu(y + x, inplace=True)
 
     def layer(self, conv: nn.Conv1d, batch: int, length: int) -> tuple[Tensor | None, ...]:
         """Of a convolution: magnitude and direction of the weights, bias, and what dropout

@@ -38,8 +38,11 @@ template <class Value> struct Convolution {
     int64_t threads, batch, time, inputs, outputs, taps, dilation, stride, length;
     const Value *x;
     int64_t x_batch, x_time;  // how far apart its sequences and its steps are
-    const Real *direction, *magnitude;  // of the weights: (outputs, inputs, taps), (outputs,)
-    const Real *bias;                   // (outputs,)
+    int64_t linear;  // whether there is no ReLU
+    // Of the weights, (outputs, inputs, taps) and (outputs,). Without a magnitude the direction is
+    // the weights.
+    const Real *direction, *magnitude;
+    const Real *bias;  // (outputs,)
     Factor *packed;    // to work in: (block of outputs, tap, factor of inputs, lane)
     const Real *mask;  // what dropout multiplies an output by; or nothing
     int64_t mask_batch, mask_time;
@@ -53,7 +56,7 @@ template <class Value> struct Convolution {
     int64_t d_y_batch, d_y_time;
     Value *d_added;  // (batch, length, P)
     Factor *packed_back;  // to work in: (block of inputs, tap, factor of outputs, lane)
-    Value *d_sum;         // (batch, length, P): before ReLU
+    Value *d_sum;         // (batch, length, P): before ReLU; given, if there is none
     Value *d_x;           // (batch, time, P of the inputs)
     // What d_x is added to, (batch, shortcut, P of the inputs), so many steps apart, the last one at
     // the last position; or nothing.
@@ -103,10 +106,10 @@ template <class Value, class Sum>
 INLINE void end_output(const Convolution<Value> &c, int64_t b, int64_t j, int64_t at, Sum sum) {
     typedef typename Kind<Value>::Real Real;
     const int64_t place = (b * c.length + j) * c.out_padded() + at, left = c.outputs - at;
-    sum = relu<Real>(sum);
+    if (!c.linear) sum = relu<Real>(sum);
     if (c.mask) sum *= load_part(c.mask + b * c.mask_batch + j * c.mask_time + at, left);
     store(c.y + place, sum);
-    if (!c.added) return;
+    if (!c.total) return;
     sum += load_part(c.added + b * c.added_batch + j * c.added_time + at, left);
     store(c.total + place, relu<Real>(sum));
 }
@@ -349,13 +352,15 @@ template <class Real> static Real dot(const Real *a, const Real *b, int64_t n) {
     return total<Real>(sum);
 }
 
-// What the directions are multiplied by.
+template <class Real> static Real norm(const Real *a, int64_t n) { return std::sqrt(dot(a, a, n)); }
+
+// What directions are multiplied by.
 template <class Value> static auto scales(const Convolution<Value> &c) {
     typedef typename Kind<Value>::Real Real;
     std::unique_ptr<Real[]> scales(new Real[c.outputs]);
     const int64_t n = c.inputs * c.taps;
     for (int64_t o = 0; o < c.outputs; o++)
-        scales[o] = c.magnitude[o] / std::sqrt(dot(c.direction + o * n, c.direction + o * n, n));
+        scales[o] = c.magnitude ? c.magnitude[o] / norm(c.direction + o * n, n) : 1;
     return scales;
 }
 
@@ -371,11 +376,11 @@ static void norm_backward(const Convolution<Value> &c, int64_t begin, int64_t en
         for (int64_t i = 0; i < c.inputs; i++)
             for (int64_t tap = 0; tap < c.taps; tap++)
                 d[i * c.taps + tap] = c.d_weight[(tap * c.inputs + i) * P + o];
-        const Real along = dot(d, direction, n), square = dot(direction, direction, n);
-        const Real norm = std::sqrt(square);
-        c.d_magnitude[o] = along / norm;
+        if (!c.magnitude) continue;
+        const Real length = norm(direction, n);
+        const Real d_magnitude = c.d_magnitude[o] = dot(d, direction, n) / length;
         for (int64_t k = 0; k < n; k++)
-            d[k] = c.magnitude[o] / norm * (d[k] - along / square * direction[k]);
+            d[k] = c.magnitude[o] / length * (d[k] - d_magnitude / length * direction[k]);
     }
 }
 
@@ -412,9 +417,10 @@ template <class Value> static void forward(const Convolution<Value> &c) {
 }
 
 template <class Value> static void backward(const Convolution<Value> &c) {
-    share_pieces(c, c.length, [&](int64_t b, int64_t begin, int64_t end) {
-        relu_backward(c, b, begin, end);
-    });
+    if (!c.linear)
+        share_pieces(c, c.length, [&](int64_t b, int64_t begin, int64_t end) {
+            relu_backward(c, b, begin, end);
+        });
     bias_backward(c);
     share(c.threads, c.taps * quotient(c.inputs, INPUTS), [&](int64_t begin, int64_t end) {
         weight_backward(c, begin, end);

@@ -26,7 +26,7 @@ class Convolution(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("threads", "batch", "time", "inputs", "outputs")),
         *((name, ctypes.c_int64) for name in ("taps", "dilation", "stride", "length")),
         ("x", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("x_batch", "x_time")),
+        *((name, ctypes.c_int64) for name in ("x_batch", "x_time", "linear")),
         *((name, ctypes.c_void_p) for name in ("direction", "magnitude", "bias", "packed", "mask")),
         *((name, ctypes.c_int64) for name in ("mask_batch", "mask_time")),
         *((name, ctypes.c_void_p) for name in ("y", "added")),
@@ -88,38 +88,36 @@ class ResidualBlock(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        x: Tensor, shortcut: Tensor | None, forms: tuple[Form, Form], *layers: Any
+        x: Tensor, forms: tuple[Form, Form], *weights: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Run it.
 
         Args:
             x: `(batch, time, channels)`: bfloat16, or of the weights' dtype.
-            shortcut: `(batch, length, out)`, to be added; `None`: `x` at the outputs' steps.
             forms: of both convolutions.
-            layers: of each convolution magnitude `(out, 1, 1)` and direction `(out, channels,
-                kernel_size)` of the weights, with a bfloat16 `x` float32, which are rounded to it;
-                the bias `(out,)`; and what dropout multiplies by, `(batch, out)` or `(batch,
-                length, out)`, or `None`.
+            weights: with a bfloat16 `x` float32, which are rounded to it. Of each convolution
+                magnitude `(out, 1, 1)`, direction `(out, channels, kernel_size)`, bias `(out,)` and
+                what dropout multiplies by, `(batch, out)` or `(batch, length, out)`, or `None`.
+                Then, if `x` is to be projected before it is added, by which weight `(out, channels,
+                1)` and bias.
 
         Returns:
             `(batch, length, out)`, of the dtype of `x`; then what both convolutions came to, with
             channels filled up to whole vectors.
         """
         x = in_order(x)
-        y1, _ = convolve(x, forms[0], *layers[:4])
-        _, stride, length = forms[1]
-        added = x[:, x.shape[1] - 1 - (length - 1) * stride :: stride]
-        if shortcut is not None:
-            added = in_order(shortcut)
-        y2, total = convolve(y1, forms[1], *layers[4:], added=added)
-        return total[..., : len(layers[4])], y1, y2
+        y1, _ = convolve(x, forms[0], *weights[:4])
+        added = at_outputs(x, forms[1])
+        if len(weights) > 8:
+            added, _ = convolve(added, projection(forms[1]), None, *weights[8:])
+        y2, total = convolve(y1, forms[1], *weights[4:8], added=added)
+        return total[..., : len(weights[5])], y1, y2
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         """Keep what the way back needs."""
-        x, shortcut, ctx.forms, *layers = inputs
-        ctx.projected = shortcut is not None
-        ctx.save_for_backward(x, *layers, *output)
+        x, ctx.forms, *weights = inputs
+        ctx.save_for_backward(x, *output, *weights)
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
 
@@ -137,47 +135,59 @@ class ResidualBlock(torch.autograd.Function):
             d_total: `(batch, length, out)`; `None`: zeros.
             inner: of what nobody differentiates.
         """
+        x, total, y1, y2, *weights = ctx.saved_tensors
         if d_total is None:
-            return (None,) * 11
-        x, *layers, total, y1, y2 = ctx.saved_tensors
+            return (None,) * (2 + len(weights))
+        rows, (first, second), wanted = in_order(x), ctx.forms, ctx.needs_input_grad[0]
         d_y1, d_added, *d_second = convolve_back(
-            y1, y2, in_order(d_total), ctx.forms[1], *layers[4:], total=total
+            y1, y2, in_order(d_total), second, *weights[4:8], total=total
         )
+        d_projected: list[Tensor] = []
+        if len(weights) > 8:
+            added = at_outputs(rows, second)
+            d_added, _, _, *d_projected = convolve_back(
+                added, None, d_added, projection(second), None, *weights[8:], wanted=wanted
+            )
         d_x, _, *d_first = convolve_back(
-            in_order(x),
+            rows,
             y1,
             d_y1,
-            ctx.forms[0],
-            *layers[:4],
-            wanted=ctx.needs_input_grad[0],
-            d_shortcut=None if ctx.projected else d_added,
-            shortcut_stride=ctx.forms[1].stride,
+            first,
+            *weights[:4],
+            wanted=wanted,
+            d_shortcut=d_added,
+            shortcut_stride=second.stride,
         )
-        return (
-            None if d_x is None else d_x[..., : x.shape[2]],
-            d_added[..., : total.shape[2]] if ctx.projected else None,
-            None,
-            *d_first,
-            None,
-            *d_second,
-            None,
-        )
+        d_x = d_x if d_x is None else d_x[..., : x.shape[2]]
+        return d_x, None, *d_first, None, *d_second, None, *d_projected
+
+
+def at_outputs(x: Tensor, form: Form) -> Tensor:
+    """An input at those steps at which a convolution has its outputs."""
+    return x[:, x.shape[1] - 1 - (form.length - 1) * form.stride :: form.stride]
+
+
+def projection(form: Form) -> Form:
+    """Of what is added to a convolution with this form: one tap at each output."""
+    return Form(1, 1, form.length)
 
 
 def convolve(
     x: Tensor,
     form: Form,
-    magnitude: Tensor,
+    magnitude: Tensor | None,
     direction: Tensor,
     bias: Tensor,
-    mask: Tensor | None,
+    mask: Tensor | None = None,
     *,
     added: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """A convolution, ReLU and dropout; and the same with something added, after ReLU."""
+    """A convolution, ReLU and dropout; and the same with something added, after ReLU. Without a
+    magnitude: a linear convolution, of which the direction is the weight.
+    """
     outputs, inputs, taps = direction.shape
     y = x.new_empty(len(x), form.length, whole(outputs, SOURCE, direction.dtype))
-    total = y if added is None else torch.empty_like(y)
+    total = None if added is None else torch.empty_like(y)
     call(
         SOURCE,
         "forward",
@@ -192,31 +202,32 @@ def convolve(
         added_time=0 if added is None else added.stride(1),
         total=total,
     )
-    return y, total
+    return y, y if total is None else total
 
 
 def convolve_back(
     x: Tensor,
-    y: Tensor,
+    y: Tensor | None,
     d_y: Tensor,
     form: Form,
-    magnitude: Tensor,
+    magnitude: Tensor | None,
     direction: Tensor,
     bias: Tensor,
-    mask: Tensor | None,
+    mask: Tensor | None = None,
     *,
     wanted: bool = True,
     total: Tensor | None = None,
     d_shortcut: Tensor | None = None,
     shortcut_stride: int = 1,
-) -> tuple[Any, Any, Tensor, Tensor, Tensor]:
-    """Gradients of a convolution's input, of what was added (`None`, where it is not wanted and
-    where nothing was), of magnitude, direction and bias.
+) -> tuple[Any, ...]:
+    """Gradients of a convolution's input (`None`, where it is not wanted), of what was added
+    (`None`, where nothing was), of magnitude (`None`, where there is none), direction and bias.
 
     Args:
         x: its input.
-        y: what came out.
-        d_y: gradient of `total`, if something was added, or else of `y`.
+        y: what came out; of a linear one, nothing.
+        d_y: gradient of `total`, if something was added, or else of `y`; of a linear convolution
+            with channels filled up to whole vectors.
         form: its form.
         magnitude: of its weights.
         direction: of its weights.
@@ -229,11 +240,11 @@ def convolve_back(
     """
     outputs, inputs, taps = direction.shape
     full, in_full = (whole(size, SOURCE, direction.dtype) for size in (outputs, inputs))
-    d_added = None if total is None else torch.empty_like(y)
+    d_sum = d_y if y is None else torch.empty_like(y)
+    d_added = None if total is None else torch.empty_like(d_sum)
     d_x = x.new_empty(*x.shape[:2], in_full) if wanted else None
-    d_magnitude, d_direction, d_bias = (
-        value.new_empty(value.shape) for value in (magnitude, direction, bias)
-    )
+    d_magnitude = None if magnitude is None else magnitude.new_empty(magnitude.shape)
+    d_direction, d_bias = (value.new_empty(value.shape) for value in (direction, bias))
     call(
         SOURCE,
         "backward",
@@ -247,7 +258,7 @@ def convolve_back(
         d_y_time=d_y.stride(1),
         d_added=d_added,
         packed_back=direction.new_empty(taps, outputs, in_full) if wanted else None,
-        d_sum=torch.empty_like(y),
+        d_sum=d_sum,
         d_x=d_x,
         d_shortcut=d_shortcut,
         shortcut=0 if d_shortcut is None else d_shortcut.shape[1],
@@ -268,7 +279,7 @@ def in_order(x: Tensor) -> Tensor:
 
 
 def what(
-    x: Tensor, form: Form, magnitude: Tensor, direction: Tensor, mask: Tensor | None
+    x: Tensor, form: Form, magnitude: Tensor | None, direction: Tensor, mask: Tensor | None
 ) -> dict[str, Any]:
     """What the source must know both ways."""
     outputs, inputs, taps = direction.shape
@@ -284,7 +295,8 @@ def what(
         "x": x,
         "x_batch": x.stride(0),
         "x_time": x.stride(1),
-        "magnitude": magnitude.contiguous(),
+        "linear": magnitude is None,
+        "magnitude": None if magnitude is None else magnitude.contiguous(),
         "direction": direction.contiguous(),
         "mask": mask,
         "mask_batch": 0 if mask is None else mask.stride(0),

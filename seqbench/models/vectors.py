@@ -81,7 +81,7 @@ def call(
     if torch.is_grad_enabled():
         raise RuntimeError("compiled layers have no second derivatives; CXX=false takes torch's")
     ran.add(source.stem)
-    function = library(source)[f"{name}_{NAMES[real]}"]
+    function = getattr(library(source), f"{name}_{NAMES[real]}")
     function.restype = None
     given = {
         name: field.data_ptr() if isinstance(field, Tensor) else field

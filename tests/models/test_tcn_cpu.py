@@ -30,16 +30,18 @@ def convolved(x, weight, bias, mask, form):
     return y
 
 
-def plain(x, shortcut, forms, *layers, rounded=lambda x: x, norm=lambda x: x):
+def plain(x, forms, *weights, rounded=lambda x: x, norm=lambda x: x):
     """A block in the words of the paper, with what is done to what it rounds and to norms."""
     y = x
-    for form, layer in zip(forms, (layers[:4], layers[4:]), strict=True):
+    for form, layer in zip(forms, (weights[:4], weights[4:8]), strict=True):
         magnitude, direction, bias, mask = layer
         weight = magnitude * direction / norm(direction.norm(dim=(1, 2), keepdim=True))
         y = convolved(rounded(y), rounded(weight), bias, mask, form)
-    if shortcut is None:
-        shortcut = x.flip(1)[:, :: forms[1].stride][:, : forms[1].length].flip(1)
-    return F.relu(y + shortcut)
+    x = x.flip(1)[:, :: forms[1].stride][:, : forms[1].length].flip(1)
+    if weights[8:]:
+        weight, bias = weights[8:]
+        x = rounded(F.linear(x, rounded(weight.squeeze(2)), bias))
+    return F.relu(y + x)
 
 
 def ours(*given):
@@ -50,9 +52,10 @@ class Case:
     """A block's input, and a gradient of its output.
 
     Args:
-        form: dilation, the second convolution's stride, and both lengths.
-        sizes: batch, steps, inputs, and both widths; with a shortcut of its own if the first and
+        sizes: batch, steps, inputs, and both widths; what goes in is projected if the first and
             the last differ.
+        taps: of both convolutions.
+        form: dilation, the second convolution's stride, and both lengths.
         masks: how many dimensions those of dropout have; 0: there is no dropout.
     """
 
@@ -71,7 +74,6 @@ class Case:
 
         self.tensors = [
             drawn(batch, steps, inputs),
-            drawn(batch, lengths[1], outputs) if inputs != outputs else None,
             1 + drawn(hidden, 1, 1).abs(),
             drawn(hidden, inputs, taps),
             drawn(hidden),
@@ -81,15 +83,16 @@ class Case:
             drawn(outputs),
             mask(outputs, lengths[1]),
         ]
+        if inputs != outputs:
+            self.tensors += [drawn(outputs, inputs, 1), drawn(outputs)]
         self.d_y = drawn(batch, lengths[1], outputs)
 
     def to(self, weights, values):
         """The same with other dtypes of weights, and of what goes in and comes back."""
         found = copy.copy(self)
-        kinds = (values, values, *(weights,) * 8)
         found.tensors = [
-            None if value is None else value.to(kind)
-            for value, kind in zip(self.tensors, kinds, strict=True)
+            None if value is None else value.to(weights if i else values)
+            for i, value in enumerate(self.tensors)
         ]
         found.d_y = self.d_y.to(values)
         return found
@@ -104,10 +107,8 @@ class Case:
     def results(self, block):
         """Output and gradients of all but the masks."""
         given = [None if value is None else value.detach() for value in self.tensors]
-        x, shortcut, *layers = given
-        wanted = [x, shortcut, *layers[:3], *layers[4:7]]
-        wanted = [value.requires_grad_() for value in wanted if value is not None]
-        y = block(x, shortcut, self.forms, *layers)
+        wanted = [value.requires_grad_() for i, value in enumerate(given) if i not in (4, 8)]
+        y = block(given[0], self.forms, *given[1:])
         return [y, *torch.autograd.grad((y * self.d_y).sum(), wanted)]
 
 
@@ -156,12 +157,12 @@ def in_half_precision(case):
 
 def assert_close_in_half_precision(case):
     found, truth = in_half_precision(case)
-    assert {value.dtype for value in found[:-6]} == {torch.bfloat16}
-    assert {value.dtype for value in found[-6:]} == {torch.float32}
+    assert {value.dtype for value in found[:2]} == {torch.bfloat16}
+    assert {value.dtype for value in found[2:]} == {torch.float32}
     # Beside sums of absolute values, which do not cancel.
     large = case.absolute()
     sizes = large.results(partial(plain, norm=torch.Tensor.detach))
-    for i, layer in ((-6, large.tensors[2:6]), (-3, large.tensors[6:])):
+    for i, layer in ((2, large.tensors[1:5]), (5, large.tensors[5:9])):
         magnitude, direction, *_ = layer
         sizes[i + 1] += sizes[i] * magnitude * direction / direction.pow(2).sum((1, 2), True)
     for one, other, size in zip(found, truth, sizes, strict=True):
@@ -177,11 +178,10 @@ def test_half_precision_reads_nothing_after_a_step():
     # Of seven channels the eighth of a pair would be of the next step.
     x, *others = Case((2, 30, 7, 18, 7), 3, (2, 1, 30, 30)).tensors
     x, *others = x.bfloat16(), *(None if value is None else value.float() for value in others)
-    shortcut, *layers = others
     forms = (Form(2, 1, 30),) * 2
-    before = ours(x, shortcut, forms, *layers)
+    before = ours(x, forms, *others)
     x[:, 20:] = float("nan")
-    after = ours(x, shortcut, forms, *layers)
+    after = ours(x, forms, *others)
     assert torch.equal(before[:, :20], after[:, :20])
     assert after[:, 20:].isnan().all()
 
@@ -218,7 +218,7 @@ def test_gradients_that_are_long_sums_do_not_round_off():
 def test_gradients_of_half_precision_are_sums_of_single_precision():
     case = Case((8, 2000, 12, 12, 12), 2, (1, 1, 2000, 2000)).absolute()
     found, truth = in_half_precision(case)
-    assert_close(found[-3:], truth[-3:], 1e-5)
+    assert_close(found[5:], truth[5:], 1e-5)
 
 
 @pytest.mark.parametrize("masks", [0, 2, 3])
@@ -239,14 +239,15 @@ def test_any_number_of_threads_gives_the_same_bits(same_bits, dtype):
 def test_memory_in_any_order_is_read_right():
     case = Case((2, 30, 20, 18, 16), 3, (2, 1, 30, 30))
     truth = case.results(plain)
-    x, shortcut, magnitude, direction, bias, *others = case.tensors
+    x, magnitude, direction, bias, *others, weight, last = case.tensors
     case.tensors = [
         x.transpose(1, 2).contiguous().transpose(1, 2),
-        shortcut.transpose(0, 2).contiguous().transpose(0, 2),
         magnitude.expand(18, 3, 1)[:, 1:2],
         direction.permute(2, 0, 1).contiguous().permute(1, 2, 0),
         torch.stack([bias, bias], 1)[:, 0],
         *others,
+        weight.transpose(0, 1).contiguous().transpose(0, 1),
+        last,
     ]
     case.d_y = case.d_y.permute(2, 0, 1).contiguous().permute(1, 2, 0)
     assert_close(case.results(ours), truth, 1e-12)
@@ -262,9 +263,9 @@ def test_a_run_that_has_diverged_is_seen():
 
 
 def test_a_block_of_which_nothing_is_asked_has_no_gradient():
-    x, shortcut, *layers = Case((2, 30, 20, 18, 20), 3, (1, 1, 30, 30)).tensors
+    x, *weights = Case((2, 30, 20, 18, 20), 3, (1, 1, 30, 30)).tensors
     forms = (Form(1, 1, 30),) * 2
-    y, *inner = ResidualBlock.apply(x.requires_grad_(), shortcut, forms, *layers)
+    y, *inner = ResidualBlock.apply(x.requires_grad_(), forms, *weights)
     assert y.requires_grad
     assert not any(value.requires_grad for value in inner)
 
@@ -272,36 +273,34 @@ def test_a_block_of_which_nothing_is_asked_has_no_gradient():
 @pytest.mark.parametrize("in_dims", [(0, 0), (None, 0), (1, 0), (0, None)])
 def test_several_weights_at_once_give_what_each_gives(in_dims):
     case = Case((2, 30, 20, 18, 20), 3, (2, 1, 30, 30), masks=2)
-    dims = [in_dims[i == 3] if value is not None else None for i, value in enumerate(case.tensors)]
+    dims = [in_dims[i == 2] if value is not None else None for i, value in enumerate(case.tensors)]
     case.tensors = [
         value if dim is None else torch.stack([value, 2 * value], dim)
         for value, dim in zip(case.tensors, dims, strict=True)
     ]
     case.d_y = torch.randn(2, 2, 30, 20, dtype=case.d_y.dtype)
 
-    def together(x, shortcut, forms, *layers):
-        def block(x, shortcut, *layers):
-            return ours(x, shortcut, forms, *layers)
+    def together(x, forms, *weights):
+        def block(x, *weights):
+            return ours(x, forms, *weights)
 
-        return torch.vmap(block, tuple(dims))(x, shortcut, *layers)
+        return torch.vmap(block, tuple(dims))(x, *weights)
 
-    def apart(x, shortcut, forms, *layers):
-        def of(i):
-            return (
-                value if dim is None else value.select(dim, i)
-                for value, dim in zip((x, shortcut, *layers), dims, strict=True)
-            )
-
+    def apart(x, forms, *weights):
         found = []
-        for x_, shortcut_, *layers_ in map(of, range(2)):
-            found.append(plain(x_, shortcut_, forms, *layers_))
+        for i in range(2):
+            one, *others = (
+                value if dim is None else value.select(dim, i)
+                for value, dim in zip((x, *weights), dims, strict=True)
+            )
+            found.append(plain(one, forms, *others))
         return torch.stack(found)
 
     assert_close(case.results(together), case.results(apart), 1e-10)
 
 
 def test_it_is_taken_where_it_can_be_and_pays():
-    x, _, _, weight, *_ = Case((2, 30, 16, 16, 16), 3, (1, 1, 30, 30), dtype=torch.float32).tensors
+    x, _, weight, *_ = Case((2, 30, 16, 16, 16), 3, (1, 1, 30, 30), dtype=torch.float32).tensors
     assert tcn_cpu.pays(x, weight, weight)
     assert not tcn_cpu.pays(x.to("meta"), weight)
     whole_matrices = torch.cpu._is_amx_tile_supported()
