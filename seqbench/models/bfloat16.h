@@ -38,13 +38,6 @@ INLINE Halves narrowed(Vector<float> values) {
 #endif
 }
 
-INLINE Bfloat16 narrowed(float value) {
-    uint32_t bits;
-    __builtin_memcpy(&bits, &value, sizeof bits);
-    bits += 0x7fff + (bits >> 16 & 1);
-    return {uint16_t(value == value ? bits >> 16 : 0x7fc0)};
-}
-
 // The first n values alone; n may be larger than there are lanes.
 INLINE Halves halves(const Bfloat16 *from, int64_t n) {
     Halves values = {};

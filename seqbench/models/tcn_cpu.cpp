@@ -396,20 +396,40 @@ static void share_pieces(const Convolution<Value> &c, int64_t steps, const Work 
     });
 }
 
-// One or two of a tap's weights that follow each other along what is summed; `read` gives one.
-template <class Value, class Read>
-INLINE typename Kind<Value>::Factor factor(int64_t i, int64_t count, const Read &read) {
-    if constexpr (Kind<Value>::EACH == 1) return read(i);
-    else return Pair{narrowed(read(2 * i)), narrowed(2 * i + 1 < count ? read(2 * i + 1) : 0)};
+// Weights from n channels to so many others: (block, tap, factor, lane), filled up with zeros.
+// `weight` gives one, of a channel, another and a tap.
+template <class Value, class Weight>
+static void pack_weights(
+    const Convolution<Value> &c, typename Kind<Value>::Factor *to, int64_t n, int64_t width,
+    const Weight &weight
+) {
+    typedef typename Kind<Value>::Real Real;
+    constexpr int L = LANES<Real>, EACH = Kind<Value>::EACH;
+    const int64_t P = vectors<Real>(width) * L, factors = quotient(n, EACH);
+    share(c.threads, c.taps, [&](int64_t begin, int64_t end) {
+        for (int64_t at = 0; at < P; at += L) {
+            const int64_t block = at / (BLOCK * L) * (BLOCK * L), size = least(P - block, BLOCK * L);
+            for (int64_t i = begin * factors; i < end * factors; i++) {
+                Real values[EACH][L] = {};
+                for (int64_t k = 0; k < EACH; k++) {
+                    const int64_t channel = i % factors * EACH + k;
+                    for (int64_t lane = 0; lane < least(width - at, L) && channel < n; lane++)
+                        values[k][lane] = weight(channel, at + lane, i / factors);
+                }
+                auto *place = to + block * c.taps * factors + i * size + at - block;
+                if constexpr (EACH == 2)
+                    store(place, paired(narrowed(load(values[0])), narrowed(load(values[1]))));
+                else
+                    store(place, load(values[0]));
+            }
+        }
+    });
 }
 
 template <class Value> static void forward(const Convolution<Value> &c) {
-    const int64_t n = c.in_factors();
     const auto scale = scales(c);
-    pack(c.packed, c.taps * n, c.outputs, [&](int64_t i, int64_t o) {
-        return factor<Value>(i % n, c.inputs, [&](int64_t input) {
-            return scale[o] * c.direction[(o * c.inputs + input) * c.taps + i / n];
-        });
+    pack_weights(c, c.packed, c.inputs, c.outputs, [&](int64_t input, int64_t output, int64_t tap) {
+        return scale[output] * c.direction[(output * c.inputs + input) * c.taps + tap];
     });
     share_pieces(c, c.length, [&](int64_t b, int64_t begin, int64_t end) {
         forward_piece(c, b, begin, end);
@@ -427,12 +447,9 @@ template <class Value> static void backward(const Convolution<Value> &c) {
     });
     share(c.threads, c.outputs, [&](int64_t begin, int64_t end) { norm_backward(c, begin, end); });
     if (!c.d_x) return;
-    const int64_t n = c.out_factors();
     const auto scale = scales(c);
-    pack(c.packed_back, c.taps * n, c.inputs, [&](int64_t o, int64_t i) {
-        return factor<Value>(o % n, c.outputs, [&](int64_t output) {
-            return scale[output] * c.direction[(output * c.inputs + i) * c.taps + o / n];
-        });
+    pack_weights(c, c.packed_back, c.outputs, c.inputs, [&](int64_t output, int64_t input, int64_t tap) {
+        return scale[output] * c.direction[(output * c.inputs + input) * c.taps + tap];
     });
     share_pieces(c, c.time, [&](int64_t b, int64_t begin, int64_t end) {
         input_backward(c, b, begin, end);

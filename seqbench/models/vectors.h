@@ -211,10 +211,11 @@ INLINE void multiply(
         for (int64_t k = 0; k < n; k++) {
             Vector<Weight> w[V];
             for (int v = 0; v < V; v++) {
-                w[v] = load<Weight>(weights + k * weights_value + v * LANES<Weight>);
+                Vector<Weight> each = load<Weight>(weights + k * weights_value + v * LANES<Weight>);
 #if defined(__x86_64__)
-                __asm__("" : "+v"(w[v]));  // in a register: gcc would load it anew for each row
+                __asm__("" : "+v"(each));  // in a register: gcc would load it anew for each row
 #endif
+                w[v] = each;
             }
             for (int r = 0; r < R; r++) {
                 const auto value = spread(from + r * from_row + k * from_value);
