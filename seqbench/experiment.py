@@ -26,7 +26,7 @@ from seqbench.errors import ConfigError, RunError, SeqbenchError
 from seqbench.interruption import signals
 from seqbench.models import vectors
 from seqbench.results.collect import read_events
-from seqbench.runs.identity import source_hash, without_place
+from seqbench.runs.identity import own_codes, source_hash, without_place
 from seqbench.runs.log import LineLog
 from seqbench.runs.observer import Observer, Observers
 from seqbench.runs.record import Record, Score
@@ -288,6 +288,7 @@ class Experiment:
             data=self.task.checksums,
             versions=machine.versions(),
             source=source_hash(),
+            code=own_codes(self.config),
             config=without_place(self.config),
             error=error,
             notes=notes,

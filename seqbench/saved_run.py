@@ -9,6 +9,8 @@ from torch import Tensor
 from seqbench import configuration, machine
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment import build_model, build_task
+from seqbench.runs.identity import own_codes
+from seqbench.runs.run import Run
 from seqbench.tasks.char_lm import SegmentTask
 from seqbench.tasks.task import Split
 from seqbench.tasks.vocabulary import REPLACEMENT
@@ -47,6 +49,14 @@ class SavedRun:
         tensors, facts = checkpoint.load(best)
         load_weights(self.model, tensors)
         self.step: int | None = facts.get("step")
+        record = Run(folder, folder.name).record
+        now = own_codes(self.config)
+        # Of what somebody wrote and edited since: the weights are of other code than is run here.
+        self.edited = [
+            self.config[node]["_target_"]
+            for node, code in (record.code if record else {}).items()
+            if now.get(node) != code
+        ]
         self.model.to(self.device).eval()
 
     def evaluate(self, split: Split) -> dict[str, float]:

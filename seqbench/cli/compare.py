@@ -88,6 +88,7 @@ def facts(run: "Record | Unfinished") -> Facts:
         settled |= {f"{name} version": version for name, version in run.versions.items()}
         settled |= {f"data {name}": digest[:12] for name, digest in run.data.items()}
         settled |= {"source": run.source}
+        settled |= {f"{node} code": digest[:12] for node, digest in run.code.items()}
     return settled
 
 

@@ -1,12 +1,17 @@
 """`seqbench eval`: score a saved run again."""
 
+import sys
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from seqbench.cli import completion
+from seqbench.wording import plain
+
+if TYPE_CHECKING:
+    from seqbench.saved_run import SavedRun
 
 Trust = Annotated[
     list[str] | None, typer.Option(help="A package that the run's folder may name besides ours.")
@@ -37,10 +42,20 @@ def evaluate(
     """Score the best weights of a run again; prints one JSON object."""
     import json
 
-    from seqbench.results.collect import find_run
     from seqbench.runs.run import finite
+
+    saved = opened(run, output_dir, trust, data_dir)
+    scores = {name: finite(value) for name, value in saved.evaluate(split.value).items()}
+    print(json.dumps({"split": split.value, "step": saved.step, **scores}))
+
+
+def opened(run: str, output_dir: Path, trust: list[str] | None, data_dir: str | None) -> "SavedRun":
+    """A run's best weights; says so, if the code that they are of is not what it was."""
+    from seqbench.results.collect import find_run
     from seqbench.saved_run import SavedRun
 
     saved = SavedRun(find_run(run, output_dir), trust or (), data_dir)
-    scores = {name: finite(value) for name, value in saved.evaluate(split.value).items()}
-    print(json.dumps({"split": split.value, "step": saved.step, **scores}))
+    for target in saved.edited:
+        line = f"note: {target} was edited since this run, and is taken as it is now"
+        print(plain(line), file=sys.stderr)
+    return saved

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from seqbench.cli import completion
-from seqbench.cli.eval import DataDir, OutputDir, Trust
+from seqbench.cli.eval import DataDir, OutputDir, Trust, opened
 
 
 def generate(
@@ -32,10 +32,7 @@ def generate(
     output_dir: OutputDir = Path("outputs"),
 ) -> None:
     """Print the prompt and what the model writes after it."""
-    from seqbench.results.collect import find_run
-    from seqbench.saved_run import SavedRun
-
-    saved = SavedRun(find_run(run, output_dir), trust or (), data_dir)
+    saved = opened(run, output_dir, trust, data_dir)
     characters = saved.generate(prompt, length, temperature, seed)
     first = next(characters)  # before the prompt is printed, so that a refusal stands alone
     print(prompt + first, end="", flush=True)

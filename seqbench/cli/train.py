@@ -71,6 +71,7 @@ def train(
     from seqbench.cli.progress import OneOfMany, Terminal
     from seqbench.configuration import Composer, compose, read
     from seqbench.results.collect import find_run
+    from seqbench.runs.identity import own_codes
     from seqbench.runs.run import Run
 
     of_sweeps = [word for word in overrides or [] if word.startswith(("launch", "search"))]
@@ -89,9 +90,11 @@ def train(
         folder = folder.resolve()
         config["output_dir"] = str(folder.parents[min(3, len(folder.parents) - 1)])
         if Run.of(config).folder.resolve() != folder:
-            raise ConfigError(
-                f"{folder / 'config.yaml'} is not the configuration of this folder's run"
-            )
+            own = " and ".join(config[node]["_target_"] for node in own_codes(config))
+            reason = f"{folder / 'config.yaml'} is not the configuration of this folder's run"
+            if own:
+                reason += f", or the file of {own} was edited, which makes another run"
+            raise ConfigError(reason)
     elif not many:
         config = compose(overrides or [], config_dir)
 

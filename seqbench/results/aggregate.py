@@ -20,6 +20,8 @@ from seqbench.wording import plain
 
 # A variant names as many differences as it takes to tell rivals apart, and others up to this many.
 NAMED_DIFFERENCES = 3
+# The key of a node for the hash of somebody's own code.
+CODE = "_code_"
 # Seconds, or time steps, that no run takes.
 LARGEST = 1e18
 
@@ -163,9 +165,10 @@ def aggregate(records: Iterable[Record]) -> list[Cell]:
     records = list(records)
     keys = [_task_key(record) for record in records]
     measures = _settled(keys, [_measure(record) for record in records])
-    groups = list(_grouped(records, zip(keys, measures, strict=True)).items())
+    codes = _settled(keys, [record.code.get("task") for record in records])
+    groups = list(_grouped(records, zip(keys, measures, codes, strict=True)).items())
     # Columns that look alike so far: what else tells their tasks apart makes their variants.
-    alike = _grouped(groups, (_column(group[0], measure) for (_, measure), group in groups))
+    alike = _grouped(groups, (_column(group[0], measure) for (_, measure, _), group in groups))
     cells: list[Cell] = []
     for column, rivals in alike.items():
         variants = tell_apart([task_options(group) for _, group in rivals])
@@ -178,10 +181,13 @@ def _cells(column: Column, records: list[Record]) -> list[Cell]:
     cells = []
     keys = [(record.model, _model_key(record)) for record in records]
     sizes = _settled(keys, [record.parameters for record in records])
-    groups = list(_grouped(records, zip(keys, sizes, strict=True)).items())
+    codes = _settled(
+        keys, [canonical(_codes(record)) if record.code else None for record in records]
+    )
+    groups = list(_grouped(records, zip(keys, sizes, codes, strict=True)).items())
     for model, rivals in _grouped(groups, (group[0].model for _, group in groups)).items():
-        variants = tell_apart([model_options(group[0], size) for (_, size), group in rivals])
-        for variant, ((_, size), group) in zip(variants, rivals, strict=True):
+        variants = tell_apart([model_options(group[0], size) for (_, size, _), group in rivals])
+        for variant, ((_, size, _), group) in zip(variants, rivals, strict=True):
             runs = sorted(group, key=lambda record: (record.seed, record.run_id))
             cells.append(Cell(column, model, variant, size, tuple(runs)))
     return cells
@@ -284,12 +290,17 @@ def task_options(records: Sequence[Record]) -> dict[str, Any]:
     """What tells the task of some runs from others: its configuration and its data."""
     # One that failed early does not know its data.
     record = min(records, key=lambda record: record.score is None)
-    return flatten({"task": record.config.get("task"), "data": record.data})
+    code = {f"task.{CODE}": record.code["task"]} if "task" in record.code else {}
+    return flatten({"task": record.config.get("task"), "data": record.data}) | code
 
 
 def model_options(record: Record, parameters: int | None) -> dict[str, Any]:
     """What tells a run from others on the same task, but for the seed."""
-    return flatten(_without_task(record.config)) | {"parameters": parameters}
+    return flatten(_without_task(record.config)) | _codes(record) | {"parameters": parameters}
+
+
+def _codes(record: Record) -> dict[str, str]:
+    return {f"{node}.{CODE}": code for node, code in record.code.items() if node != "task"}
 
 
 def _without_task(config: dict[str, Any]) -> dict[str, Any]:
@@ -311,7 +322,7 @@ def _rank(key: str) -> tuple[int, str]:
 def leaf(key: str) -> str:
     """A key's own name, without the path to it."""
     # `optimizer._target_` says which optimizer it is.
-    return key.removesuffix("._target_").rpartition(".")[2]
+    return key.removesuffix("._target_").rpartition(".")[2].replace(CODE, "code")
 
 
 def shown(key: str, options: dict[str, Any]) -> str:
@@ -323,7 +334,7 @@ def shown(key: str, options: dict[str, Any]) -> str:
         for ours in ("torch.optim.", "seqbench.training.schedules.", "seqbench."):
             value = value.removeprefix(ours)
         return value
-    if key.startswith("data.") and isinstance(value, str):
+    if (key.startswith("data.") or key.endswith(CODE)) and isinstance(value, str):
         return value[:12]
     if isinstance(value, str) and value.isidentifier() and value not in ("true", "false", "null"):
         return value

@@ -78,10 +78,20 @@ def what_matters(config: dict[str, Any]) -> dict[str, Any]:
             # A text is what it says, wherever it lies.
             if value.get("sha256"):
                 value.pop("path", None)
-            if code := own_code(value["_target_"]):
-                value["_code_"] = code
         kept[key] = value
+    for key, code in own_codes(config).items():
+        kept[key]["_code_"] = code
     return kept
+
+
+def own_codes(config: dict[str, Any]) -> dict[str, str]:
+    """Node of a configuration -> SHA-256 of the file of what it builds, where that is not ours."""
+    targets = {
+        key: node["_target_"]
+        for key, node in config.items()
+        if key not in OUTSIDE[""] and isinstance(node, dict) and "_target_" in node
+    }
+    return {key: code for key, target in targets.items() if (code := own_code(target))}
 
 
 @cache

@@ -70,6 +70,8 @@ class Record:
         data: name -> SHA-256 of the data.
         versions: name -> version of the libraries that computed it.
         source: hash of seqbench's own sources.
+        code: node of the configuration -> SHA-256 of the file of what it builds, where that is
+            somebody's own. Records of earlier versions have none.
         config: the resolved configuration.
         error: the one line that says why it failed.
         notes: facts of the task; `solved` is 0 or 1, `baseline_<metric>` what a predictor without
@@ -100,6 +102,7 @@ class Record:
     data: dict[str, str]
     versions: dict[str, str]
     source: str
+    code: dict[str, str] = field(default_factory=dict)
     config: dict[str, Any]
     error: str | None = None
     notes: dict[str, Any] = field(default_factory=dict)
@@ -135,7 +138,7 @@ class Record:
             )
         if schema < 1:
             raise RecordError(f"schema must be 1 or more, not {schema}")
-        obj = {"notes": {}, **obj}
+        obj = {"notes": {}, "code": {}, **obj}
         if missing := [key for key in CHECKS if key not in obj]:
             raise RecordError(f"{missing[0]} is missing")
         return cls(**{key: check(obj[key], key) for key, check in CHECKS.items()})
@@ -281,6 +284,7 @@ CHECKS: dict[str, Check] = {
     "data": _object_of(_text),
     "versions": _object_of(_text),
     "source": _text,
+    "code": _object_of(_text),
     "config": _object,
     "error": _optional(_text),
     "notes": _object,

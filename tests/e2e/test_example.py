@@ -51,6 +51,28 @@ def test_its_commands_work(copy):
     assert "parity T=12" in out
 
 
+def test_an_edited_model_is_another_one(copy):
+    words = ["--config-dir=my_configs", "model=mine", "task=parity", "task.train_size=64"]
+    words += ["task.eval_size=64", "trainer.epochs=1"]
+    run([PROGRAM, "train", *words], copy)
+    (first,) = copy.glob("outputs/runs/*/*/*")
+    model = copy / "my_model.py"
+    model.write_text(model.read_text() + "\n# Edited.\n")
+    run([PROGRAM, "train", *words, "seed=1"], copy)
+    table = run([PROGRAM, "table", "--format", "csv"], copy)
+    assert len(re.findall("code=[0-9a-f]{12}", table)) == 2
+    trust = ["--trust=my_model", "--trust=my_task"]
+
+    def said(*words):
+        return subprocess.run(
+            [PROGRAM, *words, first.name, *trust], cwd=copy, capture_output=True, text=True
+        ).stderr
+
+    assert "my_model.RunningMean was edited since this run" in said("eval")
+    (first / "record.json").unlink()
+    assert "or the file of my_task.Parity and my_model.RunningMean was" in said("train", "--resume")
+
+
 def test_installed_it_is_a_plug_in(copy, tmp_path):
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
     run([*pip, "--target", str(tmp_path / "site"), "."], copy)

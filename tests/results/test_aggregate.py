@@ -112,6 +112,28 @@ def test_rivals_say_what_tells_them_apart():
     assert [cell.variant for cell in cells] == ["kernel_size=7", "kernel_size=8"]
 
 
+def test_runs_of_edited_code_are_not_pooled():
+    before, after = ({"model": digit * 64} for digit in "ab")
+    runs = [
+        replace(make_record(seed=seed), code=code)
+        for seed, code in enumerate([before, {}, after, before])  # an old record does not know it
+    ]
+    one, other = aggregate(runs)
+    assert (one.variant, other.variant) == ("code=" + "a" * 12, "code=" + "b" * 12)
+    assert (len(one.records), len(other.records)) == (3, 1)
+
+
+def test_tasks_of_edited_code_are_other_columns():
+    runs = [
+        replace(make_record(seed=seed), code={"task": digit * 64})
+        for seed, digit in enumerate("ab")
+    ]
+    assert [cell.column.variant for cell in aggregate(runs)] == [
+        "code=" + "a" * 12,
+        "code=" + "b" * 12,
+    ]
+
+
 def test_tasks_of_one_size_say_what_tells_them_apart():
     cells = aggregate([make_record(), make_record(task__markers="one_per_half")])
     assert [cell.column.variant for cell in cells] == ["", "markers=one_per_half"]

@@ -97,7 +97,7 @@ def test_a_wrong_record_costs_one_line_that_names_the_key(change, message):
     assert isinstance(caught.value, SeqbenchError)
 
 
-@pytest.mark.parametrize("key", sorted(CHECKS.keys() - {"schema", "notes"}))
+@pytest.mark.parametrize("key", sorted(CHECKS.keys() - {"schema", "notes", "code"}))
 def test_every_key_must_be_there(key):
     obj = make_record().to_json()
     del obj[key]
@@ -109,11 +109,11 @@ def test_every_field_is_checked():
     assert list(CHECKS) == list(make_record().to_json())
 
 
-def test_notes_may_be_missing_and_unknown_keys_are_dropped():
+def test_notes_and_code_may_be_missing_and_unknown_keys_are_dropped():
     obj = make_record().to_json()
-    del obj["notes"]
+    del obj["notes"], obj["code"]
     record = Record.from_json(obj | {"colour": "blue"})
-    assert record.notes == {}
+    assert record.notes == record.code == {}
     assert "colour" not in record.to_json()
 
 
