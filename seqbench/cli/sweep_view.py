@@ -48,7 +48,7 @@ class Terminal(View):
         self.found += found and ending.how == "completed"
         self.completed += ending.how == "completed"
         self.trained += not found and ending.how in ("completed", "diverged")
-        line = Text(f"{self.names.of(job)}: {told(job, ending)}")
+        line = Text(f"{self.names.of(job)}: {told(job, ending, self.split)}")
         if ending.how in FAILURES:
             line.stylize("red")
             self.failures.append(line)
@@ -170,8 +170,8 @@ class Names:
         return plain(" ".join(words))
 
 
-def told(job: "Job", ending: "Ending") -> str:
-    """How a job ended, in a line."""
+def told(job: "Job", ending: "Ending", split: str = "test") -> str:
+    """How a job ended, in a line; with its score on a split."""
     if ending.how != "completed":
         # Of the others the reason says it.
         how = f"{ending.how}: " if ending.how in ("failed", "pruned") else ""
@@ -179,8 +179,10 @@ def told(job: "Job", ending: "Ending") -> str:
     record = record_of(job)
     if record is None or record.score is None:
         return "completed"
-    reached = score(record.score.metric, record.score.value)
-    return f"completed, test {reached} after {duration(record.measured.get('seconds'))} of training"
+    metric = record.score.metric
+    value = record.score.value if split == "test" else record.metrics.get(split, {}).get(metric)
+    seconds = duration(record.measured.get("seconds"))
+    return f"completed, {split} {score(metric, value)} after {seconds} of training"
 
 
 def why(job: "Job", ending: "Ending") -> str:

@@ -139,6 +139,7 @@ class Search:
                     study.enqueue_trial(failed.params)
                     self.trials += 1
             trials: dict[Path, optuna.Trial] = {}
+            sweep.view.split = "valid"
             sweep.judge = lambda job, progress: promising(trials[job.run.folder], progress)
             while not sweep.stopped:
                 batch, _ = self.next_batch(study)

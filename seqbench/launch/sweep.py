@@ -50,7 +50,13 @@ class Policy:
 
 
 class View:
-    """Watches a sweep; does nothing with it. Subclasses override what they care for."""
+    """Watches a sweep; does nothing with it. Subclasses override what they care for.
+
+    Attributes:
+        split: of which a score tells how a job ended; a search does not look at test.
+    """
+
+    split = "test"
 
     def planned(self, jobs: Sequence[Job]) -> None:
         """These jobs are asked for, those that are over already among them."""

@@ -309,7 +309,7 @@ def _without_task(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _follows(key: str) -> bool:
-    return key == "parameters" or key.startswith("data.")
+    return key in ("parameters", "task.sha256") or key.startswith("data.")
 
 
 def _rank(key: str) -> tuple[int, str]:
@@ -334,7 +334,7 @@ def shown(key: str, options: dict[str, Any]) -> str:
         for ours in ("torch.optim.", "seqbench.training.schedules.", "seqbench."):
             value = value.removeprefix(ours)
         return value
-    if (key.startswith("data.") or key.endswith(CODE)) and isinstance(value, str):
+    if (key.startswith("data.") or key.endswith((CODE, "sha256"))) and isinstance(value, str):
         return value[:12]
     if isinstance(value, str) and value.isidentifier() and value not in ("true", "false", "null"):
         return value

@@ -140,6 +140,13 @@ def test_tasks_of_one_size_say_what_tells_them_apart():
     assert [cell.variant for cell in cells] == ["", ""]
 
 
+def test_a_text_is_named_by_its_file_and_by_what_it_says_where_that_is_not_enough():
+    one, other = ({"task.path": f"/{x}.txt", "task.sha256": x * 64} for x in "ab")
+    assert tell_apart([one, other]) == ['path="/a.txt"', 'path="/b.txt"']
+    edited = one | {"task.sha256": "c" * 64}
+    assert tell_apart([one, edited]) == [f"sha256={x * 12}" for x in "ac"]
+
+
 def test_one_rival_alone_needs_no_label():
     assert tell_apart([{"lr": 1}]) == [""]
 
