@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
@@ -87,6 +88,13 @@ class LocalEngine:
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(WARM)
+        # Started deaf to what ends a whole group of processes: the launcher hears it, too, and the
+        # jobs must have somebody by whom to tell that they wrote their checkpoints.
+        before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     def room(self) -> int:
         return sum(slot.work is None for slot in self.slots)
@@ -170,6 +178,7 @@ def child(job: Job, channel: Connection, environment: dict[str, str]) -> None:
     """
     os.environ.clear()
     os.environ.update(environment)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # Ctrl-C reaches every process of a terminal; what it means for a job, the launcher says.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     output = os.open(job.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -43,7 +43,9 @@ def seqbench(tmp_path: Path, environment: dict[str, str]) -> Callable[..., Done]
 
 @pytest.fixture
 def start(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen]]:
-    """Starts the command in `tmp_path`, and ends it if the test has not."""
+    """Starts the command in `tmp_path`, in a process group of its own, and ends it if the test has
+    not.
+    """
     started: list[subprocess.Popen] = []
 
     def popen(*words: str) -> subprocess.Popen:
@@ -55,6 +57,7 @@ def start(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[...,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
+                start_new_session=True,
             )
         )
         return started[-1]

@@ -1,6 +1,7 @@
 """Runs that are stopped, met by another process, or given a second time."""
 
 import json
+import os
 import signal
 import time
 
@@ -77,6 +78,22 @@ def test_a_stopped_run_leaves_a_checkpoint_and_goes_on(tmp_path, start, seqbench
     assert f"resumed from the checkpoint at step {step}" in done.stderr
     assert history(run) == ["started", "interrupted", "resumed", "completed"]
     assert comparable(run) == whole
+
+
+def test_a_sweep_whose_whole_group_is_told_to_end_goes_on(tmp_path, start, seqbench):
+    words = ("sweep", *WORDS[1:], "seed=0,1", "launch.workers=2")
+    process = start(*words)
+    until_step(tmp_path, 5)
+    os.killpg(process.pid, signal.SIGTERM)  # as `timeout` does, and some clusters
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "failed" not in err
+    runs = list((tmp_path / "outputs" / "runs" / "adding" / "rnn").iterdir())
+    assert "interrupted" in {history(run)[-1] for run in runs}
+    assert not any((run / "record.json").exists() for run in runs)
+    done = seqbench(*words)
+    assert done.returncode == 0, done.stderr
+    assert all(history(run)[-1] == "completed" for run in runs)
 
 
 def test_a_run_that_another_process_trains_is_left_alone(tmp_path, start, seqbench):
