@@ -166,10 +166,11 @@ template <int N, class Work> INLINE void with_count(int64_t n, const Work &work)
 // Do work for how many vectors a block of weights takes of so many lanes, and whether the last of
 // them is a half one.
 template <class Real, class Work> INLINE void with_block(int64_t lanes, const Work &work) {
+    constexpr bool HALF = HALVES && sizeof(Real) == 4;  // doubles do not train: no code for them
     const int64_t left = vectors<Real>(lanes);
     with_count<BLOCK>(left < BLOCK ? left : BLOCK, [&](auto count) {
-        if (HALVES && decltype(count)::value * LANES<Real> - lanes >= LANES<Real> / 2)
-            work(count, Count<HALVES>());
+        if (HALF && decltype(count)::value * LANES<Real> - lanes >= LANES<Real> / 2)
+            work(count, Count<HALF>());
         else
             work(count, Count<false>());
     });
