@@ -103,9 +103,10 @@ template <class Value> static void backward(const Convolution<Value> &c) {
         share_pieces(c, c.length, [&](int64_t b, int64_t begin, int64_t end) {
             relu_backward(c, b, begin, end);
         });
-    bias_backward(c);
-    share(c.threads, c.taps * quotient(c.inputs, INPUTS), [&](int64_t begin, int64_t end) {
-        weight_backward(c, begin, end);
+    const int64_t blocks = c.taps * quotient(c.inputs, INPUTS);
+    share(c.threads, blocks + 1, [&](int64_t begin, int64_t end) {
+        weight_backward(c, begin, least(end, blocks));
+        if (end > blocks) bias_backward(c);
     });
     share(c.threads, c.outputs, [&](int64_t begin, int64_t end) { norm_backward(c, begin, end); });
     if (!c.d_x) return;
