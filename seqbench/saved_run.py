@@ -1,6 +1,7 @@
 """A trained model, taken out of its run's folder: to score it again, or to sample text from it."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from seqbench import configuration, machine
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment import build_model, build_task
 from seqbench.runs.identity import own_codes
+from seqbench.runs.record import RecordError
 from seqbench.runs.run import Run
 from seqbench.tasks.char_lm import SegmentTask
 from seqbench.tasks.task import Split
@@ -49,13 +51,14 @@ class SavedRun:
         tensors, facts = checkpoint.load(best)
         load_weights(self.model, tensors)
         self.step: int | None = facts.get("step")
-        record = Run(folder, folder.name).record
-        now = own_codes(self.config)
+        record, now = None, own_codes(self.config)
+        with suppress(RecordError):
+            record = Run(folder, folder.name).record
         # Of what somebody wrote and edited since: the weights are of other code than is run here.
         self.edited = [
             self.config[node]["_target_"]
             for node, code in (record.code if record else {}).items()
-            if now.get(node) != code
+            if node in now and now[node] != code
         ]
         self.model.to(self.device).eval()
 

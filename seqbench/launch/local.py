@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
@@ -26,7 +25,10 @@ from seqbench.machine import available_cores, cuda_devices
 
 # Imported by the fork server: all that a training needs, and the command itself, which Python
 # imports into each process once more to find what was pickled.
-WARM = ["seqbench.experiment", "seqbench.launch.local", "seqbench.cli.main", "torch._dynamo"]
+WARM = [
+    "seqbench.launch.fork_server",
+    *("seqbench.experiment", "seqbench.launch.local", "seqbench.cli.main", "torch._dynamo"),
+]
 # What multiprocessing takes for the exit code of a process whose fork server is gone.
 FORK_SERVER_DIED = 255
 # Seconds that a job gets to write its checkpoint when the launcher has died.
@@ -88,13 +90,6 @@ class LocalEngine:
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(WARM)
-        # Started deaf to what ends a whole group of processes: the launcher hears it, too, and the
-        # jobs must have somebody by whom to tell that they wrote their checkpoints.
-        before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        try:
-            forkserver.ensure_running()
-        finally:
-            signal.signal(signal.SIGTERM, before)
 
     def room(self) -> int:
         return sum(slot.work is None for slot in self.slots)
@@ -178,7 +173,6 @@ def child(job: Job, channel: Connection, environment: dict[str, str]) -> None:
     """
     os.environ.clear()
     os.environ.update(environment)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # Ctrl-C reaches every process of a terminal; what it means for a job, the launcher says.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     output = os.open(job.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

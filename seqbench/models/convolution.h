@@ -51,7 +51,8 @@ template <class Value> struct Convolution {
     // Where a residual block ends: what is added, to begin with the first output; or nothing.
     const Value *added;
     int64_t added_batch, added_time;
-    Value *total;  // (batch, length, P): of y and what is added, after ReLU
+    Value *total;  // of y and what is added, after ReLU; (batch, length, P) as it is written
+    int64_t total_batch, total_time;
     // For the way back. The gradient of `total` if there is one, or else of `y`.
     const Value *d_y;
     int64_t d_y_batch, d_y_time;
@@ -112,7 +113,7 @@ INLINE void end_output(const Convolution<Value> &c, int64_t b, int64_t j, int64_
     store(c.y + place, sum);
     if (!c.total) return;
     sum += load_part(c.added + b * c.added_batch + j * c.added_time + at, left);
-    store(c.total + place, relu<Real>(sum));
+    store(c.total + b * c.total_batch + j * c.total_time + at, relu<Real>(sum));
 }
 
 // Outputs from `begin` to before `end` of one sequence.
@@ -164,7 +165,8 @@ static void relu_backward(const Convolution<Value> &c, int64_t b, int64_t begin,
             const Vector<Real> zero = {}, y = load(c.y + place + at);
             Vector<Real> d = load_part(d_y + at, left);
             if (c.total) {
-                d = load(c.total + place + at) <= 0 ? zero : d;
+                const Value *total = c.total + b * c.total_batch + j * c.total_time;
+                d = load_part(total + at, left) <= 0 ? zero : d;
                 store(c.d_added + place + at, d);
             }
             if (c.mask) d *= load_part(c.mask + b * c.mask_batch + j * c.mask_time + at, left);

@@ -160,12 +160,13 @@ class Block(nn.Module):
         """Of a convolution: magnitude and direction of the weights, bias, and what dropout
         multiplies its outputs by, if it drops any.
         """
-        mask = None
-        if self.training and self.dropout.p > 0:
-            steps = 1 if isinstance(self.dropout, nn.Dropout1d) else length
-            mask = self.dropout(conv.weight.new_ones(batch, conv.out_channels, steps))
-            mask = mask.squeeze(2) if steps == 1 else mask.transpose(1, 2).contiguous()
-        return *norm_of(conv), conv.bias, mask
+        mask, (magnitude, direction) = None, norm_of(conv)
+        if self.dropout.training and self.dropout.p > 0:
+            if isinstance(self.dropout, nn.Dropout1d):
+                mask = self.dropout(direction.new_ones(batch, len(direction), 1)).squeeze(2)
+            else:
+                mask = self.dropout(direction.new_ones(batch, length, len(direction)))
+        return magnitude, direction, conv.bias, mask
 
 
 def causal_conv_relu(

@@ -105,7 +105,7 @@ template <class Value> static void backward(const Convolution<Value> &c) {
         });
     const int64_t blocks = c.taps * quotient(c.inputs, INPUTS);
     share(c.threads, blocks + 1, [&](int64_t begin, int64_t end) {
-        weight_backward(c, begin, least(end, blocks));
+        if (begin < blocks) weight_backward(c, begin, least(end, blocks));
         if (end > blocks) bias_backward(c);
     });
     share(c.threads, c.outputs, [&](int64_t begin, int64_t end) { norm_backward(c, begin, end); });

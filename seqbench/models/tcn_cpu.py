@@ -3,7 +3,8 @@
 For these narrow convolutions torch pads the input, moves it into blocks and back, and gets four
 fifths of what the processor can multiply; what stands around them, in bfloat16, takes as long as
 they do. `tcn_cpu.cpp` reads sequences as they lie in memory, says how, and does the rest of a block
-on the way. It is the same function up to rounding.
+on the way. It is the same function up to rounding; under autocast what goes by the shortcut is
+rounded to bfloat16, too, where torch leaves a float32 input as it is.
 """
 
 import ctypes
@@ -31,7 +32,9 @@ class Convolution(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("mask_batch", "mask_time")),
         *((name, ctypes.c_void_p) for name in ("y", "added")),
         *((name, ctypes.c_int64) for name in ("added_batch", "added_time")),
-        *((name, ctypes.c_void_p) for name in ("total", "d_y")),
+        ("total", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("total_batch", "total_time")),
+        ("d_y", ctypes.c_void_p),
         *((name, ctypes.c_int64) for name in ("d_y_batch", "d_y_time")),
         *((name, ctypes.c_void_p) for name in ("d_added", "packed_back", "d_sum", "d_x")),
         ("d_shortcut", ctypes.c_void_p),
@@ -56,13 +59,18 @@ def pays(x: Tensor, *directions: Tensor) -> bool:
         directions: of the weights of each, `(out, channels, kernel_size)`.
     """
     weight, *_ = directions
-    real = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
     if not can_run(SOURCE, *directions, autocast=True) or x.device != weight.device:
         return False
-    if x.shape[2] != weight.shape[1] or sums(real) != weight.dtype:
+    halved = torch.is_autocast_enabled("cpu")
+    if halved and torch.get_autocast_dtype("cpu") != torch.bfloat16:
+        return False
+    kinds = {torch.float32, torch.bfloat16} if halved else {weight.dtype}
+    if x.shape[2] != weight.shape[1] or x.dtype not in kinds:
         return False  # torch says what is wrong
+    if halved and weight.dtype != torch.float32:
+        return False
     # Processors that multiply whole matrices of bfloat16 do that for torch.
-    if real == torch.bfloat16 and torch.cpu._is_amx_tile_supported():
+    if halved and torch.cpu._is_amx_tile_supported():
         return False
     # Not where much of a vector would stay empty.
     sizes = [len(weight) for weight in directions] + [x.shape[2]] * x.requires_grad
@@ -74,11 +82,6 @@ def under_autocast(x: Tensor) -> Tensor:
     if torch.is_autocast_enabled("cpu"):
         return x.to(torch.get_autocast_dtype("cpu"))
     return x
-
-
-def sums(real: torch.dtype) -> torch.dtype:
-    """What products of such numbers are summed in; weights and their gradients are of it, too."""
-    return torch.float32 if real == torch.bfloat16 else real
 
 
 class ResidualBlock(torch.autograd.Function):
@@ -197,10 +200,8 @@ def convolve(
         bias=bias.contiguous(),
         packed=direction.new_empty(taps, inputs, y.shape[2]),
         y=y,
-        added=added,
-        added_batch=0 if added is None else added.stride(0),
-        added_time=0 if added is None else added.stride(1),
-        total=total,
+        **rows("added", added),
+        **rows("total", total),
     )
     return y, y if total is None else total
 
@@ -252,10 +253,8 @@ def convolve_back(
         Convolution,
         **what(x, form, magnitude, direction, mask),
         y=y,
-        total=total,
-        d_y=d_y,
-        d_y_batch=d_y.stride(0),
-        d_y_time=d_y.stride(1),
+        **rows("total", total),
+        **rows("d_y", d_y),
         d_added=d_added,
         packed_back=direction.new_empty(taps, outputs, in_full) if wanted else None,
         d_sum=d_sum,
@@ -292,13 +291,19 @@ def what(
         "dilation": form.dilation,
         "stride": form.stride,
         "length": form.length,
-        "x": x,
-        "x_batch": x.stride(0),
-        "x_time": x.stride(1),
+        **rows("x", x),
         "linear": magnitude is None,
         "magnitude": None if magnitude is None else magnitude.contiguous(),
         "direction": direction.contiguous(),
-        "mask": mask,
-        "mask_batch": 0 if mask is None else mask.stride(0),
-        "mask_time": 0 if mask is None or mask.dim() == 2 else mask.stride(1),
+        **rows("mask", mask if mask is None or mask.dim() == 3 else mask[:, None]),
     }
+
+
+def rows(name: str, x: Tensor | None) -> dict[str, Any]:
+    """Of `(batch, time, channels)`: where it is, and how far apart sequences and steps are; of one
+    step, that it is for all.
+    """
+    if x is None:
+        return {}
+    steps = x.stride(1) if x.shape[1] > 1 else 0
+    return {name: x, f"{name}_batch": x.stride(0), f"{name}_time": steps}

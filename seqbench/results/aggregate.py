@@ -186,7 +186,7 @@ def _cells(column: Column, records: list[Record]) -> list[Cell]:
     )
     groups = list(_grouped(records, zip(keys, sizes, codes, strict=True)).items())
     for model, rivals in _grouped(groups, (group[0].model for _, group in groups)).items():
-        variants = tell_apart([model_options(group[0], size) for (_, size, _), group in rivals])
+        variants = tell_apart([model_options(group, size) for (_, size, _), group in rivals])
         for variant, ((_, size, _), group) in zip(variants, rivals, strict=True):
             runs = sorted(group, key=lambda record: (record.seed, record.run_id))
             cells.append(Cell(column, model, variant, size, tuple(runs)))
@@ -289,13 +289,15 @@ def _model_key(record: Record) -> str:
 def task_options(records: Sequence[Record]) -> dict[str, Any]:
     """What tells the task of some runs from others: its configuration and its data."""
     # One that failed early does not know its data.
-    record = min(records, key=lambda record: record.score is None)
+    record = min(records, key=lambda record: (record.score is None, "task" not in record.code))
     code = {f"task.{CODE}": record.code["task"]} if "task" in record.code else {}
     return flatten({"task": record.config.get("task"), "data": record.data}) | code
 
 
-def model_options(record: Record, parameters: int | None) -> dict[str, Any]:
-    """What tells a run from others on the same task, but for the seed."""
+def model_options(records: Sequence[Record], parameters: int | None) -> dict[str, Any]:
+    """What tells some runs, which differ in the seed, from others on the same task."""
+    # One of an earlier version does not know its code.
+    record = min(records, key=lambda record: not record.code)
     return flatten(_without_task(record.config)) | _codes(record) | {"parameters": parameters}
 
 
@@ -322,7 +324,8 @@ def _rank(key: str) -> tuple[int, str]:
 def leaf(key: str) -> str:
     """A key's own name, without the path to it."""
     # `optimizer._target_` says which optimizer it is.
-    return key.removesuffix("._target_").rpartition(".")[2].replace(CODE, "code")
+    last = key.removesuffix("._target_").rpartition(".")[2]
+    return "code" if last == CODE else last
 
 
 def shown(key: str, options: dict[str, Any]) -> str:
@@ -334,7 +337,9 @@ def shown(key: str, options: dict[str, Any]) -> str:
         for ours in ("torch.optim.", "seqbench.training.schedules.", "seqbench."):
             value = value.removeprefix(ours)
         return value
-    if (key.startswith("data.") or key.endswith((CODE, "sha256"))) and isinstance(value, str):
+    if (key.startswith("data.") or leaf(key) == "code" or key == "task.sha256") and isinstance(
+        value, str
+    ):
         return value[:12]
     if isinstance(value, str) and value.isidentifier() and value not in ("true", "false", "null"):
         return value

@@ -191,7 +191,7 @@ def _variants(rivals: list[Cell]) -> list[str]:
     if len(rivals) == 1:
         return [""]
     of_models: list[dict[str, Any]] = [
-        {"model": cell.model} | model_options(cell.records[0], cell.parameters) for cell in rivals
+        {"model": cell.model} | model_options(cell.records, cell.parameters) for cell in rivals
     ]
     if len({cell.column for cell in rivals}) == 1:
         return tell_apart(of_models)

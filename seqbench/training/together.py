@@ -2,11 +2,12 @@
 
 Models as small as these leave most of a GPU idle: it spends a step on starting kernels. With the
 weights of several seeds stacked, `(seeds, ...)`, one kernel does the work of all: products become
-batched products, convolutions grouped ones. Nothing else is shared. Each seed has its own initial
-weights and its own order of the data, its gradient is clipped by its own norm, and an optimiser
-that treats each weight by itself does not notice the others. A seed's weights and slots are views
-into the stacks, so that it is evaluated and saved as if it were alone, and can go on so. What a
-model keeps in plain attributes, not in buffers, is not of one seed, and is lost.
+batched products, convolutions grouped ones (but for the compiled layers of a CPU, which take one
+seed after the other). Nothing else is shared. Each seed has its own initial weights and its own
+order of the data, its gradient is clipped by its own norm, and an optimiser that treats each weight
+by itself does not notice the others. A seed's weights and slots are views into the stacks, so that
+it is evaluated and saved as if it were alone, and can go on so. What a model keeps in plain
+attributes, not in buffers, is not of one seed, and is lost.
 
 Dropout is drawn anew for each seed, but from one generator: only without it is a seed's result
 that of its own run, up to rounding.

@@ -1,6 +1,7 @@
 """Small sweeps, and an engine that does its jobs right here, for the tests of launching."""
 
 import json
+import sys
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 from seqbench.configuration import Composer
 from seqbench.launch.job import Ending, Job, perform
 from seqbench.launch.sweep import Policy, Sweep, View
+from seqbench.runs.identity import own_code
 
 SMALL = [
     *("model=tcn", "model.channels=[4]", "model.kernel_size=3", "model.dropout=0.2"),
@@ -47,6 +49,9 @@ MISBEHAVING = """
 
 def write_misbehaving(folder: Path) -> list[str]:
     """Put the model into a folder, which must be the current one; gives the overrides to use it."""
+    # Another test may have had another one.
+    sys.modules.pop("misbehaving", None)
+    own_code.cache_clear()
     (folder / "misbehaving.py").write_text(textwrap.dedent(MISBEHAVING))
     (folder / "own" / "model").mkdir(parents=True)
     node = "_target_: misbehaving.Misbehaving\ndeed: none\n"

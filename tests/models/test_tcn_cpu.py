@@ -299,15 +299,39 @@ def test_several_weights_at_once_give_what_each_gives(in_dims):
     assert_close(case.results(together), case.results(apart), 1e-10)
 
 
+def test_what_was_saved_may_be_packed_anew():
+    case = Case((2, 30, 20, 18, 20), 3, (2, 2, 30, 14), masks=3)
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda x: x.clone(memory_format=torch.contiguous_format), lambda x: x
+    ):
+        packed = case.results(ours)
+    assert_close(packed, case.results(plain), 1e-10)
+
+
+@pytest.mark.parametrize("values", [torch.float64, torch.bfloat16])
+def test_an_input_that_needs_no_gradient_gets_none(values):
+    weights = torch.float64 if values == torch.float64 else torch.float32
+    case = Case((2, 30, 12, 18, 20), 3, (2, 2, 30, 14)).to(weights, values)
+    x, *others = case.tensors
+    others = [value if value is None else value.requires_grad_() for value in others]
+    wanted = [value for value in others if value is not None]
+    (ours(x, case.forms, *others) * case.d_y).sum().backward()
+    assert x.grad is None
+    for value, grad in zip(wanted, case.results(ours)[2:], strict=True):
+        assert torch.equal(value.grad, grad)
+
+
 def test_it_is_taken_where_it_can_be_and_pays():
     x, _, weight, *_ = Case((2, 30, 16, 16, 16), 3, (1, 1, 30, 30), dtype=torch.float32).tensors
     assert tcn_cpu.pays(x, weight, weight)
     assert not tcn_cpu.pays(x.to("meta"), weight)
+    assert not tcn_cpu.pays(x.bfloat16(), weight)
     whole_matrices = torch.cpu._is_amx_tile_supported()
     with torch.autocast("cpu", torch.bfloat16):
         assert tcn_cpu.pays(x, weight) is not whole_matrices
         assert tcn_cpu.pays(x.bfloat16(), weight) is not whole_matrices
         assert not tcn_cpu.pays(x, weight.bfloat16())
+        assert not tcn_cpu.pays(x.double(), weight)
     with torch.autocast("cpu", torch.float16):
         assert not tcn_cpu.pays(x, weight)
     assert not tcn_cpu.pays(x, weight, weight[:1])  # one output a vector
