@@ -337,9 +337,8 @@ def shown(key: str, options: dict[str, Any]) -> str:
         for ours in ("torch.optim.", "seqbench.training.schedules.", "seqbench."):
             value = value.removeprefix(ours)
         return value
-    if (key.startswith("data.") or leaf(key) == "code" or key == "task.sha256") and isinstance(
-        value, str
-    ):
+    digest = key.startswith("data.") or key == "task.sha256" or key.endswith(f".{CODE}")
+    if digest and isinstance(value, str):
         return value[:12]
     if isinstance(value, str) and value.isidentifier() and value not in ("true", "false", "null"):
         return value

@@ -147,6 +147,13 @@ def test_a_text_is_named_by_its_file_and_by_what_it_says_where_that_is_not_enoug
     assert tell_apart([one, edited]) == [f"sha256={x * 12}" for x in "ac"]
 
 
+def test_an_option_that_is_called_code_is_written_out():
+    values = [f"the same beginning, then {x}" for x in "ab"]
+    assert tell_apart([{"model.code": value} for value in values]) == [
+        f'code="{v}"' for v in values
+    ]
+
+
 def test_one_rival_alone_needs_no_label():
     assert tell_apart([{"lr": 1}]) == [""]
 
