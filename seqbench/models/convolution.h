@@ -9,11 +9,16 @@
 
 #pragma once
 
+#include <cstdlib>
 #include <memory>
 
 #include "bfloat16.h"
 
 constexpr int64_t PIECE = 64;  // steps that one thread takes at a time
+
+INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+// Upwards, and zero at least.
+INLINE int64_t quotient(int64_t a, int64_t b) { return a > 0 ? (a + b - 1) / b : 0; }
 
 // Of values in sequences: what sums, weights and gradients of weights are, and what a product takes
 // at once, which is so many values.
@@ -29,43 +34,69 @@ template <> struct Kind<Bfloat16> {
     static constexpr int EACH = 2;
 };
 
-// Where tensors are; `tcn_cpu.py` fills it. P: a number of channels, filled up to whole
-// vectors. Where products take pairs of values, a step of `x` has an even number of channels.
-template <class Value> struct Convolution {
+// Memory to work in, which begins where a vector may.
+template <class Thing> class Scratch {
+    struct Free {
+        void operator()(Thing *things) const { std::free(things); }
+    };
+    std::unique_ptr<Thing[], Free> things;
+
+  public:
+    Scratch() {}
+    explicit Scratch(int64_t n)
+        : things((Thing *)std::aligned_alloc(BYTES, quotient(n * sizeof(Thing), BYTES) * BYTES)) {}
+    Thing *get() const { return things.get(); }
+};
+
+// Of `(batch, time, channels)`: where it is, and how far apart its sequences and its steps are.
+template <class Value> struct Rows {
+    Value *start;
+    int64_t batch, time;
+
+    Value *operator()(int64_t b, int64_t t) const { return start + b * batch + t * time; }
+    explicit operator bool() const { return start; }
+};
+
+// A layer's tensors. P: a number of channels, filled up to whole vectors.
+template <class Value> struct Layer {
+    typedef typename Kind<Value>::Real Real;
+
+    // Of the weights, (outputs, 1, 1) and (outputs, inputs, taps). Without a magnitude the direction
+    // is the weights, and there is no ReLU.
+    const Real *magnitude, *direction;
+    const Real *bias;       // (outputs,)
+    Rows<const Real> mask;  // what dropout multiplies an output by; or nothing
+    Value *y;               // (batch, length, P)
+    // Gradients: before ReLU, (batch, length, P); of the input, (batch, time, P of the inputs).
+    Value *d_sum, *d_x;
+    Real *d_magnitude, *d_direction, *d_bias;  // as their own
+};
+
+// And what is done with them. Where products take pairs of values, a step of `x` has an even number
+// of channels.
+template <class Value> struct Convolution : Layer<Value> {
     typedef typename Kind<Value>::Real Real;
     typedef typename Kind<Value>::Factor Factor;
     static constexpr int EACH = Kind<Value>::EACH;
 
-    int64_t threads, batch, time, inputs, outputs, taps, dilation, stride, length;
-    const Value *x;
-    int64_t x_batch, x_time;  // how far apart its sequences and its steps are
-    int64_t linear;  // whether there is no ReLU
-    // Of the weights, (outputs, inputs, taps) and (outputs,). Without a magnitude the direction is
-    // the weights.
-    const Real *direction, *magnitude;
-    const Real *bias;  // (outputs,)
-    Factor *packed;    // to work in: (block of outputs, tap, factor of inputs, lane)
-    const Real *mask;  // what dropout multiplies an output by; or nothing
-    int64_t mask_batch, mask_time;
-    Value *y;  // (batch, length, P)
-    // Where a residual block ends: what is added, to begin with the first output; or nothing.
-    const Value *added;
-    int64_t added_batch, added_time;
-    Value *total;  // of y and what is added, after ReLU; (batch, length, P) as it is written
-    int64_t total_batch, total_time;
-    // For the way back. The gradient of `total` if there is one, or else of `y`.
-    const Value *d_y;
-    int64_t d_y_batch, d_y_time;
+    int64_t batch, time, inputs, outputs, taps, dilation, stride, length;
+    Rows<const Value> x;
+    // Where a residual block ends: what is added; and the sum, after ReLU, (batch, length, P) as it
+    // is written. Or nothing.
+    Rows<const Value> added, total;
+    Rows<const Value> d_total;
     Value *d_added;  // (batch, length, P)
-    Factor *packed_back;  // to work in: (block of inputs, tap, factor of outputs, lane)
-    Value *d_sum;         // (batch, length, P): before ReLU; given, if there is none
-    Value *d_x;           // (batch, time, P of the inputs)
+    // The convolution that made the input, if one did: d_x is its d_sum.
+    const Convolution *before;
     // What d_x is added to, (batch, shortcut, P of the inputs), so many steps apart, the last one at
     // the last position; or nothing.
     const Value *d_shortcut;
     int64_t shortcut, shortcut_stride;
-    Real *d_weight;       // to work in: (taps, inputs, P)
-    Real *d_direction, *d_magnitude, *d_bias;  // as their own
+    // To work in: what directions are multiplied by; (block of outputs, tap, factor of inputs, lane);
+    // (block of inputs, tap, factor of outputs, lane); (group, row, P), see `weight_backward`.
+    Scratch<Real> scale;
+    Scratch<Factor> packed, packed_back;
+    Scratch<Real> d_weight;
 
     int64_t in_padded() const { return vectors<Real>(inputs) * LANES<Real>; }
     int64_t out_padded() const { return vectors<Real>(outputs) * LANES<Real>; }
@@ -81,24 +112,23 @@ struct Taps {
     int64_t begin, end;
 };
 
-// Rows one after another that have the same taps, together.
+// Rows one after another that have the same taps, together. No tap comes and goes again, so where the
+// first and the last row have the same, all do.
 template <class Of, class Work>
 INLINE void with_same_taps(int64_t begin, int64_t end, const Of &taps_of, const Work &work) {
     while (begin < end) {
         const Taps taps = taps_of(begin);
-        int64_t stop = begin + 1;
-        for (; stop < end; stop++) {
-            const Taps next = taps_of(stop);
-            if (next.begin != taps.begin || next.end != taps.end) break;
-        }
+        const auto same = [&](int64_t row) {
+            const Taps other = taps_of(row);
+            return other.begin == taps.begin && other.end == taps.end;
+        };
+        int64_t stop = end;
+        if (!same(end - 1))
+            for (stop = begin + 1; same(stop);) stop++;
         work(begin, stop, taps);
         begin = stop;
     }
 }
-
-INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-// Upwards, and zero at least.
-INLINE int64_t quotient(int64_t a, int64_t b) { return a > 0 ? (a + b - 1) / b : 0; }
 
 // NaN stays NaN.
 template <class Real> INLINE Vector<Real> relu(Vector<Real> x) { return x < 0 ? Vector<Real>{} : x; }
@@ -108,12 +138,12 @@ template <class Value, class Sum>
 INLINE void end_output(const Convolution<Value> &c, int64_t b, int64_t j, int64_t at, Sum sum) {
     typedef typename Kind<Value>::Real Real;
     const int64_t place = (b * c.length + j) * c.out_padded() + at, left = c.outputs - at;
-    if (!c.linear) sum = relu<Real>(sum);
-    if (c.mask) sum *= load_part(c.mask + b * c.mask_batch + j * c.mask_time + at, left);
+    if (c.magnitude) sum = relu<Real>(sum);
+    if (c.mask) sum *= load_part(c.mask(b, j) + at, left);
     store(c.y + place, sum);
     if (!c.total) return;
-    sum += load_part(c.added + b * c.added_batch + j * c.added_time + at, left);
-    store(c.total + b * c.total_batch + j * c.total_time + at, relu<Real>(sum));
+    sum += load_part(c.added(b, j) + at, left);
+    store(const_cast<Value *>(c.total(b, j)) + at, relu<Real>(sum));
 }
 
 // Outputs from `begin` to before `end` of one sequence.
@@ -123,7 +153,6 @@ static void forward_piece(const Convolution<Value> &c, int64_t b, int64_t begin,
     constexpr int EACH = Kind<Value>::EACH;
     constexpr int L = LANES<Real>;
     const int64_t P = c.out_padded(), n = c.in_factors(), first = c.first();
-    const Value *x = c.x + b * c.x_batch;
     const auto taps_of = [&](int64_t j) {
         const int64_t before = (first + j * c.stride) / c.dilation;  // taps before the last
         return Taps{c.taps - 1 > before ? c.taps - 1 - before : 0, c.taps};
@@ -132,11 +161,11 @@ static void forward_piece(const Convolution<Value> &c, int64_t b, int64_t begin,
         for (int64_t at = 0; at < P; at += BLOCK * L) {
             with_block<Real>(c.outputs - at, [&](auto width, auto half) {
                 constexpr int V = decltype(width)::value;
-                const auto *weights = c.packed + at * c.taps * n;
+                const auto *weights = c.packed.get() + at * c.taps * n;
                 in_blocks<SUMS / V>(j, stop, [&](int64_t row, auto rows) {
                     const int64_t from = first + row * c.stride - c.back(taps.begin);
                     multiply<Real, decltype(rows)::value, V, decltype(half)::value>(
-                        x + from * c.x_time, c.stride * c.x_time, EACH, c.dilation * c.x_time,
+                        c.x(b, from), c.stride * c.x.time, EACH, c.dilation * c.x.time,
                         weights + taps.begin * n * V * L, V * L, n * V * L, n,
                         taps.end - taps.begin,
                         [&](int, int v) {
@@ -152,25 +181,26 @@ static void forward_piece(const Convolution<Value> &c, int64_t b, int64_t begin,
     });
 }
 
+// From the gradient of an output to that before ReLU and dropout.
+template <class Value, class Gradient>
+INLINE auto through_relu(const Convolution<Value> &c, int64_t b, int64_t j, int64_t at, Gradient d) {
+    if (c.mask) d *= load_part(c.mask(b, j) + at, c.outputs - at);
+    return load(c.y + (b * c.length + j) * c.out_padded() + at) <= 0 ? Gradient{} : d;
+}
+
+// Where something was added.
 template <class Value>
-static void relu_backward(const Convolution<Value> &c, int64_t b, int64_t begin, int64_t end) {
+static void total_backward(const Convolution<Value> &c, int64_t b, int64_t begin, int64_t end) {
     typedef typename Kind<Value>::Real Real;
-    constexpr int L = LANES<Real>;
     const int64_t P = c.out_padded();
     for (int64_t j = begin; j < end; j++) {
         const int64_t place = (b * c.length + j) * P;
-        const Value *d_y = c.d_y + b * c.d_y_batch + j * c.d_y_time;
-        for (int64_t at = 0; at < P; at += L) {
+        for (int64_t at = 0; at < P; at += LANES<Real>) {
             const int64_t left = c.outputs - at;
-            const Vector<Real> zero = {}, y = load(c.y + place + at);
-            Vector<Real> d = load_part(d_y + at, left);
-            if (c.total) {
-                const Value *total = c.total + b * c.total_batch + j * c.total_time;
-                d = load_part(total + at, left) <= 0 ? zero : d;
-                store(c.d_added + place + at, d);
-            }
-            if (c.mask) d *= load_part(c.mask + b * c.mask_batch + j * c.mask_time + at, left);
-            store(c.d_sum + place + at, y <= 0 ? zero : d);
+            Vector<Real> d = load_part(c.d_total(b, j) + at, left);
+            d = load_part(c.total(b, j) + at, left) <= 0 ? Vector<Real>{} : d;
+            store(c.d_added + place + at, d);
+            store(c.d_sum + place + at, through_relu(c, b, j, at, d));
         }
     }
 }
@@ -184,6 +214,13 @@ INLINE auto begin_input(const Convolution<Value> &c, int64_t b, int64_t position
     return load(c.d_shortcut + (b * c.shortcut + j) * c.in_padded() + at);
 }
 
+// From the sum of products to a vector of channels of a position's gradient.
+template <class Value, class Sum>
+INLINE void end_input(const Convolution<Value> &c, int64_t b, int64_t position, int64_t at, Sum sum) {
+    if (c.before) sum = through_relu(*c.before, b, position, at, sum);
+    store(c.d_x + (b * c.time + position) * c.in_padded() + at, sum);
+}
+
 // Positions from `begin` to before `end` of one sequence. With a stride, those that leave the same
 // rest are read by the same taps, each `step` after the last.
 template <class Value>
@@ -195,7 +232,6 @@ static void input_backward(const Convolution<Value> &c, int64_t b, int64_t begin
     int64_t step = 1;
     while (step * c.dilation % c.stride) step++;
     const int64_t jump = step * c.dilation / c.stride;  // outputs from one of these taps to the next
-    Value *d_x = c.d_x + b * c.time * P;
     const Value *d_sum = c.d_sum + b * c.length * Q;
     for (int64_t rest = begin; rest < least(begin + c.stride, end); rest++) {
         int64_t tap = 0;  // the first that reads these positions
@@ -217,7 +253,7 @@ static void input_backward(const Convolution<Value> &c, int64_t b, int64_t begin
                 with_block<Real>(c.inputs - at, [&](auto width, auto half) {
                     constexpr int V = decltype(width)::value;
                     const int64_t size = n * V * L;  // of a tap's weights
-                    const auto *weights = c.packed_back + at * c.taps * n;
+                    const auto *weights = c.packed_back.get() + at * c.taps * n;
                     in_blocks<SUMS / V>(i, stop, [&](int64_t row, auto block) {
                         multiply<Real, decltype(block)::value, V, decltype(half)::value>(
                             d_sum + (output + row - taps.begin * jump) * Q, Q, EACH, -jump * Q,
@@ -229,7 +265,7 @@ static void input_backward(const Convolution<Value> &c, int64_t b, int64_t begin
                             },
                             [&](int r, int v, Vector<Real> sum) {
                                 const int64_t p = rest + (row + r) * c.stride;
-                                store(d_x + p * P + at + v * L, sum);
+                                end_input(c, b, p, at + v * L, sum);
                             }
                         );
                     });
@@ -241,68 +277,91 @@ static void input_backward(const Convolution<Value> &c, int64_t b, int64_t begin
 
 constexpr int64_t INPUTS = SUMS / BLOCK;  // channels of a product over time
 
-// What products over time take of one sequence: its inputs, and the gradients of its outputs.
+// What products over time take of a sequence, which is to be told: its inputs, and the gradients of
+// its outputs.
 template <class Real> class OverTime {
+    const Convolution<Real> &c;
     const Real *x, *d_sum;
-    int64_t out_padded;
 
   public:
     const int64_t step;
 
-    OverTime(const Convolution<Real> &c, int64_t b)
-        : x(c.x + b * c.x_batch), d_sum(c.d_sum + b * c.length * c.out_padded()),
-          out_padded(c.out_padded()), step(c.x_time) {}
+    explicit OverTime(const Convolution<Real> &c) : c(c), step(c.x.time) {}
+    void take(int64_t b) {
+        x = c.x(b, 0);
+        d_sum = c.d_sum + b * c.length * c.out_padded();
+    }
     const Real *inputs(int64_t position) const { return x + position * step; }
-    const Real *gradients(int64_t output) const { return d_sum + output * out_padded; }
+    const Real *gradients(int64_t output) const { return d_sum + output * c.out_padded(); }
 };
 
 // Pairs, for whom steps are put side by side: inputs each with the one a stride after it, gradients
 // with the next one. Before the first and after the last there is zero.
 template <> class OverTime<Bfloat16> {
-    int64_t stride, out_padded;
-    std::unique_ptr<Pair[]> x, d_sum;
+    const Convolution<Bfloat16> &c;
+    Scratch<Pair> x, d_sum;
 
   public:
     const int64_t step;
 
-    OverTime(const Convolution<Bfloat16> &c, int64_t b)
-        : stride(c.stride), out_padded(c.out_padded()),
-          x(new Pair[(c.stride + c.time) * c.in_padded()]),
-          d_sum(new Pair[(c.length + 1) / 2 * c.out_padded()]), step(c.in_padded()) {
+    explicit OverTime(const Convolution<Bfloat16> &c)
+        : c(c), x((c.stride + c.time) * c.in_padded()),
+          d_sum((c.length + 1) / 2 * c.out_padded()), step(c.in_padded()) {}
+    void take(int64_t b) {
         constexpr int L = LANES<float>;
-        const auto input = [&](int64_t t, int64_t at) {
-            const bool there = 0 <= t && t < c.time;
-            return halves(c.x + b * c.x_batch + t * c.x_time + at, there ? c.inputs - at : 0);
-        };
-        for (int64_t t = 0; t < c.stride + c.time; t++)
-            for (int64_t at = 0; at < step; at += L)
-                store(x.get() + t * step + at, paired(input(t - c.stride, at), input(t, at)));
-        const auto gradient = [&](int64_t j, int64_t at) {
-            const Bfloat16 *row = c.d_sum + (b * c.length + j) * out_padded;
-            return halves(row + at, j < c.length ? L : 0);
-        };
-        for (int64_t j = 0; j < c.length; j += 2)
-            for (int64_t at = 0; at < out_padded; at += L)
-                store(gradients(j) + at, paired(gradient(j, at), gradient(j + 1, at)));
+        const int64_t P = c.out_padded();
+        // In registers: what is stored might otherwise change them.
+        const int64_t stride = c.stride, time = c.time, length = c.length, gap = c.x.time;
+        for (int64_t at = 0; at < step; at += L) {
+            const int64_t left = c.inputs - at;
+            const Bfloat16 *from = c.x(b, 0) + at;
+            Pair *to = x.get() + at;
+            for (int64_t t = -stride; t < time; t++, to += step) {
+                const Halves first = halves(from + t * gap, t < 0 ? 0 : left);
+                const Halves second = halves(from + (t + stride) * gap, t + stride < time ? left : 0);
+                store(to, paired(first, second));
+            }
+        }
+        for (int64_t at = 0; at < P; at += L) {
+            const Bfloat16 *from = c.d_sum + b * length * P + at;
+            Pair *to = d_sum.get() + at;
+            for (int64_t j = 0; j < length; j += 2, from += 2 * P, to += P)
+                store(to, paired(halves(from, L), halves(from + P, j + 1 < length ? L : 0)));
+        }
     }
-    const Pair *inputs(int64_t position) const { return x.get() + (stride + position) * step; }
-    Pair *gradients(int64_t output) const { return d_sum.get() + output / 2 * out_padded; }
+    const Pair *inputs(int64_t position) const { return x.get() + (c.stride + position) * step; }
+    const Pair *gradients(int64_t output) const { return d_sum.get() + output / 2 * c.out_padded(); }
 };
 
-// Weights of blocks of inputs, tap after tap, from `begin` to before `end`: sums of pieces, which
-// are then added, since one long sum would round off more.
+// How many groups the sequences are in, each with sums of its own: as many as a small memory holds,
+// whatever the number of threads, for that must not change a sum.
+template <class Value> static int64_t groups_of(const Convolution<Value> &c) {
+    constexpr int64_t MOST = 4, VALUES = 1 << 18;
+    const int64_t held = VALUES / ((c.taps * c.inputs + 1) * c.out_padded() + 1);
+    const int64_t groups = least(least(c.batch, MOST), held);
+    return groups > 1 ? groups : 1;
+}
+
+// Of a group of sequences, the sums for blocks of inputs, tap after tap, from `begin` to before
+// `end`; with the first of them those for the biases. They are sums of pieces, which are then added,
+// since one long sum would round off more.
 template <class Value>
-static void weight_backward(const Convolution<Value> &c, int64_t begin, int64_t end) {
+static void weight_backward(const Convolution<Value> &c, int64_t group, int64_t begin, int64_t end) {
     typedef typename Kind<Value>::Real Real;
     constexpr int L = LANES<Real>, EACH = Kind<Value>::EACH;
-    const int64_t P = c.out_padded(), blocks = quotient(c.inputs, INPUTS);
+    const int64_t P = c.out_padded(), blocks = quotient(c.inputs, INPUTS), rows = c.taps * c.inputs;
+    Real *d_weight = c.d_weight.get() + group * (rows + 1) * P, *d_bias = d_weight + rows * P;
     for (int64_t i = begin; i < end; i++) {
         const int64_t input = i % blocks * INPUTS, count = least(INPUTS, c.inputs - input);
-        Real *to = c.d_weight + (i / blocks * c.inputs + input) * P;
-        __builtin_memset(to, 0, count * P * sizeof(Real));
+        __builtin_memset(
+            d_weight + (i / blocks * c.inputs + input) * P, 0, count * P * sizeof(Real)
+        );
     }
-    for (int64_t b = 0; b < c.batch; b++) {
-        const OverTime<Value> sequence(c, b);
+    if (begin == 0) __builtin_memset(d_bias, 0, P * sizeof(Real));
+    OverTime<Value> sequence(c);
+    const int64_t groups = groups_of(c);
+    for (int64_t b = group * c.batch / groups; b < (group + 1) * c.batch / groups; b++) {
+        sequence.take(b);
         for (int64_t piece = 0; piece < c.length; piece += 2 * PIECE)
             for (int64_t at = 0; at < P; at += BLOCK * L)
                 for (int64_t i = begin; i < end; i++) {
@@ -317,7 +376,7 @@ static void weight_backward(const Convolution<Value> &c, int64_t begin, int64_t 
                         constexpr int V = decltype(width)::value;
                         const int64_t stop = least(input + INPUTS, c.inputs);
                         in_blocks<INPUTS>(input, stop, [&](int64_t i, auto rows) {
-                            Real *to = c.d_weight + (tap * c.inputs + i) * P + at;
+                            Real *to = d_weight + (tap * c.inputs + i) * P + at;
                             multiply<Real, decltype(rows)::value, V, decltype(half)::value>(
                                 x + i, 1, EACH * c.stride * sequence.step, 0, d_sum, P, 0, n, 1,
                                 [&](int, int) { return Vector<Real>{}; },
@@ -329,20 +388,19 @@ static void weight_backward(const Convolution<Value> &c, int64_t begin, int64_t 
                         });
                     });
                 }
+        for (int64_t at = 0; at < P && begin == 0; at += L) {
+            Vector<Real> sum = {};
+            for (int64_t j = 0; j < c.length; j++) sum += load(c.d_sum + (b * c.length + j) * P + at);
+            store<Real>(d_bias + at, load<Real>(d_bias + at) + sum);
+        }
     }
 }
 
-// The biases' gradients: sums over each sequence, which are then added.
-template <class Value> static void bias_backward(const Convolution<Value> &c) {
+// Of all groups, from there on, in the memory of the first: a vector of outputs, row after row.
+template <class Value> static void add_groups(const Convolution<Value> &c, int64_t at) {
     typedef typename Kind<Value>::Real Real;
-    const int64_t P = c.out_padded();
-    for (int64_t at = 0; at < P; at += LANES<Real>) {
-        Vector<Real> total = {};
-        for (int64_t b = 0; b < c.batch; b++) {
-            Vector<Real> sum = {};
-            for (int64_t j = 0; j < c.length; j++) sum += load(c.d_sum + (b * c.length + j) * P + at);
-            total += sum;
-        }
-        store_part<Real>(c.d_bias + at, total, c.outputs - at);
-    }
+    const int64_t P = c.out_padded(), size = (c.taps * c.inputs + 1) * P;
+    for (int64_t group = 1; group < groups_of(c); group++)
+        for (Real *to = c.d_weight.get() + at; to < c.d_weight.get() + size; to += P)
+            store<Real>(to, load<Real>(to) + load<Real>(to + group * size));
 }

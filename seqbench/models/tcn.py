@@ -14,7 +14,6 @@ convolution leaves out what is before the reach of those after it.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -25,6 +24,7 @@ from torch.nn.utils.parametrize import register_parametrization
 from seqbench.errors import ConfigError
 from seqbench.models import tcn_cpu
 from seqbench.models.embedding import tie
+from seqbench.models.tcn_cpu import Form
 from seqbench.spec import Features, SequenceSpec
 
 DropoutKind = Literal["channel", "element"]
@@ -90,7 +90,6 @@ class Block(nn.Module):
         in_channels: channels of the input.
         out_channels: channels of the output.
         kernel_size: taps of each convolution.
-        dilation: distance between taps when the block runs on the full time grid.
         dropout: probability of dropping after each convolution.
         dropout_kind: `channel` drops whole channels of a sequence, as the paper says; `element`
             drops single values, as the released code does.
@@ -101,7 +100,6 @@ class Block(nn.Module):
         in_channels: int,
         out_channels: int,
         kernel_size: int,
-        dilation: int,
         dropout: float,
         dropout_kind: DropoutKind,
     ) -> None:
@@ -113,65 +111,49 @@ class Block(nn.Module):
             self.downsample = nn.Conv1d(in_channels, out_channels, 1)
             nn.init.normal_(self.downsample.weight, std=0.01)
         self.dropout = nn.Dropout1d(dropout) if dropout_kind == "channel" else nn.Dropout(dropout)
-        self.dilation = dilation
 
-    def forward(self, x: Tensor, thin: bool, skip: int) -> Tensor:
+    def forward(self, x: Tensor, form: Form) -> Tensor:
         """Apply the block.
 
         Args:
-            x: `(batch, in_channels, time)`; with `thin`, time is the grid of spacing `dilation`
-                that ends at the last step.
-            thin: compute only what the next block, or the last step, reads.
-            skip: on the full grid, the leading positions that nobody reads.
+            x: `(batch, in_channels, time)`.
+            form: what is asked for.
 
         Returns:
-            `(batch, out_channels, time - skip)`, or with `thin` every second position, the last
-            one included.
+            `(batch, out_channels, form.length)`.
         """
-        dilation, stride = (1, 2) if thin else (self.dilation, 1)
-        reach = (self.conv2.kernel_size[0] - 1) * self.dilation
-        early = max(0, skip - reach)
-        if stride > 1:
-            skip = (x.shape[-1] - 1) % stride
-        convs, project = (self.conv1, self.conv2), self.downsample
-        if tcn_cpu.pays(x.transpose(1, 2), *(norm_of(conv)[1] for conv in convs)):
-            forms = (
-                tcn_cpu.Form(dilation, 1, x.shape[-1] - early),
-                tcn_cpu.Form(dilation, stride, (x.shape[-1] - skip + stride - 1) // stride),
-            )
-            y, *_ = tcn_cpu.ResidualBlock.apply(
-                tcn_cpu.under_autocast(x.transpose(1, 2)),
-                forms,
-                *self.layer(self.conv1, len(x), forms[0].length),
-                *self.layer(self.conv2, len(x), forms[1].length),
-                *((project.weight, project.bias) if project is not None else ()),
-            )
-            return y.transpose(1, 2)
-        y = self.dropout(causal_conv_relu(x, self.conv1, dilation, skip=early))
-        y = self.dropout(causal_conv_relu(y, self.conv2, dilation, stride, skip - early))
-        x = x[..., skip::stride]
-        if project is not None:
+        y = causal_conv_relu(x, self.conv1, form.dilation, 1, form.middle)
+        y = causal_conv_relu(self.dropout(y), self.conv2, form.dilation, form.stride, form.length)
+        x = x[..., x.shape[-1] - 1 - (form.length - 1) * form.stride :: form.stride]
+        if self.downsample is not None:
             # One tap makes a product of matrices, without a convolution's other order of memory.
-            x = F.linear(x.transpose(1, 2), project.weight.squeeze(2), project.bias)
-            x = x.transpose(1, 2)
-        return F.relu(y + x, inplace=True)
+            weight, bias = self.downsample.weight, self.downsample.bias
+            x = F.linear(x.transpose(1, 2), weight.squeeze(2), bias).transpose(1, 2)
+        return F.relu(self.dropout(y) + x, inplace=True)
 
-    def layer(self, conv: nn.Conv1d, batch: int, length: int) -> tuple[Tensor | None, ...]:
-        """Of a convolution: magnitude and direction of the weights, bias, and what dropout
-        multiplies its outputs by, if it drops any.
+    def weights(self) -> list[Tensor | None]:
+        """Of both convolutions magnitude, direction and bias; of the projection weight and bias."""
+        normed = [value for c in (self.conv1, self.conv2) for value in (*norm_of(c), c.bias)]
+        project = self.downsample
+        return [*normed, *((None, None) if project is None else (project.weight, project.bias))]
+
+    def masks(self, batch: int, form: Form) -> list[Tensor | None]:
+        """What dropout multiplies the outputs of both convolutions by, drawn anew, if it drops any:
+        `(batch, out)`, or `(batch, length, out)`.
         """
-        mask, (magnitude, direction) = None, norm_of(conv)
-        if self.dropout.training and self.dropout.p > 0:
+        if not self.dropout.training or self.dropout.p == 0:
+            return [None, None]
+        found: list[Tensor | None] = []
+        for conv, length in ((self.conv1, form.middle), (self.conv2, form.length)):
+            like = norm_of(conv)[0]
             if isinstance(self.dropout, nn.Dropout1d):
-                mask = self.dropout(direction.new_ones(batch, len(direction), 1)).squeeze(2)
+                found.append(self.dropout(like.new_ones(batch, conv.out_channels, 1)).squeeze(2))
             else:
-                mask = self.dropout(direction.new_ones(batch, length, len(direction)))
-        return magnitude, direction, conv.bias, mask
+                found.append(self.dropout(like.new_ones(batch, length, conv.out_channels)))
+        return found
 
 
-def causal_conv_relu(
-    x: Tensor, conv: nn.Conv1d, dilation: int, stride: int = 1, skip: int = 0
-) -> Tensor:
+def causal_conv_relu(x: Tensor, conv: nn.Conv1d, dilation: int, stride: int, length: int) -> Tensor:
     """Convolve so that output t reads inputs <= t, and the last output stands at the last input;
     then ReLU.
 
@@ -179,16 +161,16 @@ def causal_conv_relu(
         x: `(batch, channels, time)`.
         conv: holds `weight` `(out, channels, kernel_size)` and `bias` `(out,)`.
         dilation: distance between taps.
-        stride: keep every `stride`-th output, counted back from the last.
-        skip: leading outputs to leave out.
+        stride: distance between outputs.
+        length: how many outputs.
 
     Returns:
-        `(batch, out, ceil((time - skip) / stride))`.
+        `(batch, out, length)`.
     """
     reach = (conv.kernel_size[0] - 1) * dilation
-    off_grid = (x.shape[-1] - 1 - skip) % stride
+    first = x.shape[-1] - 1 - (length - 1) * stride
     # Less than no padding takes away what no output reads.
-    padded = F.pad(x.unsqueeze(2), (reach - off_grid - skip, 0))
+    padded = F.pad(x.unsqueeze(2), (reach - first, 0))
     # As an image of height 1 with channels last: the layout in which sequences arrive, and in which
     # a CPU convolves up to twice as fast.
     weight = conv.weight.permute(0, 2, 1).contiguous().permute(0, 2, 1).unsqueeze(2)
@@ -246,8 +228,8 @@ class TCN(nn.Module):
         self.reaches = [2 * (kernel_size - 1) * 2**i for i in range(len(channels))]
         self.receptive_field = 1 + sum(self.reaches)
         self.blocks = nn.ModuleList(
-            Block(before, after, kernel_size, 2**i, dropout, dropout_kind)
-            for i, (before, after) in enumerate(zip([width, *channels[:-1]], channels, strict=True))
+            Block(before, after, kernel_size, dropout, dropout_kind)
+            for before, after in zip([width, *channels[:-1]], channels, strict=True)
         )
         self.output = nn.Linear(channels[-1], spec.output_dim)
         if output_std is not None:
@@ -265,15 +247,37 @@ class TCN(nn.Module):
         Returns:
             `(batch, out)` for readout `last`, `(batch, time - context, out)` for `every`.
         """
-        thin = self.readout == "last"
-        # From where on each block is read, and at last the input.
-        read = [0 if thin else context]
-        for reach in reversed(self.reaches):
-            read.insert(0, max(0, read[0] - reach))
-        x = x[:, read[0] :]
-        h = (x if self.embedding is None else self.embedding(x)).transpose(1, 2)
-        for block, (before, after) in zip(self.blocks, pairwise(read), strict=True):
-            h = block(h, thin, after - before)
-        if thin:
-            return self.output(h[..., -1])
-        return self.output(h.transpose(1, 2))
+        last = self.readout == "last"
+        length = 1 if last else x.shape[1] - context
+        x = x[:, -min(x.shape[1], length + self.receptive_field - 1) :]
+        forms = self.forms(x.shape[1], length)
+        h = x if self.embedding is None else self.embedding(x)
+        blocks: list[Any] = list(self.blocks)
+        weights = [block.weights() for block in blocks]
+        if tcn_cpu.pays(h, *(block[i] for block in weights for i in (1, 4))):
+            masks = [block.masks(len(x), form) for block, form in zip(blocks, forms, strict=True)]
+            h = tcn_cpu.residual_blocks(h, forms, weights, masks)
+        else:
+            h = h.transpose(1, 2)
+            for block, form in zip(blocks, forms, strict=True):
+                h = block(h, form)
+            h = h.transpose(1, 2)
+        return self.output(h[:, -1] if last else h)
+
+    def forms(self, time: int, length: int) -> list[Form]:
+        """What each block is asked for.
+
+        Args:
+            time: of the first one's input.
+            length: steps that are read of the last one, if not its last step alone is.
+        """
+        found: list[Form] = []
+        if self.readout == "last":
+            for _ in self.blocks:
+                found.append(Form(1, 2, time, (time + 1) // 2))
+                time = found[-1].length
+            return found
+        for i, reach in reversed(list(enumerate(self.reaches))):
+            found.insert(0, Form(2**i, 1, min(time, length + reach // 2), length))
+            length = min(time, length + reach)
+        return found

@@ -1,4 +1,4 @@
-"""A residual block of a TCN on a CPU, by compiled code of our own.
+"""The residual blocks of a TCN on a CPU, by compiled code of our own.
 
 For these narrow convolutions torch pads the input, moves it into blocks and back, and gets four
 fifths of what the processor can multiply; what stands around them, in bfloat16, takes as long as
@@ -7,7 +7,9 @@ on the way. It is the same function up to rounding; under autocast what goes by 
 rounded to bfloat16, too, where torch leaves a float32 input as it is.
 """
 
-import ctypes
+from array import array
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,39 +17,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from seqbench.models.vectors import call, can_run, one_by_one, whole
+from seqbench.models.vectors import can_run, one_by_one, run, whole
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 
 
-class Convolution(ctypes.Structure):
-    """`Convolution` of the source."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("threads", "batch", "time", "inputs", "outputs")),
-        *((name, ctypes.c_int64) for name in ("taps", "dilation", "stride", "length")),
-        ("x", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("x_batch", "x_time", "linear")),
-        *((name, ctypes.c_void_p) for name in ("direction", "magnitude", "bias", "packed", "mask")),
-        *((name, ctypes.c_int64) for name in ("mask_batch", "mask_time")),
-        *((name, ctypes.c_void_p) for name in ("y", "added")),
-        *((name, ctypes.c_int64) for name in ("added_batch", "added_time")),
-        ("total", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("total_batch", "total_time")),
-        ("d_y", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("d_y_batch", "d_y_time")),
-        *((name, ctypes.c_void_p) for name in ("d_added", "packed_back", "d_sum", "d_x")),
-        ("d_shortcut", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("shortcut", "shortcut_stride")),
-        *((name, ctypes.c_void_p) for name in ("d_weight", "d_direction", "d_magnitude", "d_bias")),
-    )
-
-
 class Form(NamedTuple):
-    """Of a convolution: so many outputs, `stride` apart, the last of them at the last input."""
+    """Of a block: `middle` outputs of the first convolution and `length` of the second, `stride`
+    apart; the last of both stands at the last input.
+    """
 
     dilation: int
     stride: int
+    middle: int
     length: int
 
 
@@ -77,197 +59,217 @@ def pays(x: Tensor, *directions: Tensor) -> bool:
     return all(2 * whole(size, SOURCE, weight.dtype) <= 3 * size for size in sizes)
 
 
-def under_autocast(x: Tensor) -> Tensor:
-    """An input as products take it: where autocast says so, in fewer bits."""
+def residual_blocks(
+    x: Tensor,
+    forms: Sequence[Form],
+    weights: Sequence[Sequence[Tensor | None]],
+    masks: Sequence[Sequence[Tensor | None]],
+) -> Tensor:
+    """Blocks one after the other, under autocast in its dtype; see `ResidualBlocks`.
+
+    Args:
+        x: `(batch, time, channels)`.
+        forms: of each block.
+        weights: of each block magnitude, direction and bias of both convolutions, then weight and
+            bias of the projection, or twice `None`.
+        masks: of each block what dropout multiplies both by, or `None`.
+
+    Returns:
+        `(batch, length, out)`.
+    """
     if torch.is_autocast_enabled("cpu"):
-        return x.to(torch.get_autocast_dtype("cpu"))
-    return x
+        x = x.to(torch.get_autocast_dtype("cpu"))
+    given: list[Tensor | None] = []
+    for block, (one, other) in zip(weights, masks, strict=True):
+        given += [*block[:3], one, *block[3:6], other, *block[6:]]
+    found: tuple[Tensor, ...] = ResidualBlocks.apply(x, forms, torch.is_grad_enabled(), *given)
+    return found[0]
 
 
-class ResidualBlock(torch.autograd.Function):
-    """Twice a causal convolution with weight norm, ReLU and dropout; what went in is added, and
-    ReLU once more (Bai et al. 2018, section 3.3).
+class Weights(NamedTuple):
+    """Of a convolution and what dropout multiplies it by; or of a projection, which has neither
+    magnitude nor mask. `direction`: `(out, channels, kernel_size)`.
+    """
+
+    magnitude: Tensor | None
+    direction: Tensor | None
+    bias: Tensor | None
+    mask: Tensor | None = None
+
+    def filled_up(self, *, inputs: bool = False) -> int:
+        """Its outputs, or its inputs, filled up to whole vectors."""
+        assert self.direction is not None
+        return whole(self.direction.shape[int(inputs)], SOURCE, self.direction.dtype)
+
+    def gradients(self) -> list[Tensor | None]:
+        """Room for those of magnitude, direction and bias."""
+        return [None if value is None else torch.empty_like(value) for value in self[:3]]
+
+    def layer(
+        self,
+        y: Tensor | None,
+        d_sum: Tensor | None = None,
+        d_x: Tensor | None = None,
+        gradients: Sequence[Tensor | None] = (None,) * 3,
+    ) -> list[int]:
+        """With what goes in and out; `Layer` of the source."""
+        return [
+            *addresses(*self[:3]),
+            *rows(self.mask),
+            *addresses(y, d_sum, d_x, *gradients),
+        ]
+
+
+def addresses(*tensors: Tensor | None) -> list[int]:
+    """Where they begin, or zero."""
+    return [0 if x is None else x.data_ptr() for x in tensors]
+
+
+def rows(x: Tensor | None) -> tuple[int, int, int]:
+    """Where it begins, and how far apart sequences and steps are; `Rows` of the source.
+
+    Args:
+        x: `(batch, time, channels)`; or `(batch, channels)`, the same at each step; or `None`.
+    """
+    if x is None:
+        return 0, 0, 0
+    return x.data_ptr(), x.stride(0), x.stride(1) if x.dim() == 3 else 0
+
+
+def blocks_of(weights: Sequence[Tensor | None]) -> Iterator[tuple[Weights, Weights, Weights]]:
+    """Of each block both convolutions and the projection, as they lie in memory in order."""
+    for i in range(0, len(weights), 10):
+        block = [None if value is None else value.contiguous() for value in weights[i : i + 10]]
+        yield Weights(*block[:4]), Weights(*block[4:8]), Weights(None, *block[8:])
+
+
+class ResidualBlocks(torch.autograd.Function):
+    """One after the other. Each: twice a causal convolution with weight norm, ReLU and dropout;
+    what went in is added, and ReLU once more (Bai et al. 2018, section 3.3).
     """
 
     @staticmethod
-    def forward(
-        x: Tensor, forms: tuple[Form, Form], *weights: Any
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Run it.
+    def forward(x: Tensor, forms: Sequence[Form], keep: bool, *weights: Any) -> tuple[Tensor, ...]:
+        """Run them.
 
         Args:
             x: `(batch, time, channels)`: bfloat16, or of the weights' dtype.
-            forms: of both convolutions.
-            weights: with a bfloat16 `x` float32, which are rounded to it. Of each convolution
-                magnitude `(out, 1, 1)`, direction `(out, channels, kernel_size)`, bias `(out,)` and
-                what dropout multiplies by, `(batch, out)` or `(batch, length, out)`, or `None`.
-                Then, if `x` is to be projected before it is added, by which weight `(out, channels,
-                1)` and bias.
+            forms: of each block.
+            keep: whether there may be a way back.
+            weights: of each block ten; with a bfloat16 `x` float32, which are rounded to it. Of
+                both convolutions magnitude `(out, 1, 1)`, direction `(out, channels, kernel_size)`,
+                bias `(out,)` and what dropout multiplies by, `(batch, out)` or `(batch, length,
+                out)`, or `None`. Then, if what went in is projected before it is added, by which
+                weight `(out, channels, 1)` and bias, or twice `None`.
 
         Returns:
-            `(batch, length, out)`, of the dtype of `x`; then what both convolutions came to, with
-            channels filled up to whole vectors.
+            `(batch, length, out)`, of the dtype of `x`; then, to keep, of each block what both
+            convolutions came to and, but for the last, their sum with what was added, with channels
+            filled up to whole vectors.
         """
-        x = in_order(x)
-        y1, _ = convolve(x, forms[0], *weights[:4])
-        added = at_outputs(x, forms[1])
-        if len(weights) > 8:
-            added, _ = convolve(added, projection(forms[1]), None, *weights[8:])
-        y2, total = convolve(y1, forms[1], *weights[4:8], added=added)
-        return total[..., : len(weights[5])], y1, y2
+        x, kept = in_order(x), []
+        for form, (first, second, projection) in zip(forms, blocks_of(weights), strict=True):
+            y1 = x.new_empty(len(x), form.middle, first.filled_up())
+            y2 = x.new_empty(len(x), form.length, second.filled_up())
+            total = torch.empty_like(y2)
+            projected = None if projection.direction is None else torch.empty_like(y2)
+            layers = (first.layer(y1), second.layer(y2), projection.layer(projected))
+            call("forward", x, form, first, second, layers, total)
+            x = total
+            kept += [y1, y2, total]
+        return x[..., : weights[-4].shape[0]], *(kept[:-1] if keep else ())
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         """Keep what the way back needs."""
-        x, ctx.forms, *weights = inputs
+        x, ctx.forms, _, *weights = inputs
         ctx.save_for_backward(x, *output, *weights)
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> Any:
-        """Under `torch.vmap`: one after another."""
-        return one_by_one(ResidualBlock, info.batch_size, in_dims, inputs)
+        """Under `torch.vmap`: one model after another."""
+        return one_by_one(ResidualBlocks, info.batch_size, in_dims, inputs)
 
     @staticmethod
-    def backward(ctx: Any, d_total: Tensor | None, *inner: None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, d_last: Tensor | None, *inner: None) -> tuple[Tensor | None, ...]:
         """Carry gradients back.
 
         Args:
             ctx: of autograd.
-            d_total: `(batch, length, out)`; `None`: zeros.
+            d_last: `(batch, length, out)`; `None`: zeros.
             inner: of what nobody differentiates.
         """
-        x, total, y1, y2, *weights = ctx.saved_tensors
-        if d_total is None:
-            return (None,) * (2 + len(weights))
-        rows, (first, second), wanted = in_order(x), ctx.forms, ctx.needs_input_grad[0]
-        d_y1, d_added, *d_second = convolve_back(
-            y1, y2, in_order(d_total), second, *weights[4:8], total=total
-        )
-        d_projected: list[Tensor] = []
-        if len(weights) > 8:
-            added = at_outputs(rows, second)
-            d_added, _, _, *d_projected = convolve_back(
-                added, None, d_added, projection(second), None, *weights[8:], wanted=wanted
-            )
-        d_x, _, *d_first = convolve_back(
-            rows,
-            y1,
-            d_y1,
-            first,
-            *weights[:4],
-            wanted=wanted,
-            d_shortcut=d_added,
-            shortcut_stride=second.stride,
-        )
-        d_x = d_x if d_x is None else d_x[..., : x.shape[2]]
-        return d_x, None, *d_first, None, *d_second, None, *d_projected
+        x, last, *others = ctx.saved_tensors
+        split = 3 * len(ctx.forms) - 1
+        kept, weights = [*others[:split], last], others[split:]
+        if d_last is None:
+            return (None,) * (3 + len(weights))
+        d_x: Tensor | None = in_order(d_last)
+        inputs = [in_order(x), *kept[2:-1:3]]
+        gradients: list[Tensor | None] = []
+        for i, block in reversed(list(enumerate(blocks_of(weights)))):
+            assert d_x is not None
+            wanted = i > 0 or ctx.needs_input_grad[0]
+            d_x, *found = back(inputs[i], ctx.forms[i], block, kept[3 * i : 3 * i + 3], d_x, wanted)
+            gradients = found + gradients
+        return None if d_x is None else d_x[..., : x.shape[2]], None, None, *gradients
 
 
-def at_outputs(x: Tensor, form: Form) -> Tensor:
-    """An input at those steps at which a convolution has its outputs."""
-    return x[:, x.shape[1] - 1 - (form.length - 1) * form.stride :: form.stride]
-
-
-def projection(form: Form) -> Form:
-    """Of what is added to a convolution with this form: one tap at each output."""
-    return Form(1, 1, form.length)
-
-
-def convolve(
+def back(
     x: Tensor,
     form: Form,
-    magnitude: Tensor | None,
-    direction: Tensor,
-    bias: Tensor,
-    mask: Tensor | None = None,
-    *,
-    added: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """A convolution, ReLU and dropout; and the same with something added, after ReLU. Without a
-    magnitude: a linear convolution, of which the direction is the weight.
-    """
-    outputs, inputs, taps = direction.shape
-    y = x.new_empty(len(x), form.length, whole(outputs, SOURCE, direction.dtype))
-    total = None if added is None else torch.empty_like(y)
-    call(
-        SOURCE,
-        "forward",
-        x.dtype,
-        Convolution,
-        **what(x, form, magnitude, direction, mask),
-        bias=bias.contiguous(),
-        packed=direction.new_empty(taps, inputs, y.shape[2]),
-        y=y,
-        **rows("added", added),
-        **rows("total", total),
-    )
-    return y, y if total is None else total
-
-
-def convolve_back(
-    x: Tensor,
-    y: Tensor | None,
-    d_y: Tensor,
-    form: Form,
-    magnitude: Tensor | None,
-    direction: Tensor,
-    bias: Tensor,
-    mask: Tensor | None = None,
-    *,
-    wanted: bool = True,
-    total: Tensor | None = None,
-    d_shortcut: Tensor | None = None,
-    shortcut_stride: int = 1,
-) -> tuple[Any, ...]:
-    """Gradients of a convolution's input (`None`, where it is not wanted), of what was added
-    (`None`, where nothing was), of magnitude (`None`, where there is none), direction and bias.
+    block: tuple[Weights, Weights, Weights],
+    kept: Sequence[Tensor],
+    d_total: Tensor,
+    wanted: bool,
+) -> tuple[Tensor | None, ...]:
+    """Gradients of a block's input, if it is wanted, and of its weights, in their order.
 
     Args:
         x: its input.
-        y: what came out; of a linear one, nothing.
-        d_y: gradient of `total`, if something was added, or else of `y`; of a linear convolution
-            with channels filled up to whole vectors.
         form: its form.
-        magnitude: of its weights.
-        direction: of its weights.
-        bias: its bias.
-        mask: its mask.
+        block: its weights.
+        kept: what both convolutions came to, and their sum with what was added.
+        d_total: gradient of that.
         wanted: whether the input's gradient is.
-        total: after something was added.
-        d_shortcut: to be added to the input's gradient at steps so far apart, up to the last one.
-        shortcut_stride: how far.
     """
-    outputs, inputs, taps = direction.shape
-    full, in_full = (whole(size, SOURCE, direction.dtype) for size in (outputs, inputs))
-    d_sum = d_y if y is None else torch.empty_like(y)
-    d_added = None if total is None else torch.empty_like(d_sum)
-    d_x = x.new_empty(*x.shape[:2], in_full) if wanted else None
-    d_magnitude = None if magnitude is None else magnitude.new_empty(magnitude.shape)
-    d_direction, d_bias = (value.new_empty(value.shape) for value in (direction, bias))
-    call(
-        SOURCE,
-        "backward",
-        x.dtype,
-        Convolution,
-        **what(x, form, magnitude, direction, mask),
-        y=y,
-        **rows("total", total),
-        **rows("d_y", d_y),
-        d_added=d_added,
-        packed_back=direction.new_empty(taps, outputs, in_full) if wanted else None,
-        d_sum=d_sum,
-        d_x=d_x,
-        d_shortcut=d_shortcut,
-        shortcut=0 if d_shortcut is None else d_shortcut.shape[1],
-        shortcut_stride=shortcut_stride,
-        d_weight=direction.new_empty(taps, inputs, full),
-        d_direction=d_direction,
-        d_magnitude=d_magnitude,
-        d_bias=d_bias,
+    (first, second, projection), (y1, y2, total) = block, kept
+    inputs, d_x, d_projected = first.filled_up(inputs=True), None, None
+    if wanted:
+        d_x = x.new_empty(*x.shape[:2], inputs)
+        if projection.direction is not None:
+            d_projected = x.new_empty(len(x), form.length, inputs)
+    d_sum1, d_sum2, d_added = torch.empty_like(y1), torch.empty_like(y2), torch.empty_like(y2)
+    d_first, d_second, d_projection = (layer.gradients() for layer in (first, second, projection))
+    layers = (
+        first.layer(y1, d_sum1, d_x, d_first),
+        second.layer(y2, d_sum2, None, d_second),
+        projection.layer(None, d_added, d_projected, d_projection),
     )
-    return d_x, d_added, d_magnitude, d_direction, d_bias
+    call("backward", x, form, first, second, layers, total, d_total)
+    return d_x, *d_first, None, *d_second, None, *d_projection[1:]
+
+
+def call(
+    name: str,
+    x: Tensor,
+    form: Form,
+    first: Weights,
+    second: Weights,
+    layers: tuple[list[int], list[int], list[int]],
+    total: Tensor,
+    d_total: Tensor | None = None,
+) -> None:
+    """Call a function of the source on a block."""
+    assert first.direction is not None
+    assert second.direction is not None
+    hidden, inputs, taps = first.direction.shape
+    sizes = (*x.shape[:2], inputs, hidden, len(second.direction), taps, *form)
+    values = array("q", (torch.get_num_threads(), *sizes, *chain(*layers)))  # `Block` of the source
+    values.extend((*rows(x), *rows(total), *rows(d_total)))
+    run(SOURCE, name, x.dtype, values.buffer_info()[0])
 
 
 def in_order(x: Tensor) -> Tensor:
@@ -275,35 +277,3 @@ def in_order(x: Tensor) -> Tensor:
     if x.dtype == torch.bfloat16 and x.shape[2] % 2:
         return F.pad(x, (0, 1))
     return x if x.stride(2) == 1 else x.contiguous()
-
-
-def what(
-    x: Tensor, form: Form, magnitude: Tensor | None, direction: Tensor, mask: Tensor | None
-) -> dict[str, Any]:
-    """What the source must know both ways."""
-    outputs, inputs, taps = direction.shape
-    return {
-        "batch": x.shape[0],
-        "time": x.shape[1],
-        "inputs": inputs,
-        "outputs": outputs,
-        "taps": taps,
-        "dilation": form.dilation,
-        "stride": form.stride,
-        "length": form.length,
-        **rows("x", x),
-        "linear": magnitude is None,
-        "magnitude": None if magnitude is None else magnitude.contiguous(),
-        "direction": direction.contiguous(),
-        **rows("mask", mask if mask is None or mask.dim() == 3 else mask[:, None]),
-    }
-
-
-def rows(name: str, x: Tensor | None) -> dict[str, Any]:
-    """Of `(batch, time, channels)`: where it is, and how far apart sequences and steps are; of one
-    step, that it is for all.
-    """
-    if x is None:
-        return {}
-    steps = x.stride(1) if x.shape[1] > 1 else 0
-    return {name: x, f"{name}_batch": x.stride(0), f"{name}_time": steps}

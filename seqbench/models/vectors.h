@@ -284,11 +284,26 @@ INLINE void pack(Real *to, int64_t n, int64_t width, const Weight &weight) {
     }
 }
 
-// Let threads share a number of things; on x86, each treats denormal numbers as the caller does.
-template <class Work> static void share(int64_t threads, int64_t things, const Work &work) {
-    if (things < 1) return;
-    if (threads > things) threads = things;
-    const int64_t each = (things + threads - 1) / threads;
+// Things of one kind, and the work on those from `begin` to before `end`.
+template <class Work> struct Shared {
+    int64_t things;
+    Work work;
+
+    // What one of so many threads does.
+    void take(int64_t thread, int64_t threads) const {
+        const int64_t each = (things + threads - 1) / threads, begin = thread * each;
+        if (begin < things) work(begin, begin + each < things ? begin + each : things);
+    }
+};
+template <class Work> Shared(int64_t, Work) -> Shared<Work>;
+
+// Let threads share several kinds of things: each takes its part of the first kind, and then, without
+// waiting for the others, that of the next. On x86, each treats denormal numbers as the caller does.
+template <class... Works> static void share(int64_t threads, const Shared<Works> &...all) {
+    int64_t most = 0;
+    ((most = all.things > most ? all.things : most), ...);
+    if (most < 1) return;
+    if (threads > most) threads = most;
 #if defined(__x86_64__)
     const unsigned mode = __builtin_ia32_stmxcsr();
 #endif
@@ -298,10 +313,13 @@ template <class Work> static void share(int64_t threads, int64_t things, const W
         const unsigned before = __builtin_ia32_stmxcsr();
         __builtin_ia32_ldmxcsr(mode);
 #endif
-        const int64_t begin = i * each, end = begin + each < things ? begin + each : things;
-        if (begin < end) work(begin, end);
+        (all.take(i, threads), ...);
 #if defined(__x86_64__)
         __builtin_ia32_ldmxcsr(before);
 #endif
     }
+}
+
+template <class Work> static void share(int64_t threads, int64_t things, const Work &work) {
+    share(threads, Shared<const Work &>{things, work});
 }

@@ -78,16 +78,32 @@ def call(
     Raises:
         RuntimeError: on a way back that is itself to be differentiated.
     """
+    given = {
+        name: field.data_ptr() if isinstance(field, Tensor) else field
+        for name, field in fields.items()
+    }
+    made = layer(threads=torch.get_num_threads(), **given)
+    run(source, name, real, ctypes.addressof(made))
+
+
+def run(source: Path, name: str, real: torch.dtype, address: int) -> None:
+    """Call a function of a source on what stands at an address.
+
+    Args:
+        source: the C++ file.
+        name: of the function, without the kind of number.
+        real: of `NAMES`.
+        address: of the structure that it takes.
+
+    Raises:
+        RuntimeError: on a way back that is itself to be differentiated.
+    """
     if torch.is_grad_enabled():
         raise RuntimeError("compiled layers have no second derivatives; CXX=false takes torch's")
     ran.add(source.stem)
     function = getattr(library(source), f"{name}_{NAMES[real]}")
     function.restype = None
-    given = {
-        name: field.data_ptr() if isinstance(field, Tensor) else field
-        for name, field in fields.items()
-    }
-    function(ctypes.byref(layer(threads=torch.get_num_threads(), **given)))
+    function(ctypes.c_void_p(address))
 
 
 def one_by_one(

@@ -6,7 +6,8 @@ from torch.nn import functional as F
 
 from seqbench.models import vectors
 from seqbench.models.tcn import TCN, Block
-from seqbench.spec import Classes, Features, SequenceSpec, Tokens
+from seqbench.models.tcn_cpu import Form
+from seqbench.spec import Classes, Features, SequenceSpec, Tokens, Values
 
 PLAIN = {"dropout": 0.0, "embedding_dim": None, "tied": False, "output_std": None}
 
@@ -99,37 +100,42 @@ def test_leaves_out_what_nobody_reads():
 def dropped(kind, training=True):
     """What goes into the block's dropout, and what comes out; `(batch, channels, time)` each."""
     torch.manual_seed(3)
-    block = Block(4, 40, 3, 1, dropout=0.25, dropout_kind=kind).train(training)
+    block = Block(4, 40, 3, dropout=0.25, dropout_kind=kind).train(training)
     seen = []
     block.dropout.register_forward_hook(lambda module, args, y: seen.append((args[0], y)))
-    with vectors.off():
-        block(torch.randn(8, 4, 50), thin=False, skip=0)
+    block(torch.randn(8, 4, 50), Form(1, 1, 50, 50))
     return seen
 
 
 @pytest.mark.parametrize("kind", ["channel", "element"])
-@pytest.mark.parametrize(("thin", "skip"), [(False, 0), (False, 3), (True, 0)])
-def test_a_compiled_block_drops_what_its_dropout_says(kind, thin, skip):
+@pytest.mark.parametrize("readout", ["last", "every"])
+def test_compiled_blocks_drop_what_their_dropout_says(kind, readout):
     torch.manual_seed(3)
-    block = Block(16, 16, 3, 2, dropout=0.25, dropout_kind=kind).double()
-    masks = []
-    hook = block.dropout.register_forward_hook(lambda module, args, y: masks.append(y))
-    x = torch.randn(8, 16, 50, dtype=torch.float64)
+    spec = SequenceSpec(Features(16), Values(3), readout, 50)
+    model = TCN(spec, [16, 16], 3, **(PLAIN | {"dropout": 0.25}), dropout_kind=kind).double()
+    masks, hooks = [], []
+    for block in model.blocks:
+        hook = block.dropout.register_forward_hook(lambda module, args, y: masks.append(y))
+        hooks.append(hook)
+    x = torch.randn(8, 50, 16, dtype=torch.float64)
     vectors.ran.clear()
-    y = block(x, thin, skip)
+    y = model(x)
     if not vectors.ran:
         pytest.skip("nothing is compiled here")
-    hook.remove()
-    # The plain block with the same masks, `(batch, channels, 1)` or `(batch, time, channels)`.
+    # The plain blocks with the same masks, `(batch, channels, 1)` or `(batch, time, channels)`.
     masks = [mask if kind == "channel" else mask.transpose(1, 2) for mask in masks]
-    block.dropout.forward = lambda y: y * masks.pop(0)
+    for block, hook in zip(model.blocks, hooks, strict=True):
+        hook.remove()
+        block.dropout.forward = lambda y: y * masks.pop(0)
     with vectors.off():
-        torch.testing.assert_close(y, block(x, thin, skip), rtol=0, atol=1e-10)
-    del block.dropout.forward
-    block.eval()
-    evaluated = block(x, thin, skip)
+        torch.testing.assert_close(y, model(x), rtol=0, atol=1e-10)
+    assert not masks
+    for block in model.blocks:
+        del block.dropout.forward
+    model.eval()
+    evaluated = model(x)
     with vectors.off():
-        torch.testing.assert_close(evaluated, block(x, thin, skip), rtol=0, atol=1e-10)
+        torch.testing.assert_close(evaluated, model(x), rtol=0, atol=1e-10)
 
 
 def test_channel_dropout_drops_whole_channels():

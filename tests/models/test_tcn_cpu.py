@@ -1,4 +1,4 @@
-"""Our residual block of a TCN on a CPU, held to torch's."""
+"""Our residual blocks of a TCN on a CPU, held to torch's."""
 
 import copy
 import time
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from seqbench import compiled
 from seqbench.models import tcn_cpu
-from seqbench.models.tcn_cpu import Form, ResidualBlock
+from seqbench.models.tcn_cpu import Form, ResidualBlocks
 
 try:
     compiled.library(tcn_cpu.SOURCE)
@@ -20,50 +20,61 @@ except compiled.NotCompiled as error:
     pytest.skip(f"nothing was compiled: {error}", allow_module_level=True)
 
 
-def convolved(x, weight, bias, mask, form):
+def convolved(x, weight, bias, mask, dilation, stride, length):
     """All outputs of a padded convolution, then those that are asked for."""
-    padded = F.pad(x.transpose(1, 2), ((weight.shape[2] - 1) * form.dilation, 0))
-    y = F.relu(F.conv1d(padded, weight, bias, dilation=form.dilation)).transpose(1, 2)
-    y = y.flip(1)[:, :: form.stride][:, : form.length].flip(1)
+    padded = F.pad(x.transpose(1, 2), ((weight.shape[2] - 1) * dilation, 0))
+    y = F.relu(F.conv1d(padded, weight, bias, dilation=dilation)).transpose(1, 2)
+    y = at_end(y, stride, length)
     if mask is not None:
         y = y * (mask if mask.dim() == 3 else mask[:, None])
     return y
 
 
+def at_end(x, stride, length):
+    """So many steps, `stride` apart, the last one included."""
+    return x.flip(1)[:, ::stride][:, :length].flip(1)
+
+
 def plain(x, forms, *weights, rounded=lambda x: x, norm=lambda x: x):
-    """A block in the words of the paper, with what is done to what it rounds and to norms."""
-    y = x
-    for form, layer in zip(forms, (weights[:4], weights[4:8]), strict=True):
-        magnitude, direction, bias, mask = layer
-        weight = magnitude * direction / norm(direction.norm(dim=(1, 2), keepdim=True))
-        y = convolved(rounded(y), rounded(weight), bias, mask, form)
-    x = x.flip(1)[:, :: forms[1].stride][:, : forms[1].length].flip(1)
-    if weights[8:]:
-        weight, bias = weights[8:]
-        x = rounded(F.linear(x, rounded(weight.squeeze(2)), bias))
-    return F.relu(y + x)
+    """Blocks in the words of the paper, with what is done to what they round and to norms."""
+    for i, form in enumerate(forms):
+        first, second, project = (weights[10 * i :][part] for part in PARTS)
+        y = x
+        for layer, stride, length in ((first, 1, form.middle), (second, *form[1::2])):
+            magnitude, direction, bias, mask = layer
+            weight = magnitude * direction / norm(direction.norm(dim=(1, 2), keepdim=True))
+            y = convolved(rounded(y), rounded(weight), bias, mask, form.dilation, stride, length)
+        x = at_end(x, form.stride, form.length)
+        if project[0] is not None:
+            weight, bias = project
+            x = rounded(F.linear(rounded(x), rounded(weight.squeeze(2)), bias))
+        x = F.relu(y + x)
+    return x
 
 
-def ours(*given):
-    return ResidualBlock.apply(*given)[0]
+# Both convolutions and the projection, among a block's weights.
+PARTS = (slice(4), slice(4, 8), slice(8, 10))
+
+
+def ours(x, forms, *weights):
+    return ResidualBlocks.apply(x, forms, True, *weights)[0]
 
 
 class Case:
-    """A block's input, and a gradient of its output.
+    """Blocks' input, and a gradient of their output.
 
     Args:
-        sizes: batch, steps, inputs, and both widths; what goes in is projected if the first and
-            the last differ.
-        taps: of both convolutions.
-        form: dilation, the second convolution's stride, and both lengths.
+        sizes: batch, steps, inputs, and of each block both widths; what goes into a block is
+            projected if that and the second differ.
+        taps: of all convolutions.
+        forms: of each block.
         masks: how many dimensions those of dropout have; 0: there is no dropout.
     """
 
-    def __init__(self, sizes, taps, form, masks=0, dtype=torch.float64):
+    def __init__(self, sizes, taps, *forms, masks=0, dtype=torch.float64):
         torch.manual_seed(sum(sizes))
-        batch, steps, inputs, hidden, outputs = sizes
-        dilation, stride, *lengths = form
-        self.forms = (Form(dilation, 1, lengths[0]), Form(dilation, stride, lengths[1]))
+        batch, steps, inputs, *widths = sizes
+        self.forms = [Form(*form) for form in forms]
 
         def drawn(*shape):
             return torch.randn(shape, dtype=dtype)
@@ -72,20 +83,21 @@ class Case:
             shape = (batch, length, width)[3 - masks :] if masks == 3 else (batch, width)
             return 2 * torch.randint(0, 2, shape).to(dtype) if masks else None
 
-        self.tensors = [
-            drawn(batch, steps, inputs),
-            1 + drawn(hidden, 1, 1).abs(),
-            drawn(hidden, inputs, taps),
-            drawn(hidden),
-            mask(hidden, lengths[0]),
-            1 + drawn(outputs, 1, 1).abs(),
-            drawn(outputs, hidden, taps),
-            drawn(outputs),
-            mask(outputs, lengths[1]),
-        ]
-        if inputs != outputs:
-            self.tensors += [drawn(outputs, inputs, 1), drawn(outputs)]
-        self.d_y = drawn(batch, lengths[1], outputs)
+        self.tensors = [drawn(batch, steps, inputs)]
+        for form, hidden, outputs in zip(self.forms, widths[::2], widths[1::2], strict=True):
+            self.tensors += [
+                1 + drawn(hidden, 1, 1).abs(),
+                drawn(hidden, inputs, taps),
+                drawn(hidden),
+                mask(hidden, form.middle),
+                1 + drawn(outputs, 1, 1).abs(),
+                drawn(outputs, hidden, taps),
+                drawn(outputs),
+                mask(outputs, form.length),
+                *([drawn(outputs, inputs, 1), drawn(outputs)] if inputs != outputs else [None] * 2),
+            ]
+            inputs = outputs
+        self.d_y = drawn(batch, self.forms[-1].length, outputs)
 
     def to(self, weights, values):
         """The same with other dtypes of weights, and of what goes in and comes back."""
@@ -104,11 +116,15 @@ class Case:
         found.d_y = self.d_y.abs()
         return found
 
-    def results(self, block):
+    def results(self, blocks):
         """Output and gradients of all but the masks."""
         given = [None if value is None else value.detach() for value in self.tensors]
-        wanted = [value.requires_grad_() for i, value in enumerate(given) if i not in (4, 8)]
-        y = block(given[0], self.forms, *given[1:])
+        wanted = [
+            value.requires_grad_()
+            for i, value in enumerate(given)
+            if value is not None and i % 10 not in (4, 8)
+        ]
+        y = blocks(given[0], self.forms, *given[1:])
         return [y, *torch.autograd.grad((y * self.d_y).sum(), wanted)]
 
 
@@ -120,18 +136,17 @@ def assert_close(ours, theirs, error):
 
 
 @st.composite
-def cases(draw):
-    steps = draw(st.integers(1, 200))  # more than what a thread takes at a time
-    stride = draw(st.integers(1, 4))
-    first = draw(st.integers(1, steps))
-    second = draw(st.integers(1, (first - 1) // stride + 1))
-    inputs, hidden, outputs = (draw(st.integers(1, 40)) for _ in range(3))
-    return Case(
-        (draw(st.integers(1, 4)), steps, inputs, hidden, draw(st.sampled_from([inputs, outputs]))),
-        taps=draw(st.integers(2, 6)),
-        form=(draw(st.integers(1, 20)), stride, first, second),
-        masks=draw(st.sampled_from([0, 2, 3])),
-    )
+def cases(draw, most=3):
+    sizes = [draw(st.integers(1, 4)), draw(st.integers(1, 200)), draw(st.integers(1, 40))]
+    forms, steps = [], sizes[1]  # more than what a thread takes at a time
+    for _ in range(draw(st.integers(1, most))):
+        stride, middle = draw(st.integers(1, 4)), draw(st.integers(1, steps))
+        steps = draw(st.integers(1, (middle - 1) // stride + 1))
+        forms.append((draw(st.integers(1, 20)), stride, middle, steps))
+        outputs = draw(st.sampled_from([sizes[-1], draw(st.integers(1, 40))]))
+        sizes += [draw(st.integers(1, 40)), outputs]
+    masks = draw(st.sampled_from([0, 2, 3]))
+    return Case(sizes, draw(st.integers(2, 6)), *forms, masks=masks)
 
 
 @settings(deadline=None, max_examples=150)
@@ -141,7 +156,7 @@ def test_values_and_gradients_are_those_of_torch(case):
 
 
 @settings(deadline=None, max_examples=100)
-@given(cases())
+@given(cases(most=1))
 def test_half_precision_rounds_what_goes_in_and_comes_out(case):
     assert_close_in_half_precision(case)
 
@@ -176,12 +191,11 @@ def rounded(x):
 
 def test_half_precision_reads_nothing_after_a_step():
     # Of seven channels the eighth of a pair would be of the next step.
-    x, *others = Case((2, 30, 7, 18, 7), 3, (2, 1, 30, 30)).tensors
-    x, *others = x.bfloat16(), *(None if value is None else value.float() for value in others)
-    forms = (Form(2, 1, 30),) * 2
-    before = ours(x, forms, *others)
+    case = Case((2, 30, 7, 18, 7), 3, (2, 1, 30, 30)).to(torch.float32, torch.bfloat16)
+    x, *others = case.tensors
+    before = ours(x, case.forms, *others)
     x[:, 20:] = float("nan")
-    after = ours(x, forms, *others)
+    after = ours(x, case.forms, *others)
     assert torch.equal(before[:, :20], after[:, :20])
     assert after[:, 20:].isnan().all()
 
@@ -195,11 +209,29 @@ def test_numbers_are_rounded_to_bfloat16_as_torch_does(vector_bytes):
     x = x[: len(x) // 16 * 16].view(-1, 16)[:: len(x) // 16 // 500]
     one, eye = torch.ones(1, 1, 16, dtype=torch.bfloat16), torch.eye(16)[..., None]
     ones, zeros = torch.ones(16, 1, 1), torch.zeros(16)
+
+    def after_first(x, magnitude, bias):
+        layers = (magnitude, eye, bias, None) * 2
+        return ResidualBlocks.forward(x, [Form(1, 1, 1, 1)], True, *layers, None, None)[1][0, 0]
+
     for row in x:
-        as_sum, _ = tcn_cpu.convolve(0 * one, Form(1, 1, 1), ones, eye, row, None)
-        assert torch.equal(as_sum[0, 0], row.relu().bfloat16())
-        as_weight, _ = tcn_cpu.convolve(one, Form(1, 1, 1), row[:, None, None], eye, zeros, None)
-        assert torch.equal(as_weight[0, 0], row.bfloat16().relu())
+        assert torch.equal(after_first(0 * one, ones, row), row.relu().bfloat16())
+        as_weight = after_first(one, row[:, None, None], zeros)
+        assert torch.equal(as_weight, row.bfloat16().relu())
+
+
+@pytest.mark.parametrize("values", [torch.float32, torch.bfloat16])
+def test_blocks_together_are_blocks_one_after_another(values):
+    forms = (1, 2, 90, 45), (1, 1, 45, 40), (3, 1, 40, 31)
+    case = Case((2, 90, 5, 25, 25, 25, 25, 18, 30), 3, *forms, masks=2).to(torch.float32, values)
+
+    def one_by_one(x, forms, *weights):
+        for i, form in enumerate(forms):
+            x = ours(x, [form], *weights[10 * i : 10 * i + 10])
+        return x
+
+    for together, apart in zip(case.results(ours), case.results(one_by_one), strict=True):
+        assert torch.equal(together, apart)
 
 
 def test_single_precision_differs_by_rounding():
@@ -225,7 +257,7 @@ def test_gradients_of_half_precision_are_sums_of_single_precision():
 @pytest.mark.parametrize("stride", [1, 2])
 def test_vectors_of_any_width_give_the_same(vector_bytes, stride, masks):
     assert compiled.library(tcn_cpu.SOURCE).vector_bytes() == vector_bytes
-    case = Case((2, 90, 21, 7, 21), 3, (2, stride, 85, 40), masks)
+    case = Case((2, 90, 21, 7, 21), 3, (2, stride, 85, 40), masks=masks)
     assert_close(case.results(ours), case.results(plain), 1e-10)
     assert_close_in_half_precision(case)
 
@@ -263,9 +295,9 @@ def test_a_run_that_has_diverged_is_seen():
 
 
 def test_a_block_of_which_nothing_is_asked_has_no_gradient():
-    x, *weights = Case((2, 30, 20, 18, 20), 3, (1, 1, 30, 30)).tensors
-    forms = (Form(1, 1, 30),) * 2
-    y, *inner = ResidualBlock.apply(x.requires_grad_(), forms, *weights)
+    case = Case((2, 30, 20, 18, 20), 3, (1, 1, 30, 30))
+    x, *weights = case.tensors
+    y, *inner = ResidualBlocks.apply(x.requires_grad_(), case.forms, True, *weights)
     assert y.requires_grad
     assert not any(value.requires_grad for value in inner)
 
