@@ -33,8 +33,11 @@ class Status(str, Enum):
 
 COLOURS = {"completed": "green", "diverged": "red", "failed": "red", "unfinished": "yellow"}
 NUMBERS = ("seed", "score", "steps", "took")
-# Columns that a narrow terminal does without, in this order.
+# Columns that a narrow terminal does without, in this order, before what was set otherwise is
+# shortened to this width.
 SPARE = ("device", "took", "budget", "steps")
+SETTINGS, SHORT = "settings", 20
+MOST_SETTINGS = 4
 # Seconds between two pictures, and the share of a core that looking takes, however many runs.
 PICTURE, SHARE = 1.0, 0.1
 
@@ -177,12 +180,23 @@ def others_table(rows: Sequence[Mapping[str, str]], width: int) -> "Table":
     widths = {
         name: max(cell_len(text) for text in (name, *(r[name] for r in rows))) for name in rows[0]
     }
-    for name in SPARE:
-        if sum(widths.values()) + 2 * len(widths) > width:
-            del widths[name]
+    most = widths.pop(SETTINGS)
+    if any(row[SETTINGS] for row in rows):
+        widths[SETTINGS] = min(most, SHORT)
+
+    def room() -> int:
+        return width - sum(widths.values()) - 2 * len(widths)
+
+    for name in (*SPARE, SETTINGS):
+        if room() < 0:
+            widths.pop(name, None)
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for name in widths:
-        table.add_column(name, justify="right" if name in NUMBERS else "left", overflow="fold")
+        if name == SETTINGS:
+            wide = min(most, widths[name] + room())
+            table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=wide)
+        else:
+            table.add_column(name, justify="right" if name in NUMBERS else "left", overflow="fold")
     for row in rows:
         styles = {"status": COLOURS[row["status"]], "run": "bold"}
         table.add_row(*(Text(row[name], styles.get(name, "")) for name in widths))
@@ -224,4 +238,23 @@ def row_of(run: "Record | Unfinished") -> dict[str, str]:
         "steps": "-" if steps is None else f"{steps:,}",
         "took": duration(known("measured.seconds")),
         "device": plain(str(known("measured.device"))),
+        SETTINGS: settings_of(run),
     }
+
+
+def settings_of(run: "Record | Unfinished") -> str:
+    """What it sets otherwise than its recipe, in short; its size stands with its task."""
+    from seqbench.results.aggregate import leaf, shown
+    from seqbench.results.recipe import differences
+    from seqbench.results.where import MISSING
+    from seqbench.wording import plain
+
+    found = [
+        (key, value)
+        for key, _, value in differences(run.config)
+        if value is not MISSING and key != "task.length"
+    ]
+    named = [f"{leaf(key)}={shown(key, {key: value})}" for key, value in found[:MOST_SETTINGS]]
+    if (more := len(found) - len(named)) > 0:
+        named.append(f"+{more} more")
+    return plain(", ".join(named))

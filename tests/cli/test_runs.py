@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from typer.testing import CliRunner, Result
 
 from seqbench.cli.main import app
 from seqbench.cli.runs import Runs, picture
+from seqbench.configuration import compose
 from seqbench.errors import ConfigError
 from seqbench.runs import lock
 
@@ -57,11 +59,26 @@ def test_runs_are_listed_newest_first(output_dir):
     lines = result.stdout.splitlines()
     assert "unfinished" in lines[1]
     assert "1,400" in lines[1]
-    assert lines[3].split() == [
+    assert lines[3].split()[:14] == [
         TWO.run_id[:8],
         *("adding", "T=600", "tcn", "2", "full", "completed", "MSE", "0.250", "5,000"),
-        *("2", "m", "03", "s", "cpu", "(x86_64)"),
+        *("2", "m", "03", "s"),
     ]
+
+
+def test_what_a_run_sets_otherwise_than_its_recipe_is_told(tmp_path, monkeypatch):
+    config = compose(["model=gru", "task=adding", "budget=smoke"])
+    other = compose(
+        ["model=gru", "task=adding", "budget=smoke", "optimizer.lr=0.01", "trainer.clip=null"]
+    )
+    for seed, one in enumerate((config, other)):
+        write_run(tmp_path, replace(make_record(seed=seed), config=one))
+    header, second, first = invoke("runs", tmp_path).stdout.splitlines()
+    assert header.split()[-1] == "settings"
+    assert "lr=0.01, clip=null" in second
+    assert "=" not in first.partition("T=600")[2]
+    monkeypatch.setenv("COLUMNS", "60")
+    assert "lr=" not in invoke("runs", tmp_path).stdout
 
 
 @pytest.mark.parametrize(
