@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from seqbench.cli import completion
+from seqbench.errors import ConfigError
 from seqbench.runs.record import Record
 from seqbench.wording import duration, is_accuracy, number, plain, score, task_with_size
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from seqbench.results.curves import Curve
 
 Section = dict[str, str]
+
+# Of the log of a run that failed.
+LOG_LINES = 15
 
 
 def show(
@@ -43,6 +47,8 @@ def show(
     found = read_run(folder)
     sections = of_record(found) if isinstance(found, Record) else of_unfinished(found)
     sections |= {f"files in {folder}": sizes(folder)}
+    if found.status == "failed":
+        sections[f"end of {folder / 'log.txt'}"] = {"": end_of_log(folder)}
     console = Console(highlight=False)
     for title, rows in sections.items():
         if not rows:
@@ -104,6 +110,7 @@ def baselines(run: "Record | Unfinished", metric: str) -> list[float]:
 
 def of_record(record: Record) -> dict[str, Section]:
     """What to show of a run that is over, by title."""
+    from seqbench.results.recipe import command
     from seqbench.runs.identity import source_hash
 
     measured = dict(record.measured)
@@ -112,10 +119,15 @@ def of_record(record: Record) -> dict[str, Section]:
     status = record.error or record.status
     if not status.startswith(record.status):
         status = f"{record.status}: {status}"
+    retry: Section = {}
+    if record.status == "failed":
+        with suppress(ConfigError):  # what no command line of ours says
+            retry["to retry"] = f"{command(record.config)} --retry"
     return {
         "": {
             "run": record.run_id,
             "status": status,
+            **retry,
             "task": task_with_size(record.task, record.length),
             "model": f"{record.model}, {whole(record.parameters)} parameters",
             "seed": str(record.seed),
@@ -145,10 +157,12 @@ def of_unfinished(run: "Unfinished") -> dict[str, Section]:
     from seqbench.runs.run import Run
 
     seen = figures(Progress(Run(run.folder, run.run_id)).look())
+    going_on = f"seqbench train --resume {run.run_id[:8]}"
     return {
         "": {
             "run": run.run_id,
             "status": f"{run.status}, last event {run.touched}",
+            **({"to go on": going_on} if run.status == "unfinished" else {}),
             "task": run.task,
             "model": run.model,
             "last step": seen["step"],
@@ -200,6 +214,13 @@ def settings(config: dict[str, object]) -> Section:
         for key, value in flatten(config).items()
         if not key.startswith("choices.") and not key.endswith("._partial_")
     }
+
+
+def end_of_log(folder: Path) -> str:
+    """The last lines of a run's log: of one that failed, where it did."""
+    from seqbench.results.report.run_page import log_end
+
+    return "\n".join(log_end(folder / "log.txt").splitlines()[-LOG_LINES:])
 
 
 def sizes(folder: Path) -> Section:

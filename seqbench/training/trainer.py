@@ -306,7 +306,10 @@ class Trainer:
             checkpoint.keep_previous(folder)
             state.save(folder / checkpoint.LAST, training.events.offset)
         if stops:
-            stop = Interrupted(f"interrupted at step {step} of {total}; a checkpoint was written")
+            stop = Interrupted(
+                f"interrupted at step {step} of {total}; a checkpoint was written, from which the "
+                "same command goes on"
+            )
             stop.signal = number
             raise stop
 

@@ -1,10 +1,13 @@
 import json
+from dataclasses import replace
 
 import pytest
 from record_factory import make_record, write_run, write_unfinished
 from typer.testing import CliRunner, Result
 
 from seqbench.cli.main import app
+from seqbench.cli.show import LOG_LINES
+from seqbench.configuration import compose
 from seqbench.errors import ConfigError
 from seqbench.runs import lock
 
@@ -39,8 +42,10 @@ def events(metric, last, values) -> str:
 @pytest.fixture(scope="module")
 def output_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("outputs")
-    for record in (FAILED, TWO):
-        write_run(folder, record)
+    write_run(folder, TWO)
+    (write_run(folder, FAILED) / "log.txt").write_text(
+        "begin\n" * 50 + "  File x, line 3\nKeyError\n"
+    )
     log = events("accuracy", 5000, [0.3, 0.9, 0.97])
     (write_run(folder, IMAGES) / "events.jsonl").write_text(log)
     log = events("cross_entropy", 1400, [0.02, 0.01])
@@ -80,16 +85,25 @@ def test_show_tells_the_score_its_bounds_and_the_published_one(output_dir):
     assert "_partial_" not in text
 
 
-def test_show_tells_what_went_wrong(output_dir):
+def test_show_tells_what_went_wrong(output_dir, tmp_path):
     text = invoke(FAILED.run_id, "--output-dir", output_dir).stdout
     assert "failed: KeyError: 'x'" in text
     assert "reached" not in text
+    log = text.partition("log.txt")[2]
+    assert log.rstrip().endswith("KeyError")
+    assert log.count("begin") == LOG_LINES - 2
+    config = compose(["model=gru", "task=adding", "budget=smoke", "optimizer.lr=0.5"])
+    folder = write_run(tmp_path, replace(FAILED, config=config))
+    text = " ".join(invoke(folder).stdout.split())
+    again = "model=gru budget=smoke protocol=ours seed=0 optimizer.lr=0.5 --retry"
+    assert f"to retry seqbench train task=adding {again}" in text
 
 
 def test_show_tells_how_far_an_unfinished_run_came(output_dir):
     text = " ".join(invoke(UNFINISHED.run_id, "--output-dir", output_dir).stdout.split())
     assert "status unfinished" in text
     assert "last step 1,400" in text
+    assert f"to go on seqbench train --resume {UNFINISHED.run_id[:8]}" in text
     assert "task.length 1000" in text
 
 
