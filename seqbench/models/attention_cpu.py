@@ -86,7 +86,7 @@ class AttentionFunction(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Any, Any]:
         """Under `torch.vmap`: one after another."""
-        return one_by_one(AttentionFunction, info.batch_size, in_dims, inputs)
+        return one_by_one(AttentionFunction.apply, info.batch_size, in_dims, inputs)
 
     @staticmethod
     def backward(ctx: Any, d_y: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:

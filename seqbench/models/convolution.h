@@ -83,9 +83,10 @@ template <class Value> struct Convolution : Layer<Value> {
     Rows<const Value> x;
     // Where a residual block ends: what is added; and the sum, after ReLU, (batch, length, P) as it
     // is written. Or nothing.
-    Rows<const Value> added, total;
-    Rows<const Value> d_total;
-    Value *d_added;  // (batch, length, P)
+    Rows<const Value> added;
+    Rows<Value> total;
+    Rows<const Value> d_total;  // its gradient, and that of what is added, (batch, length, P)
+    Value *d_added;
     // The convolution that made the input, if one did: d_x is its d_sum.
     const Convolution *before;
     // What d_x is added to, (batch, shortcut, P of the inputs), so many steps apart, the last one at
@@ -143,7 +144,7 @@ INLINE void end_output(const Convolution<Value> &c, int64_t b, int64_t j, int64_
     store(c.y + place, sum);
     if (!c.total) return;
     sum += load_part(c.added(b, j) + at, left);
-    store(const_cast<Value *>(c.total(b, j)) + at, relu<Real>(sum));
+    store(c.total(b, j) + at, relu<Real>(sum));
 }
 
 // Outputs from `begin` to before `end` of one sequence.
@@ -248,7 +249,6 @@ static void input_backward(const Convolution<Value> &c, int64_t b, int64_t begin
         };
         const int64_t rows = quotient(end - rest, c.stride);
         with_same_taps(0, rows, taps_of, [&](int64_t i, int64_t stop, Taps taps) {
-            const int64_t segments = taps.end - taps.begin;
             for (int64_t at = 0; at < P; at += BLOCK * L) {
                 with_block<Real>(c.inputs - at, [&](auto width, auto half) {
                     constexpr int V = decltype(width)::value;
@@ -258,7 +258,7 @@ static void input_backward(const Convolution<Value> &c, int64_t b, int64_t begin
                         multiply<Real, decltype(block)::value, V, decltype(half)::value>(
                             d_sum + (output + row - taps.begin * jump) * Q, Q, EACH, -jump * Q,
                             weights + (tap + taps.begin * step) * size, V * L, step * size, n,
-                            segments > 0 ? segments : 0,
+                            taps.end - taps.begin,
                             [&](int r, int v) {
                                 const int64_t p = rest + (row + r) * c.stride;
                                 return begin_input(c, b, p, at + v * L);

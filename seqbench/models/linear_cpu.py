@@ -64,7 +64,7 @@ class LinearFunction(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
         """Under `torch.vmap`: one after another."""
-        return one_by_one(LinearFunction, info.batch_size, in_dims, inputs)
+        return one_by_one(LinearFunction.apply, info.batch_size, in_dims, inputs)
 
     @staticmethod
     def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, Tensor | None]:

@@ -63,7 +63,7 @@ class SwigluFunction(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
         """Under `torch.vmap`: one after another."""
-        return one_by_one(SwigluFunction, info.batch_size, in_dims, inputs)
+        return one_by_one(SwigluFunction.apply, info.batch_size, in_dims, inputs)
 
     @staticmethod
     def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,7 +130,7 @@ class RmsNormFunction(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Any, Any]:
         """Under `torch.vmap`: one after another."""
-        return one_by_one(RmsNormFunction, info.batch_size, in_dims, inputs)
+        return one_by_one(RmsNormFunction.apply, info.batch_size, in_dims, inputs)
 
     @staticmethod
     def backward(ctx: Any, d_y: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None]:

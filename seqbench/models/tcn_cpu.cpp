@@ -12,7 +12,9 @@ template <class Value> struct Block {
     // `stride` apart.
     int64_t threads, batch, time, inputs, hidden, outputs, taps, dilation, stride, middle, length;
     Layer<Value> first, second, projection;  // the last without a direction: there is none
-    Rows<const Value> x, total, d_total;
+    Rows<const Value> x;
+    Rows<Value> total;
+    Rows<const Value> d_total;
 };
 
 // Weight norm (Salimans and Kingma 2016): an output's weights are a direction, over its length, times

@@ -23,8 +23,8 @@ SOURCE = Path(__file__).with_suffix(".cpp")
 
 
 class Form(NamedTuple):
-    """Of a block: `middle` outputs of the first convolution and `length` of the second, `stride`
-    apart; the last of both stands at the last input.
+    """Of a block: the distance between taps, and `middle` outputs of the first convolution and
+    `length` of the second, the latter `stride` apart; the last of both stands at the last input.
     """
 
     dilation: int
@@ -34,7 +34,8 @@ class Form(NamedTuple):
 
 
 def pays(x: Tensor, *directions: Tensor) -> bool:
-    """Whether convolutions, one after the other, can be run here, and are not faster by torch.
+    """Whether convolutions, one after the other, can be run here, and all in all are not faster by
+    torch.
 
     Args:
         x: `(batch, time, channels)`.
@@ -54,9 +55,14 @@ def pays(x: Tensor, *directions: Tensor) -> bool:
     # Processors that multiply whole matrices of bfloat16 do that for torch.
     if halved and torch.cpu._is_amx_tile_supported():
         return False
-    # Not where much of a vector would stay empty.
-    sizes = [len(weight) for weight in directions] + [x.shape[2]] * x.requires_grad
-    return all(2 * whole(size, SOURCE, weight.dtype) <= 3 * size for size in sizes)
+    # Not where much of most vectors would stay empty.
+    done = asked = 0
+    for i, (outputs, inputs, _) in enumerate(direction.shape for direction in directions):
+        back = i > 0 or x.requires_grad
+        done += whole(outputs, SOURCE, weight.dtype) * inputs
+        done += whole(inputs, SOURCE, weight.dtype) * outputs * back
+        asked += outputs * inputs * (1 + back)
+    return 2 * done <= 3 * asked
 
 
 def residual_blocks(
@@ -176,8 +182,9 @@ class ResidualBlocks(torch.autograd.Function):
             layers = (first.layer(y1), second.layer(y2), projection.layer(projected))
             call("forward", x, form, first, second, layers, total)
             x = total
-            kept += [y1, y2, total]
-        return x[..., : weights[-4].shape[0]], *(kept[:-1] if keep else ())
+            if keep:
+                kept += [y1, y2, total]
+        return x[..., : weights[-4].shape[0]], *kept[:-1]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -189,8 +196,13 @@ class ResidualBlocks(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> Any:
-        """Under `torch.vmap`: one model after another."""
-        return one_by_one(ResidualBlocks, info.batch_size, in_dims, inputs)
+        """Under `torch.vmap`: one model after another, each of which keeps what it needs."""
+
+        def output(*given: Any) -> Any:
+            return ResidualBlocks.apply(*given)[0]
+
+        found, dim = one_by_one(output, info.batch_size, in_dims, inputs)
+        return (found,), (dim,)
 
     @staticmethod
     def backward(ctx: Any, d_last: Tensor | None, *inner: None) -> tuple[Tensor | None, ...]:
@@ -206,14 +218,16 @@ class ResidualBlocks(torch.autograd.Function):
         kept, weights = [*others[:split], last], others[split:]
         if d_last is None:
             return (None,) * (3 + len(weights))
-        d_x: Tensor | None = in_order(d_last)
+        d_x: Tensor | None = d_last if d_last.stride(2) == 1 else d_last.contiguous()
         inputs = [in_order(x), *kept[2:-1:3]]
         gradients: list[Tensor | None] = []
         for i, block in reversed(list(enumerate(blocks_of(weights)))):
-            assert d_x is not None
-            wanted = i > 0 or ctx.needs_input_grad[0]
+            if d_x is None:  # nobody asks for what is before
+                gradients = [*[None] * 10, *gradients]
+                continue
+            wanted = any(ctx.needs_input_grad[: 3 + 10 * i])
             d_x, *found = back(inputs[i], ctx.forms[i], block, kept[3 * i : 3 * i + 3], d_x, wanted)
-            gradients = found + gradients
+            gradients = [*found, *gradients]
         return None if d_x is None else d_x[..., : x.shape[2]], None, None, *gradients
 
 

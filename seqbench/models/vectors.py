@@ -1,7 +1,7 @@
 """Calling the compiled layers, which are made of `vectors.h`."""
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,7 @@ def run(source: Path, name: str, real: torch.dtype, address: int) -> None:
 
 
 def one_by_one(
-    function: type[torch.autograd.Function],
+    function: Callable[..., Any],
     count: int,
     dims: tuple[int | None, ...],
     inputs: tuple[object, ...],
@@ -125,7 +125,7 @@ def one_by_one(
         value.unbind(dim) if isinstance(value, Tensor) and dim is not None else (value,) * count
         for value, dim in zip(inputs, dims, strict=True)
     ]
-    found = [function.apply(*each) for each in zip(*parts, strict=True)]
+    found = [function(*each) for each in zip(*parts, strict=True)]
     if isinstance(found[0], Tensor):
         return torch.stack(found), 0
     return tuple(map(torch.stack, zip(*found, strict=True))), (0,) * len(found[0])

@@ -137,7 +137,7 @@ def assert_close(ours, theirs, error):
 
 @st.composite
 def cases(draw, most=3):
-    sizes = [draw(st.integers(1, 4)), draw(st.integers(1, 200)), draw(st.integers(1, 40))]
+    sizes = [draw(st.integers(1, 7)), draw(st.integers(1, 200)), draw(st.integers(1, 40))]
     forms, steps = [], sizes[1]  # more than what a thread takes at a time
     for _ in range(draw(st.integers(1, most))):
         stride, middle = draw(st.integers(1, 4)), draw(st.integers(1, steps))
@@ -264,7 +264,7 @@ def test_vectors_of_any_width_give_the_same(vector_bytes, stride, masks):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_any_number_of_threads_gives_the_same_bits(same_bits, dtype):
-    case = Case((3, 300, 20, 20, 20), 5, (3, 2, 290, 140)).to(torch.float32, dtype)
+    case = Case((7, 300, 20, 20, 20), 5, (3, 2, 290, 140)).to(torch.float32, dtype)
     same_bits(lambda: case.results(ours))
 
 
@@ -353,6 +353,23 @@ def test_an_input_that_needs_no_gradient_gets_none(values):
         assert torch.equal(value.grad, grad)
 
 
+def test_blocks_that_are_frozen_get_no_gradient():
+    case = Case((2, 60, 16, 16, 16, 16, 16), 3, (1, 2, 60, 30), (1, 2, 30, 15))
+    _, *expected = case.results(ours)
+    x, *weights = (value if value is None else value.detach() for value in case.tensors)
+    wanted = [value.requires_grad_() for value in weights[10:] if value is not None]
+    (ours(x, case.forms, *weights) * case.d_y).sum().backward()
+    for value, grad in zip(wanted, expected[-len(wanted) :], strict=True):
+        assert torch.equal(value.grad, grad)
+    assert not any(value.grad is not None for value in weights[:10] if value is not None)
+
+
+def test_without_gradients_a_block_leaves_nothing_behind():
+    case = Case((2, 60, 16, 16, 16, 16, 16), 3, (1, 2, 60, 30), (1, 2, 30, 15))
+    with torch.no_grad():
+        assert len(ResidualBlocks.apply(case.tensors[0], case.forms, False, *case.tensors[1:])) == 1
+
+
 def test_it_is_taken_where_it_can_be_and_pays():
     x, _, weight, *_ = Case((2, 30, 16, 16, 16), 3, (1, 1, 30, 30), dtype=torch.float32).tensors
     assert tcn_cpu.pays(x, weight, weight)
@@ -367,6 +384,7 @@ def test_it_is_taken_where_it_can_be_and_pays():
     with torch.autocast("cpu", torch.float16):
         assert not tcn_cpu.pays(x, weight)
     assert not tcn_cpu.pays(x, weight, weight[:1])  # one output a vector
+    assert tcn_cpu.pays(x, weight, weight, weight, weight, weight[:4])  # the others outweigh it
     assert not tcn_cpu.pays(x, weight, weight.double())
     assert not tcn_cpu.pays(x.double(), weight)
     assert not tcn_cpu.pays(x[..., :3], weight)
