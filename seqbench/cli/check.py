@@ -12,6 +12,8 @@ from seqbench.errors import ConfigError
 if TYPE_CHECKING:
     from seqbench.configuration import Composer
 
+# Of a contract that holds, is broken, or is not asked.
+MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("-", "dim")}
 # Small enough for a task with little data, and more than one row.
 BATCH_SIZE = 8
 
@@ -31,6 +33,8 @@ def check(
     data_dir: DataDir = None,
 ) -> None:
     """Hold a model or a task to its contracts: a line each, and exit code 1 if one is broken.
+
+    Of what a model does not do (carry a state, skip a context) nothing is asked (-).
 
     Example: seqbench check my_model.py:MyModel hidden_size=32
     """
@@ -53,8 +57,8 @@ def check(
     console = Console(highlight=False, soft_wrap=True)
     held = True
     for result in results:
-        held &= result.passed
-        tick = ("✓", "green") if result.passed else ("✗", "red")
+        held &= result.passed is not False
+        tick = MARKS[result.passed]
         remark = f": {result.message}" if result.message else ""
         console.print(Text.assemble(tick, f" {result.name}{remark}"))
     if not held:

@@ -1,16 +1,23 @@
 """What contracts are made of.
 
 A contract is a function that does nothing where it holds, and raises `Broken` with a plain sentence
-where not. `seqbench check` tries them on a person's own model or task, and our tests on ours.
+where not, or `NotAsked` where it has nothing to say. `seqbench check` tries them on a person's own
+model or task, and our tests on ours.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 
 class Broken(Exception):
     """A contract does not hold; the text says how."""
+
+
+class NotAsked(Exception):
+    """A contract is not for what was to be tried; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -19,29 +26,38 @@ class Result:
 
     Attributes:
         name: what must hold, in a few words.
-        passed: whether it holds.
+        passed: whether it holds; `None`: it is not asked.
         message: why not; or a remark, or nothing.
     """
 
     name: str
-    passed: bool
+    passed: bool | None
     message: str = ""
 
 
-def failure(contract: Callable[..., None], *args: Any) -> str:
-    """Why a contract does not hold; empty where it does."""
+def tried(contract: Callable[..., None], *args: Any) -> tuple[bool | None, str]:
+    """Whether a contract holds, or `None` if it is not asked; and why not."""
     try:
         contract(*args)
+    except NotAsked as reason:
+        return None, str(reason)
     except Broken as broken:
-        return str(broken)
+        return False, str(broken)
     except Exception as error:
-        return said(error)
-    return ""
+        return False, said(error)
+    return True, ""
 
 
 def said(error: Exception) -> str:
-    """An exception in one line."""
-    return f"raised {type(error).__name__}: {error}".split("\n")[0].rstrip(": ")
+    """An exception in one line, with the last place of the tried code that it came through."""
+    line = f"raised {type(error).__name__}: {error}".split("\n")[0].rstrip(": ")
+    places = [frame for frame in extract_tb(error.__traceback__) if not library(frame.filename)]
+    return f"{line} ({Path(places[-1].filename).name}:{places[-1].lineno})" if places else line
+
+
+def library(file: str) -> bool:
+    """Whether it is a file of seqbench or of an installed package."""
+    return "site-packages" in file or Path(file).is_relative_to(Path(__file__).parents[1])
 
 
 def listed(names: list[str]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seqbench.contracts.contract import Broken, Result, failure, listed, said
+from seqbench.contracts.contract import Broken, NotAsked, Result, listed, said, tried
 from seqbench.errors import ConfigError
 from seqbench.spec import Classes, Features, Readout, SequenceSpec, Tokens, Values
 
@@ -58,10 +58,18 @@ def check_model(build: BuildModel) -> Iterator[Result]:
         kind, reason = next(iter(refused.items()))
         remark = f"not for {len(refused)} of {len(SPECS)} kinds of task; for {kind}: {reason}"
     yield Result(name, True, remark)
+    told: set[str] = set()
     for name, contract in CONTRACTS.items():
-        failures = ((kind, failure(contract, build, spec)) for kind, spec in taken.items())
-        kind, message = next((found for found in failures if found[1]), ("", ""))
-        yield Result(name, not message, f"{kind}: {message}" if message else "")
+        outcomes = [(kind, *tried(contract, build, spec)) for kind, spec in taken.items()]
+        broken = [(kind, message) for kind, passed, message in outcomes if passed is False]
+        if broken:
+            kind, message = broken[0]
+            yield Result(name, False, "as above" if message in told else f"{kind}: {message}")
+            told.add(message)
+        elif all(passed is None for _, passed, _ in outcomes):
+            yield Result(name, None, outcomes[0][2])
+        else:
+            yield Result(name, True)
 
 
 def seeded(build: BuildModel, spec: SequenceSpec, seed: int = 0) -> nn.Module:
@@ -120,7 +128,7 @@ def output_shape(build: BuildModel, spec: SequenceSpec) -> None:
 def causal(build: BuildModel, spec: SequenceSpec) -> None:
     """Change the input from some step on: the outputs before that step must not move."""
     if spec.readout == "last":
-        return
+        raise NotAsked("it answers at the last step alone")
     model = seeded(build, spec)
     x = example(spec)
     other = example(spec, seed=1)
@@ -194,7 +202,7 @@ def segments(build: BuildModel, spec: SequenceSpec) -> None:
     """A sequence in segments with the state carried is as good as one long pass."""
     model = seeded(build, spec)
     if not hasattr(model, "carry_state"):
-        return
+        raise NotAsked("it carries no state (no attribute carry_state)")
     x = example(spec)
     whole, _ = run(model, x)
     state = None
@@ -221,8 +229,10 @@ def segments(build: BuildModel, spec: SequenceSpec) -> None:
 def context(build: BuildModel, spec: SequenceSpec) -> None:
     """Told that a context is not scored, it answers after it as ever."""
     model = seeded(build, spec)
-    if not getattr(model, "skips_context", False) or spec.readout == "last":
-        return
+    if not getattr(model, "skips_context", False):
+        raise NotAsked("it skips none (no attribute skips_context)")
+    if spec.readout == "last":
+        raise NotAsked("it answers at the last step alone")
     if hasattr(model, "carry_state"):
         raise Broken("it has carry_state and skips_context: a state makes the context needless")
     x = example(spec)
@@ -261,6 +271,6 @@ CONTRACTS: dict[str, Callable[[BuildModel, SequenceSpec], None]] = {
     "is trained in all its parameters": gradients,
     "is saved whole in its state_dict": state_dict,
     "is fixed by the seed": deterministic,
-    "answers the same in segments, if it carries a state": segments,
-    "answers the same after a context, if it skips one": context,
+    "answers the same in segments with its state carried": segments,
+    "answers the same after a context that is not scored": context,
 }

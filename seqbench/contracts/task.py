@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from seqbench.contracts.contract import Broken, Result, failure, listed, said
+from seqbench.contracts.contract import Broken, Result, listed, said, tried
 from seqbench.errors import ConfigError, DataError
 from seqbench.spec import SequenceSpec, Tokens
 from seqbench.tasks.task import Batch, Split, Task
@@ -42,8 +42,7 @@ def check_task(build: BuildTask) -> Iterator[Result]:
         return
     yield Result(name, True)
     for name, contract in CONTRACTS.items():
-        message = failure(contract, task, build)
-        yield Result(name, not message, message)
+        yield Result(name, *tried(contract, task, build))
 
 
 def facts(task: Task, build: BuildTask) -> None:

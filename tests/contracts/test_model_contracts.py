@@ -15,13 +15,13 @@ CAUSAL = "does not see the future"
 GRADIENTS = "is trained in all its parameters"
 STATE_DICT = "is saved whole in its state_dict"
 SEED = "is fixed by the seed"
-SEGMENTS = "answers the same in segments, if it carries a state"
-CONTEXT = "answers the same after a context, if it skips one"
+SEGMENTS = "answers the same in segments with its state carried"
+CONTEXT = "answers the same after a context that is not scored"
 
 
 def broken(results):
     """The messages of the contracts that do not hold, by name."""
-    return {result.name: result.message for result in results if not result.passed}
+    return {result.name: result.message for result in results if result.passed is False}
 
 
 @pytest.mark.parametrize("name", choices_of("model"))
@@ -208,7 +208,7 @@ def test_the_models_that_are_broken_below_hold_whole(model):
         (Forgetful, SEGMENTS, "differ by"),
         (BatchSecond, SEGMENTS, "the first dimension of the state's tensors must be the batch"),
         (DictState, SEGMENTS, "here is a dict"),
-        (StateForgotten, SEGMENTS, "must return (output, state)"),
+        (StateForgotten, SHAPE, "must return (output, state)"),
         (Blind, CONTEXT, "after a context of 1 steps, outputs differ by"),
         (Deaf, CONTEXT, "with a context of 1 steps the output is (3, 37, 11), not (3, 36, 11)"),
         (Both, CONTEXT, "it has carry_state and skips_context"),
@@ -217,6 +217,27 @@ def test_the_models_that_are_broken_below_hold_whole(model):
 )
 def test_a_broken_model_is_told_what_it_breaks(model, contract, message):
     assert message in broken(check_model(model))[contract]
+
+
+def test_what_a_model_does_not_do_is_not_asked():
+    results = {result.name: result for result in check_model(Running)}
+    assert [name for name, result in results.items() if result.passed is None] == [
+        SEGMENTS,
+        CONTEXT,
+    ]
+    assert "no attribute carry_state" in results[SEGMENTS].message
+    (skipping,) = (r for r in check_model(Skipping) if r.name == CONTEXT)
+    assert skipping.passed
+
+
+def test_an_error_is_told_once_and_with_its_place():
+    class Raises(Running):
+        def forward(self, x):
+            return super().forward(x[..., :1])
+
+    found = broken(check_model(Raises))
+    assert "test_model_contracts.py:" in found[SHAPE]
+    assert {found[name] for name in (GRADIENTS, SEED)} == {"as above"}
 
 
 def test_a_model_that_gives_no_numbers_is_not_blamed_for_more():
