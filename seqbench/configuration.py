@@ -139,7 +139,13 @@ class Composer:
                 if group == f"hydra/{long}" and name not in known and word != "hydra/sweeper=basic":
                     raise ConfigError(f"no {short} named '{name}'{near_miss(name, known)}")
         try:
-            self.check_choices(self.parsed(words))
+            parsed = self.parsed(words)
+            self.check_choices(parsed)
+            if not any(word.startswith("hydra/sweeper=") for word in words):
+                for item in parsed:
+                    typed = str(item.input_line).lstrip("+").replace("hydra.sweeper.", "search.")
+                    if item.is_interval_sweep() or typed.startswith("search."):
+                        raise ConfigError(f"{typed} is for a search: add search=optuna")
             return GlobalHydra.instance().hydra.multirun(  # type: ignore[union-attr]
                 "train", task, words, with_log_configuration=False
             )
@@ -182,7 +188,7 @@ class Composer:
             for item in parsed:
                 if item.is_sweep_override():
                     key, _, value = str(item.input_line).lstrip("+").partition("=")
-                    raise ConfigError(f"a run takes one {key}, not '{value}': -m makes a sweep")
+                    raise ConfigError(f"a run takes one {key}, not '{value}': a sweep takes more")
             self.check_choices(parsed)
             if choices not in self.trees:
                 tree = hydra_compose("train", list(choices), return_hydra_config=True)
@@ -282,6 +288,9 @@ def check(config: Config) -> None:
         if key in VALUES:
             check_value(key, value, VALUES[key])
         elif key not in NODES:
+            within = [f"'{node}.{key}'" for node in NODES if key in (config.get(node) or ())]
+            if within:
+                raise ConfigError(f"no key '{key}' (did you mean {' or '.join(within)}?)")
             raise no_key(key, [*VALUES, *NODES])
     for key in [*VALUES, *NODES]:
         if key not in config:

@@ -45,6 +45,7 @@ def fails(tmp_path, environment, monkeypatch, capfd):
         ("trainer.batchsize=3", "(did you mean 'trainer.batch_size'?)"),
         ("model=lstm model.num_layer=2", "(did you mean 'model.num_layers'?)"),
         ("optimizer.lrr=1", "(did you mean 'optimizer.lr'?)"),
+        ("lr=1", "no key 'lr' (did you mean 'optimizer.lr'?)"),
         ("--resume nosuch", "no run 'nosuch' in outputs"),
         # A value of the wrong type.
         ("seed=x", "seed must be int, not 'x'"),
