@@ -23,6 +23,8 @@ class Growth:
         values: it took.
         points: a measurement of each.
         exponent: `step time ~ value^exponent`.
+        exponent_error: by how much it changes at most as each point's step time goes from its 10th
+            to its 90th percentile, half of that.
         memory_exponent: the same of the peak memory; `None` where some was too small to see.
         reference_exponent: the same of the reference's step time; `None` without one.
     """
@@ -31,6 +33,7 @@ class Growth:
     values: tuple[int, ...]
     points: tuple[Measurement, ...]
     exponent: float
+    exponent_error: float
     memory_exponent: float | None
     reference_exponent: float | None
 
@@ -44,6 +47,7 @@ class Growth:
             tuple(values),
             tuple(points),
             exponent(values, [p.step_ms for p in points]),
+            error(values, [p.step_ms_p10 for p in points], [p.step_ms_p90 for p in points]),
             exponent(values, memory) if min(memory) > 0 else None,
             exponent(values, reference) if reference else None,
         )
@@ -53,6 +57,13 @@ def exponent(values: Sequence[float], costs: Sequence[float]) -> float:
     """The a of `cost ~ value^a`, by least squares on logarithms; all numbers above zero."""
     slope, _ = np.polyfit(np.log(values), np.log(costs), 1)
     return float(slope)
+
+
+def error(values: Sequence[float], least: Sequence[float], most: Sequence[float]) -> float:
+    """By how much the exponent of costs within these bounds may be off."""
+    sizes = np.log(values) - np.mean(np.log(values))
+    spread = (np.log(most) - np.log(least)) / 2
+    return float(np.abs(sizes) @ spread / (sizes @ sizes))
 
 
 def parse(text: str) -> tuple[str, list[int]]:

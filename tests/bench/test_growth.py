@@ -1,6 +1,6 @@
 import pytest
 
-from seqbench.bench.growth import exponent, overrides, parse
+from seqbench.bench.growth import error, exponent, overrides, parse
 from seqbench.configuration import compose
 from seqbench.errors import ConfigError
 
@@ -15,6 +15,16 @@ def test_noise_moves_it_a_little():
     sizes = [100, 200, 400, 800]
     noisy = [size * factor for size, factor in zip(sizes, (1.1, 0.9, 1.1, 0.9), strict=True)]
     assert exponent(sizes, noisy) == pytest.approx(1, abs=0.15)
+
+
+def test_its_error_covers_the_steepest_and_the_flattest_line_within_the_bounds():
+    sizes, costs = [100, 200, 400], [1.0, 2.1, 3.9]
+    least, most = ([cost / factor for cost in costs] for factor in (1.1, 1 / 1.1))
+    found = error(sizes, least, most)
+    steepest = exponent(sizes, [least[0], costs[1], most[2]])
+    assert steepest == pytest.approx(exponent(sizes, costs) + found, abs=1e-12)
+    assert error(sizes, costs, costs) == 0
+    assert error(sizes[:2], least[:2], most[:2]) > found  # fewer points say less
 
 
 def test_a_sweep_is_a_key_and_numbers():

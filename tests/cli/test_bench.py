@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 import torch
@@ -53,7 +54,7 @@ def test_a_sweep_is_a_table_and_an_exponent():
     result = bench(*SMALL, *QUICK, "--sweep", "length=20,40", "--reference")
     assert result.exit_code == 0, result.output
     assert "ratio" in result.stdout
-    assert "time ~ length^" in result.stdout
+    assert re.search(r"time ~ length\^\S+ \(± \S+ by the spread of steps\)", result.stdout)
     assert "plain time ~ length^" in result.stdout
 
 
@@ -63,6 +64,7 @@ def test_a_sweep_in_json_has_its_points():
     assert found["values"] == [4, 8]
     assert [point["batch_size"] for point in found["points"]] == [4, 8]
     assert isinstance(found["exponent"], float)
+    assert found["exponent_error"] > 0
     assert found["reference_exponent"] is None
 
 
