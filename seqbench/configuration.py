@@ -7,6 +7,7 @@ Precedence, low to high: task, model, trainer, recipe, protocol, budget, command
 
 import hashlib
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -304,6 +305,9 @@ def check(config: Config) -> None:
         check_node(f"tracker.{name}", node)
     if not 0 <= config["seed"] < 2**63:
         raise ConfigError(f"seed must be in [0, 2^63), not {config['seed']}")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", config["device"]):
+        name = config["device"]
+        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, not '{name}'")
     if config["threads"] is not None and not 1 <= config["threads"] <= MOST_THREADS:
         raise ConfigError(f"threads must be 1 to {MOST_THREADS}, not {config['threads']}")
     for key in ("task", "model"):

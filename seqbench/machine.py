@@ -41,16 +41,7 @@ def prepare(config: Config) -> torch.device:
     name = config["device"]
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if (
-        device is None
-        or device.type not in ("cpu", "cuda")
-        or (name != "cpu" and device.type == "cpu")
-    ):
-        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, not '{name}'")
+    device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
             f"device={name}, but torch sees {torch.cuda.device_count()} CUDA devices here"

@@ -352,6 +352,8 @@ def test_a_model_of_the_users_is_among_those_one_may_have_meant(tmp_path):
         (f"seed={2**63}", f"seed must be in [0, 2^63), not {2**63}"),
         ("threads=0", "threads must be 1 to 1024, not 0"),
         ("device=3", "device must be str, not 3"),
+        ("device=quantum", "device must be auto, cpu, cuda or cuda:N, not 'quantum'"),
+        ("device=cpu:1", "device must be auto, cpu, cuda or cuda:N, not 'cpu:1'"),
         ("optimizer.lr=inf", "optimizer.lr must be something JSON can say, not inf"),
         ("model.dropout=nan", "model.dropout must be something JSON can say, not nan"),
         ("task._target_=sys", "task._target_: sys cannot be built"),

@@ -418,7 +418,6 @@ class Mine(torch.nn.Module):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["device=quantum"], "device must be auto, cpu, cuda or cuda:N, not 'quantum'"),
         (["device=cuda:99"], "device=cuda:99, but torch sees"),
         (["model.kernel_size=1"], "model.kernel_size must be at least 2, not 1"),
         (["trainer.batch_size=41"], "trainer.batch_size=41 is more than the task's 40"),
