@@ -1,10 +1,8 @@
-// A residual block of a TCN on a CPU: its convolutions, whose weights have a norm of their own, and
-// how threads share what `convolution.h` does.
+// A residual block of a TCN on a CPU: its convolutions, and how threads share what is done to them.
 
-#include <cmath>
 #include <initializer_list>
 
-#include "convolution.h"
+#include "convolution_weights.h"
 
 // `tcn_cpu.py` fills it.
 template <class Value> struct Block {
@@ -16,87 +14,6 @@ template <class Value> struct Block {
     Rows<Value> total;
     Rows<const Value> d_total;
 };
-
-// Weight norm (Salimans and Kingma 2016): an output's weights are a direction, over its length, times
-// a magnitude. The sum of two rows' products:
-template <class Real> static Real dot(const Real *a, const Real *b, int64_t n) {
-    Vector<Real> sum = {};
-    for (int64_t k = 0; k < n; k += LANES<Real>) sum += load_part(a + k, n - k) * load_part(b + k, n - k);
-    return total<Real>(sum);
-}
-
-template <class Real> static Real norm(const Real *a, int64_t n) { return std::sqrt(dot(a, a, n)); }
-
-// What directions are multiplied by.
-template <class Value> static auto scales(const Convolution<Value> &c) {
-    typedef typename Kind<Value>::Real Real;
-    Scratch<Real> scales(c.outputs);
-    const int64_t n = c.inputs * c.taps;
-    for (int64_t o = 0; o < c.outputs; o++)
-        scales.get()[o] = c.magnitude ? c.magnitude[o] / norm(c.direction + o * n, n) : 1;
-    return scales;
-}
-
-template <class Value>
-INLINE auto weight_of(const Convolution<Value> &c, int64_t output, int64_t input, int64_t tap) {
-    return c.scale.get()[output] * c.direction[(output * c.inputs + input) * c.taps + tap];
-}
-
-// From the gradients of the weights of an output to those of its direction and magnitude.
-template <class Value> static void norm_backward(const Convolution<Value> &c, int64_t output) {
-    typedef typename Kind<Value>::Real Real;
-    const int64_t n = c.inputs * c.taps;
-    const Real *direction = c.direction + output * n;
-    Real *d = c.d_direction + output * n;
-    const Real length = norm(direction, n), magnitude = c.magnitude[output];
-    const Real d_magnitude = c.d_magnitude[output] = dot(d, direction, n) / length;
-    for (int64_t k = 0; k < n; k++)
-        d[k] = magnitude / length * (d[k] - d_magnitude / length * direction[k]);
-}
-
-// Gradients of weights and biases as they are wanted, of outputs from `begin` to before `end`.
-template <class Value>
-static void unpack_weights(const Convolution<Value> &c, int64_t begin, int64_t end) {
-    const int64_t P = c.out_padded(), rows = c.taps * c.inputs;
-    for (int64_t output = begin; output < end; output++) {
-        const auto *from = c.d_weight.get() + output;
-        for (int64_t input = 0; input < c.inputs; input++)
-            for (int64_t tap = 0; tap < c.taps; tap++) {
-                const int64_t to = (output * c.inputs + input) * c.taps + tap;
-                c.d_direction[to] = from[(tap * c.inputs + input) * P];
-            }
-        c.d_bias[output] = from[rows * P];
-        if (c.magnitude) norm_backward(c, output);
-    }
-}
-
-// Weights of taps from `begin` to before `end`, from n channels to so many others: (block, tap,
-// factor, lane), filled up with zeros. `weight` gives one, of a channel, another and a tap.
-template <class Value, class Weight>
-static void pack_weights(
-    const Convolution<Value> &c, typename Kind<Value>::Factor *to, int64_t n, int64_t width,
-    int64_t begin, int64_t end, const Weight &weight
-) {
-    typedef typename Kind<Value>::Real Real;
-    constexpr int L = LANES<Real>, EACH = Kind<Value>::EACH;
-    const int64_t P = vectors<Real>(width) * L, factors = quotient(n, EACH);
-    for (int64_t at = 0; at < P; at += L) {
-        const int64_t block = at / (BLOCK * L) * (BLOCK * L), size = least(P - block, BLOCK * L);
-        for (int64_t i = begin * factors; i < end * factors; i++) {
-            Real values[EACH][L] = {};
-            for (int64_t k = 0; k < EACH; k++) {
-                const int64_t channel = i % factors * EACH + k;
-                for (int64_t lane = 0; lane < least(width - at, L) && channel < n; lane++)
-                    values[k][lane] = weight(channel, at + lane, i / factors);
-            }
-            auto *place = to + block * c.taps * factors + i * size + at - block;
-            if constexpr (EACH == 2)
-                store(place, paired(narrowed(load(values[0])), narrowed(load(values[1]))));
-            else
-                store(place, load(values[0]));
-        }
-    }
-}
 
 // What threads share: the packing of weights,
 template <class Value> static auto packing(const Convolution<Value> &c) {
