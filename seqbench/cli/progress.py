@@ -16,10 +16,12 @@ from seqbench.runs.log import LineLog, headline, outcome
 from seqbench.runs.observer import Observer
 from seqbench.runs.record import Record
 from seqbench.runs.run import Run
-from seqbench.wording import number, score
+from seqbench.wording import is_accuracy, number, score
 
 # Of the names beside what they name, at the end of a run.
 WIDTH = 16
+# Of a terminal that has room for a metric's name and the best score beside a bar.
+WIDE = 100
 
 
 class Terminal(Observer):
@@ -70,8 +72,13 @@ class Terminal(Observer):
             value = event[self.primary.metric]
             if self.best is None or self.primary.better(value, self.best):
                 self.best = value
-            self.shown[event["split"]] = score(self.primary.metric, value)
-            self.shown["best"] = number(self.best, self.primary.metric)
+            metric = self.primary.metric
+            if self.console.width < WIDE:  # a line's end would be cut off
+                unit = " %" if is_accuracy(metric) else ""
+                self.shown[event["split"]] = f"{number(value, metric)}{unit}"
+            else:
+                self.shown[event["split"]] = score(metric, value)
+                self.shown["best"] = number(self.best, metric)
         self.bar.set_postfix_str(
             ", ".join(f"{k} {v}" for k, v in self.shown.items()), refresh=False
         )

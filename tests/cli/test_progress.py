@@ -9,6 +9,7 @@ from rich.text import Text
 from seqbench.cli.progress import Terminal
 from seqbench.configuration import compose
 from seqbench.runs.run import Run
+from seqbench.tasks.task import Primary
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
@@ -30,3 +31,38 @@ def test_the_next_commands_can_be_copied_from_a_narrow_terminal(is_terminal, pla
         f"seqbench table{elsewhere}",
         f"seqbench show {record.run_id[:8]}{elsewhere}",
     ]
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [(80, "loss 0.312, valid 97.1 %"), (120, "loss 0.312, valid accuracy 97.1 %, best 97.1")],
+)
+def test_a_narrow_bar_is_not_cut_off_at_its_end(width, expected, monkeypatch):
+    config = compose(["model=tcn", "task=smnist", "budget=smoke"])
+    terminal = Terminal(config, [])
+    terminal.console = Console(file=io.StringIO(), width=width, force_terminal=True)
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    terminal.started(
+        {
+            "config": config,
+            "primary": Primary("accuracy", "max"),
+            "best": None,
+            "notes": {},
+            "length": 784,
+            "sequence": 784,
+            "parameters": 1,
+            "total_steps": 20,
+            "step": 0,
+            "device": "cpu",
+            "baseline": 0.1,
+            "optimum": None,
+            "receptive_field": None,
+            "remark": "",
+            "together": 1,
+        }
+    )
+    terminal.event({"step": 5, "split": "train", "loss": 0.312})
+    terminal.event({"step": 5, "split": "valid", "accuracy": 0.9712})
+    assert terminal.bar is not None
+    assert terminal.bar.postfix == expected
+    terminal.bar.close()
