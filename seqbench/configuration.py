@@ -87,6 +87,10 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> Con
         return composer.compose(overrides)
 
 
+# What cannot be done by every combination.
+FOR_A_SEARCH = "is for a search: 'seqbench sweep ... search=optuna'"
+
+
 class Composer:
     """Composes any number of configurations: a context, since Hydra keeps its state globally.
 
@@ -142,11 +146,12 @@ class Composer:
         try:
             parsed = self.parsed(words)
             self.check_choices(parsed)
-            if not any(word.startswith("hydra/sweeper=") for word in words):
+            sweepers = [word for word in words if word.startswith("hydra/sweeper=")]
+            if sweepers in ([], ["hydra/sweeper=basic"]):
                 for item in parsed:
                     typed = str(item.input_line).lstrip("+").replace("hydra.sweeper.", "search.")
                     if item.is_interval_sweep() or typed.startswith("search."):
-                        raise ConfigError(f"{typed} is for a search: add search=optuna")
+                        raise ConfigError(f"{typed} {FOR_A_SEARCH}")
             return GlobalHydra.instance().hydra.multirun(  # type: ignore[union-attr]
                 "train", task, words, with_log_configuration=False
             )
@@ -189,7 +194,11 @@ class Composer:
             for item in parsed:
                 if item.is_sweep_override():
                     key, _, value = str(item.input_line).lstrip("+").partition("=")
-                    raise ConfigError(f"a run takes one {key}, not '{value}': a sweep takes more")
+                    if item.is_interval_sweep():
+                        raise ConfigError(f"{key}={value} {FOR_A_SEARCH}")
+                    raise ConfigError(
+                        f"a run takes one {key}, not '{value}': 'seqbench sweep' takes several"
+                    )
             self.check_choices(parsed)
             if choices not in self.trees:
                 tree = hydra_compose("train", list(choices), return_hydra_config=True)
@@ -289,7 +298,8 @@ def check(config: Config) -> None:
         if key in VALUES:
             check_value(key, value, VALUES[key])
         elif key not in NODES:
-            within = [f"'{node}.{key}'" for node in NODES if key in (config.get(node) or ())]
+            nodes = [node for node in NODES if isinstance(config.get(node), dict)]
+            within = [f"'{n}.{key}'" for n in nodes if key in config[n] and key[:1] != "_"]
             if within:
                 raise ConfigError(f"no key '{key}' (did you mean {' or '.join(within)}?)")
             raise no_key(key, [*VALUES, *NODES])
@@ -305,7 +315,7 @@ def check(config: Config) -> None:
         check_node(f"tracker.{name}", node)
     if not 0 <= config["seed"] < 2**63:
         raise ConfigError(f"seed must be in [0, 2^63), not {config['seed']}")
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", config["device"]):
+    if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d?))?", config["device"]):
         name = config["device"]
         raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, not '{name}'")
     if config["threads"] is not None and not 1 <= config["threads"] <= MOST_THREADS:

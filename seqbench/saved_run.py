@@ -66,6 +66,21 @@ class SavedRun:
         """The task's metrics on a split."""
         return self.trainer.evaluate(self.model, self.task, split)
 
+    def language_task(self) -> SegmentTask:
+        """The task of a language model.
+
+        Raises:
+            ConfigError: the run is none.
+        """
+        if not isinstance(self.task, SegmentTask):
+            name = self.config["choices"]["task"]
+            raise ConfigError(f"generate needs a language model, and this run is one of {name}")
+        return self.task
+
+    def unknown(self, text: str) -> int:
+        """How many characters of a text the language model has never seen."""
+        return self.language_task().vocabulary.unknown_count(text)
+
     @torch.no_grad()
     def generate(self, prompt: str, length: int, temperature: float, seed: int) -> Iterator[str]:
         """Sample text of characters that are known, one at a time.
@@ -82,12 +97,8 @@ class SavedRun:
         Raises:
             ConfigError: the run is no language model, or knows none of the prompt.
         """
-        task = self.task
-        if not isinstance(task, SegmentTask):
-            name = self.config["choices"]["task"]
-            raise ConfigError(f"generate needs a language model, and this run is one of {name}")
-        unknown = task.vocabulary.unknown_count(prompt)
-        if not prompt or unknown == len(prompt):
+        task = self.language_task()
+        if not prompt or self.unknown(prompt) == len(prompt):
             raise ConfigError("--prompt needs at least one character that was seen in training")
         characters = task.vocabulary.characters
         others = [i for i, character in enumerate(characters) if character == REPLACEMENT]

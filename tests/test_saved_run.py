@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from seqbench.cli.main import app
 from seqbench.configuration import compose
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment import run
@@ -87,6 +89,17 @@ def test_a_prompt_must_be_readable(folder) -> None:
     for prompt in ("", "ЖЖ"):
         with pytest.raises(ConfigError, match="--prompt"):
             next(saved.generate(prompt, 1, temperature=1, seed=0))
+
+
+def test_generate_says_what_of_a_prompt_is_unknown(folder) -> None:
+    place = folder("lstm")[0]
+    known, partly = (
+        CliRunner().invoke(app, ["generate", str(place), "--prompt", prompt, "--length", "3"])
+        for prompt in ("the ", "Жthe Ж")
+    )
+    assert known.stderr == ""
+    assert "note: 2 of the prompt's characters did not occur in training" in partly.stderr
+    assert partly.stdout.startswith("Жthe Ж")
 
 
 def test_generate_needs_a_language_model(tmp_path: Path) -> None:

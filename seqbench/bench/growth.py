@@ -23,8 +23,8 @@ class Growth:
         values: it took.
         points: a measurement of each.
         exponent: `step time ~ value^exponent`.
-        exponent_error: by how much it changes at most as each point's step time goes from its 10th
-            to its 90th percentile, half of that.
+        exponent_error: how far it is off at most if each step time is off by half of the range from
+            its 10th to its 90th percentile, in logarithms.
         memory_exponent: the same of the peak memory; `None` where some was too small to see.
         reference_exponent: the same of the reference's step time; `None` without one.
     """

@@ -119,7 +119,9 @@ def show(found: "Measurement", console: "Console") -> None:
     grid.add_column(overflow="fold")
     for name, line in lines(found).items():
         grid.add_row(name, Text(plain(line)))
-    title = f"{found.model} on {found.task}, {found.parameters:,} parameters, {found.length} steps"
+    title = (
+        f"{found.model} on {found.task}, {found.parameters:,} parameters, {found.length} time steps"
+    )
     console.print(Panel(grid, title=Text(plain(title)), title_align="left", width=100))
 
 
@@ -188,8 +190,9 @@ def show_growth(grown: "Growth", console: "Console") -> None:
         table.add_row(*row)
     console.print(table)
     key = plain(grown.key)
-    sure = f"± {grown.exponent_error:.2f} by the spread of steps"
-    console.print(Text(f"time ~ {key}^{grown.exponent:.2f} ({sure})"))
+    # Of one step each there is no spread.
+    sure = f" (± {grown.exponent_error:.2f} by the spread of steps)" if grown.exponent_error else ""
+    console.print(Text(f"time ~ {key}^{grown.exponent:.2f}{sure}"))
     if grown.memory_exponent is not None:
         console.print(Text(f"memory ~ {key}^{grown.memory_exponent:.2f}"))
     if grown.reference_exponent is not None:

@@ -7,7 +7,7 @@ import typer
 
 from seqbench.cli.data import DataDir
 from seqbench.cli.sweep import ConfigDir
-from seqbench.errors import ConfigError
+from seqbench.errors import ConfigError, SeqbenchError
 
 if TYPE_CHECKING:
     from seqbench.configuration import Composer
@@ -42,7 +42,6 @@ def check(
     from rich.console import Console
     from rich.text import Text
 
-    from seqbench.configuration import build
     from seqbench.contracts.model import check_model
     from seqbench.contracts.task import check_task
 
@@ -50,10 +49,10 @@ def check(
     torch.set_num_threads(1)
     kind, node = described(target, values or [], config_dir)
     if kind == "model":
-        results = check_model(lambda spec: build("model", {"model": node}, spec))
+        results = check_model(lambda spec: made(kind, node, spec))
     else:
         program = {"batch_size": BATCH_SIZE, "data_dir": data_dir}
-        results = check_task(lambda seed: build("task", {"task": node}, seed=seed, **program))
+        results = check_task(lambda seed: made(kind, node, seed=seed, **program))
     console = Console(highlight=False, soft_wrap=True)
     held = True
     for result in results:
@@ -63,6 +62,21 @@ def check(
         console.print(Text.assemble(tick, f" {result.name}{remark}"))
     if not held:
         raise typer.Exit(1)
+
+
+def made(kind: str, node: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    """What `build` builds; what a constructor raises as it raised it, but for a ValueError: that
+    refuses a kind of task or a value, and anything else is a mistake.
+    """
+    from seqbench.configuration import build
+
+    try:
+        return build(kind, {kind: node}, *args, **kwargs)
+    except ConfigError as error:
+        cause = error.__cause__ and (error.__cause__.__cause__ or error.__cause__)
+        if cause is None or isinstance(cause, SeqbenchError | ValueError):
+            raise
+        raise cause from None
 
 
 def described(

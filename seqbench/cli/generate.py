@@ -32,13 +32,10 @@ def generate(
     output_dir: OutputDir = Path("outputs"),
 ) -> None:
     """Print the prompt and what the model writes after it."""
-    from seqbench.tasks.char_lm import SegmentTask
-
     saved = opened(run, output_dir, trust, data_dir)
     characters = saved.generate(prompt, length, temperature, seed)
     first = next(characters)  # before the prompt is printed, so that a refusal stands alone
-    assert isinstance(saved.task, SegmentTask)
-    if unknown := saved.task.vocabulary.unknown_count(prompt):
+    if unknown := saved.unknown(prompt):
         note = f"note: {unknown} of the prompt's characters did not occur in training"
         typer.echo(note, err=True)
     print(prompt + first, end="", flush=True)

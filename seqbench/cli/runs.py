@@ -33,11 +33,13 @@ class Status(str, Enum):
 
 COLOURS = {"completed": "green", "diverged": "red", "failed": "red", "unfinished": "yellow"}
 NUMBERS = ("seed", "score", "steps", "took")
-# Columns that a narrow terminal does without, in this order, before what was set otherwise is
-# shortened to this width.
-SPARE = ("device", "took", "budget", "steps")
+# What was set otherwise is first shortened to this width. If that is not enough, a narrow terminal
+# does without these columns, in this order, and at last without that.
 SETTINGS, SHORT = "settings", 20
+SPARE = ("device", "took", "budget", "steps")
 MOST_SETTINGS = 4
+# What other columns tell, or what follows.
+TOLD = ("task.length", "task.sha256", "task._target_", "model._target_")
 # Seconds between two pictures, and the share of a core that looking takes, however many runs.
 PICTURE, SHARE = 1.0, 0.1
 
@@ -252,9 +254,14 @@ def settings_of(run: "Record | Unfinished") -> str:
     found = [
         (key, value)
         for key, _, value in differences(run.config)
-        if value is not MISSING and key != "task.length"
+        if value is not MISSING and key not in TOLD
     ]
-    named = [f"{leaf(key)}={shown(key, {key: value})}" for key, value in found[:MOST_SETTINGS]]
+    # A path says least in most characters.
+    found.sort(key=lambda setting: setting[0] == "task.path")
+    named = [
+        f"{leaf(key)}={Path(str(value)).name if key == 'task.path' else shown(key, {key: value})}"
+        for key, value in found[:MOST_SETTINGS]
+    ]
     if (more := len(found) - len(named)) > 0:
         named.append(f"+{more} more")
     return plain(", ".join(named))

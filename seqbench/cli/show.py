@@ -1,6 +1,7 @@
 """`seqbench show`: all that is known of a run."""
 
 import json
+import shlex
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -45,10 +46,10 @@ def show(
 
     folder = find_run(run, output_dir)
     found = read_run(folder)
-    sections = of_record(found) if isinstance(found, Record) else of_unfinished(found)
+    sections = of_record(found, folder) if isinstance(found, Record) else of_unfinished(found)
     sections |= {f"files in {folder}": sizes(folder)}
-    if found.status == "failed":
-        sections[f"end of {folder / 'log.txt'}"] = {"": end_of_log(folder)}
+    if found.status == "failed" and (end := end_of_log(folder)):
+        sections[f"end of {folder / 'log.txt'}"] = {"": end}
     console = Console(highlight=False)
     for title, rows in sections.items():
         if not rows:
@@ -108,7 +109,7 @@ def baselines(run: "Record | Unfinished", metric: str) -> list[float]:
     return [] if known is None else [known]
 
 
-def of_record(record: Record) -> dict[str, Section]:
+def of_record(record: Record, folder: Path) -> dict[str, Section]:
     """What to show of a run that is over, by title."""
     from seqbench.results.recipe import command
     from seqbench.runs.identity import source_hash
@@ -122,7 +123,7 @@ def of_record(record: Record) -> dict[str, Section]:
     retry: Section = {}
     if record.status == "failed":
         with suppress(ConfigError):  # what no command line of ours says
-            retry["to retry"] = f"{command(record.config)} --retry"
+            retry["to retry"] = f"{command(record.config)}{elsewhere(folder)} --retry"
     return {
         "": {
             "run": record.run_id,
@@ -157,7 +158,8 @@ def of_unfinished(run: "Unfinished") -> dict[str, Section]:
     from seqbench.runs.run import Run
 
     seen = figures(Progress(Run(run.folder, run.run_id)).look())
-    going_on = f"seqbench train --resume {run.run_id[:8]}"
+    named = shlex.quote(str(run.folder)) if elsewhere(run.folder) else run.run_id[:8]
+    going_on = f"seqbench train --resume {named}"
     return {
         "": {
             "run": run.run_id,
@@ -214,6 +216,12 @@ def settings(config: dict[str, object]) -> Section:
         for key, value in flatten(config).items()
         if not key.startswith("choices.") and not key.endswith("._partial_")
     }
+
+
+def elsewhere(folder: Path) -> str:
+    """What is to be added to a command so that it finds a run's folder."""
+    outputs = folder.parents[min(3, len(folder.parents) - 1)]
+    return "" if outputs == Path("outputs") else f" output_dir={shlex.quote(str(outputs))}"
 
 
 def end_of_log(folder: Path) -> str:

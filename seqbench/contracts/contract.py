@@ -1,10 +1,11 @@
 """What contracts are made of.
 
 A contract is a function that does nothing where it holds, and raises `Broken` with a plain sentence
-where not, or `NotAsked` where it has nothing to say. `seqbench check` tries them on a person's own
+where not, or `NotAsked` where it does not apply. `seqbench check` tries them on a person's own
 model or task, and our tests on ours.
 """
 
+import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ class Result:
 
 
 def tried(contract: Callable[..., None], *args: Any) -> tuple[bool | None, str]:
-    """Whether a contract holds, or `None` if it is not asked; and why not."""
+    """Whether a contract holds, `None` if it is not asked; and why not, or why it is not asked."""
     try:
         contract(*args)
     except NotAsked as reason:
@@ -56,8 +57,10 @@ def said(error: Exception) -> str:
 
 
 def library(file: str) -> bool:
-    """Whether it is a file of seqbench or of an installed package."""
-    return "site-packages" in file or Path(file).is_relative_to(Path(__file__).parents[1])
+    """Whether it is a file of seqbench, of an installed package or of Python."""
+    ours, pythons = Path(__file__).parents[1], sysconfig.get_path("stdlib")
+    installed = "site-packages" in file or file.startswith("<")
+    return installed or any(Path(file).is_relative_to(folder) for folder in (ours, pythons))
 
 
 def listed(names: list[str]) -> str:

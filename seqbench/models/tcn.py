@@ -254,7 +254,8 @@ class TCN(nn.Module):
         h = x if self.embedding is None else self.embedding(x)
         blocks: list[Any] = list(self.blocks)
         weights = [block.weights() for block in blocks]
-        if tcn_cpu.pays(h, *(block[i] for block in weights for i in (1, 4))):
+        directions = [value for block in weights for value in (block[1], block[4])]
+        if tcn_cpu.pays(h, *directions):
             masks = [block.masks(len(x), form) for block, form in zip(blocks, forms, strict=True)]
             h = tcn_cpu.residual_blocks(h, forms, weights, masks)
         else:

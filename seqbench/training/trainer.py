@@ -301,14 +301,16 @@ class Trainer:
         progress.seconds = seconds()
         # Weights that are not finite end the run where it next reads the loss, however often it was
         # interrupted before; until then the last good checkpoint stays.
-        if (saves or stops) and all(bool(p.isfinite().all()) for p in model.parameters()):
+        finite = not (saves or stops) or all(bool(p.isfinite().all()) for p in model.parameters())
+        if (saves or stops) and finite:
             training.events.sync()  # a checkpoint counts on the events before it
             checkpoint.keep_previous(folder)
             state.save(folder / checkpoint.LAST, training.events.offset)
         if stops:
+            written = "a checkpoint was written" if finite else "the last good checkpoint was kept"
             stop = Interrupted(
-                f"interrupted at step {step} of {total}; a checkpoint was written, from which the "
-                "same command goes on"
+                f"interrupted at step {step} of {total}; {written}, from which the same command, "
+                "without --force, goes on"
             )
             stop.signal = number
             raise stop

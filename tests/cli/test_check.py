@@ -34,6 +34,10 @@ def command(tmp_path, monkeypatch):
         "        h = self.first(x).tanh().cumsum(1)\n"
         "        outputs = self.last(h.flip(1) if self.ahead else h)\n"
         "        return outputs if self.every else outputs[:, -1]\n"
+        "class Mistaken(Mean):\n"
+        "    def __init__(self, spec):\n"
+        "        super().__init__(spec, 4)\n"
+        "        self.every and self.forgotten\n"
         "def function(spec): ...\n"
         "class Other: ...\n"
     )
@@ -67,6 +71,16 @@ def test_check_crosses_a_broken_one_and_exits_with_1(command):
     assert result.code == 1
     (line,) = [line for line in result.out.splitlines() if line.startswith("✗")]
     assert line.startswith("✗ does not see the future: ")
+
+
+def test_a_mistake_in_a_constructor_is_no_refusal(command):
+    result = command("own_models.py:Mistaken")
+    assert result.code == 1
+    (line,) = result.out.splitlines()
+    assert line.startswith(
+        "✗ can be built: Features to Classes, readout every: raised AttributeErr"
+    )
+    assert "(own_models.py:18)" in line
 
 
 def test_check_takes_our_names_and_values(command):

@@ -81,6 +81,21 @@ def test_what_a_run_sets_otherwise_than_its_recipe_is_told(tmp_path, monkeypatch
     assert "lr=" not in invoke("runs", tmp_path).stdout
 
 
+def test_runs_on_texts_of_ones_own_are_told_apart(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    text = tmp_path / "text.txt"
+    text.write_text("all work and no play " * 100)
+    words = ["model=gru", "task=char_file", f"task.path={text}", "budget=smoke"]
+    many = ["trainer.clip=9", "model.dropout=0.5", "model.hidden_size=7", "schedule.warmup=0.5"]
+    for seed, more in enumerate(([], ["optimizer.lr=0.5"], many)):
+        config = compose([*words, *more])
+        write_run(tmp_path, replace(make_record("char_file", seed=seed), config=config))
+    _, last, second, first = invoke("runs", tmp_path).stdout.splitlines()
+    assert "  path=text.txt" in first
+    assert "  lr=0.5, path=text.txt" in second
+    assert "+1 more" in last
+
+
 @pytest.mark.parametrize(
     ("arguments", "records"),
     [

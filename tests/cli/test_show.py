@@ -96,13 +96,20 @@ def test_show_tells_what_went_wrong(output_dir, tmp_path):
     folder = write_run(tmp_path, replace(FAILED, config=config))
     text = " ".join(invoke(folder).stdout.split())
     again = "model=gru budget=smoke protocol=ours seed=0 optimizer.lr=0.5 --retry"
-    assert f"to retry seqbench train task=adding {again}" in text
+    place = f"output_dir={tmp_path}"
+    assert f"to retry seqbench train task=adding {again.replace('--', f'{place} --')}" in text
+    assert "end of" not in text  # it has no log
 
 
-def test_show_tells_how_far_an_unfinished_run_came(output_dir):
+def test_show_tells_how_far_an_unfinished_run_came(output_dir, monkeypatch):
     text = " ".join(invoke(UNFINISHED.run_id, "--output-dir", output_dir).stdout.split())
     assert "status unfinished" in text
     assert "last step 1,400" in text
+    (folder,) = (output_dir / "runs/copy/lstm").iterdir()
+    assert f"to go on seqbench train --resume {folder}" in text
+    monkeypatch.chdir(output_dir)
+    (output_dir / "outputs").symlink_to(output_dir)
+    text = " ".join(invoke(UNFINISHED.run_id).stdout.split())
     assert f"to go on seqbench train --resume {UNFINISHED.run_id[:8]}" in text
     assert "task.length 1000" in text
 

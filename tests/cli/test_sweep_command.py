@@ -166,7 +166,7 @@ def test_a_dry_run_tells_from_which_step_a_run_goes_on(seqbench, tmp_path):
         (["train", "launch=slurm"], "that is for sweeps: add -m"),
         (["train", "--max-time", "8h"], "that is for sweeps: add -m"),
         (["train", "-m", "--resume", "0123"], "that is for sweeps: leave out --resume"),
-        (["train", "seed=0,1"], "a run takes one seed, not '0,1': a sweep takes more"),
+        (["train", "seed=0,1"], "a run takes one seed, not '0,1': 'seqbench sweep' takes several"),
         (
             ["sweep", "model=tcm,gru"],
             "no model named 'tcm' (did you mean 'tcn'?) (in the job model=tcm)",
@@ -177,10 +177,10 @@ def test_a_dry_run_tells_from_which_step_a_run_goes_on(seqbench, tmp_path):
         ),
         (["sweep", "launch=nosuch"], "no launch named 'nosuch'"),
         (["sweep", "search=1"], "no search named '1'"),
-        (["sweep", "search.trials=3"], "search.trials=3 is for a search: add search=optuna"),
+        (["sweep", "search.trials=3"], "search.trials=3 is for a search: 'seqbench sweep"),
         (
             ["sweep", "optimizer.lr=interval(1e-4,1)"],
-            "optimizer.lr=interval(1e-4,1) is for a search: add search=optuna",
+            "optimizer.lr=interval(1e-4,1) is for a search: 'seqbench sweep",
         ),
         (["sweep", "model=NaN", "seed=0,1"], "no model named 'NaN'"),
         (["sweep", "model=tcn,lstm", "seed=range(5"], "cannot read seed=range(5: no viable"),
@@ -188,6 +188,8 @@ def test_a_dry_run_tells_from_which_step_a_run_goes_on(seqbench, tmp_path):
         (["sweep", "seed=choice("], "cannot read seed=choice(: no viable"),
         (["sweep", "seed=0,1,"], "cannot read seed=0,1,: "),
         (["train", "task.length='"], "cannot read task.length=': "),
+        (["train", "optimizer.lr=interval(1,2)"], "optimizer.lr=interval(1,2) is for a search"),
+        (["sweep", "hydra/sweeper=basic", "seed=interval(1,2)"], "seed=interval(1,2) is for a sea"),
     ],
 )
 def test_a_mistake_costs_a_line(seqbench, words, error):

@@ -1,5 +1,7 @@
 """The contracts of a model hold for ours, and each is broken by what it is there to find."""
 
+import random
+
 import pytest
 import torch
 from torch import nn
@@ -238,6 +240,25 @@ def test_an_error_is_told_once_and_with_its_place():
     found = broken(check_model(Raises))
     assert "test_model_contracts.py:" in found[SHAPE]
     assert {found[name] for name in (GRADIENTS, SEED)} == {"as above"}
+
+
+def test_an_error_within_python_is_told_with_the_place_that_called_it():
+    class Raises(Running):
+        def forward(self, x):
+            random.choice([])
+
+    assert "test_model_contracts.py:" in broken(check_model(Raises))[SHAPE]
+
+
+def test_a_model_for_the_last_step_alone_is_not_asked_about_the_future():
+    class Last(Running):
+        def __init__(self, spec):
+            super().__init__(spec)
+            if self.every:
+                raise ConfigError("for the last step alone")
+
+    (causal,) = (result for result in check_model(Last) if result.name == CAUSAL)
+    assert (causal.passed, causal.message) == (None, "it answers at the last step alone")
 
 
 def test_a_model_that_gives_no_numbers_is_not_blamed_for_more():

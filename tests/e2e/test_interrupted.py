@@ -65,7 +65,9 @@ def test_a_stopped_run_leaves_a_checkpoint_and_goes_on(tmp_path, start, seqbench
     assert out == ""
     error = err.splitlines()[-1]
     assert error.startswith("error: interrupted at step ")
-    assert error.endswith(" of 150; a checkpoint was written, from which the same command goes on")
+    assert error.endswith(
+        " of 150; a checkpoint was written, from which the same command, without --force, goes on"
+    )
     step = int(error.split()[4])
     assert 5 <= step < 150
     run = run_folder(tmp_path)
