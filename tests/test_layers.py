@@ -23,6 +23,7 @@ LAYERS = (
     {"results"},
     {"training", "machine", "interruption"},
     {"tasks", "models", "configuration"},
+    {"trust"},
     {"runs", "datasets", "signatures", "overrides"},
     {"spec", "wording", "choices", "compiled"},
     {"errors"},
