@@ -142,7 +142,7 @@ def test_any_record_is_shown_or_left_out(finished, data):
             return
         (record,) = collected.records
         runs.row_of(record)
-        show.of_record(record)
+        show.of_record(record, Path(name))
         compare.facts(record)
         cells = aggregate(collected.records)
         lines = export.long_form(cells, "", "tcn2018")
