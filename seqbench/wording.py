@@ -91,10 +91,12 @@ def duration(seconds: object) -> str:
 
 def score(metric: str, value: float | None) -> str:
     """A metric with its value, as in `MSE 5.80e-5` or `accuracy 99.0 %`."""
-    name = metric_name(metric)
-    if is_accuracy(metric):
-        return f"{name.removesuffix(' %')} {number(value, metric)} %"
-    return f"{name} {number(value, metric)}"
+    return f"{metric_name(metric).removesuffix(' %')} {amount(metric, value)}"
+
+
+def amount(metric: str, value: float | None) -> str:
+    """A metric's value alone, as in `99.0 %`."""
+    return number(value, metric) + (" %" if is_accuracy(metric) else "")
 
 
 def task_with_size(task: str, length: object) -> str:

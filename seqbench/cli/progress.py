@@ -16,7 +16,7 @@ from seqbench.runs.log import LineLog, headline, outcome
 from seqbench.runs.observer import Observer
 from seqbench.runs.record import Record
 from seqbench.runs.run import Run
-from seqbench.wording import is_accuracy, number, score
+from seqbench.wording import amount, number, score
 
 # Of the names beside what they name, at the end of a run.
 WIDTH = 16
@@ -74,8 +74,7 @@ class Terminal(Observer):
                 self.best = value
             metric = self.primary.metric
             if self.console.width < WIDE:  # a line's end would be cut off
-                unit = " %" if is_accuracy(metric) else ""
-                self.shown[event["split"]] = f"{number(value, metric)}{unit}"
+                self.shown[event["split"]] = amount(metric, value)
             else:
                 self.shown[event["split"]] = score(metric, value)
                 self.shown["best"] = number(self.best, metric)

@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seqbench.launch.progress import Progress
-from seqbench.wording import duration, is_accuracy, number, plain, score
+from seqbench.wording import amount, duration, number, plain, score
 
 # Columns from which on there is room for losses and speeds, and for the names of metrics; and
 # beyond which a row is too long for an eye to follow.
@@ -42,9 +42,7 @@ def figures(progress: Progress, brief: bool = False) -> dict[str, str]:
     total = f"/{progress.total_steps:,}" if progress.total_steps else ""
     valid, metric = "", progress.metric
     if metric is not None and progress.score is not None:
-        unit = " %" if is_accuracy(metric) else ""
-        short = f"{number(progress.score, metric)}{unit}"
-        valid = short if brief else score(metric, progress.score)
+        valid = (amount if brief else score)(metric, progress.score)
     return {
         "step": f"{progress.step:,}{total}",
         "loss": number(progress.loss) if progress.loss is not None else "",

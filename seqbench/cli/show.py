@@ -12,7 +12,7 @@ import typer
 from seqbench.cli import completion
 from seqbench.errors import ConfigError
 from seqbench.runs.record import Record
-from seqbench.wording import duration, is_accuracy, number, plain, score, task_with_size
+from seqbench.wording import amount, duration, number, plain, score, task_with_size
 
 if TYPE_CHECKING:
     from seqbench.results.collect import Unfinished
@@ -200,7 +200,7 @@ def scores(record: Record) -> Section:
 def metrics(record: Record) -> Section:
     """All metrics of a run, accuracies in per cent."""
     return {
-        f"{split} {name}": number(value, name) + (" %" if is_accuracy(name) else "")
+        f"{split} {name}": amount(name, value)
         for split, values in record.metrics.items()
         for name, value in values.items()
     }

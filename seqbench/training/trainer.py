@@ -301,17 +301,15 @@ class Trainer:
         progress.seconds = seconds()
         # Weights that are not finite end the run where it next reads the loss, however often it was
         # interrupted before; until then the last good checkpoint stays.
-        finite = not (saves or stops) or all(bool(p.isfinite().all()) for p in model.parameters())
-        if (saves or stops) and finite:
+        keeps = (saves or stops) and all(bool(p.isfinite().all()) for p in model.parameters())
+        if keeps:
             training.events.sync()  # a checkpoint counts on the events before it
             checkpoint.keep_previous(folder)
             state.save(folder / checkpoint.LAST, training.events.offset)
         if stops:
-            written = "a checkpoint was written" if finite else "the last good checkpoint was kept"
-            stop = Interrupted(
-                f"interrupted at step {step} of {total}; {written}, from which the same command, "
-                "without --force, goes on"
-            )
+            kept = "a checkpoint was written, from which the same command, without --force, goes on"
+            lost = "no checkpoint was written, for the weights are not finite"
+            stop = Interrupted(f"interrupted at step {step} of {total}; {kept if keeps else lost}")
             stop.signal = number
             raise stop
 
