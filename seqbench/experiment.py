@@ -20,11 +20,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from seqbench import machine
+from seqbench import kernels, machine
 from seqbench.configuration import Config, build
 from seqbench.errors import ConfigError, RunError, SeqbenchError
 from seqbench.interruption import signals
-from seqbench.models import vectors
 from seqbench.results.collect import read_events
 from seqbench.runs.identity import own_codes, source_hash, without_place
 from seqbench.runs.log import LineLog
@@ -103,7 +102,6 @@ class Experiment:
         self.folder = folder
         self.started = datetime.now(timezone.utc)
         self.device = machine.prepare(config)
-        vectors.ran.clear()
         self.trainer: Trainer = build("trainer", config)
         # Data first: it is what most often cannot be had.
         self.task = build_task(config, self.trainer)
@@ -169,8 +167,9 @@ class Experiment:
         metrics: dict[str, dict[str, float | None]] = {}
         status, error = "completed", None
         try:
-            fit()
-            metrics = self.test()
+            with kernels.recording() as compiled:
+                fit()
+                metrics = self.test()
         except Interrupted as stop:
             folder.append_history("interrupted", step=state.progress.step, reason=str(stop))
             raise
@@ -188,7 +187,7 @@ class Experiment:
                 traceback.print_exc()
         finally:
             training.events.close()
-        record = self.record(status, error, metrics)
+        record = self.record(status, error, metrics, compiled)
         folder.finish(record)
         folder.append_history(status, step=state.progress.step)
         training.observer.finished(record)
@@ -252,8 +251,9 @@ class Experiment:
         status: Any,
         error: str | None,
         metrics: dict[str, dict[str, float | None]],
+        compiled: set[str],
     ) -> Record:
-        """All that is kept of the run."""
+        """Return the record of the run; `compiled` are the kernels' sources that it ran."""
         progress = self.state.progress
         primary = self.task.primary
         split = "test" if self.trainer.watch == "valid" else TEST_MEAN
@@ -298,7 +298,7 @@ class Experiment:
                 "peak_memory_bytes": machine.peak_memory(self.device),
                 "device": machine.device_name(self.device),
                 "threads": torch.get_num_threads(),
-                "compiled": sorted(vectors.ran),
+                "compiled": sorted(compiled),
                 **({"cuda_graph": True} if self.trainer.captures(self.device) else {}),
                 **({"seeds_together": self.together} if self.together > 1 else {}),
                 "recipe": self.config["recipe"].get("source"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from seqbench.cli.doctor import not_compiled
+from seqbench import kernels
 from seqbench.configuration import compose, read
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment import run
@@ -129,7 +129,7 @@ def test_what_a_record_says(done):
     best = min(e["mse"] for e in watch.events if e["split"] == "valid")
     assert record.metrics["valid"]["mse"] == best
     assert record.measured["threads"] == 1
-    assert record.measured["compiled"] == []  # torch has the narrow ones
+    assert record.measured["compiled"] == []  # PyTorch runs narrow blocks
     assert record.measured["seconds"] > 0
     assert record.measured["throughput"] > 0
     # Four convolutions with a norm and a bias a channel, one to match the width, the output.
@@ -140,8 +140,8 @@ def test_what_a_record_says(done):
 def test_a_record_says_which_compiled_layers_were_run(tmp_path):
     wide = small(tmp_path, "model.channels=[12,12]")
     narrow = small(tmp_path, "seed=1")
-    with_compiler = not_compiled() is None
-    assert run(wide).measured["compiled"] == (["tcn_cpu"] if with_compiler else [])
+    expected = ["residual_block"] if kernels.available() else []
+    assert run(wide).measured["compiled"] == expected
     assert run(narrow).measured["compiled"] == []
 
 

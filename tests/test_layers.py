@@ -25,7 +25,7 @@ LAYERS = (
     {"tasks", "models", "configuration"},
     {"trust"},
     {"runs", "datasets", "signatures", "overrides"},
-    {"spec", "wording", "choices", "compiled"},
+    {"spec", "wording", "choices", "kernels"},
     {"errors"},
 )
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}

@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from seqbench import kernels
 from seqbench.bench.loops import TrainerLoop
-from seqbench.models import vectors
 from seqbench.models.rnn import Recurrent
 from seqbench.training.trainer import DTYPES
 
@@ -96,7 +96,7 @@ def step_flops(loop: TrainerLoop) -> tuple[int, str] | None:
     # The fused kernels of attention on a CPU are opaque, too, and so are compiled layers.
     on_cpu = loop.experiment.device.type == "cpu"
     with (
-        vectors.off(),
+        kernels.disabled(),
         sdpa_kernel(SDPBackend.MATH) if on_cpu else nullcontext(),
         FlopCounterMode(display=False) as counter,
     ):

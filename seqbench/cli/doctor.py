@@ -95,6 +95,7 @@ def machine() -> Lines:
     """Processors, memory and GPUs, and what runs on them."""
     import torch
 
+    from seqbench import kernels
     from seqbench.machine import available_cores, available_threads, cuda_devices
 
     cores, gpus = available_cores(), cuda_devices()
@@ -112,21 +113,24 @@ def machine() -> Lines:
     on_cpu = f"the CPU, {threads} thread{'s' * (threads > 1)}"
     where = "the first GPU" if gpus else on_cpu
     places = f"{len(gpus)}, one on each GPU" if gpus else f"{cores}, of one thread each"
-    lines["C++"] = "compiles" if not_compiled() is None else "does not compile, see below"
+    reason = kernels.unavailable_reason()
+    lines["kernels"] = "compile" if reason is None else "do not compile, see below"
+    lines["precision"] = precision()
     return lines | {"seqbench train": f"runs on {where}", "seqbench sweep": f"runs {places}"}
 
 
-def not_compiled() -> str | None:
-    """Why there is no compiled code here; `None` where there is."""
-    from seqbench.compiled import NotCompiled, library
-    from seqbench.models import attention_cpu, llama_cpu, recurrent_cpu, tcn_cpu
+def precision() -> str:
+    """Return what bf16 gains or costs here, measured on products of matrices."""
+    import torch
 
-    try:
-        for layers in (attention_cpu, tcn_cpu, llama_cpu, recurrent_cpu):
-            library(layers.SOURCE)
-    except NotCompiled as error:
-        return str(error)
-    return None
+    from seqbench.bench.ceilings import ceilings
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    ratio = ceilings(device, "bf16").flops / ceilings(device, "fp32").flops
+    found = f"bf16 multiplies matrices at {ratio:.2g} times the rate of fp32"
+    if device.type == "cpu":
+        found += "; recurrent layers compute in fp32 in every precision"
+    return found
 
 
 def free_memory() -> int:
@@ -181,14 +185,15 @@ def existing(path: Path) -> Path:
 
 def remarks(output_dir: Path) -> Iterator[str]:
     """What would be slow or fail here, and why."""
+    from seqbench import kernels
     from seqbench.machine import available_cores, available_threads, cuda_devices
 
     cores = available_cores()
     if not cuda_devices():
         yield "no GPU: full budgets take hours; budget=quick takes minutes"
-    if reason := not_compiled():
+    if reason := kernels.unavailable_reason():
         yield (
-            f"models on the CPU run as torch has them, a GRU several times slower ({reason}): "
+            f"models on the CPU run in plain PyTorch, a GRU several times slower ({reason}): "
             "install a C++ compiler, or name one in CXX"
         )
     if available_threads() > cores:

@@ -11,16 +11,30 @@ from functools import cache
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from seqbench import kernels
 from seqbench.errors import ConfigError
-from seqbench.models import attention_cpu, llama_cpu
 from seqbench.models.embedding import input_layer, tie
-from seqbench.models.linear_cpu import Linear
 from seqbench.spec import SequenceSpec
 
-# Keys and values of one layer, each (batch, num_kv_heads, cached, head_dim), oldest first.
+# Keys and values of one layer, each (batch, cached, num_kv_heads, head_dim), oldest first.
 Cache = tuple[Tensor, Tensor]
+
+
+class Linear(nn.Linear):
+    """`x W^T`, without a bias.
+
+    Args:
+        inputs: width of the input.
+        outputs: width of the output.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(..., inputs)` to `(..., outputs)`."""
+        return kernels.linear(x, self.weight)
 
 
 class Attention(nn.Module):
@@ -40,7 +54,6 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         self.head_dim = dim // num_heads
-        self.shared_by = num_heads // num_kv_heads
         self.rope_theta = rope_theta
         self.context = context
         self.query = Linear(dim, dim)
@@ -63,114 +76,51 @@ class Attention(nn.Module):
         q = self.heads(self.query(x[:, -1:] if last_only else x))
         k, v = self.heads(self.key(x)), self.heads(self.value(x))
         if cache is not None:
-            k, v = torch.cat([cache[0], k], 2), torch.cat([cache[1], v], 2)
-        seen = k.shape[2]
-        forgotten = max(0, seen - self.context + 1)
-        after = k[:, :, forgotten:], v[:, :, forgotten:]
-
-        time = q.shape[2]
-        if time == 1:
-            # All that the one query may look at, and nothing else: no mask is needed.
-            k, v = k[:, :, -self.context :], v[:, :, -self.context :]
-        y = self.attend(q, k, v)
-        return self.output(y.transpose(1, 2).flatten(2)), after
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Let queries, which stand at the last of the keys' positions, look at keys before them.
-
-        Args:
-            q: `(batch, num_heads, time, head_dim)`.
-            k: `(batch, num_kv_heads, seen, head_dim)`.
-            v: as `k`.
-
-        Returns:
-            As `q`.
-        """
-        time, seen = q.shape[2], k.shape[2]
-        by_time = [x.transpose(1, 2) for x in (q, k, v)]
-        if attention_cpu.pays(*by_time):
-            angles = rotation(seen, 1, self.head_dim, self.rope_theta, q.dtype, q.device)
-            cos, sin = (table[:seen, 0] for table in angles)
-            y, *_ = attention_cpu.AttentionFunction.apply(*by_time, cos, sin, self.context)
-            return y.transpose(1, 2)
-        mask = None
-        if time > 1 and (time < seen or time > self.context):
-            mask = band(time, seen, self.context, q.device)
-        q = self.rotate(q, seen - time, seen)
-        k = self.rotate(k, 0, seen)
-        if self.shared_by > 1:
-            # Costs no more than `enable_gqa`, which on CPUs leaves the fast kernel.
-            k, v = k.repeat_interleave(self.shared_by, 1), v.repeat_interleave(self.shared_by, 1)
-        return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None and time > 1
-        )
+            k, v = torch.cat([cache[0], k], 1), torch.cat([cache[1], v], 1)
+        keys = k.shape[1]
+        forgotten = max(0, keys - self.context + 1)
+        after = k[:, forgotten:], v[:, forgotten:]
+        cos, sin = rotation(keys, self.head_dim, self.rope_theta, q.dtype, q.device)
+        y = kernels.attention(q, k, v, cos, sin, self.context)
+        return self.output(y.flatten(2)), after
 
     def heads(self, x: Tensor) -> Tensor:
-        """From `(batch, time, heads * head_dim)` to `(batch, heads, time, head_dim)`."""
-        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-
-    def rotate(self, x: Tensor, begin: int, end: int) -> Tensor:
-        """Turn `(batch, heads, time, head_dim)` by the angles of positions `begin` to `end`."""
-        # Heads beside their dimensions, as the projections wrote them: long rows of memory.
-        x = x.transpose(1, 2)
-        cos, sin = rotation(end, x.shape[2], self.head_dim, self.rope_theta, x.dtype, x.device)
-        return rotate(x, cos[begin:end], sin[begin:end]).transpose(1, 2)
-
-
-def band(time: int, seen: int, context: int, device: torch.device) -> Tensor:
-    """Which keys each of the last `time` of `seen` positions may look at: itself and the
-    `context - 1` before it; `(time, seen)` bool.
-    """
-    full = torch.ones(time, seen, dtype=torch.bool, device=device)
-    return full.tril(seen - time).triu(seen - time - context + 1)
+        """Split `(batch, time, heads * head_dim)` into `(batch, time, heads, head_dim)`."""
+        return x.unflatten(-1, (-1, self.head_dim))
 
 
 def rotation(
-    length: int, heads: int, head_dim: int, theta: float, dtype: torch.dtype, device: torch.device
+    length: int, head_dim: int, theta: float, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the angles of at least `length` positions from 0 on, each
-    `(positions, heads, head_dim)`, the same for all heads, at least in single precision.
+    """Return cosines and sines of the angles of positions 0 to `length - 1`, at least in float32.
 
-    Dimension pair i turns by `theta^(-2 i / head_dim)` a position (Su et al. 2021, section 3.2.2);
-    a pair is made of dimensions i and `i + head_dim / 2`, and the sine of the first is negative.
+    Pair i turns by `theta^(-2 i / head_dim)` per position (Su et al. 2021, section 3.2.2). It is made
+    of dimensions i and `i + head_dim / 2`; the sine of the first is negative.
+
+    Returns:
+        Two tensors `(length, head_dim)`.
     """
-    # A power of two, since a cache grows by one position a step when a text is generated.
+    # A power of two, since a cache grows by one position a step when text is generated.
     size = 1 << (length - 1).bit_length()
     dtype = torch.promote_types(dtype, torch.float32)
-    return rotation_table(size, heads, head_dim, theta, dtype, device)
+    cos, sin = rotation_table(size, head_dim, theta, dtype, device)
+    return cos[:length], sin[:length]
 
 
-@cache  # never dropped: a CUDA graph reads it from where it is
+@cache  # never dropped: a captured CUDA graph reads it at its address
 def rotation_table(
-    length: int, heads: int, head_dim: int, theta: float, dtype: torch.dtype, device: torch.device
+    length: int, head_dim: int, theta: float, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of exactly `length` positions, kept for the next call."""
-    # What is made in inference mode could not be used in training later.
+    """Compute what `rotation` returns, and keep it for the next call."""
+    # A tensor made in inference mode could not be used in training later.
     with torch.inference_mode(False):
-        # In double precision, since float32 angles of far positions are off in the fourth digit.
+        # In float64: float32 angles of far positions are off in the fourth digit.
         pairs = torch.arange(0, head_dim, 2, dtype=torch.float64, device=device)
         positions = torch.arange(length, dtype=torch.float64, device=device)
         angles = torch.outer(positions, theta ** (-pairs / head_dim))
         cos = torch.cat([angles.cos(), angles.cos()], 1)
         sin = torch.cat([-angles.sin(), angles.sin()], 1)
-        # Written out for every head: broadcast, each product would be many loops over a short row.
-        cos, sin = (table[:, None].repeat(1, heads, 1).to(dtype) for table in (cos, sin))
-        return cos, sin
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair of dimensions by its angle.
-
-    Args:
-        x: `(batch, time, heads, head_dim)`.
-        cos: `(time, heads, head_dim)`.
-        sin: `(time, heads, head_dim)`, negative for the first of each pair.
-
-    Returns:
-        As `x`, and of its type.
-    """
-    first, second = x.chunk(2, -1)
-    return torch.addcmul(x * cos, torch.cat([second, first], -1), sin).to(x.dtype)
+        return cos.to(dtype), sin.to(dtype)
 
 
 class SwiGLU(nn.Module):
@@ -189,10 +139,7 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer at each position, `(..., dim)` to `(..., dim)`."""
-        gate, up = self.gate(x), self.up(x)
-        if llama_cpu.pays(gate, up):
-            return self.down(llama_cpu.SwigluFunction.apply(gate, up))
-        return self.down(F.silu(gate) * up)
+        return self.down(kernels.swiglu(self.gate(x), self.up(x)))
 
 
 class RMSNorm(nn.RMSNorm):
@@ -200,9 +147,7 @@ class RMSNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise, `(..., dim)` to `(..., dim)`."""
-        if llama_cpu.pays(x, self.weight):
-            return llama_cpu.RmsNormFunction.apply(x, self.weight, self.eps)[0]
-        return super().forward(x)
+        return kernels.rms_norm(x, self.weight, self.eps)
 
 
 class Block(nn.Module):

@@ -7,13 +7,13 @@ value (`forget_bias`), or spread over the time scales up to a longest one (`chro
 Ollivier 2018).
 """
 
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
+from seqbench import kernels
 from seqbench.errors import ConfigError
-from seqbench.models import recurrent_cpu
 from seqbench.models.embedding import tie
 from seqbench.spec import Features, SequenceSpec
 
@@ -39,7 +39,8 @@ class Recurrent(nn.Module):
         ConfigError: a size that cannot be.
     """
 
-    layer_type: type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]
+    kind: ClassVar[kernels.RecurrentKind]
+    layer_type: ClassVar[type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]]
     carry_state = True
 
     def __init__(
@@ -94,39 +95,18 @@ class Recurrent(nn.Module):
         for i, layer in enumerate(cast(list[nn.RNNBase], self.layers)):
             h = self.dropout(h) if i else h
             before = None if state is None else state[i]
-            h, ended = run_layer(layer, h, before)
+            weights = (layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0)
+            h, ended = kernels.recurrent(self.kind, h, weights, before)
             after.append(ended)
-        # The last state is a tensor of its own: no gradient goes the way of the others.
+        # Reading the last state, not the last output, keeps the gradients of all others undefined.
         h = ended[0] if self.readout == "last" else h
         return self.output(self.dropout(h)), tuple(after)
-
-
-def run_layer(
-    layer: nn.RNNBase, x: Tensor, state: tuple[Tensor, ...] | None
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Run one layer of torch's, whose states have a dimension of layers before that of the batch.
-
-    Args:
-        layer: an `nn.LSTM`, `nn.GRU` or `nn.RNN` of one layer.
-        x: `(batch, time, dim)`.
-        state: tensors `(batch, hidden_size)`.
-
-    Returns:
-        `(batch, time, hidden_size)`, and the state after the last step.
-    """
-    if recurrent_cpu.pays(layer, x):
-        return recurrent_cpu.run(layer, x, state)
-    pair = isinstance(layer, nn.LSTM)
-    before = None
-    if state is not None:
-        before = tuple(part[None] for part in state) if pair else state[0][None]
-    h, after = layer(x, before)
-    return h, tuple(part[0] for part in (after if pair else (after,)))
 
 
 class RNN(Recurrent):
     """Vanilla recurrent network with tanh; see `Recurrent`."""
 
+    kind = "rnn_tanh"
     layer_type = nn.RNN
 
 
@@ -199,6 +179,7 @@ class Gated(Recurrent):
 class LSTM(Gated):
     """Long short-term memory; see `Gated`."""
 
+    kind = "lstm"
     layer_type = nn.LSTM
     input_gate = 0
     keep_gate = 1
@@ -209,6 +190,7 @@ class GRU(Gated):
     papers let it multiply the new one.
     """
 
+    kind = "gru"
     layer_type = nn.GRU
     input_gate = None
     keep_gate = 1

@@ -3,14 +3,13 @@
 A stack of residual blocks; block i holds two causal convolutions of dilation 2^i, so the receptive
 field grows exponentially with depth while the past never sees the future.
 
-Read at the last step only, most of that stack is never looked at: block i is asked for every
-2^(i+1)-th position, counted back from the end. On the grid of those positions the dilation becomes
-one, and the second convolution of a block takes stride two. That is the same function of the same
-weights (zero padding falls on the same places), with about 3T instead of 2T x levels positions
-computed.
+With readout `last`, most outputs are never used: of block i, every 2^(i+1)-th position matters,
+counted back from the end. On the grid of those positions the dilation is one, and the second
+convolution of each block has stride two. This is the same function of the same weights (zero padding
+falls on the same positions), and computes about 3T positions instead of 2T per level.
 
-Read at every step but the first few, as in windows of a text that begin with a context, each
-convolution leaves out what is before the reach of those after it.
+With readout `every` and a context, each convolution leaves out the outputs that are before the
+receptive field of those that are read.
 """
 
 from collections.abc import Sequence
@@ -18,69 +17,39 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.parametrize import register_parametrization
 
+from seqbench import kernels
 from seqbench.errors import ConfigError
-from seqbench.models import tcn_cpu
+from seqbench.kernels import BlockShape, BlockWeights
 from seqbench.models.embedding import tie
-from seqbench.models.tcn_cpu import Form
 from seqbench.spec import Features, SequenceSpec
 
 DropoutKind = Literal["channel", "element"]
 
 
 class WeightNorm(nn.Module):
-    """A weight as a magnitude for each output, and a direction (Salimans and Kingma 2016)."""
+    """The weight as a magnitude of each output times a direction (Salimans and Kingma 2016)."""
 
     def forward(self, magnitude: Tensor, direction: Tensor) -> Tensor:
-        """From `(out, 1, 1)` and `(out, in, kernel_size)` to `(out, in, kernel_size)`."""
-        if any(map(torch._C._functorch.is_batchedtensor, (direction, magnitude))):
-            return NormOfSeveral.apply(direction, magnitude)
-        return torch._weight_norm(direction, magnitude, 0)
+        """Return the weight `(out, in, kernel_size)` of a magnitude `(out, 1, 1)` and a direction."""
+        return kernels.weight_norm(magnitude, direction)
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Magnitude and direction of a weight."""
+        """Return the magnitude and direction of a weight."""
         return torch.norm_except_dim(weight, 2, 0), weight
 
 
-class NormOfSeveral(torch.autograd.Function):
-    """Torch's weight norm of several models at once, as if all their outputs were those of one.
-    `vmap` by itself would take one model after the other.
-    """
-
-    @staticmethod
-    def forward(direction: Tensor, magnitude: Tensor) -> Tensor:
-        """Is never called: `vmap` takes the other way."""
-        raise NotImplementedError
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Keep nothing: torch's own operation knows its way back."""
-
-    @staticmethod
-    def vmap(
-        info: Any, dims: tuple[int | None, ...], direction: Tensor, magnitude: Tensor
-    ) -> tuple[Tensor, int]:
-        """Normalise weights of `info.batch_size` models along the given dimensions."""
-        direction, magnitude = (
-            x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
-            for x, dim in zip((direction, magnitude), dims, strict=True)
-        )
-        weight = torch._weight_norm(direction.flatten(0, 1), magnitude.flatten(0, 1), 0)
-        return weight.view_as(direction), 0
-
-
 def weight_norm(conv: nn.Conv1d) -> nn.Conv1d:
-    """Let a convolution's weight be a magnitude and a direction."""
+    """Parametrize a convolution's weight by magnitude and direction."""
     register_parametrization(conv, "weight", WeightNorm(), unsafe=True)
     return conv
 
 
-def norm_of(conv: nn.Conv1d) -> tuple[Tensor, Tensor]:
-    """Magnitude and direction of a convolution's weight."""
-    normed: Any = conv.parametrizations
-    return normed.weight.original0, normed.weight.original1
+def magnitude_and_direction(conv: nn.Conv1d) -> tuple[Tensor, Tensor]:
+    """Return the parameters of a convolution with weight norm."""
+    parametrizations: Any = conv.parametrizations
+    return parametrizations.weight.original0, parametrizations.weight.original1
 
 
 class Block(nn.Module):
@@ -112,70 +81,39 @@ class Block(nn.Module):
             nn.init.normal_(self.downsample.weight, std=0.01)
         self.dropout = nn.Dropout1d(dropout) if dropout_kind == "channel" else nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, form: Form) -> Tensor:
-        """Apply the block.
+    def weights(self, batch: int, shape: BlockShape) -> BlockWeights:
+        """Return the block's tensors, with dropout masks drawn anew if it trains.
 
         Args:
-            x: `(batch, in_channels, time)`.
-            form: what is asked for.
+            batch: sequences in the input.
+            shape: the outputs that are computed.
+        """
+        mask1 = self.mask(batch, shape.middle, self.conv1)
+        mask2 = self.mask(batch, shape.length, self.conv2)
+        project = self.downsample
+        return BlockWeights(
+            *magnitude_and_direction(self.conv1),
+            self.conv1.bias,
+            mask1,
+            *magnitude_and_direction(self.conv2),
+            self.conv2.bias,
+            mask2,
+            None if project is None else project.weight,
+            None if project is None else project.bias,
+        )
+
+    def mask(self, batch: int, length: int, conv: nn.Conv1d) -> Tensor | None:
+        """Return what dropout multiplies a convolution's output by; `None` if it drops nothing.
 
         Returns:
-            `(batch, out_channels, form.length)`.
-        """
-        y = causal_conv_relu(x, self.conv1, form.dilation, 1, form.middle)
-        y = causal_conv_relu(self.dropout(y), self.conv2, form.dilation, form.stride, form.length)
-        x = x[..., x.shape[-1] - 1 - (form.length - 1) * form.stride :: form.stride]
-        if self.downsample is not None:
-            # One tap makes a product of matrices, without a convolution's other order of memory.
-            weight, bias = self.downsample.weight, self.downsample.bias
-            x = F.linear(x.transpose(1, 2), weight.squeeze(2), bias).transpose(1, 2)
-        return F.relu(self.dropout(y) + x, inplace=True)
-
-    def weights(self) -> list[Tensor | None]:
-        """Of both convolutions magnitude, direction and bias; of the projection weight and bias."""
-        normed = [value for c in (self.conv1, self.conv2) for value in (*norm_of(c), c.bias)]
-        project = self.downsample
-        return [*normed, *((None, None) if project is None else (project.weight, project.bias))]
-
-    def masks(self, batch: int, form: Form) -> list[Tensor | None]:
-        """What dropout multiplies the outputs of both convolutions by, drawn anew, if it drops any:
-        `(batch, out)`, or `(batch, length, out)`.
+            `(batch, out)` for whole channels, `(batch, length, out)` for elements.
         """
         if not self.dropout.training or self.dropout.p == 0:
-            return [None, None]
-        found: list[Tensor | None] = []
-        for conv, length in ((self.conv1, form.middle), (self.conv2, form.length)):
-            like = norm_of(conv)[0]
-            if isinstance(self.dropout, nn.Dropout1d):
-                found.append(self.dropout(like.new_ones(batch, conv.out_channels, 1)).squeeze(2))
-            else:
-                found.append(self.dropout(like.new_ones(batch, length, conv.out_channels)))
-        return found
-
-
-def causal_conv_relu(x: Tensor, conv: nn.Conv1d, dilation: int, stride: int, length: int) -> Tensor:
-    """Convolve so that output t reads inputs <= t, and the last output stands at the last input;
-    then ReLU.
-
-    Args:
-        x: `(batch, channels, time)`.
-        conv: holds `weight` `(out, channels, kernel_size)` and `bias` `(out,)`.
-        dilation: distance between taps.
-        stride: distance between outputs.
-        length: how many outputs.
-
-    Returns:
-        `(batch, out, length)`.
-    """
-    reach = (conv.kernel_size[0] - 1) * dilation
-    first = x.shape[-1] - 1 - (length - 1) * stride
-    # Less than no padding takes away what no output reads.
-    padded = F.pad(x.unsqueeze(2), (reach - first, 0))
-    # As an image of height 1 with channels last: the layout in which sequences arrive, and in which
-    # a CPU convolves up to twice as fast.
-    weight = conv.weight.permute(0, 2, 1).contiguous().permute(0, 2, 1).unsqueeze(2)
-    y = F.conv2d(padded, weight, conv.bias, stride=(1, stride), dilation=(1, dilation))
-    return F.relu(y.squeeze(2))
+            return None
+        magnitude, _ = magnitude_and_direction(conv)
+        if isinstance(self.dropout, nn.Dropout1d):
+            return self.dropout(magnitude.new_ones(batch, conv.out_channels, 1)).squeeze(2)
+        return self.dropout(magnitude.new_ones(batch, length, conv.out_channels))
 
 
 class TCN(nn.Module):
@@ -250,35 +188,27 @@ class TCN(nn.Module):
         last = self.readout == "last"
         length = 1 if last else x.shape[1] - context
         x = x[:, -min(x.shape[1], length + self.receptive_field - 1) :]
-        forms = self.forms(x.shape[1], length)
+        shapes = self.shapes(x.shape[1], length)
         h = x if self.embedding is None else self.embedding(x)
         blocks: list[Any] = list(self.blocks)
-        weights = [block.weights() for block in blocks]
-        directions = [value for block in weights for value in (block[1], block[4])]
-        if tcn_cpu.pays(h, *directions):
-            masks = [block.masks(len(x), form) for block, form in zip(blocks, forms, strict=True)]
-            h = tcn_cpu.residual_blocks(h, forms, weights, masks)
-        else:
-            h = h.transpose(1, 2)
-            for block, form in zip(blocks, forms, strict=True):
-                h = block(h, form)
-            h = h.transpose(1, 2)
+        weights = [b.weights(len(x), shape) for b, shape in zip(blocks, shapes, strict=True)]
+        h = kernels.residual_blocks(h, weights, shapes)
         return self.output(h[:, -1] if last else h)
 
-    def forms(self, time: int, length: int) -> list[Form]:
-        """What each block is asked for.
+    def shapes(self, time: int, length: int) -> list[BlockShape]:
+        """Return the outputs that each block computes.
 
         Args:
-            time: of the first one's input.
-            length: steps that are read of the last one, if not its last step alone is.
+            time: steps of the first block's input.
+            length: steps of the last block's output that are read, for readout `every`.
         """
-        found: list[Form] = []
+        found: list[BlockShape] = []
         if self.readout == "last":
             for _ in self.blocks:
-                found.append(Form(1, 2, time, (time + 1) // 2))
+                found.append(BlockShape(1, 2, time, (time + 1) // 2))
                 time = found[-1].length
             return found
         for i, reach in reversed(list(enumerate(self.reaches))):
-            found.insert(0, Form(2**i, 1, min(time, length + reach // 2), length))
+            found.insert(0, BlockShape(2**i, 1, min(time, length + reach // 2), length))
             length = min(time, length + reach)
         return found

@@ -20,11 +20,10 @@ COMPUTES = (
     "experiment.py",
     "machine.py",
     "seeds.py",
-    "compiled.py",
     "datasets/*.py",
+    "kernels/**/*.py",
+    "kernels/csrc/*",
     "models/*.py",
-    "models/*.cpp",
-    "models/*.h",
     "tasks/*.py",
     "training/*.py",
 )

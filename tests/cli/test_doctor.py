@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from seqbench.cli import doctor
 from seqbench.cli.main import app
-from seqbench.compiled import outcome
+from seqbench.kernels.build import compiled
 
 
 @pytest.fixture
@@ -53,14 +53,16 @@ def test_a_missing_extra_comes_with_the_command_that_installs_it(said, monkeypat
     assert "hpo installed" in lines
 
 
-def test_it_says_whether_our_cpp_compiles(said, monkeypatch, tmp_path):
-    assert "C++ compiles" in said()
+def test_it_says_whether_kernels_compile_and_what_precision_gains(said, monkeypatch, tmp_path):
+    lines = said()
+    assert "kernels compile" in lines
+    assert any(line.startswith("precision bf16 multiplies matrices at ") for line in lines)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("CXX", "/nowhere/c++")
-    outcome.cache_clear()
+    compiled.cache_clear()
     lines = said()
-    outcome.cache_clear()
-    assert "C++ does not compile, see below" in lines
+    compiled.cache_clear()
+    assert "kernels do not compile, see below" in lines
     assert any("/nowhere/c++ did not run" in line for line in lines)
 
 

@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from seqbench.models import vectors
+from seqbench import kernels
+from seqbench.kernels import BlockShape
 from seqbench.models.tcn import TCN, Block
-from seqbench.models.tcn_cpu import Form
 from seqbench.spec import Classes, Features, SequenceSpec, Tokens, Values
 
 PLAIN = {"dropout": 0.0, "embedding_dim": None, "tied": False, "output_std": None}
@@ -40,7 +40,7 @@ def published_tcn(weights, x, levels, kernel_size):
 @settings(deadline=None, max_examples=60)
 @given(
     kernel_size=st.integers(2, 9),
-    # The wide ones fill vectors: where there is a compiler, their blocks are compiled.
+    # The wide ones fill vectors: with a compiler, their blocks are compiled.
     channels=st.lists(st.sampled_from([1, 2, 5, 7, 8, 15, 23]), min_size=1, max_size=6),
     time=st.integers(1, 200),
     features=st.integers(1, 3),
@@ -86,85 +86,54 @@ def test_reaches_back_as_far_as_its_receptive_field_and_no_further(kernel_size, 
     assert 80 - seen[0].item() == model.receptive_field
 
 
-def test_leaves_out_what_nobody_reads():
+def test_outputs_that_are_not_read_are_not_computed():
     spec = SequenceSpec(Tokens(5), Classes(5), "every", 100)
     model = TCN(spec, [4, 4, 4], 3, dropout_kind="channel", **PLAIN)
-    lengths = []
-    for block in model.blocks:
-        block.register_forward_hook(lambda module, args, y: lengths.append(y.shape[-1]))
-    x = torch.randint(5, (1, 100))
-    assert model(x, 80).shape == (1, 20, 5)
-    assert lengths == [20 + 16 + 8, 20 + 16, 20]
+    assert [shape.length for shape in model.shapes(100, 20)] == [20 + 16 + 8, 20 + 16, 20]
+    assert model(torch.randint(5, (1, 100)), 80).shape == (1, 20, 5)
 
 
-def dropped(kind, training=True):
-    """What goes into the block's dropout, and what comes out; `(batch, channels, time)` each."""
+def drawn_masks(kind, training=True):
+    """Dropout masks of a block's two convolutions."""
     torch.manual_seed(3)
     block = Block(4, 40, 3, dropout=0.25, dropout_kind=kind).train(training)
-    seen = []
-    block.dropout.register_forward_hook(lambda module, args, y: seen.append((args[0], y)))
-    block(torch.randn(8, 4, 50), Form(1, 1, 50, 50))
-    return seen
+    weights = block.weights(8, BlockShape(1, 1, 50, 30))
+    return weights.mask1, weights.mask2
+
+
+def test_channel_dropout_drops_whole_channels_of_each_sequence():
+    for mask in drawn_masks("channel"):
+        assert mask.shape == (8, 40)
+        assert set(mask.unique().tolist()) == {0, torch.tensor(1 / 0.75).item()}
+        assert 0.15 < mask.eq(0).float().mean() < 0.35
+        assert not torch.equal(mask[0], mask[1])
+
+
+def test_element_dropout_drops_single_values():
+    for mask, length in zip(drawn_masks("element"), (50, 30), strict=True):
+        assert mask.shape == (8, length, 40)
+        assert set(mask.unique().tolist()) == {0, torch.tensor(1 / 0.75).item()}
+        assert 0.2 < mask.eq(0).float().mean() < 0.3
+        assert not mask.eq(0).all(1).any()
+
+
+def test_no_dropout_in_evaluation():
+    assert drawn_masks("channel", training=False) == (None, None)
 
 
 @pytest.mark.parametrize("kind", ["channel", "element"])
 @pytest.mark.parametrize("readout", ["last", "every"])
-def test_compiled_blocks_drop_what_their_dropout_says(kind, readout):
-    torch.manual_seed(3)
+def test_compiled_blocks_and_pytorch_draw_the_same_dropout(kind, readout):
     spec = SequenceSpec(Features(16), Values(3), readout, 50)
     model = TCN(spec, [16, 16], 3, **(PLAIN | {"dropout": 0.25}), dropout_kind=kind).double()
-    masks, hooks = [], []
-    for block in model.blocks:
-        hook = block.dropout.register_forward_hook(lambda module, args, y: masks.append(y))
-        hooks.append(hook)
     x = torch.randn(8, 50, 16, dtype=torch.float64)
-    vectors.ran.clear()
-    y = model(x)
-    if not vectors.ran:
-        pytest.skip("nothing is compiled here")
-    # The plain blocks with the same masks, `(batch, channels, 1)` or `(batch, time, channels)`.
-    masks = [mask if kind == "channel" else mask.transpose(1, 2) for mask in masks]
-    for block, hook in zip(model.blocks, hooks, strict=True):
-        hook.remove()
-        block.dropout.forward = lambda y: y * masks.pop(0)
-    with vectors.off():
-        torch.testing.assert_close(y, model(x), rtol=0, atol=1e-10)
-    assert not masks
-    for block in model.blocks:
-        del block.dropout.forward
-    model.eval()
-    evaluated = model(x)
-    with vectors.off():
-        torch.testing.assert_close(evaluated, model(x), rtol=0, atol=1e-10)
-
-
-def test_channel_dropout_drops_whole_channels():
-    for before, after in dropped("channel"):
-        alive = before.abs().amax(-1) > 0
-        off = (after == 0).all(-1)
-        torch.testing.assert_close(after[~off], before[~off] / 0.75)
-        assert 0.15 < off[alive].float().mean() < 0.35
-
-
-def test_element_dropout_drops_single_values():
-    for before, after in dropped("element"):
-        off = (after == 0) & (before != 0)
-        torch.testing.assert_close(after[~off], before[~off] / 0.75)
-        assert 0.2 < off[before != 0].float().mean() < 0.3
-        assert not (after == 0).all(-1)[before.count_nonzero(-1) > 20].any()
-
-
-def test_no_dropout_in_evaluation():
-    seen = dropped("channel", training=False)
-    assert len(seen) == 2
-    for before, after in seen:
-        assert torch.equal(before, after)
-
-
-def test_the_dropped_channels_differ_between_sequences():
-    (_, after), _ = dropped("channel")
-    off = (after == 0).all(-1)
-    assert not torch.equal(off[0], off[1])
+    for training in (True, False):
+        model.train(training)
+        torch.manual_seed(3)
+        found = model(x)
+        torch.manual_seed(3)
+        with kernels.disabled():
+            torch.testing.assert_close(found, model(x), rtol=0, atol=1e-10)
 
 
 def test_output_std_holds_for_tied_weights_too(make):

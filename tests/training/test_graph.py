@@ -9,6 +9,7 @@ import pytest
 import torch
 from tape import capture
 
+from seqbench import kernels
 from seqbench.bench.ceilings import step_flops
 from seqbench.bench.loops import TrainerLoop
 from seqbench.bench.measure import Spread, take_turns
@@ -18,7 +19,6 @@ from seqbench.bench.split import time_split
 from seqbench.configuration import compose
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment import run
-from seqbench.models import vectors
 from seqbench.models.tcn import TCN
 from seqbench.runs.observer import Observer
 from seqbench.runs.run import Run
@@ -57,9 +57,8 @@ def taped(monkeypatch):
     monkeypatch.setattr("seqbench.training.trainer.can_capture", lambda device: True)
     monkeypatch.setattr(graph, "aside", lambda call: call())
     monkeypatch.setattr(graph, "capture", noted)
-    # Of compiled layers a tape would see nothing, and what torch's LSTM keeps for the way back is
-    # not made again.
-    with vectors.off(), torch.backends.mkldnn.flags(enabled=False):
+    # A tape does not see into compiled operators, nor recompute what torch's LSTM saves.
+    with kernels.disabled(), torch.backends.mkldnn.flags(enabled=False):
         yield found
 
 

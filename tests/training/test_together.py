@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from seqbench.configuration import build, compose
-from seqbench.models import vectors
+from seqbench.kernels import disabled
 from seqbench.spec import Features, SequenceSpec, Values
 from seqbench.training.schedules import Constant
 from seqbench.training.state import TrainingState
@@ -90,8 +90,8 @@ def test_a_step_of_eight_tcns_is_of_hardly_more_operations_than_one():
     config, x = compose(["model=tcn", "recipe=none"]), torch.randn(8, 4, 64, 2)
     models = [build("model", config, spec) for _ in range(8)]
     counts = []
-    # As on a GPU, where there are no layers of ours.
-    with vectors.off():
+    # As on a GPU, where PyTorch runs the layers.
+    with disabled():
         for model, inputs in ((models[0], x[0]), (Stack([state_of(m) for m in models]), x)):
             with Kernels() as kernels:
                 model(inputs).square().sum().backward()

@@ -1,0 +1,264 @@
+"""Compile the kernels for this machine's processor, load them, and call them.
+
+A source of `csrc/` is compiled once for each dtype, which takes a C++ compiler (`c++`, or the command
+in CXX) and a few seconds. The library is kept in the user's cache folder under a hash of the
+preprocessed source, the compiler and the processor.
+"""
+
+import ctypes
+import hashlib
+import os
+import re
+import shlex
+import struct
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
+
+import pooch
+import torch
+from torch import Tensor
+
+SOURCES = Path(__file__).parent / "csrc"
+# The C++ name of each dtype.
+TYPES = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "Bfloat16"}
+# Raised together with the constant of the same name in arguments.h.
+CONVENTION = 1
+# No contraction: sums must not depend on which loops the compiler chooses to use FMA in.
+FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off")
+LINK_FLAGS = ("-fno-exceptions", "-shared", "-fPIC")
+TIMEOUT = 600  # seconds: the machine may be busy
+
+
+_used: ContextVar[set[str] | None] = ContextVar("used", default=None)
+
+
+class NotCompiled(Exception):
+    """There is no compiled code; the message says why."""
+
+
+class Arguments:
+    """The layout of a struct of arguments, read from the library that declares it.
+
+    Args:
+        declaration: fields as C++ declares them, e.g. `int64_t batch, time; const Real *x;`; each
+            takes 8 bytes.
+    """
+
+    def __init__(self, declaration: str) -> None:
+        fields = [
+            (name, "d" if part.strip().startswith("double") else "q")
+            for part in declaration.split(";")
+            for name in re.findall(r"(\w+)\s*(?:,|$)", part.strip())
+        ]
+        self.names = [name for name, _ in fields]
+        self.format = struct.Struct("=" + "".join(kind for _, kind in fields))
+
+    def pack(self, values: dict[str, object]) -> bytes:
+        """Return the bytes of the struct.
+
+        Args:
+            values: numbers, tensors, of which the address is passed, and `None`, a null pointer; a
+                field that is not named is 0.
+
+        Raises:
+            TypeError: if the struct has no such field.
+        """
+        if unknown := values.keys() - set(self.names):
+            raise TypeError(f"the kernel has no argument {', '.join(sorted(unknown))}")
+        given = (values.get(name) for name in self.names)
+        return self.format.pack(
+            *(v.data_ptr() if isinstance(v, Tensor) else 0 if v is None else v for v in given)
+        )
+
+
+class Library:
+    """A compiled source.
+
+    Args:
+        path: of the shared library.
+        source: its name.
+
+    Raises:
+        OSError: if it cannot be loaded, or follows another calling convention.
+    """
+
+    def __init__(self, path: Path, source: str) -> None:
+        self.source = source
+        self.functions = ctypes.CDLL(str(path))
+        self.functions.convention.restype = ctypes.c_int64
+        if (found := self.functions.convention()) != CONVENTION:
+            raise OSError(f"{path.name}: expected calling convention {CONVENTION}, got {found}")
+        self.vector_bytes = int(self.functions.vector_bytes())
+        self.layouts: dict[str, Arguments] = {}
+
+    def layout(self, name: str) -> Arguments:
+        """Return the layout of a struct of arguments.
+
+        Raises:
+            OSError: if its size is not that of its fields.
+        """
+        if name not in self.layouts:
+            declaration = getattr(self.functions, f"{name}_fields")
+            declaration.restype = ctypes.c_char_p
+            layout = Arguments(declaration().decode())
+            size = int(getattr(self.functions, f"{name}_bytes")())
+            if size != layout.format.size:
+                raise OSError(f"{name}: expected {layout.format.size} bytes, got {size}")
+            self.layouts[name] = layout
+        return self.layouts[name]
+
+    def call(self, function: str, arguments: str, **values: object) -> None:
+        """Call a kernel.
+
+        Args:
+            function: its name.
+            arguments: the name of its struct of arguments.
+            values: of the fields, except `threads` and `workspace`; see `Arguments.pack`.
+
+        Raises:
+            RuntimeError: if there is no memory for its workspace.
+        """
+        layout = self.layout(arguments)
+        values |= {"threads": torch.get_num_threads()}
+        measure = getattr(self.functions, f"{function}_workspace")
+        measure.restype = ctypes.c_int64
+        workspace = torch.empty(measure(layout.pack(values)), dtype=torch.uint8)
+        values |= {"workspace": workspace}
+        getattr(self.functions, function)(layout.pack(values))
+        if (used := _used.get()) is not None:
+            used.add(self.source)
+
+
+@contextmanager
+def recording() -> Iterator[set[str]]:
+    """Collect the names of the sources whose kernels run inside the context."""
+    names: set[str] = set()
+    token = _used.set(names)
+    try:
+        yield names
+    finally:
+        _used.reset(token)
+
+
+def unavailable_reason(
+    wanted: Sequence[tuple[str, torch.dtype]] = tuple(
+        (path.stem, torch.float32) for path in sorted(SOURCES.glob("*.cpp"))
+    ),
+) -> str | None:
+    """Return why kernels cannot be compiled or loaded here; `None` if they can.
+
+    What is missing is compiled, as many at a time as there are cores.
+
+    Args:
+        wanted: sources and dtypes; by default what training in float32 needs.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            list(pool.map(library, *zip(*wanted, strict=True)))
+        except NotCompiled as error:
+            return str(error)
+    return None
+
+
+def available() -> bool:
+    """Return True if kernels can be compiled and loaded here; compile what is missing."""
+    return unavailable_reason() is None
+
+
+def library(source: str, dtype: torch.dtype) -> Library:
+    """Return a compiled source.
+
+    Args:
+        source: the name of a file in `csrc/`, without its suffix.
+        dtype: of `TYPES`.
+
+    Raises:
+        NotCompiled: if it cannot be compiled or loaded.
+    """
+    found = compiled(SOURCES / f"{source}.cpp", TYPES[dtype])
+    if isinstance(found, NotCompiled):
+        raise found
+    return found
+
+
+@torch.compiler.assume_constant_result
+def vector_bytes(source: str) -> int:
+    """Return the width of the vectors that a source was compiled for."""
+    return library(source, torch.float32).vector_bytes
+
+
+def padded(source: str, size: int, dtype: torch.dtype) -> int:
+    """Return a size rounded up to whole vectors of a source's kernels."""
+    lanes = vector_bytes(source) // dtype.itemsize
+    return (size + lanes - 1) // lanes * lanes
+
+
+@cache
+def compiled(source: Path, real: str) -> Library | NotCompiled:
+    """Return the library, or why there is none. A failure is kept: it is asked for at each call."""
+    reason = NotCompiled("")
+    for openmp in (("-fopenmp",), ()):  # not every compiler knows OpenMP; without it: one thread
+        try:
+            return load(source, (*FLAGS, *target_flags(), *openmp, f"-DREAL={real}"))
+        except NotCompiled as error:
+            reason = error
+    return reason
+
+
+def compiler() -> list[str]:
+    """Return the command that compiles C++."""
+    return shlex.split(os.environ.get("CXX") or "c++")
+
+
+def target_flags() -> tuple[str, ...]:
+    """Return flags for all vector instructions of this processor, unless CXX names a target."""
+    return () if any(word.startswith("-march") for word in compiler()) else ("-march=native",)
+
+
+def load(source: Path, flags: tuple[str, ...]) -> Library:
+    """Load a source's library from the cache; compile it first if it is not there."""
+    # The preprocessed text has all macros that the compiler defines for itself and the processor:
+    # several machines may share a home folder.
+    text = run_compiler(*flags, "-E", "-dD", str(source))
+    key = hashlib.sha256(text + repr((compiler(), flags)).encode()).hexdigest()[:16]
+    kept = Path(pooch.os_cache("seqbench")) / "compiled" / f"{source.stem}-{key}.so"
+    with suppress(OSError):
+        return Library(kept, source.stem)
+    with suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+    writable = os.access(f"{kept.parent}/.", os.W_OK)
+    try:
+        with tempfile.TemporaryDirectory(dir=kept.parent if writable else None) as folder:
+            made = Path(folder) / kept.name
+            run_compiler(*flags, *LINK_FLAGS, str(source), "-o", str(made))
+            found = Library(made, source.stem)
+            with suppress(OSError):
+                made.replace(kept)
+            return found
+    except OSError as error:
+        raise NotCompiled(str(error)) from error
+
+
+def run_compiler(*arguments: str) -> bytes:
+    """Run the compiler and return its output.
+
+    Raises:
+        NotCompiled: if it fails or cannot be run.
+    """
+    command = [*compiler(), *arguments]
+    try:
+        return subprocess.run(
+            command, capture_output=True, check=True, timeout=TIMEOUT, stdin=subprocess.DEVNULL
+        ).stdout
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+        worst = next((line for line in lines if "error" in line), lines[0])
+        raise NotCompiled(f"{command[0]} failed: {worst}") from error
+    except (OSError, subprocess.SubprocessError) as error:
+        raise NotCompiled(f"{command[0]} did not run: {error}") from error

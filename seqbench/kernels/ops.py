@@ -1,0 +1,213 @@
+"""The public functions: each runs compiled code where that works and should be faster, else PyTorch.
+
+The compiled functions are custom operators of torch, `torch.ops.seqbench.*`, with fake
+implementations and gradients. Their kernels are in `csrc/`; what they compute is in `reference.py`.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from seqbench.kernels import operators, reference, torch_private
+from seqbench.kernels.build import NotCompiled, library, padded
+from seqbench.kernels.reference import BlockShape, BlockWeights, RecurrentKind
+
+# Below this many values, a call of compiled code costs more than it saves.
+SMALL = 2**14
+
+_disabled = ContextVar("disabled", default=False)
+
+
+@contextmanager
+def disabled() -> Iterator[None]:
+    """Run everything in plain PyTorch inside the context."""
+    token = _disabled.set(True)
+    try:
+        yield
+    finally:
+        _disabled.reset(token)
+
+
+def recurrent(
+    kind: RecurrentKind,
+    x: Tensor,
+    weights: tuple[Tensor, Tensor, Tensor, Tensor],
+    state: tuple[Tensor, ...] | None,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Run one recurrent layer; see `reference.recurrent`.
+
+    Under autocast on a CPU it computes in float32: not every processor has a bfloat16 LSTM, and torch
+    runs GRUs in bfloat16 slower than in float32.
+    """
+    if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            state = None if state is None else tuple(part.to(weights[0].dtype) for part in state)
+            return recurrent(kind, x.to(weights[0].dtype), weights, state)
+    batch, time, dim = x.shape
+    hidden = weights[1].shape[1]
+    # Packing the weights must be worth it; torch's LSTM is good at few rows of many units. Measured
+    # with one and two threads.
+    enough = time >= 16
+    if kind == "lstm":
+        enough &= batch * time >= 3 * hidden and 40 * batch >= hidden
+    if not enough or dim != weights[0].shape[1] or not _can_run("recurrent", x, *weights):
+        return reference.recurrent(kind, x, weights, state)
+    if state is None:
+        state = (x.new_zeros(batch, hidden),) * (2 if kind == "lstm" else 1)
+    output, *after = operators.recurrent(
+        kind, x.transpose(0, 1), *weights, *state, *[None] * (2 - len(state)), _saves()
+    )
+    return output.transpose(0, 1), tuple(after[: len(state)])
+
+
+def residual_blocks(
+    x: Tensor, weights: Sequence[BlockWeights], shapes: Sequence[BlockShape]
+) -> Tensor:
+    """Run residual blocks of a TCN, one after the other; see `reference.residual_block`.
+
+    Under autocast to bfloat16 on a CPU, compiled convolutions multiply in bfloat16 and sum in float32;
+    the shortcut is rounded to bfloat16, too, which torch leaves in float32 where it begins so.
+
+    Args:
+        x: `(batch, time, in)`.
+        weights: of each block.
+        shapes: of each block.
+
+    Returns:
+        `(batch, shapes[-1].length, out)`.
+    """
+    if _can_run_blocks(x, weights):
+        if torch.is_autocast_enabled("cpu"):
+            x = x.to(torch.get_autocast_dtype("cpu"))
+        empty = weights[0].bias1.new_empty(0)  # operators take no lists with None
+        tensors = [empty if value is None else value for block in weights for value in block]
+        sizes = [size for shape in shapes for size in shape]
+        return operators.residual_blocks(x, tensors, sizes, _saves())[0]
+    for block, shape in zip(weights, shapes, strict=True):
+        x = reference.residual_block(x, block, shape)
+    return x
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, window: int) -> Tensor:
+    """Apply causal attention with rotary positions; see `reference.attention`."""
+    # A thread takes a head of keys of one sequence; torch also shares the queries of one.
+    enough = q.numel() >= SMALL and len(k) * k.shape[2] >= _threads()
+    if enough and _can_run("attention", q, k, v):
+        return operators.attention(q, k, v, cos, sin, min(window, k.shape[1]))[0]
+    return reference.attention(q, k, v, cos, sin, window)
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """Return `silu(gate) * up`; both of the same shape."""
+    if gate.numel() >= SMALL and gate.shape == up.shape and _can_run("pointwise", gate, up):
+        return operators.swiglu(gate, up)
+    return reference.swiglu(gate, up)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Divide each vector of `(..., dim)` by its root mean square, times `weight` `(dim,)`."""
+    if x.numel() >= SMALL and x.shape[-1:] == weight.shape and _can_run("pointwise", x, weight):
+        return operators.rms_norm(x, weight, eps)[0]
+    return reference.rms_norm(x, weight, eps)
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """Return `x W^T`, of `(..., in)` and `(out, in)`.
+
+    Torch's own takes MKL, which reaches 65 to 85 % of an AMD EPYC's peak; oneDNN reaches 90 %.
+    """
+    if (
+        x.numel() * len(weight) >= 2**27
+        and x.dtype == torch.float32
+        and x.shape[-1] == weight.shape[1]
+        and _is_eligible(x, weight)
+        and torch_private.has_onednn_linear()
+    ):
+        return operators.linear(x, weight)
+    return F.linear(x, weight)
+
+
+# The choice between compiled code and PyTorch.
+
+
+def _saves() -> bool:
+    """Return True if a forward pass must save tensors for backward."""
+    return torch.is_grad_enabled()
+
+
+def _is_eligible(x: Tensor, *others: Tensor, autocast: bool = False) -> bool:
+    """Return True if operators on the CPU may take these tensors.
+
+    Args:
+        x: the input.
+        others: which must be of its dtype.
+        autocast: whether the operator follows autocast itself.
+    """
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+        return False
+    if torch.is_autocast_enabled("cpu") and not autocast:
+        return False
+    if any(other.dtype != x.dtype or other.device != x.device for other in others):
+        return False  # the reference says what is wrong
+    if torch.compiler.is_compiling():
+        # An exported graph must run without seqbench.
+        return not torch.compiler.is_exporting() and not _disabled_when_traced()
+    return not _disabled.get() and not torch_private.is_differentiated_by_transform()
+
+
+def _can_run(source: str, x: Tensor, *others: Tensor, autocast: bool = False) -> bool:
+    """Return True if a source's operators can run on these tensors; compiles it if need be."""
+    return _is_eligible(x, *others, autocast=autocast) and _is_compiled(source, x.dtype)
+
+
+@torch.compiler.assume_constant_result
+def _threads() -> int:
+    return torch.get_num_threads()
+
+
+@torch.compiler.assume_constant_result
+def _disabled_when_traced() -> bool:
+    return _disabled.get()
+
+
+@torch.compiler.assume_constant_result
+def _is_compiled(source: str, dtype: torch.dtype) -> bool:
+    try:
+        library(source, dtype)
+    except NotCompiled:
+        return False
+    return True
+
+
+def _can_run_blocks(x: Tensor, weights: Sequence[BlockWeights]) -> bool:
+    """Return True if the kernel supports these residual blocks and should beat PyTorch."""
+    directions = [value for block in weights for value in (block.direction1, block.direction2)]
+    weight = directions[0]
+    autocast = torch.is_autocast_enabled("cpu")
+    dtypes = {torch.float32, torch.bfloat16} if autocast else {weight.dtype}
+    if x.device != weight.device or x.dtype not in dtypes or x.shape[2] != weight.shape[1]:
+        return False
+    if autocast and (
+        torch.get_autocast_dtype("cpu") != torch.bfloat16
+        or weight.dtype != torch.float32
+        or torch_private.has_bf16_tiles()  # torch uses them
+    ):
+        return False
+    if not _can_run("residual_block", *directions, autocast=True):
+        return False
+    if autocast and not _is_compiled("residual_block", torch.bfloat16):
+        return False
+    # Not where padding to whole vectors would more than half the speed.
+    done = asked = 0
+    for i, direction in enumerate(directions):
+        out, inputs, _ = direction.shape
+        passes = 2 if i > 0 or x.requires_grad else 1
+        done += padded("residual_block", out, weight.dtype) * inputs + padded(
+            "residual_block", inputs, weight.dtype
+        ) * out * (passes - 1)
+        asked += out * inputs * passes
+    return 2 * done <= 3 * asked
