@@ -1,8 +1,8 @@
 """Compile the kernels for this machine's processor, load them, and call them.
 
-A source of `csrc/` is compiled once for each dtype, which takes a C++ compiler (`c++`, or the command
-in CXX) and a few seconds. The library is kept in the user's cache folder under a hash of the
-preprocessed source, the compiler and the processor.
+A source of `csrc/` is compiled once for each dtype. That takes a C++ compiler (`c++`, or the
+command in CXX) and some ten seconds. The library is kept in the user's cache folder under a hash
+of the preprocessed source and the command, and so of the compiler and the processor.
 """
 
 import ctypes
@@ -25,6 +25,8 @@ import torch
 from torch import Tensor
 
 SOURCES = Path(__file__).parent / "csrc"
+# What training in float32 needs.
+FLOAT32_SOURCES = [(path.stem, torch.float32) for path in sorted(SOURCES.glob("*.cpp"))]
 # The C++ name of each dtype.
 TYPES = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "Bfloat16"}
 # Raised together with the constant of the same name in arguments.h.
@@ -147,16 +149,14 @@ def recording() -> Iterator[set[str]]:
 
 
 def unavailable_reason(
-    wanted: Sequence[tuple[str, torch.dtype]] = tuple(
-        (path.stem, torch.float32) for path in sorted(SOURCES.glob("*.cpp"))
-    ),
+    wanted: Sequence[tuple[str, torch.dtype]] = FLOAT32_SOURCES,
 ) -> str | None:
     """Return why kernels cannot be compiled or loaded here; `None` if they can.
 
     What is missing is compiled, as many at a time as there are cores.
 
     Args:
-        wanted: sources and dtypes; by default what training in float32 needs.
+        wanted: sources and dtypes.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
@@ -187,7 +187,7 @@ def library(source: str, dtype: torch.dtype) -> Library:
     return found
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def vector_bytes(source: str) -> int:
     """Return the width of the vectors that a source was compiled for."""
     return library(source, torch.float32).vector_bytes

@@ -1,4 +1,4 @@
-"""The public functions: each runs compiled code where that works and should be faster, else PyTorch.
+"""The public functions: compiled code where it works and should be faster, PyTorch elsewhere.
 
 The compiled functions are custom operators of torch, `torch.ops.seqbench.*`, with fake
 implementations and gradients. Their kernels are in `csrc/`; what they compute is in `reference.py`.
@@ -40,8 +40,8 @@ def recurrent(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run one recurrent layer; see `reference.recurrent`.
 
-    Under autocast on a CPU it computes in float32: not every processor has a bfloat16 LSTM, and torch
-    runs GRUs in bfloat16 slower than in float32.
+    Under autocast on a CPU it computes in float32: few processors have a bfloat16 LSTM, and torch
+    runs GRUs slower in bfloat16 than in float32.
     """
     if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         with torch.autocast("cpu", enabled=False):
@@ -69,8 +69,8 @@ def residual_blocks(
 ) -> Tensor:
     """Run residual blocks of a TCN, one after the other; see `reference.residual_block`.
 
-    Under autocast to bfloat16 on a CPU, compiled convolutions multiply in bfloat16 and sum in float32;
-    the shortcut is rounded to bfloat16, too, which torch leaves in float32 where it begins so.
+    Under autocast to bfloat16 on a CPU, compiled convolutions multiply in bfloat16 and sum in
+    float32. They round the shortcut to bfloat16, too, which torch leaves as it is.
 
     Args:
         x: `(batch, time, in)`.
@@ -164,17 +164,17 @@ def _can_run(source: str, x: Tensor, *others: Tensor, autocast: bool = False) ->
     return _is_eligible(x, *others, autocast=autocast) and _is_compiled(source, x.dtype)
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _threads() -> int:
     return torch.get_num_threads()
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _disabled_when_traced() -> bool:
     return _disabled.get()
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _is_compiled(source: str, dtype: torch.dtype) -> bool:
     try:
         library(source, dtype)

@@ -1,4 +1,4 @@
-"""The kernels' functions in plain PyTorch: what they compute, and the fallback where they cannot run.
+"""The kernels' functions in plain PyTorch: the oracle of the tests, and the fallback.
 
 They run on every device and dtype, and under all of torch's transforms.
 """
@@ -21,7 +21,7 @@ class BlockShape(NamedTuple):
         dilation: distance between the taps of both convolutions.
         stride: distance between outputs of the second convolution.
         middle: outputs of the first convolution.
-        length: outputs of the second convolution. The last output of both is at the last input step.
+        length: outputs of the second convolution; the last output of both is at the last step.
     """
 
     dilation: int
@@ -33,10 +33,10 @@ class BlockShape(NamedTuple):
 class BlockWeights(NamedTuple):
     """The tensors of a residual block.
 
-    A convolution has a magnitude `(out, 1, 1)`, a direction `(out, in, kernel_size)`, a bias `(out,)`,
-    and a dropout mask, by which its output is multiplied: `(batch, out)` for whole channels, or
-    `(batch, steps, out)`; `None`: no dropout. The projection of the shortcut has a weight
-    `(out, in, 1)` and a bias; `None`: the shortcut is the input.
+    A convolution has a magnitude `(out, 1, 1)`, a direction `(out, in, kernel_size)`, a bias
+    `(out,)`, and a dropout mask, by which its output is multiplied: `(batch, out)` for whole
+    channels, or `(batch, steps, out)`; `None`: no dropout. The projection of the shortcut has a
+    weight `(out, in, 1)` and a bias; `None`: the shortcut is the input.
     """
 
     magnitude1: Tensor
@@ -121,7 +121,7 @@ def causal_conv_relu(
     stride: int,
     length: int,
 ) -> Tensor:
-    """Convolve so that output t reads inputs up to t and the last output is at the last input; ReLU.
+    """Convolve so that output t reads inputs up to t, then apply ReLU.
 
     Args:
         x: `(batch, time, in)`.
@@ -140,8 +140,8 @@ def causal_conv_relu(
     first = x.shape[1] - 1 - (length - 1) * stride
     # Negative padding drops inputs that no output reads.
     padded = F.pad(x.transpose(1, 2).unsqueeze(2), (reach - first, 0))
-    # A 2d convolution of height 1 in the channels-last memory format, in which sequences arrive: on a
-    # CPU up to twice as fast as conv1d.
+    # A 2d convolution of height 1 in the channels-last memory format, in which sequences arrive: on
+    # a CPU up to twice as fast as conv1d.
     weight = weight.permute(0, 2, 1).contiguous().permute(0, 2, 1).unsqueeze(2)
     y = F.conv2d(padded, weight, bias, stride=(1, stride), dilation=(1, dilation))
     return F.relu(y.squeeze(2).transpose(1, 2))

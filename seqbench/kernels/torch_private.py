@@ -49,8 +49,8 @@ class _BatchedWeightNorm(torch.autograd.Function):
 def is_differentiated_by_transform() -> bool:
     """Return True inside `torch.func.grad`, `jvp` and their kin, or forward-mode AD.
 
-    Custom operators have no rules for them: in reverse mode they fail, in forward mode they lose the
-    tangents. `vmap` alone is supported.
+    Custom operators have no rules for them: in reverse mode they fail, in forward mode they lose
+    the tangents. They support `vmap` alone.
     """
     if torch.autograd.forward_ad._current_level >= 0:
         return True

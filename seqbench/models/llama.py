@@ -8,6 +8,7 @@ the same function, and angles stay small however long the text grows.
 
 import math
 from functools import cache
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -94,8 +95,8 @@ def rotation(
 ) -> tuple[Tensor, Tensor]:
     """Return cosines and sines of the angles of positions 0 to `length - 1`, at least in float32.
 
-    Pair i turns by `theta^(-2 i / head_dim)` per position (Su et al. 2021, section 3.2.2). It is made
-    of dimensions i and `i + head_dim / 2`; the sine of the first is negative.
+    Pair i turns by `theta^(-2 i / head_dim)` per position (Su et al. 2021, section 3.2.2). It
+    consists of dimensions i and `i + head_dim / 2`; the sine of the first is negative.
 
     Returns:
         Two tensors `(length, head_dim)`.
@@ -147,7 +148,7 @@ class RMSNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise, `(..., dim)` to `(..., dim)`."""
-        return kernels.rms_norm(x, self.weight, self.eps)
+        return kernels.rms_norm(x, self.weight, cast(float, self.eps))
 
 
 class Block(nn.Module):

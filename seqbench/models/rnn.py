@@ -95,8 +95,8 @@ class Recurrent(nn.Module):
         for i, layer in enumerate(cast(list[nn.RNNBase], self.layers)):
             h = self.dropout(h) if i else h
             before = None if state is None else state[i]
-            weights = (layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0)
-            h, ended = kernels.recurrent(self.kind, h, weights, before)
+            w_ih, w_hh, b_ih, b_hh = layer.parameters()
+            h, ended = kernels.recurrent(self.kind, h, (w_ih, w_hh, b_ih, b_hh), before)
             after.append(ended)
         # Reading the last state, not the last output, keeps the gradients of all others undefined.
         h = ended[0] if self.readout == "last" else h

@@ -5,15 +5,15 @@ field grows exponentially with depth while the past never sees the future.
 
 With readout `last`, most outputs are never used: of block i, every 2^(i+1)-th position matters,
 counted back from the end. On the grid of those positions the dilation is one, and the second
-convolution of each block has stride two. This is the same function of the same weights (zero padding
-falls on the same positions), and computes about 3T positions instead of 2T per level.
+convolution of each block has stride two. This is the same function of the same weights (zero
+padding falls on the same positions), and computes about 3T positions instead of 2T per level.
 
 With readout `every` and a context, each convolution leaves out the outputs that are before the
 receptive field of those that are read.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ class WeightNorm(nn.Module):
     """The weight as a magnitude of each output times a direction (Salimans and Kingma 2016)."""
 
     def forward(self, magnitude: Tensor, direction: Tensor) -> Tensor:
-        """Return the weight `(out, in, kernel_size)` of a magnitude `(out, 1, 1)` and a direction."""
+        """Return the weight of a magnitude `(out, 1, 1)` and a direction, of its shape."""
         return kernels.weight_norm(magnitude, direction)
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,10 +93,10 @@ class Block(nn.Module):
         project = self.downsample
         return BlockWeights(
             *magnitude_and_direction(self.conv1),
-            self.conv1.bias,
+            cast(Tensor, self.conv1.bias),
             mask1,
             *magnitude_and_direction(self.conv2),
-            self.conv2.bias,
+            cast(Tensor, self.conv2.bias),
             mask2,
             None if project is None else project.weight,
             None if project is None else project.bias,

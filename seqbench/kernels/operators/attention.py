@@ -109,8 +109,8 @@ def backward(ctx: Any, d_output: Tensor, *_: Tensor) -> tuple[Tensor | None, ...
     if torch.is_grad_enabled():
 
         @sdpa_kernel(SDPBackend.MATH)  # the fused kernels have no second derivatives
-        def function(*inputs: Tensor) -> list[Tensor]:
-            return [reference.attention(*inputs, ctx.window)]
+        def function(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor) -> list[Tensor]:
+            return [reference.attention(q, k, v, cos, sin, ctx.window)]
 
         return *differentiable_gradients(function, inputs, [d_output]), None
     found = attention_backward(d_output, *inputs, row_max, row_scale, ctx.window)

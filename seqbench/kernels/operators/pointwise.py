@@ -154,8 +154,9 @@ def _(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def backpropagate_linear(ctx: Any, d_output: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """Return the gradients of the inputs. The second has two transposed operands, which oneDNN would
-    copy first: it stays with MKL.
+    """Return the gradients of the inputs.
+
+    That of the weight has two transposed operands, which oneDNN would copy: it stays with MKL.
     """
     x, weight = ctx.saved_tensors
     if torch.is_grad_enabled():

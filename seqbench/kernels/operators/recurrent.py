@@ -1,4 +1,4 @@
-"""`torch.ops.seqbench.recurrent`: an LSTM, GRU or tanh RNN layer, time first; csrc/recurrent.cpp."""
+"""`torch.ops.seqbench.recurrent`: an LSTM, GRU or tanh RNN, time first; csrc/recurrent.cpp."""
 
 from typing import Any
 
@@ -23,7 +23,12 @@ def recurrent(
     c0: Tensor | None,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return output `(time, batch, hidden)`, last hidden and cell state, and what backward needs."""
+    """Run a layer from its initial state.
+
+    Returns:
+        The output `(time, batch, hidden)`, the last hidden and cell state, and if `save` the cell
+        states and the gates' activations, for backward. What a kind does not have is empty.
+    """
     output, _, c_n, cells, gates = fields = empty_outputs(x, h0, kind, save)
     if kind == "lstm" and not save:
         assert c0 is not None
@@ -67,6 +72,7 @@ def empty_outputs(
 
 
 def sizes(x: Tensor, h0: Tensor) -> dict[str, int]:
+    """Return the fields of the sizes."""
     time, batch, dim = x.shape
     return {"time": time, "batch": batch, "dim": dim, "width": h0.shape[1]}
 
@@ -131,6 +137,7 @@ def recurrent_backward(
 def empty_gradients(
     x: Tensor, w_ih: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor | None, x_wanted: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return uninitialized gradients, in the order of the inputs."""
     return (
         x.new_empty(x.shape if x_wanted else 0),
         w_ih.new_empty(w_ih.shape),
@@ -149,6 +156,7 @@ def _(kind: str, d_output: Any, d_h: Any, d_c: Any, *others: Any) -> tuple[Tenso
 
 
 def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    """Save tensors for backward."""
     ctx.kind, *tensors, _ = inputs
     states, _, _, cells, gates = output
     ctx.save_for_backward(*tensors, states, cells, gates)
@@ -159,6 +167,7 @@ def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...])
 def backward(
     ctx: Any, d_output: Tensor | None, d_h: Tensor | None, d_c: Tensor | None, *_: None
 ) -> tuple[Tensor | None, ...]:
+    """Return the gradients of the inputs."""
     *inputs, output, cells, gates = ctx.saved_tensors
     x, w_ih, w_hh, _, _, h0, c0 = inputs
     d_outputs = (d_output, d_h, d_c if c0 is not None else None)

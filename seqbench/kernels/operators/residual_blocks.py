@@ -21,6 +21,7 @@ from seqbench.kernels.reference import BlockShape, BlockWeights
 def blocks_of(
     tensors: Sequence[Tensor], shapes: Sequence[int]
 ) -> list[tuple[BlockWeights, BlockShape]]:
+    """Return the blocks that the operators' flat lists describe."""
     return [
         (
             BlockWeights(*(None if t.numel() == 0 else t for t in tensors[10 * i : 10 * i + 10])),  # type: ignore[arg-type]
@@ -77,8 +78,7 @@ def block_fields(
     x: Tensor, weights: BlockWeights, shape: BlockShape, y1: Tensor, y2: Tensor, total: Tensor
 ) -> dict[str, Any]:
     """Return the fields that forward and backward of a block share."""
-    names = ("magnitude1", "direction1", "bias1", "magnitude2", "direction2", "bias2")
-    names += ("project_weight", "project_bias")
+    names = [name for name in BlockWeights._fields if not name.startswith("mask")]
     hidden, inputs, taps = weights.direction1.shape
     fields: dict[str, Any] = {
         name: None if (value := getattr(weights, name)) is None else value.contiguous()
@@ -108,7 +108,12 @@ def block_fields(
 
 
 def strided(name: str, x: Tensor | None) -> dict[str, Any]:
-    """Return the fields of a tensor `(batch, steps, channels)`, or `(batch, channels)` for all steps."""
+    """Return the fields of a tensor and its strides.
+
+    Args:
+        name: of the field.
+        x: `(batch, steps, channels)`, or `(batch, channels)` for all steps; `None`: no fields.
+    """
     if x is None:
         return {}
     x = x if x.stride(-1) == 1 else x.contiguous()
@@ -117,7 +122,7 @@ def strided(name: str, x: Tensor | None) -> dict[str, Any]:
 
 
 def contiguous_channels(x: Tensor) -> Tensor:
-    """Return `x` with contiguous channels; in bfloat16, which go in pairs, an even number of them."""
+    """Return `x` with contiguous channels; in bfloat16, for products of pairs, an even number."""
     if x.dtype == torch.bfloat16 and x.shape[2] % 2:
         return F.pad(x, (0, 1))
     return x if x.stride(2) == 1 else x.contiguous()
@@ -197,6 +202,7 @@ def _(d_y: Tensor, x: Tensor, tensors: list[Tensor], *others: Any) -> list[Tenso
 
 
 def setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    """Save tensors for backward."""
     x, tensors, ctx.shapes, _ = inputs
     y, *kept = output
     ctx.save_for_backward(x, *tensors, *kept, y)
@@ -206,6 +212,7 @@ def setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> No
 
 
 def backward(ctx: Any, d_outputs: list[Tensor | None]) -> tuple[Any, ...]:
+    """Return the gradients of the inputs. Masks are constants."""
     x, *others = ctx.saved_tensors
     tensors, saved = others[: ctx.count], others[ctx.count :]
     d_y = d_outputs[0]

@@ -20,15 +20,15 @@ def differentiable_gradients(
         inputs: of the forward pass; `None` for what is absent.
         d_outputs: the gradients of its outputs; `None`: zeros.
     """
-    wanted = [i for i, x in enumerate(inputs) if x is not None and x.requires_grad]
     given = [None if x is None else x.view_as(x) for x in inputs]
+    wanted = {i: x for i, x in enumerate(given) if x is not None and x.requires_grad}
     outputs = function(*given)
     pairs = [
         (y, d) for y, d in zip(outputs, d_outputs, strict=True) if y is not None and d is not None
     ]
     found = torch.autograd.grad(
         [y for y, _ in pairs],
-        [given[i] for i in wanted],  # type: ignore[misc]
+        list(wanted.values()),
         [d for _, d in pairs],
         create_graph=True,
         allow_unused=True,
