@@ -397,6 +397,8 @@ def main() -> int:
     parser.add_argument("--times", type=int, default=20, help="how often each fault strikes")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other steps")
     arguments = parser.parse_args()
+    # A script's background job ignores SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     started = time.monotonic()
     dice, lost = random.Random(arguments.seed), 0

@@ -91,6 +91,8 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100, help="SIGKILLs, over all runs together")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other moments")
     arguments = parser.parse_args()
+    # A script's background job ignores SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     started = time.monotonic()
     dice, parts = random.Random(arguments.seed), itertools.count()

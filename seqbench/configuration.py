@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from seqbench.choices import CONFIG_FOLDER, PLUGGABLE, choices_of, groups, plugins, read_choice
-from seqbench.errors import ConfigError, SeqbenchError
+from seqbench.errors import ConfigError, RunError, SeqbenchError
 from seqbench.overrides import SHORT, free
 from seqbench.runs.config_file import read_config
 from seqbench.signatures import (
@@ -334,6 +334,7 @@ def build(name: str, config: Config, *args: Any, **kwargs: Any) -> Any:
 
     Raises:
         ConfigError: the constructor refuses its values.
+        RunError: what is built does not fit into memory.
     """
     try:
         built = instantiate(config[name], *args, _convert_="all", _partial_=False, **kwargs)
@@ -345,6 +346,10 @@ def build(name: str, config: Config, *args: Any, **kwargs: Any) -> Any:
             raise cause from error
         if isinstance(cause, OSError):
             raise cause from error
+        from seqbench.machine import is_out_of_memory  # imports torch, as what is built does
+
+        if is_out_of_memory(cause):
+            raise RunError(f"out of memory: the {name} does not fit; try smaller sizes") from error
         kind = "" if isinstance(cause, (ValueError, RuntimeError)) else f"{type(cause).__name__}: "
         raise ConfigError(f"{name}: {kind}{first_line(cause)}") from error
     return built

@@ -78,7 +78,9 @@ def run(
                 if finished(folder, force=force, retry=retry) is None:
                     with experiment.watched(observer, force=force) as watching:
                         return experiment.run(watching)
-        except torch.OutOfMemoryError as error:
+        except (MemoryError, RuntimeError) as error:
+            if not machine.is_out_of_memory(error):
+                raise
             where = f"device={config['device']}"
             raise RunError(f"out of memory on {where}: model and data do not fit") from error
         record = folder.record
@@ -102,6 +104,7 @@ class Experiment:
         self.folder = folder
         self.started = datetime.now(timezone.utc)
         self.device = machine.prepare(config)
+        machine.reset_peak_memory(self.device)
         self.trainer: Trainer = build("trainer", config)
         # Data first: it is what most often cannot be had.
         self.task = build_task(config, self.trainer)
@@ -179,7 +182,7 @@ class Experiment:
             raise  # the machine's fault, not the run's: it goes on when that is mended
         except Exception as failure:
             status, error = "failed", f"{type(failure).__name__}: {failure}".split("\n")[0]
-            if isinstance(failure, torch.OutOfMemoryError):
+            if machine.is_out_of_memory(failure):
                 error = f"out of memory on {self.device}: {self.smaller_parts()}"
             with folder.log_path.open("a", encoding="utf-8") as log:
                 log.write(traceback.format_exc())

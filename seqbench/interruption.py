@@ -16,7 +16,8 @@ def signals() -> Iterator[Callable[[], int]]:
     """Turn SIGINT, SIGTERM and a cluster's warnings into a question that the trainer asks.
 
     The answer is the number of the last signal, 0 if none came. A second SIGINT stops at once,
-    without a checkpoint.
+    without a checkpoint. If the process ignores SIGINT, it keeps ignoring it: a shell starts the
+    background jobs of a script so (`nohup seqbench train ... &`), since Ctrl-C is not for them.
     """
     received: list[int] = []
 
@@ -28,7 +29,10 @@ def signals() -> Iterator[Callable[[], int]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: 0  # only the main thread may handle signals
         return
-    before = {number: signal.signal(number, note) for number in (*STOP, *WARNINGS)}
+    handled = [*STOP, *WARNINGS]
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        handled.remove(signal.SIGINT)
+    before = {number: signal.signal(number, note) for number in handled}
     try:
         yield lambda: received[-1] if received else 0
     finally:

@@ -17,8 +17,11 @@ import seqbench
 from seqbench.configuration import Config
 from seqbench.errors import ConfigError
 
+PROC = Path("/proc/self")
 # Settings of glibc's allocator, as malloc.h numbers them.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+# Texts of torch's RuntimeErrors for a failed allocation.
+NO_MEMORY = ("DefaultCPUAllocator: ", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def prepare(config: Config) -> torch.device:
@@ -115,12 +118,46 @@ def device_name(device: torch.device) -> str:
     return f"cpu ({platform.machine()})"
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """Reset the peak that `peak_memory` returns to what is held now.
+
+    On a CPU, first return to the system what `keep_memory` kept of freed memory. Only Linux can
+    reset the peak of a process; elsewhere it stays.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(AttributeError):  # glibc only, as keep_memory
+        ctypes.CDLL(None).malloc_trim(0)
+    with suppress(OSError):
+        (PROC / "clear_refs").write_text("5", encoding="ascii")  # see proc(5)
+
+
 def peak_memory(device: torch.device) -> int:
-    """Most bytes held so far: on the device, or by this process on a CPU."""
+    """Return the most bytes held since `reset_peak_memory`.
+
+    On a GPU: the bytes of this process's tensors. On a CPU: the resident memory of this process,
+    since its start where the system is not Linux.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    with suppress(OSError):
+        for line in (PROC / "status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True if the error is a failed allocation, on any device.
+
+    Only torch's CUDA allocator raises OutOfMemoryError. Its CPU allocator, the CUDA driver and
+    cuBLAS raise a RuntimeError, which only its text tells from others.
+    """
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in NO_MEMORY)
 
 
 def git_commit() -> str | None:

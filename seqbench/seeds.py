@@ -5,8 +5,7 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import groupby
 
-import torch
-
+from seqbench import machine
 from seqbench.configuration import Config
 from seqbench.errors import ConfigError, RunError, SeqbenchError
 from seqbench.experiment import Experiment, build_optimizer, finished
@@ -78,7 +77,9 @@ def run_seeds(
                 trainings[i] = experiments[i].start(stack.enter_context(watching))
                 stack.callback(trainings[i].events.close)
             fit_all(experiments, trainings)
-        except torch.OutOfMemoryError as error:
+        except (MemoryError, RuntimeError) as error:
+            if not machine.is_out_of_memory(error):
+                raise
             raise RunError(
                 f"out of memory on device={configs[0]['device']}: {len(experiments)} seeds at once "
                 "do not fit"
@@ -108,9 +109,11 @@ def fit_all(experiments: dict[int, Experiment], trainings: dict[int, Training]) 
                     partial(build_optimizer, experiment.config),
                     interrupted,
                 )
-        except (SeqbenchError, OSError, torch.OutOfMemoryError):
+        except (SeqbenchError, OSError):
             raise
         except Exception as error:
+            if machine.is_out_of_memory(error):
+                raise
             ends = [error] * len(group)
         stop: Interrupted | None = None
         for i, end in zip(group, ends, strict=True):

@@ -13,6 +13,7 @@ from seqbench import kernels
 from seqbench.configuration import compose, read
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment import run
+from seqbench.machine import PROC
 from seqbench.runs.identity import source_hash, without_place
 from seqbench.runs.observer import Observer
 from seqbench.runs.record import read_record
@@ -211,6 +212,19 @@ def test_force_runs_it_again_from_the_start(tmp_path):
     assert history(config) == ["started", "completed"] * 2
 
 
+@pytest.mark.skipif(not (PROC / "clear_refs").exists(), reason="only Linux can reset a peak")
+def test_the_peak_memory_is_of_this_run_and_not_of_one_before_it(tmp_path):
+    """The training data of the large run takes 256 MiB, and its making more."""
+    peaks = [
+        run(small(tmp_path, f"task.train_size={size}", "task.length=1024")).measured[
+            "peak_memory_bytes"
+        ]
+        for size in (8, 2**15, 16)
+    ]
+    assert peaks[1] > peaks[0] + 2**28
+    assert peaks[2] < peaks[1] - 2**28
+
+
 # Interruptions
 
 
@@ -245,6 +259,25 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(config, Watch((2, "train"), twice))
     assert not (Run.of(config).checkpoints / checkpoint.LAST).exists()
+
+
+def test_a_background_job_that_ignores_ctrl_c_is_stopped_by_sigterm_only(tmp_path):
+    def both():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        signals.append("ignored")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signals = []
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with pytest.raises(Interrupted) as stop:
+            run(small(tmp_path), Watch((2, "train"), both))
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert signals == ["ignored"]
+    assert stop.value.signal == signal.SIGTERM
 
 
 def test_a_resumed_run_keeps_the_threads_that_it_began_with(done, tmp_path):

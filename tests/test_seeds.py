@@ -234,10 +234,16 @@ def test_what_cannot_be_one_model_is_refused_before_anything_is_written(words, w
     assert not list(tmp_path.iterdir())
 
 
-def test_seeds_that_do_not_fit_are_said_to_be_too_many(tmp_path, monkeypatch):
-    def full(*arguments):
-        raise torch.OutOfMemoryError
+def out_of_cuda_memory(*arguments):
+    raise torch.OutOfMemoryError
 
+
+def out_of_cpu_memory(*arguments):
+    torch.empty(2**60, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("full", [out_of_cuda_memory, out_of_cpu_memory])
+def test_seeds_that_do_not_fit_are_said_to_be_too_many(full, tmp_path, monkeypatch):
     monkeypatch.setattr("seqbench.training.together.fit", full)
     config = composed("at the last step", tmp_path)
     with pytest.raises(RunError, match="3 seeds at once do not fit"):

@@ -157,11 +157,11 @@ def measure(
         return _measure(config, reference, steps, rounds, limits)
     except (SeqbenchError, OSError):
         raise
-    except torch.OutOfMemoryError as error:
-        raise RunError(
-            f"out of memory on device={config['device']}: try a smaller trainer.batch_size"
-        ) from error
     except Exception as error:  # a model or task of the user's may raise anything
+        if machine.is_out_of_memory(error):
+            raise RunError(
+                f"out of memory on device={config['device']}: try a smaller trainer.batch_size"
+            ) from error
         line = str(error).split("\n")[0]
         raise RunError(f"a training step failed: {type(error).__name__}: {line}") from error
 

@@ -93,6 +93,12 @@ def main() -> None:
         leave(str(error), error.exit_code, error)
     except KeyboardInterrupt as error:
         leave("interrupted", 130, error)
+    except (MemoryError, RuntimeError) as error:
+        from seqbench.machine import is_out_of_memory  # imports torch
+
+        if not is_out_of_memory(error):
+            raise
+        leave("out of memory; SEQBENCH_TRACEBACK=1 shows where", 1, error)
     except OSError as error:
         # A full disk or a folder that cannot be written ends a command, not in a traceback.
         leave(

@@ -75,7 +75,9 @@ def sql(
         query = sys.stdin.buffer.read().decode("utf-8-sig", "replace")
     # DuckDB may work on for hours before Python sees a Ctrl-C, and its import can swallow one. The
     # system's own way of ending a process waits for neither: a query needs no orderly end.
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:  # a script's background job ignores Ctrl-C
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         answer = store.query(query, collected)
     finally:

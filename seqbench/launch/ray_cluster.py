@@ -7,6 +7,7 @@ a job that loses its node, or Ray's worker there, goes on elsewhere from its che
 
 import logging
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -269,6 +270,8 @@ def train(job: Job, threads: int, gpu: bool, folder: str, settings: dict[str, st
     # Else each process would import Ray's worker once more, which takes longer than to start it.
     vars(sys.modules["__main__"]).pop("__file__", None)
     told = False
+    # ray.cancel interrupts this task by SIGINT, also where Ray was started with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with signals() as asked_to_stop:
         engine = LocalEngine(workers=1, threads=threads, jobs_per_device=1)
         try:

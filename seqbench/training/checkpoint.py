@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from seqbench import machine
 from seqbench.errors import RunError
 from seqbench.runs import atomic
 
@@ -92,6 +93,10 @@ def load(path: Path) -> Loaded:
         TypeError,
         ValueError,
     ) as error:
+        # An intact file that does not fit into memory is not damaged. A MemoryError, though, may
+        # come from a damaged header.
+        if isinstance(error, RuntimeError) and machine.is_out_of_memory(error):
+            raise
         raise RunError(f"checkpoint {path} cannot be read: {error}") from error
     if not whole:
         raise RunError(f"checkpoint {path} is damaged: its checksum does not match")

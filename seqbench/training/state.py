@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from typeguard import TypeCheckError, check_type
 
+from seqbench import machine
 from seqbench.configuration import MOST_THREADS
 from seqbench.errors import RunError
 from seqbench.training import checkpoint
@@ -108,8 +109,6 @@ class TrainingState:
             # Sums of gradients differ between one thread and two in the last bits.
             torch.set_num_threads(facts["threads"])
             return int(facts["events_offset"])
-        except torch.OutOfMemoryError:
-            raise
         except (
             AttributeError,
             LookupError,
@@ -119,6 +118,8 @@ class TrainingState:
             TypeError,
             ValueError,
         ) as error:
+            if machine.is_out_of_memory(error):
+                raise
             raise RunError(
                 f"the checkpoint is of another training: {type(error).__name__}: {error}; "
                 "--force starts the run again"

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
+from seqbench import machine
 from seqbench.errors import ConfigError, RunError
 from seqbench.tasks.task import Batch
 from seqbench.training.carried import Carried
@@ -109,9 +110,9 @@ def check(trainer: Trainer, training: TrainingState, inputs: Tensor) -> None:
         try:
             with torch.no_grad():
                 call()
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:
+            if machine.is_out_of_memory(error):
+                raise
             reason = f"{type(error).__name__}: {error}".split("\n")[0].split(". ")[0]
             raise ConfigError(f"{what}: {reason}") from error
 

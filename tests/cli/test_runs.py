@@ -248,13 +248,17 @@ def test_watching_shows_what_changes_and_leaves_the_terminal_whole(training, tmp
     environment = os.environ | {"TERM": "xterm"}
     watching = subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)
-    seen = read_until(ours, b"250/1,000")
-    log(training, {"step": 750, "split": "train", "loss": 0.25})
-    seen += read_until(ours, b"750/1,000")
-    watching.send_signal(ending)
-    assert watching.wait(timeout=60) == 130
-    seen += read_until(ours, b"\x1b[?25h")
-    os.close(ours)
+    try:
+        seen = read_until(ours, b"250/1,000")
+        log(training, {"step": 750, "split": "train", "loss": 0.25})
+        seen += read_until(ours, b"750/1,000")
+        watching.send_signal(ending)
+        assert watching.wait(timeout=60) == 130
+        seen += read_until(ours, b"\x1b[?25h")
+    finally:
+        watching.kill()
+        watching.wait()
+        os.close(ours)
     for begin, end in ((b"\x1b[?1049h", b"\x1b[?1049l"), (b"\x1b[?25l", b"\x1b[?25h")):
         assert 0 <= seen.index(begin) < seen.rindex(end)
     assert not re.search(rb"Traceback|error", seen)

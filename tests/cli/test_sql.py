@@ -14,9 +14,11 @@ from record_factory import make_record, write_run, write_unfinished
 from rich.cells import cell_len
 from typer.testing import CliRunner, Result
 
+from seqbench.cli.main import app
 from seqbench.cli.sql import TABLES as HELP
 from seqbench.cli.sql import sql
 from seqbench.errors import ConfigError
+from seqbench.results import store
 from seqbench.results.store import TABLES
 
 HOSTILE = "=cmd|'/c calc'!A1\x1b[2J[red]x[/red]|<b>&_*`\\"
@@ -236,8 +238,6 @@ def test_ctrl_c_ends_a_long_query(tmp_path, endless, delay):
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
-        # What a shell starts in the background ignores Ctrl-C, and so do its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         try:
             while b"duckdb" not in Path(f"/proc/{process.pid}/maps").read_bytes():
@@ -250,6 +250,25 @@ def test_ctrl_c_ends_a_long_query(tmp_path, endless, delay):
     # A shell calls this 130.
     assert process.returncode == -signal.SIGINT
     assert stderr == ""
+
+
+def test_a_background_job_goes_on_ignoring_ctrl_c(monkeypatch, output_dir):
+    seen = []
+    query = store.query
+
+    def spied(*arguments):
+        seen.append(signal.getsignal(signal.SIGINT))
+        return query(*arguments)
+
+    monkeypatch.setattr(store, "query", spied)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        result = CliRunner().invoke(app, ["sql", "from runs", "--output-dir", str(output_dir)])
+        assert result.exit_code == 0
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert seen == [signal.SIG_IGN]
 
 
 def test_duckdb_is_loaded_by_no_other_command(output_dir):

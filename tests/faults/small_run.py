@@ -6,10 +6,15 @@ import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
+
+import pytest
 
 from seqbench.configuration import Config, compose
+from seqbench.experiment import run
 from seqbench.runs.observer import Observer
 from seqbench.runs.run import Run
+from seqbench.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 # `scripts` is no package.
@@ -60,6 +65,13 @@ def composed(*overrides: str) -> Config:
 def small(output_dir: Path, *overrides: str) -> Config:
     """A small run's configuration."""
     return copy.deepcopy(composed(*overrides)) | {"output_dir": str(output_dir)}
+
+
+def prepared(config: Config) -> Path:
+    """The folder of a run that has been prepared and no more."""
+    with patch.object(Trainer, "fit", side_effect=Cut), pytest.raises(Cut):
+        run(config)
+    return Run.of(config).folder
 
 
 def history(config: Config) -> list[tuple[str, int]]:

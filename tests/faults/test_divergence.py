@@ -9,11 +9,9 @@ from itertools import count, product
 from unittest.mock import patch
 
 import pytest
-import torch
-from small_run import Cut, small
+from small_run import prepared, small
 
 from seqbench import experiment
-from seqbench.errors import ConfigError
 from seqbench.experiment import run
 from seqbench.runs.run import Run
 from seqbench.training import checkpoint
@@ -142,61 +140,3 @@ def test_a_test_score_that_is_no_number(tmp_path, seqbench):
     assert done.code == 0
     assert not NO_NUMBER.search(done.out)
     assert "1\u00a0diverged" in done.out
-
-
-def prepared(config):
-    """The folder of a run that has been prepared and no more."""
-    with patch.object(Trainer, "fit", side_effect=Cut), pytest.raises(Cut):
-        run(config)
-    return Run.of(config).folder
-
-
-# Out of memory
-
-OUT_OF_MEMORY = torch.OutOfMemoryError(
-    "CUDA out of memory. Tried to allocate 2 GiB.\nGPU 0 has ..."
-)
-
-
-CUTS = [(size, parts) for size in (1, 6, 7, 9, 30, 32) for parts in range(1, 33)]
-
-
-@pytest.mark.parametrize(("size", "parts"), [cut for cut in CUTS if cut[0] % cut[1] == 0])
-def test_out_of_memory_costs_one_line_with_what_to_try(size, parts, tmp_path, seqbench):
-    config = small(tmp_path, f"trainer.batch_size={size}", f"trainer.accumulate={parts}")
-    folder = prepared(config)
-    with patch.object(Trainer, "backward", side_effect=OUT_OF_MEMORY):
-        done = seqbench("train", "--resume", folder)
-    assert (done.code, done.out) == (1, "")
-    last = done.err.splitlines()[-1]
-    assert f"error: run {folder.name} failed: out of memory on cpu: " in last
-    assert f"trainer.batch_size={size} " in last
-    assert "Traceback" not in done.err
-    assert Run.of(config).record.status == "failed"
-    advice = re.search(r"try trainer\.accumulate=(\d+), the same batch in smaller parts", last)
-    if parts == size:
-        assert advice is None
-    else:  # what it advises can be done
-        assert parts < int(advice[1]) <= size
-        assert size % int(advice[1]) == 0
-
-
-def test_a_model_that_does_not_fit_costs_one_line(tmp_path, seqbench):
-    folder = prepared(small(tmp_path))
-    with patch.object(torch.nn.Module, "to", side_effect=OUT_OF_MEMORY):
-        done = seqbench("train", "--resume", folder)
-    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
-    assert "out of memory" in done.err
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["task.train_size=1000000000000"],
-        ["task.eval_size=1000000000000"],
-        ["task=char_markov", "task.context=0", "task.train_size=1000000000000"],
-    ],
-)
-def test_sizes_beyond_all_memory(overrides, tmp_path):
-    with pytest.raises(ConfigError, match=r"task: .* allocate"):
-        run(small(tmp_path, *overrides))

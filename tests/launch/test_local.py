@@ -142,10 +142,12 @@ def test_a_launcher_that_is_killed_leaves_nobody_behind(tmp_path):
     environment = os.environ | {"SWEEP": str(tmp_path)}
     launcher = subprocess.Popen([sys.executable, "-c", LAUNCHER, here, *words], env=environment)
     checkpoints = lambda: list(tmp_path.glob("runs/*/*/*/checkpoints/last.safetensors"))  # noqa: E731
-    until(lambda: len(checkpoints()) == 2)
-    assert len(processes(mark)) >= 4
-    launcher.kill()
-    launcher.wait()
+    try:
+        until(lambda: len(checkpoints()) == 2)
+        assert len(processes(mark)) >= 4
+    finally:
+        launcher.kill()
+        launcher.wait()
     until(lambda: not processes(mark))
     assert [history(run)[-1] for run in tmp_path.glob("runs/*/*/*")] == ["interrupted"] * 2
 

@@ -143,8 +143,10 @@ def test_a_launcher_that_is_killed_leaves_nobody_behind(tmp_path):
     command = [sys.executable, "-c", LAUNCHER, str(Path(__file__).parent), *words]
     launcher = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     runs = lambda: list(tmp_path.glob("runs/*/*/*/checkpoints/last.safetensors"))  # noqa: E731
-    until(runs)
-    launcher.kill()
+    try:
+        until(runs)
+    finally:
+        launcher.kill()
     assert launcher.communicate()[0] == "", "Ray leaves the terminal to the sweep"
 
     until(lambda: {name(process) for process in processes(f"SWEEP={tmp_path}")} <= AGENTS)

@@ -187,10 +187,12 @@ def test_jobs_outlive_the_launcher_and_are_submitted_once(asked, tmp_path):
     command = [sys.executable, "-c", LAUNCHER, str(Path(__file__).parent), *ON_SLURM, *RUN, *words]
     launcher = subprocess.Popen(command)
     [asked_for] = Path("out").glob("sweeps/*/sweep.jsonl")
-    wait_until(lambda: len(asked_for.read_text().splitlines()) == 3)
-    time.sleep(1)
-    launcher.kill()
-    launcher.wait()
+    try:
+        wait_until(lambda: len(asked_for.read_text().splitlines()) == 3)
+        time.sleep(1)
+    finally:
+        launcher.kill()
+        launcher.wait()
     wider = asked(*words[:1], "seed=0,1,2,3")
     assert hows(wider) == ["completed"] * 4
     assert [history(folder) for folder in runs()] == [["started", "completed"]] * 4
