@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pooch
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 SOURCES = Path(__file__).parent / "csrc"
@@ -232,15 +233,31 @@ def load(source: Path, flags: tuple[str, ...]) -> Library:
         return Library(kept, source.stem)
     with suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
-    writable = os.access(f"{kept.parent}/.", os.W_OK)
+    if not os.access(f"{kept.parent}/.", os.W_OK):
+        with tempfile.TemporaryDirectory() as folder:
+            return compile_to(Path(folder) / kept.name, source, flags)
     try:
-        with tempfile.TemporaryDirectory(dir=kept.parent if writable else None) as folder:
-            made = Path(folder) / kept.name
-            run_compiler(*flags, *LINK_FLAGS, str(source), "-o", str(made))
-            found = Library(made, source.stem)
+        with FileLock(kept.with_suffix(".lock")):  # other processes wait, and find it
             with suppress(OSError):
+                return Library(kept, source.stem)
+            with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+                made = Path(folder) / kept.name
+                found = compile_to(made, source, flags)
                 made.replace(kept)
-            return found
+                return found
+    except OSError as error:  # a full disk, or one without locks
+        raise NotCompiled(str(error)) from error
+
+
+def compile_to(path: Path, source: Path, flags: tuple[str, ...]) -> Library:
+    """Compile a source to a library, and load it.
+
+    Raises:
+        NotCompiled: if it cannot be compiled or loaded.
+    """
+    run_compiler(*flags, *LINK_FLAGS, str(source), "-o", str(path))
+    try:
+        return Library(path, source.stem)
     except OSError as error:
         raise NotCompiled(str(error)) from error
 

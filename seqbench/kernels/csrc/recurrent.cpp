@@ -232,6 +232,57 @@ template <class Real, class Cell> struct Forward {
     }
 };
 
+// to = from * weights, or added to `to`, for rows of `width` columns, with packed weights of n rows. Not
+// inlined, as all kinds of layers share it.
+template <class Real>
+static __attribute__((noinline)) void product(
+    Real *to, int64_t to_row, bool add, const Real *from, int64_t from_row, int64_t rows,
+    const Real *weights, int64_t n, int64_t width
+) {
+    multiply_packed<Real>(
+        from, from_row, rows, weights, n, width,
+        [&](int64_t row, int64_t at) {
+            return add ? load_part<Real>(to + row * to_row + at, width - at) : Vector<Real>{};
+        },
+        [&](int64_t row, int64_t at, Vector<Real> sum) {
+            store_part<Real>(to + row * to_row + at, sum, width - at);
+        }
+    );
+}
+
+// Add to the gradients of weights, (count, n), what some rows give: the products of values, of which
+// those from `begin` to before `end` are wanted, with gradients `d` of n columns. With the first value,
+// add the sums of `d`, the gradient of the bias, which is the last row.
+template <class Real>
+static __attribute__((noinline)) void add_weights(
+    Real *to, int64_t n, const Real *values, int64_t count, int64_t begin, int64_t end, const Real *d,
+    int64_t d_row, int64_t rows
+) {
+    constexpr int L = LANES<Real>;
+    for (int64_t column = 0; column < n; column += PANEL * L) {
+        const auto add = [&](int64_t value, int v, Vector<Real> sum) {
+            Real *place = to + value * n + column + v * L;
+            const int64_t left = n - column - v * L;
+            store_part<Real>(place, load_part<Real>(place, left) + sum, left);
+        };
+        with_constant<PANEL>(min(vectors<Real>(n - column), PANEL), [&](auto width) {
+            constexpr int V = decltype(width)::value;
+            row_blocks<ROWS<V>>(begin, end, [&](int64_t value, auto block) {
+                Tile<Real, decltype(block)::value, V> tile([](int, int) { return Vector<Real>{}; });
+                tile.add(values + value, 1, count, d + column, d_row, rows);
+                tile.finish([&](int r, int v, Vector<Real> sum) { add(value + r, v, sum); });
+            });
+            if (begin > 0) return;
+            for (int v = 0; v < V; v++) {
+                Vector<Real> sum = {};
+                for (int64_t row = 0; row < rows; row++)
+                    sum += load<Real>(d + row * d_row + column + v * L);
+                add(count, v, sum);
+            }
+        });
+    }
+}
+
 template <class Real, class Cell> struct Backward {
     static constexpr int L = LANES<Real>;
     const Recurrent<Real> &a;
@@ -297,55 +348,15 @@ template <class Real, class Cell> struct Backward {
             const bool any = activate(t, begin, end);
             if (!any && !a.d_output) return t + 1;
             const Real *d = slots(t, begin);
-            const auto place = [&](int64_t row, int64_t unit) { return d_h + (begin + row) * P + unit; };
-            multiply_packed<Real>(
-                d + Cell::STATE_SLOT * a.width, row_size, rows, state_weights, n, a.width,
-                [&](int64_t row, int64_t unit) { return load<Real>(place(row, unit)); },
-                [&](int64_t row, int64_t unit, Vector<Real> sum) { store<Real>(place(row, unit), sum); }
+            product<Real>(
+                d_h + begin * P, P, true, d + Cell::STATE_SLOT * a.width, row_size, rows,
+                state_weights, n, a.width
             );
             if (!a.d_x) continue;
             Real *d_x = a.d_x + (t * a.batch + begin) * a.dim;
-            multiply_packed<Real>(
-                d, row_size, rows, input_weights, n, a.dim,
-                [](int64_t, int64_t) { return Vector<Real>{}; },
-                [&](int64_t row, int64_t at, Vector<Real> sum) {
-                    store_part<Real>(d_x + row * a.dim + at, sum, a.dim - at);
-                }
-            );
+            product<Real>(d_x, a.dim, false, d, row_size, rows, input_weights, n, a.dim);
         }
         return 0;
-    }
-
-    // Add to the gradients of weights, (values, n), what some rows give: the products of `values`, of
-    // which those from `begin` to before `end` are wanted, with the slots' gradients. With the first
-    // value, add the bias, which is the last row.
-    void add_weights(
-        Real *to, const Real *values, int64_t count, int64_t begin, int64_t end, const Real *d,
-        int64_t rows
-    ) const {
-        for (int64_t column = 0; column < n; column += PANEL * L) {
-            const auto add = [&](int64_t value, int v, Vector<Real> sum) {
-                Real *place = to + value * n + column + v * L;
-                const int64_t left = n - column - v * L;
-                store_part<Real>(place, load_part<Real>(place, left) + sum, left);
-            };
-            with_constant<PANEL>(min(vectors<Real>(n - column), PANEL), [&](auto width) {
-                constexpr int V = decltype(width)::value;
-                const auto zero = [](int, int) { return Vector<Real>{}; };
-                row_blocks<ROWS<V>>(begin, end, [&](int64_t value, auto block) {
-                    Tile<Real, decltype(block)::value, V> tile(zero);
-                    tile.add(values + value, 1, count, d + column, row_size, rows);
-                    tile.finish([&](int r, int v, Vector<Real> sum) { add(value + r, v, sum); });
-                });
-                if (begin > 0) return;
-                for (int v = 0; v < V; v++) {
-                    Vector<Real> sum = {};
-                    for (int64_t row = 0; row < rows; row++)
-                        sum += load<Real>(d + row * row_size + column + v * L);
-                    add(count, v, sum);
-                }
-            });
-        }
     }
 
     // Gradients of the weights of some inputs or states, from all steps from `start` on: sums of pieces,
@@ -363,7 +374,8 @@ template <class Real, class Cell> struct Backward {
             const int64_t rows = min((at_start ? a.batch : a.time * a.batch) - row, PIECE);
             const Real *from = at_start ? initial + row * count
                                         : values + (initial ? row - a.batch : row) * count;
-            add_weights(to, from, count, begin, end, slots(0, row) + slot * a.width, rows);
+            const Real *d = slots(0, row) + slot * a.width;
+            add_weights<Real>(to, n, from, count, begin, end, d, row_size, rows);
             row += rows;
         }
     }
