@@ -1,12 +1,12 @@
 // Causal attention with grouped queries and rotary position embeddings, forward and backward.
 //
-// A thread takes one key head of one sequence, with all query heads that share it, and copies their rows,
-// rotated, into buffers of its own. It takes queries in pieces of one panel, and has the scores
-// transposed, (key, query): softmax and mask treat a vector of queries at once, and the scores of a piece
-// stay in cache L2. Products leave out the keys that no query of the piece, or of a tile, attends to:
-// about half of a causal sequence. Backward computes the scores again; forward saves the largest score
-// and the sum of each query for it. Each sum is taken by one thread in one order, so that any number of
-// threads gives the same bits.
+// A thread takes a key head of a sequence, with all query heads that share it, and copies their rows,
+// rotated, into its own buffers, (row, P). Queries are taken in pieces of one panel, whose scores lie
+// transposed, (key, query): softmax and mask treat a vector of queries at once.
+// - The scores of a piece with all keys stay in cache L2: the softmax is the textbook's.
+// - Products leave out keys that no query of a tile attends to: half of a causal sequence.
+// - Backward computes the scores again. Forward saves two numbers of each query for it.
+// - A sum is taken by one thread, in one order: any number of threads gives the same bits.
 
 #include "arguments.h"
 #include "gemm.h"
@@ -26,45 +26,42 @@ ARGUMENTS(
     void *workspace;
 )
 
-// The work of one thread on one key head. Query i is at position keys - time + i.
+// The work of one thread. BACKWARD: with gradients.
 template <class Real, bool BACKWARD> struct Head {
     static constexpr int L = LANES<Real>, R = ROWS<PANEL>, QUERIES = PANEL * L;  // of a piece
     typedef Vector<Real> V;
     typedef typename Format<Real>::Bits Bits;
-    typedef decltype(Bits{}[0] + 0) Bit;
 
     const Attention<Real> &a;
     const int64_t P = padded<Real>(a.head_dim), window = min(a.window, a.keys);
     const Real scale = 1 / __builtin_sqrt(Real(a.head_dim));
-    Real *k, *v, *d_k, *d_v;         // (keys, P); k and d_k are rotated
-    Real *q, *d_output, *d_q;        // (QUERIES, P); q and d_q are rotated, q is scaled
-    Real *packed_q, *packed_d;       // q and d_output: (head_dim, QUERIES)
-    Real *scores, *d_scores;         // (keys, QUERIES)
-    int64_t sequence, key_head;      // of the item
-    int64_t head, begin, end, rows;  // of the piece: its queries, and where their row_max begins
+    Real *k, *v, *d_k, *d_v;    // (keys, P); k and d_k are rotated
+    Real *q, *d_output, *d_q;   // (QUERIES, P); q and d_q are rotated, q is scaled
+    Real *packed_q, *packed_d;  // q and d_output: (head_dim, QUERIES)
+    Real *scores, *d_scores;    // (keys, QUERIES)
+    int64_t sequence, key_head;
+    int64_t head, begin, end;  // of a piece: query head, first query, behind the last one
+    int64_t saved;             // where row_max and row_scale of this head begin
 
     Head(const Attention<Real> &a, Workspace &workspace) : a(a) {
-        const auto take = [&](bool needed, int64_t rows, int64_t width) {
-            return workspace.take<Real>(needed ? rows * width : 0);
-        };
-        k = take(true, a.keys, P), v = take(true, a.keys, P);
-        d_k = take(BACKWARD, a.keys, P), d_v = take(BACKWARD, a.keys, P);
-        q = take(true, QUERIES, P), packed_q = take(true, QUERIES, P);
-        d_output = take(BACKWARD, QUERIES, P), packed_d = take(BACKWARD, QUERIES, P);
-        d_q = take(BACKWARD, QUERIES, P);
-        scores = take(true, a.keys, QUERIES), d_scores = take(BACKWARD, a.keys, QUERIES);
+        const auto take = [&](int64_t count) { return workspace.take<Real>(count); };
+        k = take(a.keys * P), v = take(a.keys * P);
+        q = take(QUERIES * P), packed_q = take(QUERIES * P), scores = take(a.keys * QUERIES);
+        if (!BACKWARD) return;
+        d_k = take(a.keys * P), d_v = take(a.keys * P), d_q = take(QUERIES * P);
+        d_output = take(QUERIES * P), packed_d = take(QUERIES * P), d_scores = take(a.keys * QUERIES);
     }
 
+    // Of query i: its position, and the first key that it attends to.
     int64_t position(int64_t i) const { return a.keys - a.time + i; }
     int64_t first_key(int64_t i) const { return max(position(i) + 1 - window, 0); }
-    int64_t query_at(int64_t i) const {
-        return ((sequence * a.time + i) * a.heads + head) * a.head_dim;
-    }
+    // Where its row begins in q, and that of key i in k.
+    int64_t query_at(int64_t i) const { return ((sequence * a.time + i) * a.heads + head) * a.head_dim; }
     int64_t key_at(int64_t i) const {
         return ((sequence * a.keys + i) * a.key_heads + key_head) * a.head_dim;
     }
 
-    // Rotate dimensions i and i + head_dim / 2 by the angle of a position; with direction -1, back.
+    // Rotate dimensions i and i + head_dim / 2 by the angle of a position, or with direction -1 back.
     void rotate(const Real *from, Real *to, int64_t position, Real factor, Real direction) const {
         const int64_t half = a.head_dim / 2;
         const Real *cosines = a.cos + position * a.head_dim;
@@ -79,49 +76,40 @@ template <class Real, bool BACKWARD> struct Head {
         }
     }
 
-    // Load a row of a tensor into the cache ahead of use: processors do not foresee rows this far apart.
+    // Load a row into the cache ahead of use: the processor does not foresee rows that lie so far apart.
     void prefetch(const Real *row) const {
         for (int64_t i = 0; i < a.head_dim; i += 64 / sizeof(Real)) __builtin_prefetch(row + i);
     }
 
-    void load_keys() const {
-        for (int64_t i = 0; i < a.keys; i++) {
-            prefetch(a.k + key_at(i + 8)), prefetch(a.v + key_at(i + 8));
-            rotate(a.k + key_at(i), k + i * P, i, 1, 1);
-            __builtin_memcpy(v + i * P, a.v + key_at(i), a.head_dim * sizeof(Real));
-        }
-    }
-
-    // Prepare the rows of a piece; zeros for queries that it lacks.
     void load_queries() const {
         for (int64_t i = begin; i < end; i++) {
-            Real *row = q + (i - begin) * P, *d_row = d_output + (i - begin) * P;
             prefetch(a.q + query_at(i + QUERIES));
-            rotate(a.q + query_at(i), row, position(i), scale, 1);
+            rotate(a.q + query_at(i), q + (i - begin) * P, position(i), scale, 1);
             if (!BACKWARD) continue;
             prefetch(a.d_output + query_at(i + QUERIES));
-            __builtin_memcpy(d_row, a.d_output + query_at(i), a.head_dim * sizeof(Real));
+            const Real *from = a.d_output + query_at(i);
+            __builtin_memcpy(d_output + (i - begin) * P, from, a.head_dim * sizeof(Real));
         }
-        const auto pack_rows = [&](Real *to, Real *from) {
-            __builtin_memset(from + (end - begin) * P, 0, (begin + QUERIES - end) * P * sizeof(Real));
+        const auto pack_rows = [&](Real *to, const Real *from) {
             pack<Real>(to, a.head_dim, QUERIES, [=](int64_t d, int64_t i) { return from[i * P + d]; });
         };
         pack_rows(packed_q, q);
         if (BACKWARD) pack_rows(packed_d, d_output);
     }
 
-    // Multiply the keys, or values, that any query of the piece attends to with all its queries, or the
-    // gradients of its output.
+    // The scores of a piece: keys that a query of it attends to, times all its queries. Backward, also
+    // values times gradients of the output.
     void multiply_keys(Real *to, const Real *from, const Real *packed) const {
         row_blocks<R>(first_key(begin), position(end), [&](int64_t key, auto count) {
             Tile<Real, decltype(count)::value, PANEL> tile([](int, int) { return V{}; });
             tile.add(from + key * P, P, 1, packed, QUERIES, a.head_dim);
-            tile.finish([&](int r, int v, V sum) { store<Real>(to + (key + r) * QUERIES + v * L, sum); });
+            Real *place = to + key * QUERIES;
+            tile.finish([&](int r, int v, V sum) { store<Real>(place + r * QUERIES + v * L, sum); });
         });
     }
 
-    // For N rows of weights, sum n rows of head_dim values: `initial(row, column)` is added, and
-    // `take(row, column, sum)` receives a vector of the sum.
+    // Sum n rows of head_dim values, for each of N rows of weights: a sum starts at `initial(r, column)`,
+    // and `take(r, column, sum)` receives it, vector by vector.
     template <int N, class Initial, class Take>
     INLINE void sum_rows(
         const Real *weights, int64_t weights_row, int64_t weights_value, const Real *rows, int64_t n,
@@ -137,9 +125,8 @@ template <class Real, bool BACKWARD> struct Head {
             });
     }
 
-    // For each query, sum the keys, or values, by its scores: `take(i, column, sum)`.
-    template <class Take>
-    void sum_keys(const Real *by, const Real *from, const Take &take) const {
+    // Sum keys, or values, weighted by the scores of each query: `take(i, column, sum)`.
+    template <class Take> void sum_keys(const Real *by, const Real *from, const Take &take) const {
         row_blocks<R>(begin, end, [&](int64_t i, auto count) {
             constexpr int N = decltype(count)::value;
             const int64_t key = first_key(i), n = position(i + N) - key;
@@ -151,7 +138,7 @@ template <class Real, bool BACKWARD> struct Head {
         });
     }
 
-    // Add to each key the sum of the piece's queries, or the gradients of its output, by its scores.
+    // Add to the gradient of each key, or value, the sum of the piece's rows, weighted by its scores.
     void add_queries(Real *to, const Real *by, const Real *from) const {
         row_blocks<R>(first_key(begin), position(end), [&](int64_t key, auto count) {
             constexpr int N = decltype(count)::value;
@@ -166,17 +153,16 @@ template <class Real, bool BACKWARD> struct Head {
         });
     }
 
-    // For one vector of queries from i on, call `work(offset, mask)` for each key of the piece: where
-    // their scores are, and which of them attend to the key.
+    // For the vector of queries that begins with i, call `work(at, mask)` for each key of the piece: where
+    // their scores with it are, and which of the queries attend to it.
     template <class Work> INLINE void each_key(int64_t i, const Work &work) const {
         Bits last, first;
         for (int j = 0; j < L; j++) last[j] = position(i + j), first[j] = last[j] + 1 - window;
         for (int64_t at = first_key(begin); at < position(end); at++)
-            work(at * QUERIES + i - begin, (last >= Bit(at)) & (first <= Bit(at)));
+            work(at * QUERIES + i - begin, (last >= int(at)) & (first <= int(at)));
     }
 
     void forward() const {
-        load_queries();
         multiply_keys(scores, k, packed_q);
         for (int64_t i = begin; i < end; i += L) {
             V largest = V{} - __builtin_inf(), sum = {};
@@ -190,22 +176,21 @@ template <class Real, bool BACKWARD> struct Head {
                 sum += shown;
                 store<Real>(scores + at, shown);
             });
-            store_part<Real>(a.row_max + rows + i, largest, end - i);
-            store_part<Real>(a.row_scale + rows + i, 1 / sum, end - i);
+            store_part<Real>(a.row_max + saved + i, largest, end - i);
+            store_part<Real>(a.row_scale + saved + i, 1 / sum, end - i);
         }
         sum_keys(scores, v, [&](int64_t i, int64_t column, V sum) {
-            const V value = sum * a.row_scale[rows + i];
+            const V value = sum * a.row_scale[saved + i];
             store_part<Real>(a.output + query_at(i) + column, value, a.head_dim - column);
         });
     }
 
     void backward() const {
-        load_queries();
         multiply_keys(scores, k, packed_q);
         multiply_keys(d_scores, v, packed_d);
         for (int64_t i = begin; i < end; i += L) {
-            const V largest = load_part<Real>(a.row_max + rows + i, end - i);
-            const V factor = load_part<Real>(a.row_scale + rows + i, end - i);
+            const V largest = load_part<Real>(a.row_max + saved + i, end - i);
+            const V factor = load_part<Real>(a.row_scale + saved + i, end - i);
             V mean = {};  // of d_scores, by probability
             each_key(i, [&](int64_t at, Bits mask) {
                 const V power = exp_minus<Real>(load<Real>(scores + at) - largest, 0);
@@ -229,14 +214,18 @@ template <class Real, bool BACKWARD> struct Head {
 
     void run(int64_t item) {
         sequence = item / a.key_heads, key_head = item % a.key_heads;
-        load_keys();
-        if (BACKWARD) __builtin_memset(d_k, 0, a.keys * P * sizeof(Real));
-        if (BACKWARD) __builtin_memset(d_v, 0, a.keys * P * sizeof(Real));
+        for (int64_t i = 0; i < a.keys; i++) {
+            prefetch(a.k + key_at(i + 8)), prefetch(a.v + key_at(i + 8));
+            rotate(a.k + key_at(i), k + i * P, i, 1, 1);
+            __builtin_memcpy(v + i * P, a.v + key_at(i), a.head_dim * sizeof(Real));
+        }
+        for (int64_t i = 0; BACKWARD && i < a.keys * P; i++) d_k[i] = d_v[i] = 0;
         const int64_t group = a.heads / a.key_heads;
         for (head = key_head * group; head < (key_head + 1) * group; head++) {
-            rows = (sequence * a.heads + head) * a.time;
+            saved = (sequence * a.heads + head) * a.time;
             for (begin = 0; begin < a.time; begin += QUERIES) {
                 end = min(begin + QUERIES, a.time);
+                load_queries();
                 if constexpr (BACKWARD) backward();
                 else forward();
             }
@@ -263,8 +252,10 @@ template <class Head, class Real> struct Kernel {
 
     void run() const {
         parallel_for(a.threads, items, [&](int64_t begin, int64_t end, int64_t thread) {
-            Workspace own(memory + thread * bytes);
-            Head head(a, own);
+            char *own = memory + thread * bytes;
+            Workspace slice(own);
+            Head head(a, slice);
+            __builtin_memset(own, 0, bytes);  // no result depends on padding, but denormals cost time
             for (int64_t item = begin; item < end; item++) head.run(item);
         });
     }

@@ -1,7 +1,5 @@
-// SwiGLU and RMSNorm, forward and backward.
-//
-// Memory traffic is their cost. Each reads its inputs once and writes its outputs once; a row of RMSNorm
-// stays in cache L1 between the passes over it.
+// SwiGLU and RMSNorm, forward and backward. Memory traffic is their cost: each reads its inputs once and
+// writes its outputs once; a row of RMSNorm stays in cache L1 between the passes over it.
 
 #include "arguments.h"
 #include "parallel.h"
@@ -10,10 +8,8 @@
 ARGUMENTS(
     Swiglu,
     int64_t threads, size;
-    const Real *gate, *up;  // (size,), as all tensors here
-    Real *output;
-    const Real *d_output;
-    Real *d_gate, *d_up;
+    const Real *gate, *up, *d_output;  // (size,), as the following
+    Real *output, *d_gate, *d_up;
     void *workspace;
 )
 
@@ -22,13 +18,11 @@ ARGUMENTS(
     RmsNorm,
     int64_t threads, rows, width;
     double eps;
-    const Real *x;        // (rows, width)
-    const Real *weight;   // (width,)
-    Real *output;         // (rows, width)
-    Real *inverse_rms;    // (rows,): 1 / sqrt(mean(x^2) + eps), saved for backward
-    const Real *d_output; // (rows, width)
-    Real *d_x;            // (rows, width)
-    Real *d_weight;       // (width,)
+    const Real *x, *d_output;  // (rows, width)
+    Real *output, *d_x;        // (rows, width)
+    Real *inverse_rms;         // (rows,): 1 / sqrt(mean(x^2) + eps), saved for backward
+    const Real *weight;        // (width,)
+    Real *d_weight;            // (width,)
     void *workspace;
 )
 
@@ -36,8 +30,8 @@ ARGUMENTS(
 // that any number of threads gives the same bits.
 constexpr int64_t PIECE = 64;
 
-// Call `work(i, left)` for the vectors of the values from `begin` to before `end`: where one begins, and
-// how many values are left. Whole vectors have a loop of their own, without branches.
+// Call `work(i, left)` for the vectors of values from `begin` to before `end`: where one begins, and how
+// many values it has. Full vectors have a loop of their own, without branches.
 template <class Real, class Work>
 INLINE void each_vector(int64_t begin, int64_t end, const Work &work) {
     int64_t i = begin;
@@ -45,6 +39,7 @@ INLINE void each_vector(int64_t begin, int64_t end, const Work &work) {
     if (i < end) work(i, end - i);
 }
 
+// The same, shared among threads.
 template <class Real, class Work>
 static void share_vectors(int64_t threads, int64_t size, const Work &work) {
     parallel_for(threads, vectors<Real>(size), [&](int64_t begin, int64_t end) {
@@ -52,27 +47,15 @@ static void share_vectors(int64_t threads, int64_t size, const Work &work) {
     });
 }
 
-template <class Real> struct SwigluForward {
+template <class Real, bool BACKWARD> struct SwigluKernel {
     const Swiglu<Real> &a;
 
-    SwigluForward(const Swiglu<Real> &a, Workspace &) : a(a) {}
-    void run() const {
-        share_vectors<Real>(a.threads, a.size, [&](int64_t i, int64_t left) {
-            const Vector<Real> gate = load_part<Real>(a.gate + i, left);
-            const Vector<Real> up = load_part<Real>(a.up + i, left);
-            store_part<Real>(a.output + i, gate * sigmoid<Real>(gate) * up, left);
-        });
-    }
-};
-
-template <class Real> struct SwigluBackward {
-    const Swiglu<Real> &a;
-
-    SwigluBackward(const Swiglu<Real> &a, Workspace &) : a(a) {}
+    SwigluKernel(const Swiglu<Real> &a, Workspace &) : a(a) {}
     void run() const {
         share_vectors<Real>(a.threads, a.size, [&](int64_t i, int64_t left) {
             const Vector<Real> gate = load_part<Real>(a.gate + i, left), s = sigmoid<Real>(gate);
             const Vector<Real> up = load_part<Real>(a.up + i, left);
+            if (!BACKWARD) return store_part<Real>(a.output + i, gate * s * up, left);
             const Vector<Real> d = load_part<Real>(a.d_output + i, left) * s;
             store_part<Real>(a.d_up + i, d * gate, left);
             store_part<Real>(a.d_gate + i, d * up * fma(gate, 1 - s, Vector<Real>{} + 1), left);
@@ -149,7 +132,7 @@ template <class Real> struct RmsNormBackward {
     }
 };
 
-EXPORT(swiglu_forward, Swiglu<REAL>, SwigluForward<REAL>)
-EXPORT(swiglu_backward, Swiglu<REAL>, SwigluBackward<REAL>)
+EXPORT(swiglu_forward, Swiglu<REAL>, SwigluKernel<REAL, false>)
+EXPORT(swiglu_backward, Swiglu<REAL>, SwigluKernel<REAL, true>)
 EXPORT(rms_norm_forward, RmsNorm<REAL>, RmsNormForward<REAL>)
 EXPORT(rms_norm_backward, RmsNorm<REAL>, RmsNormBackward<REAL>)
