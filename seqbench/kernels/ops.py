@@ -16,8 +16,9 @@ from seqbench.kernels import operators, reference, torch_private
 from seqbench.kernels.build import NotCompiled, library, padded
 from seqbench.kernels.reference import BlockShape, BlockWeights, RecurrentKind
 
-# Below this many values, a call of compiled code costs more than it saves.
-SMALL = 2**14
+# Values from which compiled code makes up for the cost of its call, measured on one thread.
+ATTENTION_VALUES = RMS_NORM_VALUES = 2**15
+SWIGLU_VALUES = 2**18
 
 _disabled = ContextVar("disabled", default=False)
 
@@ -54,7 +55,11 @@ def recurrent(
     enough = time >= 16
     if kind == "lstm":
         enough &= batch * time >= 3 * hidden and 40 * batch >= hidden
-    if not enough or dim != weights[0].shape[1] or not _can_run("recurrent", x, *weights):
+    shapes = [(len(weights[1]), dim), (len(weights[1]), hidden), *[(len(weights[1]),)] * 2]
+    shapes += [(batch, hidden)] * len(state or ())
+    tensors = (*weights, *(state or ()))
+    fits = [tuple(tensor.shape) for tensor in tensors] == shapes
+    if not enough or not fits or not _can_run("recurrent", x, *tensors):
         return reference.recurrent(kind, x, weights, state)
     if state is None:
         state = (x.new_zeros(batch, hidden),) * (2 if kind == "lstm" else 1)
@@ -95,22 +100,27 @@ def residual_blocks(
 def attention(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, window: int) -> Tensor:
     """Apply causal attention with rotary positions; see `reference.attention`."""
     # A thread takes a head of keys of one sequence; torch also shares the queries of one.
-    enough = q.numel() >= SMALL and len(k) * k.shape[2] >= _threads()
-    if enough and _can_run("attention", q, k, v):
+    enough = q.numel() >= ATTENTION_VALUES and len(k) * k.shape[2] >= _threads()
+    fits = k.shape == v.shape and cos.shape == sin.shape == (k.shape[1], k.shape[3])
+    if enough and fits and _can_run("attention", q, k, v, cos, sin):
         return operators.attention(q, k, v, cos, sin, min(window, k.shape[1]))[0]
     return reference.attention(q, k, v, cos, sin, window)
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """Return `silu(gate) * up`; both of the same shape."""
-    if gate.numel() >= SMALL and gate.shape == up.shape and _can_run("pointwise", gate, up):
+    if gate.numel() >= SWIGLU_VALUES and gate.shape == up.shape and _can_run("pointwise", gate, up):
         return operators.swiglu(gate, up)
     return reference.swiglu(gate, up)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Divide each vector of `(..., dim)` by its root mean square, times `weight` `(dim,)`."""
-    if x.numel() >= SMALL and x.shape[-1:] == weight.shape and _can_run("pointwise", x, weight):
+    if (
+        x.numel() >= RMS_NORM_VALUES
+        and x.shape[-1:] == weight.shape
+        and _can_run("pointwise", x, weight)
+    ):
         return operators.rms_norm(x, weight, eps)[0]
     return reference.rms_norm(x, weight, eps)
 
@@ -201,7 +211,7 @@ def _can_run_blocks(x: Tensor, weights: Sequence[BlockWeights]) -> bool:
         return False
     if autocast and not _is_compiled("residual_block", torch.bfloat16):
         return False
-    # Not where padding to whole vectors would more than half the speed.
+    # Not where padding to whole vectors adds more than half of the work.
     done = asked = 0
     for i, direction in enumerate(directions):
         out, inputs, _ = direction.shape

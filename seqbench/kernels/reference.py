@@ -15,7 +15,7 @@ RecurrentKind = Literal["lstm", "gru", "rnn_tanh"]
 
 
 class BlockShape(NamedTuple):
-    """Which outputs of a residual block are computed.
+    """The outputs of a residual block that are computed.
 
     Attributes:
         dilation: distance between the taps of both convolutions.

@@ -80,10 +80,10 @@ def tensors_of(function):
         w = block()
         return [torch.randn(2, 40, 16), *w[:3], *w[4:7]]
     if function is attention:
-        return [torch.randn(4, 64, 4, 16), torch.randn(4, 64, 2, 16), torch.randn(4, 64, 2, 16)]
+        return [torch.randn(8, 64, 4, 16), torch.randn(8, 64, 2, 16), torch.randn(8, 64, 2, 16)]
     if function is swiglu:
-        return [torch.randn(4, 64, 64), torch.randn(4, 64, 64)]
-    return [torch.randn(4, 64, 64), torch.randn(64)]
+        return [torch.randn(8, 64, 512), torch.randn(8, 64, 512)]
+    return [torch.randn(8, 64, 64), torch.randn(64)]
 
 
 FUNCTIONS = [lstm, gru, tcn, attention, swiglu, rms_norm]
@@ -307,7 +307,7 @@ def test_forward_mode_takes_pytorch(function):
 
 def test_hessians_take_pytorch():
     x = torch.randn(4, 4, dtype=torch.float64)
-    gate = torch.randn(64, 256, dtype=torch.float64)
+    gate = torch.randn(512, 512, dtype=torch.float64)
     found = hessian(lambda x: kernels.swiglu(gate * x.sum(), gate).sum())(x)
     assert torch.isfinite(found).all()
 
@@ -318,7 +318,7 @@ def test_vmap_runs_the_operators():
     stacked = torch.stack([layer.weight, 2 * layer.weight])
 
     def model(weight):
-        x = functional_call(layer, {"weight": weight}, (torch.ones(4, 64, 64),))
+        x = functional_call(layer, {"weight": weight}, (torch.ones(64, 64, 64),))
         return kernels.swiglu(x, x)
 
     found, names = used(vmap(model), stacked)
@@ -345,7 +345,7 @@ from seqbench import kernels
 torch.set_num_threads(1)
 q, k = torch.zeros(1, 64, 4, 64), torch.zeros(1, 2**20, 4, 64)
 cos, sin = torch.zeros(2, 2**20, 64)
-kernels.swiglu(torch.zeros(4, 64, 64), torch.zeros(4, 64, 64))
+kernels.swiglu(torch.zeros(8, 512, 64), torch.zeros(8, 512, 64))
 kernels.build.library("attention", torch.float32)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, used + 2**28))
@@ -358,3 +358,16 @@ except RuntimeError as error:
     assert done.stdout.startswith("0 ")
     assert "can't allocate memory" in done.stdout
     assert resource.RLIMIT_AS  # the limit exists here
+
+
+def test_states_and_tables_of_another_shape_are_refused():
+    x, weights = recurrent_inputs("gru")
+    with pytest.raises(RuntimeError):
+        kernels.recurrent("gru", x, weights, (torch.zeros(3, 20),))
+    with pytest.raises((RuntimeError, ValueError)):
+        kernels.recurrent("gru", x, weights, (torch.zeros(8, 20, dtype=torch.float64),))
+    with pytest.raises(RuntimeError):
+        kernels.recurrent("gru", x, (*weights[:3], weights[3][:-1]), None)
+    q, k, v = tensors_of(attention)
+    with pytest.raises(RuntimeError):
+        kernels.attention(q, k, v, torch.zeros(3, 16), torch.zeros(3, 16), 64)

@@ -16,13 +16,12 @@ ARGUMENTS(
     Attention,
     int64_t threads, batch, time, keys, heads, key_heads, head_dim;
     int64_t window;             // keys that a query attends to, at most, its own included
-    const Real *q;              // (batch, time, heads, head_dim), at the last of the keys' positions
+    const Real *q, *d_output;   // (batch, time, heads, head_dim), at the last of the keys' positions
     const Real *k, *v;          // (batch, keys, key_heads, head_dim)
     const Real *cos, *sin;      // (keys, head_dim): two equal halves; of sin, the first is negative
-    Real *output;               // as q
+    Real *output, *d_q;         // as q
     Real *row_max, *row_scale;  // (batch, heads, time): largest score, 1 / sum of exp(score - largest)
-    const Real *d_output;       // as q
-    Real *d_q, *d_k, *d_v;      // as q, k, v
+    Real *d_k, *d_v;            // as k
     void *workspace;
 )
 
@@ -40,8 +39,7 @@ template <class Real, bool BACKWARD> struct Head {
     Real *packed_q, *packed_d;  // q and d_output: (head_dim, QUERIES)
     Real *scores, *d_scores;    // (keys, QUERIES)
     int64_t sequence, key_head;
-    int64_t head, begin, end;  // of a piece: query head, first query, behind the last one
-    int64_t saved;             // where row_max and row_scale of this head begin
+    int64_t head, begin, end, saved;  // of a piece: its head, its queries, where the head's row_max begins
 
     Head(const Attention<Real> &a, Workspace &workspace) : a(a) {
         const auto take = [&](int64_t count) { return workspace.take<Real>(count); };
@@ -103,8 +101,7 @@ template <class Real, bool BACKWARD> struct Head {
         row_blocks<R>(first_key(begin), position(end), [&](int64_t key, auto count) {
             Tile<Real, decltype(count)::value, PANEL> tile([](int, int) { return V{}; });
             tile.add(from + key * P, P, 1, packed, QUERIES, a.head_dim);
-            Real *place = to + key * QUERIES;
-            tile.finish([&](int r, int v, V sum) { store<Real>(place + r * QUERIES + v * L, sum); });
+            tile.finish([&](int r, int v, V sum) { store<Real>(to + (key + r) * QUERIES + v * L, sum); });
         });
     }
 
@@ -154,12 +151,18 @@ template <class Real, bool BACKWARD> struct Head {
     }
 
     // For the vector of queries that begins with i, call `work(at, mask)` for each key of the piece: where
-    // their scores with it are, and which of the queries attend to it.
+    // their scores with it are, and which of the queries attend to it: from `full` to `stop`, all.
     template <class Work> INLINE void each_key(int64_t i, const Work &work) const {
         Bits last, first;
         for (int j = 0; j < L; j++) last[j] = position(i + j), first[j] = last[j] + 1 - window;
-        for (int64_t at = first_key(begin); at < position(end); at++)
-            work(at * QUERIES + i - begin, (last >= int(at)) & (first <= int(at)));
+        const auto masked = [&](int64_t at, int64_t stop) {
+            for (; at < stop; at++)
+                work(at * QUERIES + i - begin, (last >= int(at)) & (first <= int(at)));
+        };
+        const int64_t full = min(first_key(i + L - 1), position(end)), stop = max(position(i) + 1, full);
+        masked(first_key(begin), full);
+        for (int64_t at = full; at < stop; at++) work(at * QUERIES + i - begin, ~Bits{});
+        masked(stop, position(end));
     }
 
     void forward() const {
@@ -252,10 +255,10 @@ template <class Head, class Real> struct Kernel {
 
     void run() const {
         parallel_for(a.threads, items, [&](int64_t begin, int64_t end, int64_t thread) {
-            char *own = memory + thread * bytes;
-            Workspace slice(own);
+            Workspace slice(memory + thread * bytes);
             Head head(a, slice);
-            __builtin_memset(own, 0, bytes);  // no result depends on padding, but denormals cost time
+            // No result depends on padding, but denormal numbers in it cost time.
+            __builtin_memset(memory + thread * bytes, 0, bytes);
             for (int64_t item = begin; item < end; item++) head.run(item);
         });
     }

@@ -1,5 +1,5 @@
 // bfloat16, the upper half of a float, and products of pairs of them that are summed in float.
-// Processors with AVX512_BF16 multiply two pairs in the time of one float.
+// Processors with AVX512_BF16 multiply a pair in the time of a float.
 
 #pragma once
 

@@ -110,6 +110,7 @@ template <class Real, int R, int V, bool HALF = false> struct Tile {
                         );
                 }
             } else {
+                static_assert(!HALF);  // targets with half vectors have 32 registers
                 decltype(broadcast(from)) x[R];
                 for (int r = 0; r < R; r++) x[r] = broadcast(from + r * row);
                 for (int v = 0; v < V; v++) {

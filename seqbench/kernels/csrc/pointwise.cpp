@@ -76,8 +76,7 @@ template <class Real> struct RmsNormForward {
                     const Vector<Real> value = load_part<Real>(x + i, left);
                     squares = fma(value, value, squares);
                 });
-                const Real mean = horizontal_sum<Real>(squares) / a.width;
-                const Real scale = 1 / __builtin_sqrt(mean + a.eps);
+                const Real scale = 1 / __builtin_sqrt(horizontal_sum<Real>(squares) / a.width + a.eps);
                 a.inverse_rms[row] = scale;
                 each_vector<Real>(0, a.width, [&](int64_t i, int64_t left) {
                     const Vector<Real> value = load_part<Real>(x + i, left) * scale;
@@ -103,10 +102,9 @@ template <class Real> struct RmsNormBackward {
         Vector<Real> products = {};
         each_vector<Real>(0, a.width, [&](int64_t i, int64_t left) {
             const Vector<Real> value = load_part<Real>(x + i, left);
-            const Vector<Real> product = value * load_part<Real>(d_output + i, left);
-            products = fma(product, load_part<Real>(a.weight + i, left), products);
-            const Vector<Real> factor = Vector<Real>{} + scale;
-            store<Real>(sums + i, fma(product, factor, load<Real>(sums + i)));
+            const Vector<Real> d = load_part<Real>(d_output + i, left);
+            products = fma(value * load_part<Real>(a.weight + i, left), d, products);
+            store<Real>(sums + i, fma(value * scale, d, load<Real>(sums + i)));
         });
         // The part of the gradient that lies along x: the norm takes it away.
         const Real along = horizontal_sum<Real>(products) / a.width * scale * scale;

@@ -31,9 +31,7 @@ def recurrent(
     """
     output, _, c_n, cells, gates = fields = empty_outputs(x, h0, kind, save)
     if kind == "lstm" and not save:
-        assert c0 is not None
-        c_n.copy_(c0)
-        cells = c_n
+        cells = c_n  # of the last step alone
     library("recurrent", x.dtype).call(
         f"{kind}_forward",
         "Recurrent",
@@ -44,7 +42,7 @@ def recurrent(
         b_ih=b_ih.contiguous(),
         b_hh=b_hh.contiguous(),
         h0=h0.contiguous(),
-        c0=cells if c0 is not None and not save else None if c0 is None else c0.contiguous(),
+        c0=None if c0 is None else c0.contiguous(),
         output=output,
         cells=cells if kind == "lstm" else None,
         cells_step=h0.numel() if save else 0,
