@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from seqbench.errors import ConfigError
+from seqbench.kernels import reference
 from seqbench.models.embedding import input_layer, tie
 from seqbench.spec import Features, SequenceSpec
 
@@ -162,7 +163,7 @@ class RNN(Recurrent):
 
 
 class RMSNorm(nn.Module):
-    """Root mean square normalisation (Zhang and Sennrich 2019, equation 4)."""
+    """Root mean square normalization (Zhang and Sennrich 2019, equation 4)."""
 
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__()
@@ -171,7 +172,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply it to the last dimension."""
-        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps) * self.weight
+        return reference.rms_norm(x, self.weight, self.eps)
 
 
 class Attention(nn.Module):
@@ -234,7 +235,7 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply it at each position."""
-        return self.down(F.silu(self.gate(x)) * self.up(x))
+        return self.down(reference.swiglu(self.gate(x), self.up(x)))
 
 
 class DecoderLayer(nn.Module):

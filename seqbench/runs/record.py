@@ -77,8 +77,8 @@ class Record:
         notes: facts of the task; `solved` is 0 or 1, `baseline_<metric>` what a predictor without
             memory scores in a metric that does not rank models.
         measured: what may differ between equal runs: seconds (of seeds trained as one model, its
-            share), throughput, peak_memory_bytes, device, threads, compiled (the sources of
-            ours of which layers were run, whose results differ from torch's by rounding),
+            share), throughput, peak_memory_bytes, device, threads, compiled (the sources
+            of kernels that ran, whose results differ from PyTorch's by rounding),
             cuda_graph (true, where steps were captured), seeds_together (if more than one), host,
             git, and started and finished as ISO 8601 in UTC.
     """
