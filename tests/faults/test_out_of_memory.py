@@ -1,0 +1,168 @@
+"""Memory that is full, on a GPU or a CPU: one line with what to try."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import torch
+from small_run import SMALL, difference, prepared, small
+
+from seqbench.errors import RunError
+from seqbench.experiment import run
+from seqbench.machine import is_out_of_memory
+from seqbench.runs.run import Run
+from seqbench.training.trainer import Trainer
+
+OUT_OF_MEMORY = torch.OutOfMemoryError(
+    "CUDA out of memory. Tried to allocate 2 GiB.\nGPU 0 has ..."
+)
+
+
+CUTS = [(size, parts) for size in (1, 6, 7, 9, 30, 32) for parts in range(1, 33)]
+
+
+@pytest.mark.parametrize(("size", "parts"), [cut for cut in CUTS if cut[0] % cut[1] == 0])
+def test_out_of_memory_costs_one_line_with_what_to_try(size, parts, tmp_path, seqbench):
+    config = small(tmp_path, f"trainer.batch_size={size}", f"trainer.accumulate={parts}")
+    folder = prepared(config)
+    with patch.object(Trainer, "backward", side_effect=OUT_OF_MEMORY):
+        done = seqbench("train", "--resume", folder)
+    assert (done.code, done.out) == (1, "")
+    last = done.err.splitlines()[-1]
+    assert f"error: run {folder.name} failed: out of memory on cpu: " in last
+    assert f"trainer.batch_size={size} " in last
+    assert "Traceback" not in done.err
+    assert Run.of(config).record.status == "failed"
+    advice = re.search(r"try trainer\.accumulate=(\d+), the same batch in smaller parts", last)
+    if parts == size:
+        assert advice is None
+    else:  # what it advises can be done
+        assert parts < int(advice[1]) <= size
+        assert size % int(advice[1]) == 0
+
+
+def beyond_all_memory(*args, **kwargs):
+    """Ask torch's CPU allocator for an exbibyte."""
+    torch.empty(2**60, dtype=torch.uint8)
+
+
+def test_other_errors_are_not_out_of_memory():
+    with pytest.raises(RuntimeError, match="DefaultCPUAllocator") as full:
+        beyond_all_memory()
+    with pytest.raises(RuntimeError) as other:
+        torch.zeros(2) + torch.zeros(3)
+    assert is_out_of_memory(full.value)
+    assert not is_out_of_memory(other.value)
+    assert not is_out_of_memory(ValueError(str(full.value)))
+
+
+@pytest.mark.parametrize("effect", [beyond_all_memory, MemoryError])
+def test_out_of_memory_on_a_cpu_is_told_alike(effect, tmp_path, seqbench):
+    config = small(tmp_path, "trainer.batch_size=6")
+    folder = prepared(config)
+    with patch.object(Trainer, "backward", side_effect=effect):
+        done = seqbench("train", "--resume", folder)
+    assert (done.code, done.out) == (1, "")
+    assert (
+        f"error: run {folder.name} failed: out of memory on cpu: at trainer.batch_size=6 try "
+        "trainer.accumulate=2, the same batch in smaller parts"
+    ) in done.err.splitlines()[-1]
+    assert "Traceback" not in done.err
+    assert Run.of(config).record.status == "failed"
+
+
+LIMITED = """
+import resource
+from pathlib import Path
+from seqbench.cli.main import main
+from seqbench.training.trainer import Trainer
+
+fit = Trainer.fit
+
+def limited(*args):
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + 2**27
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    return fit(*args)
+
+Trainer.fit = limited
+main()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads its size as Linux has it")
+def test_a_batch_that_does_not_fit_costs_one_line_with_what_to_try(tmp_path):
+    """The process may grow by 128 MiB; the inputs of a batch alone take 244 MiB."""
+    words = [*SMALL, "model=rnn", "task.length=1000", "task.train_size=32000"]
+    words += ["trainer.batch_size=32000", "budget=smoke"]
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, "train", *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Traceback" not in done.stderr
+    assert (
+        " failed: out of memory on cpu: at trainer.batch_size=32000 try trainer.accumulate=2, "
+        "the same batch in smaller parts"
+    ) in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("effect", [OUT_OF_MEMORY, beyond_all_memory, MemoryError])
+def test_a_model_that_does_not_fit_costs_one_line(effect, tmp_path, seqbench):
+    folder = prepared(small(tmp_path))
+    with patch.object(torch.nn.Module, "to", side_effect=effect):
+        done = seqbench("train", "--resume", folder)
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+    assert "out of memory on device=cpu: model and data do not fit" in done.err
+
+
+@pytest.mark.parametrize("effect", [OUT_OF_MEMORY, beyond_all_memory])
+def test_a_checkpoint_that_does_not_fit_stays_the_last_one(effect, cut_off, copied, undisturbed):
+    config = copied(cut_off)
+    folder = Run.of(config).checkpoints
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with (
+        patch.object(torch.Tensor, "clone", side_effect=effect),
+        pytest.raises(RunError, match=r"^out of memory on device=cpu"),
+    ):
+        run(config)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    run(config)
+    assert difference(config, undisturbed) is None
+
+
+@pytest.mark.parametrize("effect", [OUT_OF_MEMORY, beyond_all_memory])
+def test_a_state_that_does_not_fit_is_of_no_other_training(effect, cut_off, copied):
+    config = copied(cut_off)
+    with (
+        patch("seqbench.training.state.load_optimizer_state", side_effect=effect),
+        pytest.raises(RunError, match=r"^out of memory on device=cpu"),
+    ):
+        run(config)
+
+
+@pytest.mark.parametrize("effect", [OUT_OF_MEMORY, beyond_all_memory, MemoryError])
+def test_out_of_memory_costs_one_line_where_a_run_is_scored(effect, undisturbed, seqbench):
+    with patch.object(Trainer, "evaluate", side_effect=effect):
+        done = seqbench("eval", Run.of(undisturbed).folder)
+    assert (done.code, done.out) == (1, "")
+    assert done.err == "error: out of memory; SEQBENCH_TRACEBACK=1 shows where\n"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["task.train_size=1000000000000"],
+        ["task.eval_size=1000000000000"],
+        ["task=char_markov", "task.context=0", "task.train_size=1000000000000"],
+    ],
+)
+def test_sizes_beyond_all_memory(overrides, tmp_path):
+    with pytest.raises(RunError, match=r"^out of memory: the task does not fit"):
+        run(small(tmp_path, *overrides))
