@@ -346,7 +346,7 @@ def build(name: str, config: Config, *args: Any, **kwargs: Any) -> Any:
             raise cause from error
         if isinstance(cause, OSError):
             raise cause from error
-        from seqbench.machine import is_out_of_memory  # imports torch, as what is built does
+        from seqbench.out_of_memory import is_out_of_memory  # imports torch, as what is built does
 
         if is_out_of_memory(cause):
             raise RunError(f"out of memory: the {name} does not fit; try smaller sizes") from error

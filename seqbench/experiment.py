@@ -24,6 +24,7 @@ from seqbench import kernels, machine
 from seqbench.configuration import Config, build
 from seqbench.errors import ConfigError, RunError, SeqbenchError
 from seqbench.interruption import signals
+from seqbench.out_of_memory import is_out_of_memory
 from seqbench.results.collect import read_events
 from seqbench.runs.identity import own_codes, source_hash, without_place
 from seqbench.runs.log import LineLog
@@ -79,7 +80,7 @@ def run(
                     with experiment.watched(observer, force=force) as watching:
                         return experiment.run(watching)
         except (MemoryError, RuntimeError) as error:
-            if not machine.is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             where = f"device={config['device']}"
             raise RunError(f"out of memory on {where}: model and data do not fit") from error
@@ -182,7 +183,7 @@ class Experiment:
             raise  # the machine's fault, not the run's: it goes on when that is mended
         except Exception as failure:
             status, error = "failed", f"{type(failure).__name__}: {failure}".split("\n")[0]
-            if machine.is_out_of_memory(failure):
+            if is_out_of_memory(failure):
                 error = f"out of memory on {self.device}: {self.smaller_parts()}"
             with folder.log_path.open("a", encoding="utf-8") as log:
                 log.write(traceback.format_exc())

@@ -20,8 +20,6 @@ from seqbench.errors import ConfigError
 PROC = Path("/proc/self")
 # Settings of glibc's allocator, as malloc.h numbers them.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-# Texts of torch's RuntimeErrors for a failed allocation.
-NO_MEMORY = ("DefaultCPUAllocator: ", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def prepare(config: Config) -> torch.device:
@@ -147,17 +145,6 @@ def peak_memory(device: torch.device) -> int:
                 return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return True if the error is a failed allocation, on any device.
-
-    Only torch's CUDA allocator raises OutOfMemoryError. Its CPU allocator, the CUDA driver and
-    cuBLAS raise a RuntimeError, which only its text tells from others.
-    """
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in NO_MEMORY)
 
 
 def git_commit() -> str | None:

@@ -5,11 +5,11 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import groupby
 
-from seqbench import machine
 from seqbench.configuration import Config
 from seqbench.errors import ConfigError, RunError, SeqbenchError
 from seqbench.experiment import Experiment, build_optimizer, finished
 from seqbench.interruption import signals
+from seqbench.out_of_memory import is_out_of_memory
 from seqbench.runs.observer import Observer
 from seqbench.runs.record import Record
 from seqbench.runs.run import Run
@@ -78,7 +78,7 @@ def run_seeds(
                 stack.callback(trainings[i].events.close)
             fit_all(experiments, trainings)
         except (MemoryError, RuntimeError) as error:
-            if not machine.is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise RunError(
                 f"out of memory on device={configs[0]['device']}: {len(experiments)} seeds at once "
@@ -112,7 +112,7 @@ def fit_all(experiments: dict[int, Experiment], trainings: dict[int, Training]) 
         except (SeqbenchError, OSError):
             raise
         except Exception as error:
-            if machine.is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise
             ends = [error] * len(group)
         stop: Interrupted | None = None

@@ -25,7 +25,7 @@ LAYERS = (
     {"tasks", "models", "configuration"},
     {"trust"},
     {"runs", "datasets", "signatures", "overrides"},
-    {"spec", "wording", "choices", "kernels"},
+    {"spec", "wording", "choices", "kernels", "out_of_memory"},
     {"errors"},
 )
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}

@@ -20,6 +20,7 @@ from seqbench.bench.reference import Reference
 from seqbench.bench.split import time_split
 from seqbench.configuration import Config
 from seqbench.errors import RunError, SeqbenchError
+from seqbench.out_of_memory import is_out_of_memory
 
 ROUNDS = 5
 # Steps before anything is timed: first ones allocate, and choose kernels.
@@ -158,7 +159,7 @@ def measure(
     except (SeqbenchError, OSError):
         raise
     except Exception as error:  # a model or task of the user's may raise anything
-        if machine.is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise RunError(
                 f"out of memory on device={config['device']}: try a smaller trainer.batch_size"
             ) from error

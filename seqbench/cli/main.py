@@ -94,7 +94,7 @@ def main() -> None:
     except KeyboardInterrupt as error:
         leave("interrupted", 130, error)
     except (MemoryError, RuntimeError) as error:
-        from seqbench.machine import is_out_of_memory  # imports torch
+        from seqbench.out_of_memory import is_out_of_memory  # imports torch
 
         if not is_out_of_memory(error):
             raise

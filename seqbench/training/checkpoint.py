@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from seqbench import machine
 from seqbench.errors import RunError
+from seqbench.out_of_memory import is_out_of_memory
 from seqbench.runs import atomic
 
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
@@ -95,7 +95,7 @@ def load(path: Path) -> Loaded:
     ) as error:
         # An intact file that does not fit into memory is not damaged. A MemoryError, though, may
         # come from a damaged header.
-        if isinstance(error, RuntimeError) and machine.is_out_of_memory(error):
+        if isinstance(error, RuntimeError) and is_out_of_memory(error):
             raise
         raise RunError(f"checkpoint {path} cannot be read: {error}") from error
     if not whole:

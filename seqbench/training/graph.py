@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from seqbench import machine
 from seqbench.errors import ConfigError, RunError
+from seqbench.out_of_memory import is_out_of_memory
 from seqbench.tasks.task import Batch
 from seqbench.training.carried import Carried, flatten, unflatten
 
@@ -114,7 +114,7 @@ class Captured(Generic[Result]):
         except RuntimeError as error:
             # To end a capture in which something was raised raises once more.
             cause = error.__context__ or error
-            if machine.is_out_of_memory(cause):
+            if is_out_of_memory(cause):
                 raise cause from None
             reason = str(cause).split("\n")[0]
             raise RunError(

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from typeguard import TypeCheckError, check_type
 
-from seqbench import machine
 from seqbench.configuration import MOST_THREADS
 from seqbench.errors import RunError
+from seqbench.out_of_memory import is_out_of_memory
 from seqbench.training import checkpoint
 from seqbench.training.carried import Carried, flatten, unflatten
 from seqbench.training.graph import Graphs
@@ -118,7 +118,7 @@ class TrainingState:
             TypeError,
             ValueError,
         ) as error:
-            if machine.is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise
             raise RunError(
                 f"the checkpoint is of another training: {type(error).__name__}: {error}; "

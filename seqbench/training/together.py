@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
-from seqbench import machine
 from seqbench.errors import ConfigError, RunError
+from seqbench.out_of_memory import is_out_of_memory
 from seqbench.tasks.task import Batch
 from seqbench.training.carried import Carried
 from seqbench.training.graph import Graphs
@@ -111,7 +111,7 @@ def check(trainer: Trainer, training: TrainingState, inputs: Tensor) -> None:
             with torch.no_grad():
                 call()
         except Exception as error:
-            if machine.is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise
             reason = f"{type(error).__name__}: {error}".split("\n")[0].split(". ")[0]
             raise ConfigError(f"{what}: {reason}") from error

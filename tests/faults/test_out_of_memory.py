@@ -12,7 +12,7 @@ from small_run import SMALL, difference, prepared, small
 
 from seqbench.errors import RunError
 from seqbench.experiment import run
-from seqbench.machine import is_out_of_memory
+from seqbench.out_of_memory import is_out_of_memory
 from seqbench.runs.run import Run
 from seqbench.training.trainer import Trainer
 

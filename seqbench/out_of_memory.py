@@ -1,0 +1,17 @@
+"""Errors that mean that memory is out, on any device."""
+
+import torch
+
+# Texts of torch's RuntimeErrors for a failed allocation.
+NO_MEMORY = ("DefaultCPUAllocator: ", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True if the error is a failed allocation, on any device.
+
+    Only torch's CUDA allocator raises OutOfMemoryError. Its CPU allocator, the CUDA driver and
+    cuBLAS raise a RuntimeError, which only its text tells from others.
+    """
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in NO_MEMORY)
