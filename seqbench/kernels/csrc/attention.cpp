@@ -32,8 +32,7 @@ template <class Real, bool BACKWARD> struct Head {
     typedef typename Format<Real>::Bits Bits;
 
     const Attention<Real> &a;
-    // Row size: an odd number of panels, since rows a power of two apart share few sets of the cache.
-    const int64_t P = (ceil_div(a.head_dim, QUERIES) | 1) * QUERIES, window = min(a.window, a.keys);
+    const int64_t P = padded<Real>(a.head_dim), window = min(a.window, a.keys);
     const Real scale = 1 / __builtin_sqrt(Real(a.head_dim));
     Real *k, *v, *d_k, *d_v;    // (keys, P); k and d_k are rotated
     Real *q, *d_output, *d_q;   // (QUERIES, P); q and d_q are rotated, q is scaled
@@ -113,7 +112,7 @@ template <class Real, bool BACKWARD> struct Head {
         const Real *weights, int64_t weights_row, int64_t weights_value, const Real *rows, int64_t n,
         const Initial &initial, const Take &take
     ) const {
-        for (int64_t column = 0; column < a.head_dim; column += PANEL * L)
+        for (int64_t column = 0; column < P; column += PANEL * L)
             with_panel<Real>(a.head_dim - column, [&](auto count, auto half) {
                 Tile<Real, N, decltype(count)::value, decltype(half)::value> tile([&](int r, int v) {
                     return initial(r, column + v * L);
@@ -157,7 +156,8 @@ template <class Real, bool BACKWARD> struct Head {
         Bits last, first;
         for (int j = 0; j < L; j++) last[j] = position(i + j), first[j] = last[j] + 1 - window;
         const auto masked = [&](int64_t at, int64_t stop) {
-            for (; at < stop; at++) work(at * QUERIES + i - begin, (last >= int(at)) & (first <= int(at)));
+            for (; at < stop; at++)
+                work(at * QUERIES + i - begin, (last >= int(at)) & (first <= int(at)));
         };
         const int64_t full = min(first_key(i + L - 1), position(end)), stop = max(position(i) + 1, full);
         masked(first_key(begin), full);

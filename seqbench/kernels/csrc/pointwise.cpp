@@ -39,6 +39,7 @@ INLINE void each_vector(int64_t begin, int64_t end, const Work &work) {
     if (i < end) work(i, end - i);
 }
 
+// The same, shared among threads.
 template <class Real, class Work>
 static void share_vectors(int64_t threads, int64_t size, const Work &work) {
     parallel_for(threads, vectors<Real>(size), [&](int64_t begin, int64_t end) {
