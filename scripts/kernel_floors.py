@@ -1,4 +1,4 @@
-"""How far are the compiled kernels from what this machine can do? Prints a Markdown table.
+"""Print how far the compiled kernels are from what this machine can do, as a Markdown table.
 
     python scripts/kernel_floors.py                 all kernels, in about half a minute
     python scripts/kernel_floors.py lstm residual   those whose name begins so

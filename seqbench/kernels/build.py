@@ -202,7 +202,7 @@ def padded(source: str, size: int, dtype: torch.dtype) -> int:
 
 @cache
 def compiled(source: Path, real: str) -> Library | NotCompiled:
-    """Return the library, or why there is none. A failure is kept: it is asked for at each call."""
+    """Return the library, or why it is missing; failures are cached, too: each call asks."""
     reason = NotCompiled("")
     for openmp in (("-fopenmp",), ()):  # not every compiler knows OpenMP; without it: one thread
         try:

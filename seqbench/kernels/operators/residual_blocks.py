@@ -144,7 +144,7 @@ def residual_blocks_backward(
     first: int,
     x_wanted: bool,
 ) -> list[Tensor]:
-    """Return the gradients of x and of the tensors, empty ones where there is none.
+    """Return the gradients of x and of the tensors; those that are not needed are empty.
 
     Args:
         d_y: of the output.
