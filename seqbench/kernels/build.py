@@ -26,8 +26,9 @@ from filelock import FileLock
 from torch import Tensor
 
 SOURCES = Path(__file__).parent / "csrc"
+PATHS = {path.stem: path for path in sorted(SOURCES.glob("*.cpp"))}
 # What training in float32 needs.
-FLOAT32_SOURCES = [(path.stem, torch.float32) for path in sorted(SOURCES.glob("*.cpp"))]
+FLOAT32_SOURCES = [(source, torch.float32) for source in PATHS]
 # The C++ name of each dtype.
 TYPES = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "Bfloat16"}
 # Raised together with the constant of the same name in arguments.h.
@@ -182,7 +183,7 @@ def library(source: str, dtype: torch.dtype) -> Library:
     Raises:
         NotCompiled: if it cannot be compiled or loaded.
     """
-    found = compiled(SOURCES / f"{source}.cpp", TYPES[dtype])
+    found = compiled(PATHS[source], TYPES[dtype])
     if isinstance(found, NotCompiled):
         raise found
     return found

@@ -245,15 +245,17 @@ LARGE = {
 examples = pytest.mark.parametrize("example", EXAMPLES)
 
 
-def assert_close(found: Sequence[Tensor], expected: Sequence[Tensor], error: float) -> None:
+def assert_close(
+    found: Sequence[Tensor], expected: Sequence[Tensor], error: float, least: float = 1e-3
+) -> None:
     """Assert that the largest error of each, relative to its largest value, is at most `error`.
 
-    Values below 0.1 count as 0.1: what is left of sums that cancel has no digits of its own.
+    A largest value below `least` counts as `least`.
     """
     for one, other in zip(found, expected, strict=True):
         assert one.shape == other.shape
         if one.numel():
-            assert (one - other).abs().max() <= error * other.abs().max().clamp_min(0.1)
+            assert (one - other).abs().max() <= error * other.abs().max().clamp_min(least)
 
 
 def seeded(make: Callable[[], Case]) -> Case:
@@ -270,7 +272,9 @@ def test_float64_agrees_to_1e_10(case):
 @settings(deadline=None, max_examples=60)
 @given(CASES)
 def test_float32_agrees_to_1e_5(case):
-    assert_close(case.to(torch.float32).results(case.operator), case.results(case.reference), 1e-5)
+    found = case.to(torch.float32).results(case.operator)
+    # Some drawn gradients are sums of values near 1 that cancel.
+    assert_close(found, case.results(case.reference), 1e-5, least=0.1)
 
 
 @pytest.mark.parametrize("example", LARGE)
@@ -319,7 +323,7 @@ def test_nan_and_inf_propagate(example, bad):
     found, expected = case.results(case.operator), case.results(case.reference)
     # Saturated gates and rectifiers hide an infinity; a NaN shows in all that it reaches.
     for one, other in zip(found, expected, strict=True):
-        assert (one.isfinite() == other.isfinite()).all() or (~one.isfinite()).any()
+        assert other.isfinite().all() or not one.isfinite().all()
     assert torch.equal(found[0].isnan(), expected[0].isnan())
 
 
