@@ -16,6 +16,7 @@ import torch
 import seqbench
 from seqbench.configuration import Config
 from seqbench.errors import ConfigError
+from seqbench.kernels import torch_private
 
 PROC = Path("/proc/self")
 # Settings of glibc's allocator, as malloc.h numbers them.
@@ -34,7 +35,7 @@ def prepare(config: Config) -> torch.device:
     keep_memory()
     torch.set_num_threads(config["threads"] or available_threads())
     deterministic = config["trainer"]["deterministic"]
-    torch.use_deterministic_algorithms(deterministic)
+    torch_private.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; who wants speed takes bf16
     # Asked for by deterministic products on CUDA, but read once, at the process's first product.

@@ -25,6 +25,8 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from seqbench.kernels import torch_private
+
 SOURCES = Path(__file__).parent / "csrc"
 PATHS = {path.stem: path for path in sorted(SOURCES.glob("*.cpp"))}
 # What training in float32 needs.
@@ -189,7 +191,7 @@ def library(source: str, dtype: torch.dtype) -> Library:
     return found
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@torch_private.constant_when_traced
 def vector_bytes(source: str) -> int:
     """Return the width of the vectors that a source was compiled for."""
     return library(source, torch.float32).vector_bytes

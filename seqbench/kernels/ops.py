@@ -174,17 +174,17 @@ def _can_run(source: str, x: Tensor, *others: Tensor, autocast: bool = False) ->
     return _is_eligible(x, *others, autocast=autocast) and _is_compiled(source, x.dtype)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@torch_private.constant_when_traced
 def _threads() -> int:
     return torch.get_num_threads()
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@torch_private.constant_when_traced
 def _disabled_when_traced() -> bool:
     return _disabled.get()
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@torch_private.constant_when_traced
 def _is_compiled(source: str, dtype: torch.dtype) -> bool:
     try:
         library(source, dtype)

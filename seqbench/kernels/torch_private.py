@@ -1,9 +1,72 @@
-"""Functions of torch that are not public, each behind one function. Tested with torch 2.13."""
+"""Functions of torch that are not public, each behind one function. Tested with torch 2.13.
 
-from typing import Any
+Some keep torch's compiler from being imported, which takes as long as importing torch: commands
+that train need it for the optimizer, those that only use a trained model do not.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch._library.custom_ops import CustomOpDef
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def constant_when_traced(function: F) -> F:
+    """Mark a function, as `torch.compiler.assume_constant_result`, without importing the compiler.
+
+    Returns:
+        The function; a compiled graph contains its result at the time of tracing.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+def use_deterministic_algorithms(mode: bool) -> None:
+    """Do as `torch.use_deterministic_algorithms`; import no compiler to set its option, too."""
+    if "torch._inductor" in sys.modules:
+        torch.use_deterministic_algorithms(mode)
+    else:
+        torch._C._set_deterministic_algorithms(mode)
+
+
+def postpone_compiler(wrapped: Any) -> None:
+    """Let a function that torch keeps from being compiled run without importing the compiler.
+
+    Args:
+        wrapped: the result of `torch._disable_dynamo`, which imports the compiler when it is first
+            called. Once something else has imported the compiler, it does so again.
+    """
+    function = getattr(wrapped, "__wrapped__", None)
+    if function is None or hasattr(function, "__dynamo_disable"):
+        return
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if "torch._dynamo" not in sys.modules:
+            return function(*args, **kwargs)
+        if getattr(function, "__dynamo_disable", None) is call:
+            del function.__dynamo_disable
+        return wrapped(*args, **kwargs)
+
+    setattr(function, "__dynamo_disable", call)  # where the wrapper looks for what to call
+
+
+def custom_op(name: str) -> Callable[[Callable[..., Any]], CustomOpDef]:
+    """Return a decorator that makes a function `torch.ops.seqbench.<name>`, which mutates nothing.
+
+    See `torch.library.custom_op`, which it is apart from `postpone_compiler`.
+    """
+
+    def register(function: Callable[..., Any]) -> CustomOpDef:
+        op = torch.library.custom_op(f"seqbench::{name}", function, mutates_args=())
+        for implementation in op._backend_fns.values():
+            postpone_compiler(implementation)
+        return op
+
+    return register
 
 
 def weight_norm(magnitude: Tensor, direction: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 README = Path(__file__).parents[2] / "README.md"
 BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 # Needs a network, or is what this test stands in.
@@ -25,7 +27,9 @@ def commands(file: Path = README) -> list[list[str]]:
 
 
 def small(command: list[str]) -> list[str]:
-    """The same command at smoke size."""
+    """Return the same command at smoke size."""
+    if command[1] == "bench":
+        return [*command, "--rounds", "1", "--steps", "1"]
     if command[1] not in ("train", "sweep") or "--resume" in command:
         return command
     kept = [word for word in command if not word.startswith(("budget=", "trainer.steps="))]
@@ -33,6 +37,7 @@ def small(command: list[str]) -> list[str]:
     return [*kept, "budget=smoke", "threads=1"]
 
 
+@pytest.mark.timeout(900)  # some forty processes, each of which imports torch
 def test_every_command_of_the_readme_works(tmp_path: Path, real_data: Path) -> None:
     files = [
         text for kind in ("python", "yaml") for text in blocks(kind) if text.startswith("# my_")

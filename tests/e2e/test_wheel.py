@@ -50,7 +50,7 @@ def test_the_wheel_holds_the_package_with_its_configurations_and_nothing_else(wh
         path.relative_to(ROOT).as_posix()
         for package in ("seqbench", "hydra_plugins")
         for path in (ROOT / package).rglob("*.*")
-        if path.suffix in (".py", ".cpp", ".h", ".html", ".css", ".js")
+        if path.suffix in (".py", ".cpp", ".h", ".md", ".html", ".css", ".js")
     }
     expected = {f"seqbench/{name}" for name in configs} | sources
     assert any(name.endswith(".trials.csv") for name in expected)

@@ -4,15 +4,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import custom_op
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seqbench.kernels import reference
 from seqbench.kernels.build import library
 from seqbench.kernels.operators.transforms import differentiable_gradients, one_by_one
+from seqbench.kernels.torch_private import custom_op
 
 
-@custom_op("seqbench::attention", mutates_args=())
+@custom_op("attention")
 def attention(
     q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, window: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -62,7 +62,7 @@ def _(q: Tensor, *others: Any) -> tuple[Tensor, ...]:
     return empty_outputs(q)
 
 
-@custom_op("seqbench::attention_backward", mutates_args=())
+@custom_op("attention_backward")
 def attention_backward(
     d_output: Tensor,
     q: Tensor,

@@ -4,12 +4,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import custom_op
 from torch.nn import functional as F
 
 from seqbench.kernels import reference, torch_private
 from seqbench.kernels.build import library
 from seqbench.kernels.operators.transforms import differentiable_gradients, one_by_one
+from seqbench.kernels.torch_private import custom_op
 
 
 def save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -17,7 +17,7 @@ def save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
-@custom_op("seqbench::swiglu", mutates_args=())
+@custom_op("swiglu")
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """Return `silu(gate) * up`, of tensors of one shape."""
     output = gate.new_empty(gate.shape)
@@ -37,7 +37,7 @@ def _(gate: Tensor, up: Tensor) -> Tensor:
     return gate.new_empty(gate.shape)
 
 
-@custom_op("seqbench::swiglu_backward", mutates_args=())
+@custom_op("swiglu_backward")
 def swiglu_backward(d_output: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
     """Return the gradients of gate and up."""
     d_gate, d_up = gate.new_empty(gate.shape), up.new_empty(up.shape)
@@ -72,7 +72,7 @@ swiglu.register_autograd(backpropagate_swiglu, setup_context=save_inputs)
 swiglu.register_vmap(one_by_one(swiglu))
 
 
-@custom_op("seqbench::rms_norm", mutates_args=())
+@custom_op("rms_norm")
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Return the normalized `x`, and one over the root mean square of each row, for backward."""
     output, inverse_rms = x.new_empty(x.shape), x.new_empty(x.shape[:-1])
@@ -95,7 +95,7 @@ def _(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape), x.new_empty(x.shape[:-1])
 
 
-@custom_op("seqbench::rms_norm_backward", mutates_args=())
+@custom_op("rms_norm_backward")
 def rms_norm_backward(
     d_output: Tensor, x: Tensor, weight: Tensor, inverse_rms: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -142,7 +142,7 @@ rms_norm.register_autograd(backpropagate_rms_norm, setup_context=setup_rms_norm)
 rms_norm.register_vmap(one_by_one(rms_norm))
 
 
-@custom_op("seqbench::linear", mutates_args=())
+@custom_op("linear")
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """Return `x W^T`, of `(..., in)` and `(out, in)`, computed by oneDNN."""
     return torch_private.onednn_linear(x, weight)

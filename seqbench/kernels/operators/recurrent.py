@@ -4,14 +4,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import custom_op
 
 from seqbench.kernels import reference
 from seqbench.kernels.build import library, padded
 from seqbench.kernels.operators.transforms import differentiable_gradients, one_by_one
+from seqbench.kernels.torch_private import custom_op
 
 
-@custom_op("seqbench::recurrent", mutates_args=())
+@custom_op("recurrent")
 def recurrent(
     kind: str,
     x: Tensor,
@@ -81,7 +81,7 @@ def _(kind: str, x: Tensor, *others: Any) -> tuple[Tensor, ...]:
     return empty_outputs(x, h0, kind, save)
 
 
-@custom_op("seqbench::recurrent_backward", mutates_args=())
+@custom_op("recurrent_backward")
 def recurrent_backward(
     kind: str,
     d_output: Tensor | None,

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import custom_op
 from torch.nn import functional as F
 
 from seqbench.kernels import reference
 from seqbench.kernels.build import library, padded
 from seqbench.kernels.operators.transforms import differentiable_gradients, one_by_one
 from seqbench.kernels.reference import BlockShape, BlockWeights
+from seqbench.kernels.torch_private import custom_op
 
 
 def blocks_of(
@@ -31,7 +31,7 @@ def blocks_of(
     ]
 
 
-@custom_op("seqbench::residual_blocks", mutates_args=())
+@custom_op("residual_blocks")
 def residual_blocks(
     x: Tensor, tensors: list[Tensor], shapes: list[int], save: bool
 ) -> list[Tensor]:
@@ -134,7 +134,7 @@ def _(x: Tensor, tensors: list[Tensor], shapes: list[int], save: bool) -> list[T
     return [outputs[-1], *outputs[:-1]] if save else [outputs[-1]]
 
 
-@custom_op("seqbench::residual_blocks_backward", mutates_args=())
+@custom_op("residual_blocks_backward")
 def residual_blocks_backward(
     d_y: Tensor,
     x: Tensor,
