@@ -26,7 +26,8 @@ from seqbench.errors import ConfigError, RunError, SeqbenchError
 from seqbench.interruption import signals
 from seqbench.out_of_memory import is_out_of_memory
 from seqbench.results.collect import read_events
-from seqbench.runs.identity import own_codes, source_hash, without_place
+from seqbench.runs.code_hash import source_hash
+from seqbench.runs.identity import own_codes, without_place
 from seqbench.runs.log import LineLog
 from seqbench.runs.observer import Observer, Observers
 from seqbench.runs.record import Record, Score

@@ -9,7 +9,8 @@ from pathlib import Path
 from record_factory import PARAMETERS, make_record, write_run, write_unfinished
 
 from seqbench.configuration import Composer
-from seqbench.runs.identity import run_id, source_hash, without_place
+from seqbench.runs.code_hash import source_hash
+from seqbench.runs.identity import run_id, without_place
 from seqbench.runs.record import Record
 
 MODELS = ("tcn", "gru", "lstm", "llama")  # from the quickest learner to the slowest

@@ -14,7 +14,8 @@ from seqbench.configuration import compose, read
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment import run
 from seqbench.machine import PROC
-from seqbench.runs.identity import source_hash, without_place
+from seqbench.runs.code_hash import source_hash
+from seqbench.runs.identity import without_place
 from seqbench.runs.observer import Observer
 from seqbench.runs.record import read_record
 from seqbench.runs.run import Run

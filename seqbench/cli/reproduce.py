@@ -73,7 +73,7 @@ def reproduce(
     from seqbench.configuration import Composer
     from seqbench.launch.sweep import Policy, Sweep, View
     from seqbench.results.reproduction import build_reproduction
-    from seqbench.runs.identity import source_hash
+    from seqbench.runs.code_hash import source_hash
 
     words = overrides or []
     check_place(words)

@@ -112,7 +112,7 @@ def baselines(run: "Record | Unfinished", metric: str) -> list[float]:
 def of_record(record: Record, folder: Path) -> dict[str, Section]:
     """What to show of a run that is over, by title."""
     from seqbench.results.recipe import command
-    from seqbench.runs.identity import source_hash
+    from seqbench.runs.code_hash import source_hash
 
     measured = dict(record.measured)
     pace = measured.pop("throughput", None)

@@ -201,7 +201,7 @@ def show_results(sweep: "Sweep") -> None:
     from seqbench.cli.table_view import show_table
     from seqbench.results.aggregate import aggregate
     from seqbench.results.tables import build_table
-    from seqbench.runs.identity import source_hash
+    from seqbench.runs.code_hash import source_hash
 
     over = [sweep.jobs[f] for f, e in sweep.endings.items() if e.how in ("completed", "diverged")]
     records = [record for job in over if (record := record_of(job)) is not None]

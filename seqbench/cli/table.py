@@ -61,7 +61,7 @@ def table(
     from seqbench.results.collect import collect
     from seqbench.results.tables import SHOWN, build_table
     from seqbench.results.where import select
-    from seqbench.runs.identity import source_hash
+    from seqbench.runs.code_hash import source_hash
 
     down, across, beside = names(rows), names(cols), names(show)
     for name in beside:

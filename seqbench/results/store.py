@@ -17,7 +17,7 @@ from seqbench.errors import ConfigError
 from seqbench.results.aggregate import aggregate
 from seqbench.results.collect import Collected, read_events
 from seqbench.results.export import long_form
-from seqbench.runs.identity import source_hash
+from seqbench.runs.code_hash import source_hash
 from seqbench.runs.record import Record, RecordError
 from seqbench.wording import plain
 

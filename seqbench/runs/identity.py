@@ -4,29 +4,15 @@ import hashlib
 import inspect
 import json
 from functools import cache
-from pathlib import Path
 from typing import Any
+
+from seqbench.runs.code_hash import own_code
 
 # Where a run happens, how often it speaks and where it writes cannot change its result.
 OUTSIDE: dict[str, frozenset[str]] = {
     "": frozenset({"device", "threads", "data_dir", "output_dir", "recipe", "tracker"}),
     "trainer": frozenset({"log_every", "checkpoint_every", "deterministic", "compile", "graph"}),
 }
-
-# The sources that compute a result, those that show it left out.
-COMPUTES = (
-    "spec.py",
-    "configuration.py",
-    "experiment.py",
-    "machine.py",
-    "seeds.py",
-    "datasets/*.py",
-    "kernels/**/*.py",
-    "kernels/csrc/*",
-    "models/*.py",
-    "tasks/*.py",
-    "training/*.py",
-)
 
 
 def run_id(config: dict[str, Any]) -> str:
@@ -84,28 +70,13 @@ def what_matters(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def own_codes(config: dict[str, Any]) -> dict[str, str]:
-    """Node of a configuration -> SHA-256 of the file of what it builds, where that is not ours."""
+    """Return node of a configuration -> hash of the user's own code that it builds."""
     targets = {
         key: node["_target_"]
         for key, node in config.items()
         if key not in OUTSIDE[""] and isinstance(node, dict) and "_target_" in node
     }
     return {key: code for key, target in targets.items() if (code := own_code(target))}
-
-
-@cache
-def own_code(target: str) -> str | None:
-    """SHA-256 of the file of a user's own class: edited, it makes another run. `None` for ours."""
-    from hydra.utils import get_object
-
-    found = get_object(target)
-    if found.__module__.split(".")[0] in ("seqbench", "torch"):
-        return None
-    try:
-        path = inspect.getsourcefile(found)
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else None
-    except (OSError, TypeError):
-        return None
 
 
 @cache
@@ -120,14 +91,3 @@ def signature_defaults(target: str) -> dict[str, Any]:
         for p in parameters
         if p.default is not p.empty
     }
-
-
-@cache
-def source_hash() -> str:
-    """12 hex digits over the sources that compute: a result of other code can be told as such."""
-    package = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for path in sorted(path for part in COMPUTES for path in package.glob(part)):
-        digest.update(path.relative_to(package).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]

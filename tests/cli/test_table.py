@@ -16,7 +16,7 @@ from seqbench.cli.table_view import show_table
 from seqbench.errors import ConfigError
 from seqbench.results.aggregate import aggregate
 from seqbench.results.tables import build_table
-from seqbench.runs.identity import source_hash
+from seqbench.runs.code_hash import source_hash
 
 RECORDS = [
     make_record(task, model, seed, value=0.001 + 0.01 * seed, source=source_hash())

@@ -11,7 +11,7 @@ from typing import Any
 from seqbench.configuration import Composer
 from seqbench.launch.job import Ending, Job, perform
 from seqbench.launch.sweep import Policy, Sweep, View
-from seqbench.runs.identity import own_code
+from seqbench.runs.code_hash import own_code
 
 SMALL = [
     *("model=tcn", "model.channels=[4]", "model.kernel_size=3", "model.dropout=0.2"),

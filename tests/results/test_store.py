@@ -14,7 +14,7 @@ from seqbench.results.aggregate import aggregate
 from seqbench.results.collect import Collected, collect
 from seqbench.results.export import Line, long_form
 from seqbench.results.store import TABLES, Answer, query
-from seqbench.runs.identity import source_hash
+from seqbench.runs.code_hash import source_hash
 
 EVENTS = [
     {"step": 5, "split": "train", "loss": 0.5, "lr": 1e-3},

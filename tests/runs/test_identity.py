@@ -1,13 +1,11 @@
 import copy
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from seqbench.configuration import compose
-from seqbench.runs import identity
-from seqbench.runs.identity import run_id, source_hash, what_matters, without_place
+from seqbench.runs.identity import run_id, what_matters, without_place
 
 # A configuration as `compose` gave it when ids were first kept; its id must never change.
 CONFIG = {
@@ -161,16 +159,6 @@ def test_ids_are_twelve_hex_digits_that_tell_seeds_apart(one, other):
 def test_a_composed_configuration_has_the_id_of_what_was_meant():
     config = compose(["model=gru", "optimizer.lr=0.01"])
     assert run_id(config) == run_id(compose(["optimizer.lr=1e-2", "model=gru", "threads=1"]))
-
-
-def test_the_hash_of_our_sources():
-    assert len(source_hash()) == 12
-    assert source_hash() == source_hash()
-    package = Path(identity.__file__).parents[1]
-    hashed = {path for part in identity.COMPUTES for path in package.glob(part)}
-    for folder in ("datasets", "models", "tasks", "training"):
-        files = {path for path in (package / folder).rglob("*.*") if path.suffix != ".pyc"}
-        assert files <= hashed
 
 
 def test_a_whole_number_is_the_same_with_and_without_its_point():

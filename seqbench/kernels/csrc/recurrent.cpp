@@ -6,8 +6,8 @@
 // - A thread takes its rows of the batch through all time steps: threads never wait for each other, and
 //   a row's result does not depend on their number.
 // - Backward stops at the time step before which all gradients are zero.
-// - The gradients of the weights are one product over all remaining time steps and rows. Threads share
-//   its output, not its sums.
+// - Backward takes some time steps, a chunk, and then adds their products to the gradients of the
+//   weights, while the gates' gradients are in cache. There, threads share the output, not the sums.
 
 #include "arguments.h"
 #include "gemm.h"
@@ -33,6 +33,7 @@ ARGUMENTS(
 )
 
 constexpr int64_t PIECE = 64;  // rows of the weights' gradient that are summed at once: in cache L2
+constexpr int64_t CHUNK = 256;  // rows that backward keeps of the slots' gradients: in cache L3
 
 // The tensors at one time step, row of the batch and hidden tile.
 template <class Real> struct Step {
@@ -293,31 +294,33 @@ template <class Real, class Cell> struct Backward {
     const int64_t row_size = (vectors<Real>(shift + Cell::SLOTS * a.width) | 1) * L;
     Real *input_weights, *state_weights;  // packed: (n, dim) and (n, width)
     Real *d_h, *d_c;                      // (batch, P)
-    Real *d_slots;                        // (time, batch, row_size), and a vector more
+    const int64_t steps = min(max(CHUNK / max(a.batch, 1), 1), a.time);  // of a chunk
+    Real *d_slots;                        // (steps, batch, row_size), and a vector more
     Real *d_input, *d_state;              // (dim + 1, n) and (width + 1, n); the last row is the bias
-    int64_t *first;                       // of each row: the first time step that has a gradient
+    bool *alive;                          // (batch): whether earlier steps of a row have gradients
 
     Backward(const Recurrent<Real> &a, Workspace &workspace)
         : a(a), input_weights(workspace.take<Real>(a.d_x ? n * padded<Real>(a.dim) : 0)),
           state_weights(workspace.take<Real>(n * P)), d_h(workspace.take<Real>(a.batch * P)),
           d_c(workspace.take<Real>(a.batch * P)),
-          d_slots(workspace.take<Real>(a.time * a.batch * row_size + L)),
+          d_slots(workspace.take<Real>(steps * a.batch * row_size + L)),
           d_input(workspace.take<Real>((a.dim + 1) * n)),
           d_state(workspace.take<Real>((a.width + 1) * n)),
-          first(workspace.take<int64_t>(a.batch)) {}
+          alive(workspace.take<bool>(a.batch)) {}
 
     // The torch gate of one of the input's slots: with separate shares, the last gate is the first slot.
     int64_t gate_row(int64_t column) const {
         return Cell::SEPARATE ? (column + n - a.width) % n : column;
     }
 
-    Real *slots(int64_t t, int64_t row) const { return d_slots + (t * a.batch + row) * row_size + shift; }
+    // The slots of a row of a chunk's rows, (step, batch).
+    Real *slots(int64_t row) const { return d_slots + row * row_size + shift; }
 
-    // Gradients of a time step's slots; return whether there were any.
-    bool activate(int64_t t, int64_t begin, int64_t end) const {
+    // Gradients of the slots of a time step, `to` for its first row; return whether there were any.
+    bool activate(int64_t t, int64_t begin, int64_t end, Real *to) const {
         typedef Vector<Real> V;
         typename Format<Real>::Bits any = {};
-        for (int64_t row = begin; row < end; row++) {
+        for (int64_t row = begin; row < end; row++, to += row_size) {
             for (int64_t tile = 0; tile < tiles; tile++) {
                 const Step<Real> step(a, t, row, tile);
                 const int64_t unit = tile * L, at = row * P + unit;
@@ -331,9 +334,8 @@ template <class Real, class Cell> struct Backward {
                 Cell::template backward<Real>(step, dh, dc, d);
                 store<Real>(d_h + at, dh);
                 store<Real>(d_c + at, dc);
-                Real *to = slots(t, row) + unit;
                 for (int slot = 0; slot < Cell::SLOTS; slot++)
-                    step.store_units(to + slot * a.width, d[slot]);
+                    step.store_units(to + slot * a.width + unit, d[slot]);
             }
         }
         for (int i = 0; i < L; i++)
@@ -341,40 +343,41 @@ template <class Real, class Cell> struct Backward {
         return false;
     }
 
-    // Take some rows back through time; return the first step that has a gradient.
-    int64_t through_time(int64_t begin, int64_t end) const {
+    // Take some rows back through the steps of a chunk. Without gradients left, set their slots to zero.
+    void through_time(int64_t first, int64_t last, int64_t begin, int64_t end) const {
         const int64_t rows = end - begin;
-        for (int64_t t = a.time - 1; t >= 0; t--) {
-            const bool any = activate(t, begin, end);
-            if (!any && !a.d_output) return t + 1;
-            const Real *d = slots(t, begin);
+        for (int64_t t = last - 1; t >= first; t--) {
+            Real *d = slots((t - first) * a.batch + begin);
+            Real *d_x = a.d_x ? a.d_x + (t * a.batch + begin) * a.dim : nullptr;
+            if (alive[begin] && !activate(t, begin, end, d) && !a.d_output)
+                for (int64_t row = begin; row < end; row++) alive[row] = false;
+            if (!alive[begin]) {
+                for (int64_t row = 0; row < rows; row++)
+                    __builtin_memset(d + row * row_size, 0, Cell::SLOTS * a.width * sizeof(Real));
+                if (d_x) __builtin_memset(d_x, 0, rows * a.dim * sizeof(Real));
+                continue;
+            }
             product<Real>(
                 d_h + begin * P, P, true, d + Cell::STATE_SLOT * a.width, row_size, rows,
                 state_weights, n, a.width
             );
-            if (!a.d_x) continue;
-            Real *d_x = a.d_x + (t * a.batch + begin) * a.dim;
-            product<Real>(d_x, a.dim, false, d, row_size, rows, input_weights, n, a.dim);
+            if (d_x) product<Real>(d_x, a.dim, false, d, row_size, rows, input_weights, n, a.dim);
         }
-        return 0;
     }
 
-    // Gradients of the weights of some inputs or states, from all steps from `start` on: sums of pieces,
-    // which are then added, since one long sum would round off more.
-    void sum_weights(
+    // Add to the gradients of the weights of some inputs or states what a chunk gives: sums of pieces,
+    // since one long sum would round off more.
+    void add_chunk(
         Real *to, const Real *initial, const Real *values, int64_t count, int64_t begin, int64_t end,
-        int64_t start, int slot
+        int64_t first, int64_t last, int slot
     ) const {
-        const int64_t stop = begin ? end : count + 1;  // the first block zeros the bias, too
-        __builtin_memset(to + begin * n, 0, (min(end, count) - begin) * n * sizeof(Real));
-        if (!begin) __builtin_memset(to + (stop - 1) * n, 0, n * sizeof(Real));
-        for (int64_t row = start * a.batch; row < a.time * a.batch;) {
+        for (int64_t row = first * a.batch; row < last * a.batch;) {
             // At the first time step, the states are in a tensor of their own.
             const bool at_start = initial && row < a.batch;
-            const int64_t rows = min((at_start ? a.batch : a.time * a.batch) - row, PIECE);
+            const int64_t rows = min((at_start ? a.batch : last * a.batch) - row, PIECE);
             const Real *from = at_start ? initial + row * count
                                         : values + (initial ? row - a.batch : row) * count;
-            const Real *d = slots(0, row) + slot * a.width;
+            const Real *d = slots(row - first * a.batch) + slot * a.width;
             add_weights<Real>(to, n, from, count, begin, end, d, row_size, rows);
             row += rows;
         }
@@ -401,42 +404,45 @@ template <class Real, class Cell> struct Backward {
                     const Vector<Real> d = a.d_c ? load_part<Real>(a.d_c + at, left) : Vector<Real>{};
                     store<Real>(d_c + row * P + unit, d);
                 }
-            const int64_t step = through_time(begin, end);
-            for (int64_t row = begin; row < end; row++) {
-                first[row] = step;
-                for (int64_t unit = 0; unit < P; unit += L) {
-                    const int64_t at = row * a.width + unit, left = a.width - unit;
-                    store_part<Real>(a.d_h + at, load<Real>(d_h + row * P + unit), left);
-                    if (a.d_c) store_part<Real>(a.d_c + at, load<Real>(d_c + row * P + unit), left);
-                }
-            }
         });
-        int64_t start = a.time;
-        for (int64_t row = 0; row < a.batch; row++) start = min(start, first[row]);
-        // Rows that stopped later than others have zeros where those have gradients.
-        for (int64_t row = 0; row < a.batch; row++)
-            for (int64_t t = start; t < first[row]; t++)
-                __builtin_memset(slots(t, row), 0, Cell::SLOTS * a.width * sizeof(Real));
-        if (a.d_x) __builtin_memset(a.d_x, 0, start * a.batch * a.dim * sizeof(Real));
-        for (int64_t row = 0; row < a.batch && a.d_x; row++)
-            for (int64_t t = start; t < first[row]; t++)
-                __builtin_memset(a.d_x + (t * a.batch + row) * a.dim, 0, a.dim * sizeof(Real));
+        for (int64_t row = 0; row < a.batch; row++) alive[row] = true;
+        __builtin_memset(d_input, 0, (a.dim + 1) * n * sizeof(Real));
+        __builtin_memset(d_state, 0, (a.width + 1) * n * sizeof(Real));
         constexpr int64_t VALUES = ROWS<PANEL>;
         const auto blocks = [&](int64_t count, const auto &work) {
             return Items{max(ceil_div(count, VALUES), 1), [=](int64_t begin, int64_t end) {
                 work(begin * VALUES, min(end * VALUES, count));
             }};
         };
-        parallel(
-            a.threads,
-            blocks(a.width, [&](int64_t begin, int64_t end) {
-                const int slot = Cell::STATE_SLOT;
-                sum_weights(d_state, a.h0, a.output, a.width, begin, end, start, slot);
-            }),
-            blocks(a.dim, [&](int64_t begin, int64_t end) {
-                sum_weights(d_input, nullptr, a.x, a.dim, begin, end, start, 0);
-            })
-        );
+        int64_t first = a.time;
+        for (bool any = true; any && first > 0;) {
+            const int64_t last = first;
+            first = max(last - steps, 0);
+            parallel_for(a.threads, a.batch, [&](int64_t begin, int64_t end) {
+                through_time(first, last, begin, end);
+            });
+            parallel(
+                a.threads,
+                blocks(a.width, [&](int64_t begin, int64_t end) {
+                    const int slot = Cell::STATE_SLOT;
+                    add_chunk(d_state, a.h0, a.output, a.width, begin, end, first, last, slot);
+                }),
+                blocks(a.dim, [&](int64_t begin, int64_t end) {
+                    add_chunk(d_input, nullptr, a.x, a.dim, begin, end, first, last, 0);
+                })
+            );
+            any = false;
+            for (int64_t row = 0; row < a.batch; row++) any |= alive[row];
+        }
+        if (a.d_x) __builtin_memset(a.d_x, 0, first * a.batch * a.dim * sizeof(Real));
+        parallel_for(a.threads, a.batch * P / L, [&](int64_t begin, int64_t end) {
+            for (int64_t i = begin; i < end; i++) {
+                const int64_t row = i / tiles, unit = i % tiles * L;
+                const int64_t at = row * a.width + unit, left = a.width - unit;
+                store_part<Real>(a.d_h + at, load<Real>(d_h + row * P + unit), left);
+                if (a.d_c) store_part<Real>(a.d_c + at, load<Real>(d_c + row * P + unit), left);
+            }
+        });
         parallel_for(a.threads, n, [&](int64_t begin, int64_t end) {
             for (int64_t column = begin; column < end; column++) {
                 const int64_t row = gate_row(column);

@@ -20,7 +20,7 @@ from seqbench.results.report.comparison import (
 )
 from seqbench.results.report.run_page import run_page
 from seqbench.results.verdict import explanation
-from seqbench.runs.identity import source_hash
+from seqbench.runs.code_hash import source_hash
 from seqbench.runs.record import Record
 from seqbench.wording import metric_name, plain
 

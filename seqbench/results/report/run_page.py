@@ -13,7 +13,7 @@ from seqbench.results.curves import Curve
 from seqbench.results.papers import like_for_like, published
 from seqbench.results.recipe import command, differences
 from seqbench.results.where import MISSING, flatten
-from seqbench.runs.identity import source_hash
+from seqbench.runs.code_hash import source_hash
 from seqbench.runs.record import Record
 from seqbench.wording import (
     duration,

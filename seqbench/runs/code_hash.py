@@ -1,0 +1,172 @@
+"""Hashes of the code that computes a result: comments, docstrings and layout do not count."""
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+import re
+import site
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).parents[1]
+# The parts of seqbench that compute results.
+COMPUTES = ("spec.py", "datasets", "kernels", "models", "tasks", "training")
+SUFFIXES = (".py", ".cpp", ".h")
+# A string of C++, which stays, or a comment.
+STRING_OR_COMMENT = re.compile(rb'("(?:\\.|[^"\\\n])*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
+NOT_THE_USERS = ("seqbench", "torch", *sys.stdlib_module_names)
+
+
+@cache
+def source_hash() -> str:
+    """Return 12 hex digits over the sources of seqbench that compute results."""
+    files = {
+        path.relative_to(PACKAGE).as_posix(): path
+        for part in COMPUTES
+        for path in [PACKAGE / part, *(PACKAGE / part).rglob("*")]
+        if path.suffix in SUFFIXES
+    }
+    return hash_of(files)[:12]
+
+
+@cache
+def own_code(target: str) -> str | None:
+    """Return the SHA-256 of the code of a user's class or function.
+
+    It covers the module that defines it and those of the user's modules that this one imports,
+    directly or not: modules of the same package, or in the same folder.
+
+    Args:
+        target: dotted path of the class or function.
+
+    Returns:
+        64 hex digits; `None` if it is of seqbench or torch, or has no source.
+    """
+    from hydra.utils import get_object  # listing runs must not wait for Hydra
+
+    found = get_object(target)
+    name = found.__module__
+    if name.partition(".")[0] in NOT_THE_USERS:
+        return None
+    try:
+        file = inspect.getsourcefile(found)
+        return hash_of(dict(_modules(name, Path(file)))) if file else None
+    except (OSError, TypeError):
+        return None
+
+
+def hash_of(files: dict[str, Path]) -> str:
+    """Return the SHA-256 of the names and the code of some files."""
+    digest = hashlib.sha256()
+    for name, path in sorted(files.items()):
+        digest.update(f"{name}\n".encode())
+        digest.update(code_of(path))
+    return digest.hexdigest()
+
+
+def code_of(path: Path) -> bytes:
+    """Return what a file computes, as bytes that comments, docstrings and layout do not change.
+
+    A file that is not valid Python counts as it is.
+    """
+    content = path.read_bytes()
+    if path.suffix != ".py":
+        return b" ".join(STRING_OR_COMMENT.sub(rb"\1 ", content).split())
+    try:
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError):
+        return content
+    return "\n".join(_canonical(tree)).encode("utf-8", "surrogatepass")
+
+
+def _canonical(node: Any) -> Iterator[str]:
+    """Yield a syntax tree as text, the same for each version of Python that reads the code."""
+    if isinstance(node, ast.AST):
+        yield type(node).__name__
+        for name in node._fields:
+            value = getattr(node, name, None)
+            if name == "body" and isinstance(value, list) and _has_docstring(node):
+                value = value[1:]
+            # Versions differ in fields that are empty, and `ctx` follows from the place.
+            if value is not None and value != [] and name not in ("ctx", "kind", "type_comment"):
+                yield name
+                yield from _canonical(value)
+    elif isinstance(node, list):
+        yield f"[{len(node)}"
+        for item in node:
+            yield from _canonical(item)
+    else:
+        yield repr(node)
+
+
+def _has_docstring(node: ast.AST) -> bool:
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None
+
+
+def _modules(name: str, file: Path) -> Iterator[tuple[str, Path]]:
+    """Yield name and file of a user's module, and of those of the user's modules it imports."""
+    top = name.partition(".")[0]
+    waiting, seen = [(name, file)], {name}
+    while waiting:
+        name, file = waiting.pop()
+        yield name, file
+        try:
+            tree = ast.parse(file.read_bytes())
+        except (SyntaxError, ValueError):
+            continue
+        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+        for imported in set(_imported(tree, package)) - seen:
+            seen.add(imported)
+            source = _source(imported)
+            if source and (imported.partition(".")[0] == top or not _is_installed(source)):
+                waiting.append((imported, source))
+
+
+def _imported(tree: ast.AST, package: str) -> Iterator[str]:
+    """Yield the absolute names of all that a module imports; of `from a import b`, also `a.b`."""
+    for node in ast.walk(tree):
+        names: Iterable[str] = ()
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parent = "." * node.level + (node.module or "")
+            if node.level:
+                try:
+                    parent = importlib.util.resolve_name(parent, package)
+                except ImportError:
+                    continue
+            names = [parent, *(f"{parent}.{alias.name}" for alias in node.names)]
+        for name in names:
+            parts = name.split(".")
+            yield from (".".join(parts[: i + 1]) for i in range(len(parts)))  # packages run, too
+
+
+def _source(name: str) -> Path | None:
+    """Return the file of a module that is not of `NOT_THE_USERS`, without importing anything."""
+    first, *rest = name.split(".")
+    if first in NOT_THE_USERS:
+        return None
+    try:
+        spec = importlib.util.find_spec(first)
+        for i in range(len(rest)):
+            folders = spec.submodule_search_locations if spec else None
+            if folders is None:
+                return None
+            spec = PathFinder.find_spec(".".join([first, *rest[: i + 1]]), folders)
+    except (ImportError, ValueError):
+        return None
+    path = Path(spec.origin) if spec and spec.origin else None
+    return path if path and path.suffix == ".py" and path.is_file() else None
+
+
+def _is_installed(path: Path) -> bool:
+    folders = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    folders |= {*site.getsitepackages(), site.getusersitepackages()}
+    return any(path.resolve().is_relative_to(Path(folder).resolve()) for folder in folders)
