@@ -8,6 +8,7 @@ import sys
 import types
 import typing
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_object
@@ -100,15 +101,29 @@ def type_name(hint: Any) -> str:
     return getattr(hint, "__name__", str(hint)) if not options else str(hint).replace("typing.", "")
 
 
-def look_here() -> None:
-    """Let modules be imported from the current folder: a user's own model may stand there."""
-    if "" not in sys.path:
-        sys.path.insert(0, "")
+def import_from(folder: Path) -> None:
+    """Let modules be imported from a folder, unless the same name is installed.
+
+    The folder goes last: a `queue.py` of the user's must not replace that of the standard library.
+    """
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
 
 
 def located(target: str, name: str) -> Any:
-    """The class or function that a `_target_` names."""
-    look_here()
+    """Return the class or function that a `_target_` names.
+
+    Targets other than those of seqbench and torch may be modules of the current folder.
+
+    Args:
+        target: dotted path.
+        name: of the node, for the error.
+
+    Raises:
+        ConfigError: if it cannot be imported.
+    """
+    if target.partition(".")[0] not in ("seqbench", "torch"):
+        import_from(Path.cwd())
     try:
         return get_object(target)
     except Exception as error:

@@ -18,10 +18,9 @@ from torch import nn
 from seqbench import SPIN, SPIN_BY_DEFAULT, machine
 from seqbench.bench import plain
 from seqbench.bench.loops import BareLoop
-from seqbench.configuration import Config, build
+from seqbench.configuration import Config, build, check
 from seqbench.errors import RunError, SeqbenchError
 from seqbench.experiment import build_task
-from seqbench.signatures import look_here
 from seqbench.spec import SequenceSpec
 
 # Seconds. By torch's default its threads wait for more work by spinning: for some milliseconds they
@@ -104,7 +103,7 @@ def serve(
 ) -> None:
     """Set up, then take steps as the other end asks, until it is gone."""
     try:
-        look_here()
+        check(config)  # finds the user's modules, in this process too
         torch.set_num_threads(threads)
         where = torch.device(device)
         if where.type == "cuda":

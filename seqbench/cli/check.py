@@ -146,12 +146,11 @@ def found_class(target: str) -> tuple[str, str]:
     Raises:
         ConfigError: it cannot be imported, or is neither.
     """
-    import sys
     from importlib import import_module
 
     from torch import nn
 
-    from seqbench.signatures import first_line, near_miss
+    from seqbench.signatures import first_line, import_from, near_miss
     from seqbench.tasks.task import Task
 
     file, colon, name = target.rpartition(":")
@@ -162,7 +161,7 @@ def found_class(target: str) -> tuple[str, str]:
         module_name = source.stem
     else:
         raise ConfigError(f"there is no Python file '{file}'")
-    sys.path.insert(0, str(Path.cwd() if source is None else source.resolve().parent))
+    import_from(Path.cwd() if source is None else source.resolve().parent)
     try:
         module = import_module(module_name)
     except Exception as error:

@@ -85,6 +85,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # an arrow must not break an ASCII terminal
+    # Child processes would otherwise look for modules in the current folder first (Python 3.11).
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     try:
         if os.environ.get("_SEQBENCH_COMPLETE") == "complete_bash":
             completion.in_bash(app)

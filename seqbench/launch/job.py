@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from seqbench.configuration import Config
+from seqbench.configuration import Config, check
 from seqbench.errors import Held, SeqbenchError
 from seqbench.experiment import run
 from seqbench.runs.record import Record
 from seqbench.runs.run import Run
-from seqbench.signatures import look_here
 from seqbench.training import checkpoint
 from seqbench.training.trainer import Interrupted
 
@@ -88,8 +87,8 @@ class Ending:
 
 def perform(job: Job) -> Ending:
     """Train a job's run in this process; whatever happens is an ending."""
-    look_here()
     try:
+        check(job.config)  # finds the user's modules in a process that has not composed it
         record = run(job.config, retry=job.retry, force=job.force)
     except Interrupted as stop:
         return Ending("interrupted", str(stop), signal=stop.signal)

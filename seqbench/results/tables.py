@@ -116,7 +116,8 @@ def build_table(
 
     Args:
         cells: as `aggregate` gives them.
-        source: hash of the sources in use; results of others are marked.
+        source: hash of the sources in use. Cells with runs of older sources are marked; if all runs
+            are older, a note says so instead.
         paper: a paper whose numbers stand beside the measured ones.
         rows: other keys that go down; see `arrange`.
         cols: other keys that go across.
@@ -133,6 +134,9 @@ def build_table(
     in_paper = {cell.task for cell in load_paper(paper)} if paper else set()
     usual_n = _usual_n(cells)
     remarks = _Remarks()
+    runs = [record for cell in cells for record in cell.records]
+    older = [record.run_id for record in runs if record.source != source]
+    marked = frozenset(older) if len(older) < len(runs) else frozenset()
 
     # Built column by column, then turned. Below the cells of each stand its two bounds.
     headers: list[Header] = []
@@ -143,7 +147,7 @@ def build_table(
         headers.append(header)
         entries.append(
             [
-                None if cell is None else _entry(cell, standing[i, j], usual_n, source, remarks)
+                None if cell is None else _entry(cell, standing[i, j], usual_n, marked, remarks)
                 for i, cell in enumerate(members)
             ]
             + [None if grid.tasks_down else _bound(members, name) for name in BOUNDS]
@@ -176,7 +180,8 @@ def build_table(
         columns=tuple(headers),
         rows=tuple(row for row in table_rows if not row.bound or any(row.entries)),
         notes=(
-            *_explanations(cells, usual_n, source),
+            *_explanations(cells, usual_n),
+            *_of_older_code(older, len(runs)),
             *([TIED_NOTE] if "tied" in standing.values() else []),
             *(SHOWN[name].note for name in show if SHOWN[name].note),
             *remarks.lines(),
@@ -247,7 +252,11 @@ class _Remarks:
 
 
 def _entry(
-    cell: Cell, standing: Standing | None, usual_n: int | None, source: str, remarks: _Remarks
+    cell: Cell,
+    standing: Standing | None,
+    usual_n: int | None,
+    older: frozenset[str],
+    remarks: _Remarks,
 ) -> Entry:
     sample, metric = cell.statistics, cell.column.metric
     flags = []
@@ -274,7 +283,7 @@ def _entry(
         best=standing == "best",
         flags=tuple(flags),
         marks=(TIED if standing == "tied" else "")
-        + ("†" if any(record.source != source for record in cell.records) else "")
+        + ("†" if any(record.run_id in older for record in cell.records) else "")
         + mark,
     )
 
@@ -306,7 +315,16 @@ def _usual_n(cells: Iterable[Cell]) -> int | None:
     return usual if usual >= FEWEST_SEEDS else None
 
 
-def _explanations(cells: Sequence[Cell], usual_n: int | None, source: str) -> list[str]:
+def _of_older_code(older: Sequence[str], runs: int) -> list[str]:
+    """Return a note on the runs whose ids are in `older`, if there are any."""
+    if older and len(older) == runs:
+        return ["all runs with older code"]
+    listed = ", ".join(plain(run_id)[:8] for run_id in older[:LISTED_RUNS])
+    more = ", ..." if len(older) > LISTED_RUNS else ""
+    return [f"† run with older code: {listed}{more}"] if older else []
+
+
+def _explanations(cells: Sequence[Cell], usual_n: int | None) -> list[str]:
     lines = []
     protocols = {cell.column.protocol for cell in cells}
     sizes = [cell.statistics.n for cell in cells if cell.statistics]
@@ -317,9 +335,4 @@ def _explanations(cells: Sequence[Cell], usual_n: int | None, source: str) -> li
         lines.append(f"fewer than {FEWEST_SEEDS} seeds give no interval")
     if len(protocols) == 1 and (protocol := next(iter(protocols))):
         lines.append(f"protocol: {plain(protocol)}")
-    older = [r.run_id for cell in cells for r in cell.records if r.source != source]
-    if older:
-        listed = ", ".join(plain(run_id)[:8] for run_id in older[:LISTED_RUNS])
-        listed += ", ..." if len(older) > LISTED_RUNS else ""
-        lines.append(f"† run with older code: {listed}")
     return lines

@@ -122,6 +122,12 @@ def test_older_code_is_marked():
     assert f"† run with older code: {old[:8]}" in table.notes
 
 
+def test_a_note_says_that_all_runs_are_of_older_code():
+    table = build([make_record(seed=0, source="older"), make_record("copy", source="older")])
+    assert [e and e.marks for e in entries(table, "tcn")] == ["", ""]
+    assert "all runs with older code" in table.notes
+
+
 def test_sizes_and_budgets_have_columns_of_their_own():
     table = build([make_record(), make_record(budget="quick", task__length=200)])
     assert [str(column) for column in table.columns] == [
