@@ -7,6 +7,6 @@ import sys
 if sys.path[0] in ("", os.getcwd()):  # noqa: PTH109
     sys.path.append(sys.path.pop(0))
 
-from seqbench.cli.main import main  # noqa: E402
+from seqbench.cli.main import main
 
 main()
