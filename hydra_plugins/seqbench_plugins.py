@@ -1,7 +1,7 @@
-"""Where Hydra finds the launchers and sweepers of seqbench: it looks in this namespace only.
+"""Register seqbench's launchers and sweepers with Hydra, which searches this namespace only.
 
-Each is a thin class around what stands in `seqbench.launch`, which is imported when it is used,
-because Hydra imports this file whenever it starts.
+Each is a thin class around one of `seqbench.launch`. That package is imported on first use, because
+Hydra imports this file at every start.
 """
 
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class SeqbenchLauncher(Launcher):
-    """Has jobs done by an engine of ours.
+    """A Hydra launcher that runs jobs on a seqbench engine.
 
     Args:
-        **settings: of the engine, whose signature says which there are.
+        **settings: arguments of the engine `target`.
     """
 
     target: str
@@ -39,13 +39,13 @@ class SeqbenchLauncher(Launcher):
         self.sweep: Sweep = task_function
 
     def engine(self) -> "Engine":
-        """What does the jobs."""
+        """Return a new engine with these settings."""
         from seqbench.signatures import located
 
         return located(self.target, "launch")(**self.settings)
 
     def check(self) -> None:
-        """Raise `ConfigError` if the engine has no such settings."""
+        """Raise `ConfigError` if the engine does not accept these settings."""
         from seqbench.signatures import check_node
 
         check_node("launch", {"_target_": self.target, **self.settings})
@@ -53,42 +53,42 @@ class SeqbenchLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> list[JobReturn]:
-        self.check()  # even if there is nothing to do
+        self.check()  # report wrong settings even if no job is due
         endings = self.sweep.launch(job_overrides, self.engine)
         results = []
         for words, ending in zip(job_overrides, endings, strict=True):
             done = ending.how == "completed"
             result = JobReturn(overrides=words)
             result.status = JobStatus.COMPLETED if done else JobStatus.FAILED
-            # What a sweeper that optimises minimises or maximises; or the error it would meet.
+            # An optimizing sweeper reads this: the score, or the error that Hydra raises for it.
             result.return_value = ending.score if done else RuntimeError(ending.reason)
             results.append(result)
         return results
 
 
 class LocalLauncher(SeqbenchLauncher):
-    """Processes on this machine."""
+    """A launcher for processes on this machine."""
 
     target = "seqbench.launch.local.LocalEngine"
 
 
 class SlurmLauncher(SeqbenchLauncher):
-    """Job arrays on a SLURM cluster."""
+    """A launcher for job arrays on a SLURM cluster."""
 
     target = "seqbench.launch.slurm.SlurmEngine"
 
 
 class RayLauncher(SeqbenchLauncher):
-    """Tasks on a Ray cluster."""
+    """A launcher for tasks on a Ray cluster."""
 
     target = "seqbench.launch.ray_cluster.RayEngine"
 
 
 class GridSweeper(BasicSweeper):
-    """Every combination of the values given, as Hydra's own sweeper makes them.
+    """A sweeper over all combinations of the values given, built as Hydra's basic sweeper does.
 
-    Unlike that one it leaves it to the launcher to compose the jobs, which does it faster, goes on
-    after a failure, and writes no file.
+    Unlike the basic sweeper, it leaves composing to the launcher (faster), continues after a
+    failure, and writes no file.
     """
 
     def __init__(self) -> None:
@@ -105,10 +105,10 @@ class GridSweeper(BasicSweeper):
 
 
 class OptunaSweeper(Sweeper):
-    """A search instead of every combination.
+    """A sweeper that searches with Optuna instead of running every combination.
 
     Args:
-        **settings: of the search, whose signature says which there are.
+        **settings: arguments of `Search`.
     """
 
     target = "seqbench.launch.search.Search"

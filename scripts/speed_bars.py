@@ -196,7 +196,6 @@ class TogetherLoop:
     def steps(self, count: int) -> list[float]:
         """Take so many training steps, and give the seconds of each."""
         first = self.loops[0]
-        first.trainer.steps = 10**9
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             trainings = []
@@ -207,7 +206,13 @@ class TogetherLoop:
                 trainings.append(Training(parts.state, parts.task, events, folder, Observer()))
             clock = Clock(first.experiment.device, count)
             with suppress(Enough):
-                together.fit(first.trainer, trainings, self.optimizer_of, clock.tick)
+                together.fit(
+                    first.trainer,
+                    trainings,
+                    self.optimizer_of,
+                    clock.tick,
+                    first.experiment.wrap_step,
+                )
         return clock.seconds()
 
 

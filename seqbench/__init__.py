@@ -1,14 +1,15 @@
-"""seqbench: which sequence model is better on which task, and can one believe it?"""
+"""seqbench: train sequence models on benchmark tasks and compare their scores over seeds."""
 
 import os
 
 __version__ = "0.1.0"
 
-# How often a thread that waits for others asks whether they are done before it leaves its core to
-# them. GNU's OpenMP asks for 3 ms. Beside another program two of our threads may well share a core,
-# and each of a step's hundred operations then takes as long as that: with both of two cores busy, a
-# TCN's step took 2.6 s by two threads, 0.24 s so, and on an idle machine 1 % longer. Less would no
-# longer bridge the gaps between operations. Torch's import reads it, once.
+# Iterations that a waiting OpenMP thread spins before it yields its core. GNU's default spins for
+# 3 ms. If another program makes two of seqbench's threads share a core, each of a step's hundred
+# operations waits that long: with both of two cores busy, a TCN's step took 2.6 s with two threads.
+# With SPIN it took 0.24 s, and 1 % longer than the default on an idle machine. Fewer iterations
+# would not bridge the gaps between operations. OpenMP reads the variable once, when torch is
+# imported.
 SPIN, SPIN_BY_DEFAULT = "10000", "300000"
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN)

@@ -10,7 +10,7 @@ print(record.score)
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from functools import partial
@@ -35,8 +35,16 @@ from seqbench.runs.run import EventLog, Run
 from seqbench.tasks.task import Task
 from seqbench.trackers.tracker import Guarded
 from seqbench.training import checkpoint
+from seqbench.training.graph import Graphs, can_capture, check_fused
 from seqbench.training.state import load_weights
-from seqbench.training.trainer import Diverged, Interrupted, Trainer, Training, check_finite
+from seqbench.training.trainer import (
+    Diverged,
+    Interrupted,
+    Step,
+    Trainer,
+    Training,
+    check_finite,
+)
 
 # A run that watches test scores the mean of so many results there, and says so by its split.
 TESTS_IN_MEAN, TEST_MEAN = 3, "test_mean"
@@ -119,12 +127,22 @@ class Experiment:
         self.parameters = sum(p.numel() for p in trainable)
         optimizer = build_optimizer(config, trainable)
         self.state = self.trainer.begin(model, optimizer, build("schedule", config))
-        self.together = 1  # seeds that are trained as one model, this one among them
+        if self.trainer.graph:
+            check_fused(optimizer)
 
     @property
     def length(self) -> int:
         """The size of the task as its paper counts it (T of copy memory is not all it reads)."""
         return int(self.config["task"].get("length", self.task.spec.length))
+
+    @property
+    def captures_steps(self) -> bool:
+        """True if training steps are captured as CUDA graphs."""
+        return self.trainer.graph and can_capture(self.device)
+
+    def wrap_step(self, optimizer: torch.optim.Optimizer, step: Step) -> Step:
+        """Return a training step that runs as CUDA graphs, if that is configured."""
+        return Graphs(optimizer).wrap(step) if self.captures_steps else step
 
     @contextmanager
     def watched(self, observer: Observer, *, force: bool) -> Iterator[Observer]:
@@ -140,12 +158,17 @@ class Experiment:
 
         def fit() -> None:
             with signals() as interrupted:
-                self.trainer.fit(training, interrupted)
+                self.trainer.fit(training, interrupted, self.wrap_step)
 
         return self.finish(training, fit)
 
-    def start(self, observer: Observer) -> Training:
-        """Take up the last checkpoint, if there is one, and say what is about to be trained."""
+    def start(self, observer: Observer, together: int = 1) -> Training:
+        """Restore the last checkpoint, if there is one, and announce the training.
+
+        Args:
+            observer: receives what happens.
+            together: seeds that are trained as one model, this one among them.
+        """
         folder, state = self.folder, self.state
         offset = 0
         saved, remark = checkpoint.load_last(folder.checkpoints)
@@ -160,19 +183,32 @@ class Experiment:
             metric=primary.metric,
             direction=primary.direction,
         )
-        if self.trainer.graph and not self.trainer.captures(self.device):
+        if self.trainer.graph and not self.captures_steps:
             remark = "; ".join([*([remark] if remark else []), "trainer.graph is for a GPU"])
-        observer.started(self.facts() | {"remark": remark})
+        observer.started(self.facts() | {"together": together, "remark": remark})
         events = EventLog(folder.events_path, offset)
         return Training(state, self.task, events, folder.checkpoints, observer)
 
-    def finish(self, training: Training, fit: Callable[[], None]) -> Record:
-        """Call `fit`, which trains or says how that ended; then test, and write the record."""
+    def finish(
+        self,
+        training: Training,
+        fit: Callable[[], None],
+        together: int = 1,
+        compiled: Collection[str] = (),
+    ) -> Record:
+        """Call `fit`, test, and write the record.
+
+        Args:
+            training: as `start` returned it.
+            fit: trains, or raises what ended the training.
+            together: seeds that are trained as one model, this one among them.
+            compiled: kernels' sources that ran before.
+        """
         folder, state = self.folder, self.state
         metrics: dict[str, dict[str, float | None]] = {}
         status, error = "completed", None
         try:
-            with kernels.recording() as compiled:
+            with kernels.recording() as used:
                 fit()
                 metrics = self.test()
         except Interrupted as stop:
@@ -192,7 +228,7 @@ class Experiment:
                 traceback.print_exc()
         finally:
             training.events.close()
-        record = self.record(status, error, metrics, compiled)
+        record = self.record(status, error, metrics, together, used.union(compiled))
         folder.finish(record)
         folder.append_history(status, step=state.progress.step)
         training.observer.finished(record)
@@ -244,7 +280,6 @@ class Experiment:
             "notes": self.task.notes,
             "parameters": self.parameters,
             "device": machine.device_name(self.device),
-            "together": self.together,
             "step": self.state.progress.step,
             "best": self.state.progress.best,
             "total_steps": self.trainer.total_steps(self.task),
@@ -256,6 +291,7 @@ class Experiment:
         status: Any,
         error: str | None,
         metrics: dict[str, dict[str, float | None]],
+        together: int,
         compiled: set[str],
     ) -> Record:
         """Return the record of the run; `compiled` are the kernels' sources that it ran."""
@@ -304,8 +340,8 @@ class Experiment:
                 "device": machine.device_name(self.device),
                 "threads": torch.get_num_threads(),
                 "compiled": sorted(compiled),
-                **({"cuda_graph": True} if self.trainer.captures(self.device) else {}),
-                **({"seeds_together": self.together} if self.together > 1 else {}),
+                **({"cuda_graph": True} if self.captures_steps else {}),
+                **({"seeds_together": together} if together > 1 else {}),
                 "recipe": self.config["recipe"].get("source"),
                 "host": machine.host(),
                 "git": machine.git_commit(),

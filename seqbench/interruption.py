@@ -1,4 +1,4 @@
-"""How a person, a shell or a cluster stops a run: signals, turned into a question."""
+"""Handle the signals by which a user, a shell or a cluster's scheduler stops a run."""
 
 import signal
 import threading
@@ -7,17 +7,18 @@ from contextlib import contextmanager
 from types import FrameType
 
 STOP = (signal.SIGINT, signal.SIGTERM)
-# What a cluster sends a while before the time that it granted is over.
+# A cluster's scheduler sends these some time before a job's time limit.
 WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
 
 
 @contextmanager
 def signals() -> Iterator[Callable[[], int]]:
-    """Turn SIGINT, SIGTERM and a cluster's warnings into a question that the trainer asks.
+    """Catch SIGINT, SIGTERM and a scheduler's warnings; yield a function that the trainer polls.
 
-    The answer is the number of the last signal, 0 if none came. A second SIGINT stops at once,
-    without a checkpoint. If the process ignores SIGINT, it keeps ignoring it: a shell starts the
-    background jobs of a script so (`nohup seqbench train ... &`), since Ctrl-C is not for them.
+    The function returns the number of the last signal, or 0 if none came. A second SIGINT raises
+    KeyboardInterrupt: the run stops at once, without a checkpoint. A process that ignores SIGINT
+    keeps ignoring it: shells start background jobs of a script like this
+    (`nohup seqbench train ... &`), because Ctrl-C is not meant for them.
     """
     received: list[int] = []
 

@@ -1,4 +1,4 @@
-"""The machine: how this process is set up for a run, and what a record says of where it ran."""
+"""Set up this process for a run, and describe the machine for its record."""
 
 import ctypes
 import os
@@ -24,21 +24,21 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def prepare(config: Config) -> torch.device:
-    """Set this process up for a configuration, and say which device it runs on.
+    """Set up this process for a config, and return the device that the config runs on.
 
     Raises:
-        ConfigError: the device is not there.
+        ConfigError: if the device does not exist.
     """
     # Gradients of a long recurrence vanish into denormal numbers, which a CPU multiplies about a
-    # hundred times slower; nobody misses them.
+    # hundred times slower; flushing them to zero does no harm.
     torch.set_flush_denormal(True)
     keep_memory()
     torch.set_num_threads(config["threads"] or available_threads())
     deterministic = config["trainer"]["deterministic"]
     torch_private.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
-    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; who wants speed takes bf16
-    # Asked for by deterministic products on CUDA, but read once, at the process's first product.
+    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; bf16 is the fast option
+    # Deterministic GEMMs on CUDA need it, and cuBLAS reads it only once, at the first GEMM.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     name = config["device"]
     if name == "auto":
@@ -49,59 +49,59 @@ def prepare(config: Config) -> torch.device:
             f"device={name}, but torch sees {torch.cuda.device_count()} CUDA devices here"
         )
     if device.type == "cuda":
-        torch.cuda.set_device(device.index or 0)  # streams and graphs are of the current device
+        torch.cuda.set_device(device.index or 0)  # streams and graphs use the current device
     return device
 
 
 def keep_memory() -> None:
-    """Keep the memory that this process frees, where its C library is glibc.
+    """Make glibc keep freed memory in this process; do nothing with another C library.
 
-    By itself that gives large blocks back to the system at once, and a training step, which asks
-    for blocks of the same sizes as the step before, then waits for each of their pages to be mapped
-    and cleared again: half of an LSTM's time at T=600.
+    By default glibc returns large blocks to the system at once. A training step asks for blocks of
+    the same sizes as the step before, and would wait until each of their pages is mapped and
+    cleared again: half of an LSTM's time at T=600.
     """
-    with suppress(AttributeError):  # other C libraries have other ways
+    with suppress(AttributeError):  # other C libraries have no mallopt
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def available_threads() -> int:
-    """CPU threads that this process may use: as the environment says, else as many as cores."""
+    """Return the number of CPU threads to use: OMP_NUM_THREADS, else the number of cores."""
     if (asked := os.environ.get("OMP_NUM_THREADS", "")).isdigit() and int(asked):
         return int(asked)
     return available_cores()
 
 
 def available_cores() -> int:
-    """CPU cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def cuda_devices() -> list[str]:
-    """The GPUs that this process may use, each as CUDA_VISIBLE_DEVICES names it."""
+    """Return the GPUs that this process may use, each as CUDA_VISIBLE_DEVICES names it."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    count = torch.cuda.device_count()  # asks the driver, and holds no GPU
+    count = torch.cuda.device_count()  # asks the driver, without occupying a GPU
     names = named.split(",") if named else [str(i) for i in range(count)]
     return names[:count]
 
 
 def seed_everything(seed: int) -> None:
-    """Seed every global generator; for weights and dropout, never for data."""
+    """Seed every global generator. They serve weights and dropout; data has its own generators."""
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
 
 
 def host() -> str:
-    """This machine's name."""
+    """Return this machine's name."""
     return platform.node()
 
 
 def versions() -> dict[str, str]:
-    """Of what can change a result."""
+    """Return the versions of the software that can change a result."""
     return {
         "seqbench": seqbench.__version__,
         "python": platform.python_version(),
@@ -111,16 +111,16 @@ def versions() -> dict[str, str]:
 
 
 def device_name(device: torch.device) -> str:
-    """A device in words."""
+    """Return the name of a GPU, or `cpu (<architecture>)`."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu ({platform.machine()})"
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Reset the peak that `peak_memory` returns to what is held now.
+    """Reset the peak that `peak_memory` returns to the memory in use now.
 
-    On a CPU, first return to the system what `keep_memory` kept of freed memory. Only Linux can
+    On a CPU, first return to the system the freed memory that `keep_memory` kept. Only Linux can
     reset the peak of a process; elsewhere it stays.
     """
     if device.type == "cuda":
@@ -133,10 +133,10 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most bytes held since `reset_peak_memory`.
+    """Return the peak memory since `reset_peak_memory`, in bytes.
 
-    On a GPU: the bytes of this process's tensors. On a CPU: the resident memory of this process,
-    since its start where the system is not Linux.
+    On a GPU: the bytes of this process's tensors. On a CPU: the resident memory of this process; if
+    the system is not Linux, since the start of the process.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -149,7 +149,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout that seqbench runs from, with `+` if it was changed; else None."""
+    """Return the commit of seqbench's checkout, with `+` if it was changed; `None` if unknown."""
     checkout = Path(seqbench.__file__).parents[1]
     if not (checkout / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""Errors that mean that memory is out, on any device."""
+"""Recognize out-of-memory errors of any device."""
 
 import torch
 
@@ -10,7 +10,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return True if the error is a failed allocation, on any device.
 
     Only torch's CUDA allocator raises OutOfMemoryError. Its CPU allocator, the CUDA driver and
-    cuBLAS raise a RuntimeError, which only its text tells from others.
+    cuBLAS raise RuntimeErrors that differ from others only in their text.
     """
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True

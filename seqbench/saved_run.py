@@ -1,4 +1,4 @@
-"""A trained model, taken out of its run's folder: to score it again, or to sample text from it."""
+"""Load a trained model from its run's folder, to evaluate it again or to sample text from it."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -25,13 +25,13 @@ class SavedRun:
     """The best weights of a run, with the task that they were trained on.
 
     Args:
-        folder: the run's.
-        trust: packages besides ours that its configuration may name.
-        data_dir: where the datasets lie; `None`: where they always do.
+        folder: the run's folder.
+        trust: packages besides seqbench whose code the config may name.
+        data_dir: folder of the datasets; `None`: the default one, see `download.data_folder`.
 
     Raises:
-        ConfigError: there is no such run, or it names code that is not trusted.
-        RunError: there are no weights, or they are damaged.
+        ConfigError: if there is no such run, or its config names code that is not trusted.
+        RunError: if there are no weights, or they are damaged.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class SavedRun:
         record, now = None, own_codes(self.config)
         with suppress(RecordError):
             record = Run(folder, folder.name).record
-        # Of what somebody wrote and edited since: the weights are of other code than is run here.
+        # Custom code that was edited after training: the weights belong to the old code.
         self.edited = [
             self.config[node]["_target_"]
             for node, code in (record.code if record else {}).items()
@@ -63,14 +63,14 @@ class SavedRun:
         self.model.to(self.device).eval()
 
     def evaluate(self, split: Split) -> dict[str, float]:
-        """The task's metrics on a split."""
+        """Return the task's metrics on a split."""
         return self.trainer.evaluate(self.model, self.task, split)
 
     def language_task(self) -> SegmentTask:
-        """The task of a language model.
+        """Return the run's task, if it is language modeling.
 
         Raises:
-            ConfigError: the run is none.
+            ConfigError: if it is another task.
         """
         if not isinstance(self.task, SegmentTask):
             name = self.config["choices"]["task"]
@@ -78,24 +78,24 @@ class SavedRun:
         return self.task
 
     def unknown(self, text: str) -> int:
-        """How many characters of a text the language model has never seen."""
+        """Return how many characters of a text are not in the language model's vocabulary."""
         return self.language_task().vocabulary.unknown_count(text)
 
     @torch.no_grad()
     def generate(self, prompt: str, length: int, temperature: float, seed: int) -> Iterator[str]:
-        """Sample text of characters that are known, one at a time.
+        """Sample text and yield it one character at a time; all are of the vocabulary.
 
-        A model that carries a state reads each character once; another reads again what it can see
-        of the text, at most as much as in training.
+        A model that carries a state reads each character once. Any other reads the end of the text
+        again for each character, at most as many as in training.
 
         Args:
-            prompt: the text to go on from.
-            length: characters to sample.
-            temperature: divides the logits; 0 always takes the likeliest character.
-            seed: of the sampling.
+            prompt: the text to continue.
+            length: number of characters to sample.
+            temperature: divides the logits; at 0 the likeliest character is chosen.
+            seed: seed of the sampling.
 
         Raises:
-            ConfigError: the run is no language model, or knows none of the prompt.
+            ConfigError: if the run is not a language model, or knows no character of the prompt.
         """
         task = self.language_task()
         if not prompt or self.unknown(prompt) == len(prompt):
@@ -117,8 +117,10 @@ class SavedRun:
             logits, state = self.read(ids if state is None else ids[:, -1:], state)
 
     def read(self, ids: Tensor, state: object) -> tuple[Tensor, object]:
-        """After `(1, time)` ids the logits of the last positions, the last one always among them,
-        and the state of a model that has one.
+        """Run the model on ids `(1, time)`.
+
+        Returns:
+            Logits of one or more last positions, and the state; `None` for a model without one.
         """
         if hasattr(self.model, "carry_state"):
             outputs, state = self.model(ids, state)

@@ -1,10 +1,11 @@
-"""Several seeds of one configuration at once: as many runs, one batched model."""
+"""Train several seeds of one config at once: one run per seed, one batched model."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import groupby
 
+from seqbench import kernels
 from seqbench.configuration import Config
 from seqbench.errors import ConfigError, RunError, SeqbenchError
 from seqbench.experiment import Experiment, build_optimizer, finished
@@ -24,26 +25,27 @@ def run_seeds(
     force: bool = False,
     retry: bool = False,
 ) -> list[Record]:
-    """Train and test a configuration with several seeds as one batched model.
+    """Train and test a config with several seeds as one batched model.
 
-    Each is a run of its own, as `experiment.run` makes it: what is done is not done again, and what
-    was cut off goes on from its checkpoint. A record says how many were trained together.
+    Each seed is a run of its own, as in `experiment.run`: finished runs are not trained again, and
+    interrupted ones resume from their checkpoints. A record says how many were trained together.
 
     Args:
-        configs: checked, as `configuration.compose` gives them; they differ in the seed only.
-        observer_of: gives who watches the run of a configuration, and is told whether it is the one
-            to be shown for all.
-        force: run them again from the start, whatever is there.
-        retry: run failed or diverged ones again, from the start.
+        configs: checked configs from `configuration.compose`; they differ in the seed only.
+        observer_of: returns the observer of a config's run; its second argument is True for the one
+            run that is shown for all.
+        force: True to train all runs again from the start.
+        retry: True to train failed or diverged runs again from the start.
 
     Returns:
-        The records, in the order of the configurations.
+        The records, in the order of the configs.
 
     Raises:
-        ConfigError: something cannot be built, or not be trained as one model.
-        DataError: the task's data cannot be had.
-        Interrupted: a signal asked to stop; each run has written a checkpoint.
-        RunError: another process holds one of the runs, or its folder cannot be written.
+        ConfigError: if a config cannot be built, or the seeds cannot be trained as one model.
+        DataError: if the task's data cannot be loaded.
+        Interrupted: if a signal asked to stop; each run has written a checkpoint.
+        RunError: if another process holds one of the runs, a folder cannot be written, or memory
+            runs out.
     """
     alike = [{k: v for k, v in one.items() if k not in ("seed", "tracker")} for one in configs]
     if any(one != alike[0] for one in alike):
@@ -63,7 +65,7 @@ def run_seeds(
                 first = next(iter(experiments.values()))
                 inputs = first.task.train_batch(0).inputs
                 together.check(first.trainer, first.state, inputs)
-            # All of them, before the first is begun: else `force` would empty some for nothing.
+            # Hold all runs before starting the first: else `force` could empty some in vain.
             for i in experiments:
                 stack.enter_context(folders[i].held())
             trained = [i for i in due() if i in experiments]
@@ -72,9 +74,8 @@ def run_seeds(
                     observers[i].finished(folder.record)
             trainings: dict[int, Training] = {}
             for i in trained:
-                experiments[i].together = len(trained)
-                watching = experiments[i].watched(observers[i], force=force)
-                trainings[i] = experiments[i].start(stack.enter_context(watching))
+                watching = stack.enter_context(experiments[i].watched(observers[i], force=force))
+                trainings[i] = experiments[i].start(watching, len(trained))
                 stack.callback(trainings[i].events.close)
             fit_all(experiments, trainings)
         except (MemoryError, RuntimeError) as error:
@@ -89,10 +90,10 @@ def run_seeds(
 
 
 def fit_all(experiments: dict[int, Experiment], trainings: dict[int, Training]) -> None:
-    """Train, test and record; those together that stand at the same step.
+    """Train, test and record the runs; train those together that are at the same step.
 
     Raises:
-        Interrupted: after all that were trained have been dealt with.
+        Interrupted: if a signal asked to stop; all runs of the group have been handled by then.
     """
 
     def step(i: int) -> int:
@@ -102,12 +103,13 @@ def fit_all(experiments: dict[int, Experiment], trainings: dict[int, Training]) 
         group = list(members)
         experiment = experiments[group[0]]
         try:
-            with signals() as interrupted:
+            with signals() as interrupted, kernels.recording() as compiled:
                 ends: Sequence[Exception | None] = together.fit(
                     experiment.trainer,
                     [trainings[i] for i in group],
                     partial(build_optimizer, experiment.config),
                     interrupted,
+                    experiment.wrap_step,
                 )
         except (SeqbenchError, OSError):
             raise
@@ -117,9 +119,9 @@ def fit_all(experiments: dict[int, Experiment], trainings: dict[int, Training]) 
             ends = [error] * len(group)
         stop: Interrupted | None = None
         for i, end in zip(group, ends, strict=True):
-            experiments[i].together = len(group)
+            fit = partial(raise_, end)
             try:
-                experiments[i].finish(trainings[i], partial(raise_, end))
+                experiments[i].finish(trainings[i], fit, len(group), compiled)
             except Interrupted as interruption:
                 stop = interruption
         if stop is not None:
@@ -127,6 +129,6 @@ def fit_all(experiments: dict[int, Experiment], trainings: dict[int, Training]) 
 
 
 def raise_(end: Exception | None) -> None:
-    """Raise what ended a training, if something did."""
+    """Raise the error that ended a training, if there is one."""
     if end is not None:
         raise end

@@ -1,8 +1,7 @@
-"""What passes between a task and a model: the form of a sequence problem, and nothing else.
+"""Define `SequenceSpec`, the only interface between a task and a model.
 
-A task states its `SequenceSpec`; a model is built as `Model(spec, **config)` and need not know
-which task it is trained on. Because the spec names the readout, a model may skip every time step
-that nobody reads.
+A task has a `SequenceSpec`; a model is built as `Model(spec, **config)` and does not depend on the
+task. The spec states the readout, so a model can skip outputs that the loss does not use.
 """
 
 from dataclasses import dataclass
@@ -13,42 +12,42 @@ Readout = Literal["last", "every"]
 
 @dataclass(frozen=True)
 class Tokens:
-    """Input of symbols: int64 of shape `(batch, time)` with values in `[0, vocab_size)`."""
+    """Token input: int64 of shape `(batch, time)` with values in `[0, vocab_size)`."""
 
     vocab_size: int
 
 
 @dataclass(frozen=True)
 class Features:
-    """Input of real vectors: float of shape `(batch, time, dim)`."""
+    """Real-valued input: float of shape `(batch, time, dim)`."""
 
     dim: int
 
 
 @dataclass(frozen=True)
 class Classes:
-    """Target of one of `n` classes; a model answers with `n` logits."""
+    """Classification target: one of `n` classes; a model outputs `n` logits."""
 
     n: int
 
 
 @dataclass(frozen=True)
 class Values:
-    """Target of `dim` real values; a model answers with `dim` numbers."""
+    """Regression target: `dim` real values; a model outputs `dim` values."""
 
     dim: int
 
 
 @dataclass(frozen=True)
 class SequenceSpec:
-    """The form of a sequence problem.
+    """The input, target, readout and length of a sequence problem.
 
     Attributes:
-        input: what a model reads at each time step.
-        target: what it answers.
-        readout: `last` asks for one answer after the last step, `(batch, out)`; `every` asks for
-            one at each step, `(batch, time, out)`.
-        length: number of time steps in a training sequence or segment.
+        input: the type and size of the input at each time step.
+        target: the type and size of the target.
+        readout: `last`: a model outputs `(batch, out)`, after the last step; `every`: it outputs
+            `(batch, time, out)`, one output per step.
+        length: time steps in a training sequence or segment.
     """
 
     input: Tokens | Features
@@ -58,5 +57,5 @@ class SequenceSpec:
 
     @property
     def output_dim(self) -> int:
-        """Size of the last dimension of a model's output."""
+        """Return the size of the last dimension of a model's output."""
         return self.target.n if isinstance(self.target, Classes) else self.target.dim

@@ -1,19 +1,20 @@
-"""How numbers, metrics and names are written for people: rounded, with a unit, harmless."""
+"""Format numbers, metrics and names for the user: rounded, with units, printable."""
 
 import math
 
-# Characters of a name, or of a message.
+# Most characters of a name or message.
 LONGEST = 2000
-# Of a mean with a narrow interval.
+# Most significant digits of a mean with a narrow interval.
 MOST_DIGITS = 6
 METRICS = {"mse": "MSE", "cross_entropy": "cross-entropy (nats)", "nll": "NLL (nats)"}
 
 
 def number(value: float | None, metric: str | None = None, digits: int = 3) -> str:
-    """A number to a few significant digits, `-` for none; accuracies in per cent.
+    """Format a number to `digits` significant digits, `None` as `-`, accuracies in percent.
 
-    Below 0.001 in scientific notation; whole numbers keep all their digits up to ten million. What
-    is not finite is `nan` or `inf`: a training may show it, while records know none.
+    Sizes below 0.001 and from ten million are in scientific notation; in between all digits before
+    the decimal point are kept. NaN and infinity, which training may show but records do not hold,
+    are `nan` and `inf`.
     """
     if value is None:
         return "-"
@@ -28,7 +29,7 @@ def number(value: float | None, metric: str | None = None, digits: int = 3) -> s
         mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
         return f"{mantissa}e{int(exponent)}"
     decimals = digits - 1 - math.floor(math.log10(size))
-    # Rounding may carry: 9.996 is 10.0, which has one decimal less than 9.99.
+    # Rounding may carry: 9.996 becomes 10.0, which has one decimal less than 9.99.
     if abs(round(value, decimals)) >= 10 ** (digits - decimals):
         decimals -= 1
     return f"{value:.{max(0, decimals)}f}"
@@ -37,12 +38,14 @@ def number(value: float | None, metric: str | None = None, digits: int = 3) -> s
 def mean_and_spread(
     mean: float | None, half_width: float | None, metric: str | None = None
 ) -> tuple[str, str]:
-    """A mean and half of its interval, both to the second digit of the interval, within reason.
+    """Format a mean and half of its interval, both to the second digit of the half width.
+
+    The mean has between 3 and `MOST_DIGITS` significant digits.
 
     Args:
-        mean: in the metric's unit, like the half width.
-        half_width: `None`, for which nothing is said, if there is no interval.
-        metric: accuracies are given in per cent.
+        mean: in the metric's unit.
+        half_width: in the metric's unit; `None`, which gives empty text, without an interval.
+        metric: name of the metric; accuracies are shown in percent.
     """
     if mean is None or not half_width or not 0 < abs(mean) < math.inf or half_width == math.inf:
         return number(mean, metric), "" if half_width is None else number(half_width, metric, 2)
@@ -58,27 +61,25 @@ def mean_and_spread(
 
 
 def metric_name(metric: str) -> str:
-    """What a metric is called on a screen, with its unit."""
+    """Return a metric's name for display, with its unit."""
     name = METRICS.get(metric, plain(metric).replace("_", " "))
     return f"{name} %" if is_accuracy(metric) else name
 
 
 def is_accuracy(metric: str) -> bool:
-    """Whether a metric is a fraction that screens show in per cent."""
+    """Return True if the metric is a fraction that is shown in percent."""
     return metric.endswith("accuracy")
 
 
 def plain(text: str) -> str:
-    """Text without control characters, line breaks and what else could move a cursor; what is too
-    long for anybody to read is cut off.
-    """
+    """Remove unprintable characters, such as line breaks, and cut text after `LONGEST`."""
     if len(text) > LONGEST:
         text = f"{text[:LONGEST]}..."
     return "".join(c for c in text if c.isprintable())
 
 
 def duration(seconds: object) -> str:
-    """A time in its two largest units, as in `2 m 05 s`; `-` for what is no number."""
+    """Format seconds in their two largest units, as in `2 m 05 s`; `-` if not a valid number."""
     if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
         return "-"
     if seconds < 60:
@@ -90,15 +91,15 @@ def duration(seconds: object) -> str:
 
 
 def score(metric: str, value: float | None) -> str:
-    """A metric with its value, as in `MSE 5.80e-5` or `accuracy 99.0 %`."""
+    """Format a metric with its value, as in `MSE 5.80e-5` or `accuracy 99.0 %`."""
     return f"{metric_name(metric).removesuffix(' %')} {amount(metric, value)}"
 
 
 def amount(metric: str, value: float | None) -> str:
-    """A metric's value alone, as in `99.0 %`."""
+    """Format a metric's value alone, as in `99.0 %`."""
     return number(value, metric) + (" %" if is_accuracy(metric) else "")
 
 
 def task_with_size(task: str, length: object) -> str:
-    """A task as tables name it: `adding T=200`."""
+    """Return a task's name and length for tables: `adding T=200`."""
     return f"{plain(task)} T={length}" if isinstance(length, int) else plain(task)

@@ -200,15 +200,15 @@ def test_one_that_is_due_is_shown_and_times_add_up(tmp_path):
 
 def test_one_that_diverges_does_not_end_the_others(tmp_path, monkeypatch):
     config, other = (composed("at the last step", tmp_path / name) for name in "ab")
-    account = Trainer.account
+    after_step = Trainer.after_step
 
     def poisoned(self, training, *rest):
         if training.task.seed == 0 and training.state.progress.step == 6:
             with torch.no_grad():
                 next(training.state.model.parameters()).fill_(float("nan"))
-        account(self, training, *rest)
+        after_step(self, training, *rest)
 
-    monkeypatch.setattr(Trainer, "account", poisoned)
+    monkeypatch.setattr(Trainer, "after_step", poisoned)
     records = together(config)
     assert [record.status for record in records] == ["diverged", "completed", "completed"]
     assert [record.steps for record in records] == [8, 12, 12]  # the next evaluation finds it

@@ -1,7 +1,7 @@
-"""What the machine can do at most, and how much arithmetic a training step asks of it.
+"""Measure the machine's peak rates, and count the FLOPs of a training step.
 
-Measured, not looked up: the rate of a product of large matrices in the step's precision, and that
-of copying a tensor larger than any cache.
+The peak rates come from a large GEMM in the step's precision, and from the copy of a tensor larger
+than any cache.
 """
 
 import time
@@ -19,7 +19,7 @@ from seqbench.bench.loops import TrainerLoop
 from seqbench.models.rnn import Recurrent
 from seqbench.training.trainer import DTYPES
 
-# Rows of the matrices, and bytes to copy, large enough to be at the ceiling.
+# Rows of the GEMM's square matrices, and bytes to copy: large enough to reach the peak rate.
 ROWS = {"cpu": 1024, "cuda": 8192}
 COPIED = {"cpu": 2**27, "cuda": 2**30}
 SECONDS = 0.5
@@ -27,11 +27,11 @@ SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Ceilings:
-    """The machine's rates.
+    """The machine's peak rates.
 
     Attributes:
-        flops: floating-point operations a second of a matrix product.
-        bandwidth: bytes a second of a copy, those read and those written.
+        flops: floating-point operations per second of a large GEMM.
+        bandwidth: bytes per second of a large copy, bytes read plus bytes written.
     """
 
     flops: float
@@ -39,11 +39,11 @@ class Ceilings:
 
 
 def ceilings(device: torch.device, precision: str) -> Ceilings:
-    """Measure a device.
+    """Measure the peak rates of a device; a CPU uses torch's current number of threads.
 
     Args:
-        device: with as many threads as are set.
-        precision: `fp32`, `bf16` or `fp16`: what matrices are multiplied in.
+        device: the device.
+        precision: dtype of the GEMM: `fp32`, `bf16` or `fp16`.
     """
     rows, dtype = ROWS[device.type], DTYPES.get(precision, torch.float32)
     a, b = torch.randn(2, rows, rows, device=device).to(dtype)
@@ -57,7 +57,7 @@ def ceilings(device: torch.device, precision: str) -> Ceilings:
 
 
 def best(work: Callable[[], object], device: torch.device) -> float:
-    """The shortest of the times that some work took, in seconds."""
+    """Call `work` for half a second after one warm-up, and return its shortest time in seconds."""
     times: list[float] = []
     work()
     end = time.perf_counter() + SECONDS
@@ -71,29 +71,29 @@ def best(work: Callable[[], object], device: torch.device) -> float:
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until a device has done what it was given."""
+    """Wait until a GPU has finished its queued work; return at once for a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def step_flops(loop: TrainerLoop) -> tuple[int, str] | None:
-    """Operations of one training step's products and convolutions, and how they were counted.
+    """Run one training step, and count the FLOPs of its GEMMs and convolutions.
 
-    Attention counts in full, masked or not. Of recurrent networks torch sees only parts, so that
-    ours are counted by a formula, and others are not.
+    Attention counts in full, masked or not. Torch's counter sees only parts of recurrent models: a
+    formula counts seqbench's, other recurrent models are not counted.
 
     Returns:
-        `None` if they cannot be counted.
+        The FLOPs and how they were counted; `None` if they cannot be counted.
     """
     model = loop.experiment.state.model
     if isinstance(model, Recurrent):
         return recurrent_flops(loop, model), "formula: 6 a weight and time step"
     if any(isinstance(module, nn.RNNBase | nn.RNNCellBase) for module in model.modules()):
         return None
-    # Compiled or captured, it would be opaque.
+    # The counter sees no operations inside a compiled model or a CUDA graph.
     compile, loop.trainer.compile = loop.trainer.compile, False
     graph, loop.trainer.graph = loop.trainer.graph, False
-    # The fused kernels of attention on a CPU are opaque, too, and so are compiled layers.
+    # Nor those inside fused attention on a CPU or seqbench's kernels.
     on_cpu = loop.experiment.device.type == "cpu"
     with (
         kernels.disabled(),
@@ -106,7 +106,11 @@ def step_flops(loop: TrainerLoop) -> tuple[int, str] | None:
 
 
 def recurrent_flops(loop: TrainerLoop, model: Recurrent) -> int:
-    """Each weight is multiplied and added once a time step forward, and twice backward."""
+    """Run one training step of a recurrent model, and return its FLOPs.
+
+    Per time step each weight takes one multiplication and one addition in the forward pass, and two
+    of each in the backward pass: 6 FLOPs.
+    """
     before = loop.experiment.state.progress.tokens
     loop.steps(1)
     read = loop.experiment.state.progress.tokens - before

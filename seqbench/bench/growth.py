@@ -1,4 +1,4 @@
-"""How the cost of a step grows with the length of the sequences, the batch or the model's width."""
+"""Fit how a step's time and memory grow with sequence length, batch size or model width."""
 
 import math
 from collections.abc import Sequence
@@ -10,23 +10,23 @@ from seqbench.bench.measure import Measurement
 from seqbench.configuration import Config
 from seqbench.errors import ConfigError
 
-# What people call them, and which key it is.
+# Short name -> config key.
 SHORT = {"length": "task.length", "batch": "trainer.batch_size"}
 
 
 @dataclass(frozen=True)
 class Growth:
-    """Measurements over one key, and the exponents fitted to them.
+    """Measurements over the values of one config key, and the exponents fitted to them.
 
     Attributes:
-        key: what was swept.
-        values: it took.
-        points: a measurement of each.
+        key: the swept key.
+        values: its values.
+        points: one measurement per value.
         exponent: `step time ~ value^exponent`.
-        exponent_error: how far it is off at most if each step time is off by half of the range from
-            its 10th to its 90th percentile, in logarithms.
-        memory_exponent: the same of the peak memory; `None` where some was too small to see.
-        reference_exponent: the same of the reference's step time; `None` without one.
+        exponent_error: largest error of the exponent if the logarithm of each step time is off by
+            half the distance between its 10th and 90th percentile.
+        memory_exponent: exponent of the peak memory; `None` if a measured peak was zero.
+        reference_exponent: exponent of the reference's step time; `None` without a reference.
     """
 
     key: str
@@ -39,7 +39,7 @@ class Growth:
 
     @classmethod
     def of(cls, key: str, values: Sequence[int], points: Sequence[Measurement]) -> "Growth":
-        """Fit the exponents."""
+        """Fit the exponents to one measurement per value."""
         reference = [p.reference_step_ms for p in points if p.reference_step_ms is not None]
         memory = [p.peak_memory_bytes for p in points]
         return cls(
@@ -54,23 +54,29 @@ class Growth:
 
 
 def exponent(values: Sequence[float], costs: Sequence[float]) -> float:
-    """The a of `cost ~ value^a`, by least squares on logarithms; all numbers above zero."""
+    """Fit a of `cost ~ value^a` by least squares on logarithms; all numbers must be positive."""
     slope, _ = np.polyfit(np.log(values), np.log(costs), 1)
     return float(slope)
 
 
 def error(values: Sequence[float], least: Sequence[float], most: Sequence[float]) -> float:
-    """By how much the exponent of costs within these bounds may be off."""
+    """Return the largest error of the exponent if each cost is off by half its logarithmic range.
+
+    Args:
+        values: values of the key.
+        least: lower bound of each cost.
+        most: upper bound of each cost.
+    """
     sizes = np.log(values) - np.mean(np.log(values))
     spread = (np.log(most) - np.log(least)) / 2
     return float(np.abs(sizes) @ spread / (sizes @ sizes))
 
 
 def parse(text: str) -> tuple[str, list[int]]:
-    """From `length=100,200` to the key and its values.
+    """Parse text such as `length=100,200` into the key and its sorted values.
 
     Raises:
-        ConfigError: there are no two different whole numbers above zero.
+        ConfigError: if there are not two different values, or one is not a whole number above zero.
     """
     key, equals, listed = text.partition("=")
     try:
@@ -83,15 +89,16 @@ def parse(text: str) -> tuple[str, list[int]]:
 
 
 def overrides(key: str, value: int, config: Config) -> list[str]:
-    """What to override so that `key` takes a value.
+    """Return the config overrides that set `key` to `value`.
 
     Args:
-        key: `length`, `batch` or `width`, or any key of a configuration that takes whole numbers.
-        value: to be taken.
-        config: without it.
+        key: `length`, `batch` or `width`, or any config key that takes whole numbers.
+        value: the value to set.
+        config: the config to override.
 
     Raises:
-        ConfigError: the model has nothing that we know as its width.
+        ConfigError: if the key is `width`, and the model has none of `channels`, `hidden_size` and
+            `dim`.
     """
     if key != "width":
         return [f"{SHORT.get(key, key)}={value}"]

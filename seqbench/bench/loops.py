@@ -1,42 +1,44 @@
-"""Loops that can be timed step by step: the trainer's own, and a bare one to hold it against.
+"""Loops that can be timed step by step: that of the trainer, and a bare one to compare it with.
 
-The trainer's is `Trainer.fit` itself, which asks after each step whether somebody wants it to stop.
-Here that question notes the time, and after the last step leaves the loop. Given again, `fit` goes
-on where it was, so that steps can be taken in blocks.
+`Trainer.fit` asks after each step whether a signal wants it to stop. Here that question notes the
+time, and after the last step leaves the loop. Called again, `fit` goes on where it was, so that
+steps can be taken in blocks.
 """
 
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import nn
+from torch.optim import Optimizer
 
 from seqbench.configuration import Config
 from seqbench.experiment import Experiment
 from seqbench.runs.observer import Observer
 from seqbench.runs.run import EventLog, Run
 from seqbench.tasks.task import Task
-from seqbench.training.prediction import predict
+from seqbench.training.graph import Graphs
+from seqbench.training.schedules import set_rates
 from seqbench.training.state import TrainingState
-from seqbench.training.trainer import Trainer, Training
+from seqbench.training.trainer import Step, Trainer, Training
+
+ENDLESS = 10**9  # steps
 
 
 class Loop(Protocol):
-    """Something that trains."""
+    """A training loop that is taken in blocks of steps."""
 
     def steps(self, count: int) -> list[float]:
-        """Take so many training steps, and give the seconds of each."""
+        """Take training steps, and return the seconds of each."""
 
 
 class Enough(Exception):
-    """As many steps are done as were asked for."""
+    """All steps of a block are done."""
 
 
 class Clock:
-    """Notes when steps end: on a GPU by its own clock, so that nobody waits for it in between.
+    """The times at which steps end; on a GPU by its own clock, so that the CPU does not wait.
 
     Args:
         device: what the steps run on.
@@ -60,14 +62,18 @@ class Clock:
             self.times.append(time.perf_counter())
 
     def tick(self) -> int:
-        """Note that a step has ended; 0, which to the trainer means: go on."""
+        """Note that a step has ended, and return 0, by which the trainer goes on.
+
+        Raises:
+            Enough: after the last step.
+        """
         self.note()
         if max(len(self.times), len(self.events)) > self.count:
             raise Enough
         return 0
 
     def seconds(self) -> list[float]:
-        """How long each step took."""
+        """Return the duration of each step."""
         if self.events:
             torch.cuda.synchronize(self.device)
             pairs = zip(self.events, self.events[1:], strict=False)
@@ -76,30 +82,33 @@ class Clock:
 
 
 class TrainerLoop:
-    """Our training step, with all that `seqbench train` does in one.
+    """The loop of `Trainer.fit`, without evaluations and checkpoints.
 
     Args:
         config: as for a run, whose folder stays untouched.
     """
 
     def __init__(self, config: Config) -> None:
+        keys = ("steps", "eval_every", "checkpoint_every")
+        endless = {**dict.fromkeys(keys, ENDLESS), "epochs": None, "stop_when_solved": False}
+        config = config | {"trainer": config["trainer"] | endless}
         self.experiment = Experiment(config, Run.of(config))
         self.trainer = self.experiment.trainer
-        self.total = self.trainer.total_steps(self.experiment.task)
-        # Evaluations and checkpoints are no part of a step.
-        self.trainer.eval_every = self.trainer.checkpoint_every = sys.maxsize
-        self.trainer.epochs = None
+        self.graphs = Graphs(self.experiment.state.optimizer)
+
+    def wrap(self, optimizer: Optimizer, step: Step) -> Step:
+        """Return a step that uses the graphs of all blocks of steps, if that is configured."""
+        return self.graphs.wrap(step) if self.experiment.captures_steps else step
 
     def steps(self, count: int) -> list[float]:
-        """Take so many training steps, and give the seconds of each."""
-        state = self.experiment.state
-        self.trainer.steps = max(self.total, state.progress.step + count + 1)
+        """Take training steps, and return the seconds of each."""
+        parts = self.experiment
         with tempfile.TemporaryDirectory(prefix="seqbench-bench-") as folder:
             events = EventLog(Path(folder) / "events.jsonl", 0)
-            clock = Clock(self.experiment.device, count)
+            clock = Clock(parts.device, count)
             try:
-                training = Training(state, self.experiment.task, events, Path(folder), Observer())
-                self.trainer.fit(training, clock.tick)
+                training = Training(parts.state, parts.task, events, Path(folder), Observer())
+                self.trainer.fit(training, clock.tick, self.wrap)
             except Enough:
                 pass
             finally:
@@ -108,12 +117,12 @@ class TrainerLoop:
 
 
 class BareLoop:
-    """The training step as a textbook has it, with the same clipping, schedule and precision.
+    """A loop of nothing but training steps.
 
     Args:
-        state: model, optimiser and schedule, as `Trainer.begin` gives it.
+        state: model, optimizer and schedule, as `Trainer.begin` returns it.
         task: on the model's device.
-        trainer: says precision, clipping and steps; its loop is not used.
+        trainer: takes the steps.
     """
 
     def __init__(self, state: TrainingState, task: Task, trainer: Trainer) -> None:
@@ -124,7 +133,7 @@ class BareLoop:
         state.model.train()
 
     def steps(self, count: int) -> list[float]:
-        """Take so many training steps, and give the seconds of each."""
+        """Take training steps, and return the seconds of each."""
         clock = Clock(self.device, count)
         try:
             while True:
@@ -135,21 +144,11 @@ class BareLoop:
 
     def step(self) -> None:
         """Take one step."""
-        state, task, clip = self.state, self.task, self.trainer.clip
-        model, optimizer, scaler = state.model, state.optimizer, state.scaler
-        factor = state.schedule.factor(state.progress.step, self.trainer.total_steps(task))
-        for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
-        batch = task.train_batch(state.progress.step)
+        state, task, number = self.state, self.task, self.state.progress.step
+        total = self.trainer.total_steps(task)
+        set_rates(state.optimizer, state.schedule.factor(number, total))
+        batch = task.train_batch(number)
         carried = None if batch.fresh else state.carried
-        optimizer.zero_grad()
-        with self.trainer.autocast(self.device):
-            outputs, batch, state.carried = predict(model, batch, carried, task.spec)
-            loss = task.loss(outputs, batch)
-        scaler.scale(loss).backward()
-        if clip is not None:
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(model.parameters(), clip)
-        scaler.step(optimizer)
-        scaler.update()
+        result = self.trainer.train_step(state.model, state, task, batch, carried)
+        state.carried = result.carried
         state.progress.step += 1

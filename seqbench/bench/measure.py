@@ -1,7 +1,7 @@
-"""What `seqbench bench` measures of a configuration, and in which order.
+"""Measure a config's training step for `seqbench bench`: time, memory, FLOPs, and speed ratio.
 
-Machines are noisy, and others may use them. So ours and the plain reference take turns in blocks of
-steps, the ratio is taken in each round, and its median over the rounds is given with its spread.
+Other programs may disturb the timing. So seqbench and the plain reference run blocks of steps in
+turn, each round gives a ratio, and the result is its median over rounds with its spread.
 """
 
 from collections.abc import Sequence
@@ -23,16 +23,16 @@ from seqbench.errors import RunError, SeqbenchError
 from seqbench.out_of_memory import is_out_of_memory
 
 ROUNDS = 5
-# Steps before anything is timed: first ones allocate, and choose kernels.
+# Untimed steps: the first ones allocate memory and choose kernels.
 WARM_UP = 3
-# What a round may take, in seconds, where nobody says how many steps it has; and those steps.
+# Seconds of a round if its number of steps is not given, and bounds of that number.
 ROUND = 1.5
 FEWEST, MOST = 2, 200
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Of some numbers the median, the 10th and the 90th percentile."""
+    """Median, 10th and 90th percentile of some numbers."""
 
     median: float
     p10: float
@@ -40,19 +40,19 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """The spread of at least one number."""
+        """Compute the spread of at least one number."""
         p10, median, p90 = np.percentile(values, [10, 50, 90]).tolist()
         return cls(median, p10, p90)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two loops that took turns.
+    """Step times of two loops that ran in turn.
 
     Attributes:
-        ours: seconds of each step.
-        reference: the same of the other loop; empty if there was none.
-        ratios: of each round, the reference's median step over ours.
+        ours: seconds of each step of seqbench.
+        reference: seconds of each step of the reference; empty without one.
+        ratios: median step time of the reference over that of seqbench, one per round.
     """
 
     ours: list[float]
@@ -62,40 +62,41 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured of one configuration; each field is a key of the JSON object.
+    """The measurement of one config; each field is a key of the JSON output.
 
     Attributes:
-        task: its name.
-        model: its name.
-        parameters: trainable ones.
-        device: in words.
-        threads: of the CPU.
+        task: name of the task.
+        model: name of the model.
+        parameters: number of trainable parameters.
+        device: name of the device.
+        threads: number of CPU threads.
         precision: `fp32`, `bf16` or `fp16`.
-        cuda_graph: whether steps were captured.
-        batch_size: sequences a step.
+        cuda_graph: True if steps were captured as a CUDA graph.
+        batch_size: sequences per step.
         length: time steps of a training sequence, as the model reads it.
-        rounds: how often both took turns.
-        steps: timed in each round.
-        step_ms: median of all timed steps, milliseconds; so are the times below.
-        step_ms_p10: 10th percentile.
-        step_ms_p90: 90th percentile.
-        steps_per_second: of the median step, like the next two.
-        samples_per_second: sequences.
-        tokens_per_second: time steps of sequences.
-        peak_memory_bytes: weights, optimiser, and what a step added at most; not the data. Of a
-            text's steps the first one, which has no context to skip, is not among them.
-        split: share of each part of a step.
-        flops_per_step: of products and convolutions; `None` if they could not be counted.
-        flops_counted: how.
-        flops_per_second: reached.
-        peak_flops_per_second: measured, of a large product of matrices.
-        share_of_peak: the former over the latter.
-        copy_bytes_per_second: measured, of a large copy, bytes read and written.
-        reference_step_ms: of the plain implementation; `None`, like all below, without one.
+        rounds: number of rounds.
+        steps: timed steps per round.
+        step_ms: median of all timed steps, in milliseconds.
+        step_ms_p10: 10th percentile of all timed steps.
+        step_ms_p90: 90th percentile of all timed steps.
+        steps_per_second: steps per second at the median step time.
+        samples_per_second: sequences per second at the median step time.
+        tokens_per_second: time steps of sequences per second at the median step time.
+        peak_memory_bytes: weights, optimizer state and the most that a step adds; without the data.
+            The first step is not included: on text it has no context to skip.
+        split: share of each part of a step, see `bench.split`.
+        flops_per_step: FLOPs of GEMMs and convolutions; `None` if they cannot be counted.
+        flops_counted: the method of counting, in words.
+        flops_per_second: `flops_per_step` over the median step time.
+        peak_flops_per_second: measured with a large GEMM.
+        share_of_peak: `flops_per_second` over `peak_flops_per_second`.
+        copy_bytes_per_second: measured with a large copy, bytes read plus bytes written.
+        reference_step_ms: median step of the plain reference. This field and those below are `None`
+            without a reference.
         reference_step_ms_p10: 10th percentile.
         reference_step_ms_p90: 90th percentile.
-        reference_flushes_denormals: whether its process takes denormal numbers for zero.
-        ratio: reference over ours, median of the rounds.
+        reference_flushes_denormals: True if the reference's process flushes denormals to zero.
+        ratio: step time of the reference over that of seqbench, median of the rounds.
         ratio_p10: 10th percentile of the rounds.
         ratio_p90: 90th percentile of the rounds.
     """
@@ -142,23 +143,23 @@ def measure(
     rounds: int = ROUNDS,
     limits: Ceilings | None = None,
 ) -> Measurement:
-    """Measure one configuration; nothing is left on disk.
+    """Measure one config; leave nothing on disk.
 
     Args:
-        config: checked, as `configuration.compose` gives it.
-        reference: measure the plain implementation beside it.
-        steps: in each round; `None`: as many as take about a second and a half.
-        rounds: in which ours and the reference take turns.
-        limits: the machine's, if they are known.
+        config: a checked config, from `configuration.compose`.
+        reference: True to measure the plain reference, too.
+        steps: steps per round; `None`: as many as make a round of about 1.5 seconds.
+        rounds: number of rounds.
+        limits: the machine's peak rates; `None`: measure them.
 
     Raises:
-        SeqbenchError: the configuration cannot be built, the data cannot be had, or a step failed.
+        SeqbenchError: if the config cannot be built, the data cannot be loaded, or a step fails.
     """
     try:
         return _measure(config, reference, steps, rounds, limits)
     except (SeqbenchError, OSError):
         raise
-    except Exception as error:  # a model or task of the user's may raise anything
+    except Exception as error:  # a custom model or task may raise anything
         if is_out_of_memory(error):
             raise RunError(
                 f"out of memory on device={config['device']}: try a smaller trainer.batch_size"
@@ -175,9 +176,9 @@ def _measure(
     with ExitStack() as stack:
         if reference:
             check_known(config["model"])
-            theirs = stack.enter_context(Reference(config, device, twin))  # sets up beside ours
+            theirs = stack.enter_context(Reference(config, device, twin))  # sets up in parallel
         loop = TrainerLoop(config)
-        loop.steps(1)  # what libraries set up for themselves, once, is not the model's memory
+        loop.steps(1)  # allocations that libraries make once are not the model's memory
         growth = Growth(device)
         if theirs is not None:
             facts = theirs.ready()
@@ -200,7 +201,7 @@ def _measure(
         device=machine.device_name(device),
         threads=torch.get_num_threads(),
         precision=loop.trainer.precision,
-        cuda_graph=loop.trainer.captures(device),
+        cuda_graph=loop.experiment.captures_steps,
         batch_size=loop.trainer.batch_size,
         length=loop.experiment.task.spec.length,
         rounds=rounds,
@@ -230,7 +231,7 @@ def _measure(
 
 
 def held(loop: TrainerLoop) -> int:
-    """Bytes that weights and the optimiser's slots hold between steps."""
+    """Return the bytes of the weights and the optimizer state."""
     state = loop.experiment.state
     slots = [slot for slots in state.optimizer.state.values() for slot in slots.values()]
     tensors = [*state.model.parameters(), *(slot for slot in slots if torch.is_tensor(slot))]
@@ -240,13 +241,13 @@ def held(loop: TrainerLoop) -> int:
 def take_turns(
     ours: Loop, reference: Loop | None, steps: int | None = None, rounds: int = ROUNDS
 ) -> Comparison:
-    """Let two loops take turns in blocks of steps, after a warm-up of each.
+    """Time two loops in alternating blocks of steps, after a warm-up of each.
 
     Args:
-        ours: the loop to judge.
-        reference: the loop to judge it by; `None`: there is none.
-        steps: in each block; `None`: as many as make a round of about a second and a half.
-        rounds: blocks of each.
+        ours: the loop of seqbench.
+        reference: the loop to compare with; `None`: time `ours` alone.
+        steps: steps per block; `None`: as many as make a round of about 1.5 seconds.
+        rounds: blocks of each loop.
     """
     loops = [ours] if reference is None else [ours, reference]
     pace = sum(float(np.median(loop.steps(WARM_UP))) for loop in loops)

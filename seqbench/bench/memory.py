@@ -1,4 +1,4 @@
-"""How much memory a process comes to hold."""
+"""Measure how much a process's peak memory grows."""
 
 import torch
 
@@ -6,14 +6,13 @@ from seqbench import machine
 
 
 class Growth:
-    """By how many bytes the most that is held exceeds what was held when this was made.
+    """Growth of the peak memory since construction.
 
-    On a GPU that is what tensors hold there. On a CPU it is the resident memory of the process.
-    Where the system cannot reset an earlier peak (it is not Linux), growth below that one is not
-    seen.
+    On a GPU it counts the memory of tensors, on a CPU the resident memory of the process. Only
+    Linux can reset a process's peak; elsewhere growth below an earlier peak is not seen.
 
     Args:
-        device: where to look.
+        device: the device to measure.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -23,5 +22,5 @@ class Growth:
 
     @property
     def bytes(self) -> int:
-        """The growth so far."""
+        """Return the growth so far, in bytes."""
         return machine.peak_memory(self.device) - self.before

@@ -1,7 +1,8 @@
-"""The published architectures, written out as a textbook would, to hold ours against.
+"""Implement the published architectures in textbook PyTorch, as plain references for speed.
 
-No step is skipped, nothing is fused by hand, and weights start as torch starts them. Each class is
-built as `Model(spec, **sizes)` and computes the same function of the same weights as ours.
+No time step is skipped, nothing is fused by hand, and weights keep torch's initialization. Each
+model is built as `Model(spec, **sizes)` and computes the same function of the same weights as
+seqbench's model.
 """
 
 import math
@@ -18,7 +19,7 @@ from seqbench.kernels import reference
 from seqbench.models.embedding import input_layer, tie
 from seqbench.spec import Features, SequenceSpec
 
-# Of our models' settings, those that say how weights start.
+# Settings of seqbench's models that only affect the initial weights.
 INITIAL = ("forget_bias", "chrono", "output_std")
 
 
@@ -30,14 +31,14 @@ class Block(nn.Module):
         after: channels of the output.
         kernel_size: taps of each convolution.
         dilation: distance between taps.
-        dropout: the layer that drops.
+        dropout: the dropout layer.
     """
 
     def __init__(
         self, before: int, after: int, kernel_size: int, dilation: int, dropout: nn.Module
     ) -> None:
         super().__init__()
-        # Padded on both sides, as a convolution of torch's is; what sees the future is cut off.
+        # torch pads both sides; `chomp` removes the outputs that see the future.
         self.padding = (kernel_size - 1) * dilation
         self.conv1, self.conv2 = (
             weight_norm(
@@ -49,13 +50,13 @@ class Block(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        """From `(batch, before, time)` to `(batch, after, time)`."""
+        """Map `(batch, before, time)` to `(batch, after, time)`."""
         y = self.dropout(F.relu(self.chomp(self.conv1(x))))
         y = self.dropout(F.relu(self.chomp(self.conv2(y))))
         return F.relu(y + self.downsample(x))
 
     def chomp(self, x: Tensor) -> Tensor:
-        """Without the last `padding` positions."""
+        """Remove the last `padding` positions."""
         return x[..., : -self.padding].contiguous()
 
 
@@ -63,13 +64,13 @@ class TCN(nn.Module):
     """Temporal convolutional network (Bai, Kolter, Koltun 2018): every level at every time step.
 
     Args:
-        spec: the form of the problem.
+        spec: input, target, readout and length of the task.
         channels: width of each level.
         kernel_size: taps of each convolution.
-        dropout: probability of dropping after each convolution.
+        dropout: probability of dropout after each convolution.
         dropout_kind: `channel` or `element`.
-        embedding_dim: width of the embedding of tokens; `None` takes the first level's width.
-        tied: share the embedding with the output layer.
+        embedding_dim: width of the token embedding; `None`: the width of the first level.
+        tied: True to share the embedding's weights with the output layer.
     """
 
     def __init__(
@@ -99,21 +100,21 @@ class TCN(nn.Module):
         self.readout = spec.readout
 
     def forward(self, x: Tensor) -> Tensor:
-        """As every model's; see `seqbench.spec`."""
+        """Return the outputs, of the shape that `SequenceSpec.readout` asks for."""
         y = self.blocks(self.embedding(x).transpose(1, 2)).transpose(1, 2)
         return self.output(y[:, -1] if self.readout == "last" else y)
 
 
 class Recurrent(nn.Module):
-    """Torch's own recurrent network, and a linear layer.
+    """Torch's recurrent layers and a linear output layer.
 
     Args:
-        spec: the form of the problem.
+        spec: input, target, readout and length of the task.
         hidden_size: width of each layer's state.
-        num_layers: layers.
-        dropout: probability of dropping a value between layers and before the output layer.
-        embedding_dim: width of the embedding of tokens; `None` takes `hidden_size`.
-        tied: share the embedding with the output layer.
+        num_layers: number of recurrent layers.
+        dropout: probability of dropout between layers and before the output layer.
+        embedding_dim: width of the token embedding; `None`: `hidden_size`.
+        tied: True to share the embedding's weights with the output layer.
     """
 
     carry_state = True
@@ -130,7 +131,7 @@ class Recurrent(nn.Module):
     ) -> None:
         super().__init__()
         self.embedding, width = embedding(spec, embedding_dim or hidden_size)
-        between = dropout if num_layers > 1 else 0.0  # torch warns where there is no between
+        between = dropout if num_layers > 1 else 0.0  # torch warns about dropout with one layer
         self.layers = self.kind(width, hidden_size, num_layers, batch_first=True, dropout=between)
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(hidden_size, spec.output_dim)
@@ -139,7 +140,7 @@ class Recurrent(nn.Module):
         self.readout = spec.readout
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """As every model's that carries a state; the state is torch's."""
+        """Return the outputs and the state after the last step; the state is that of `layers`."""
         h, state = self.layers(self.embedding(x), state)
         return self.output(self.dropout(h[:, -1] if self.readout == "last" else h)), state
 
@@ -171,13 +172,13 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply it to the last dimension."""
+        """Normalize the last dimension."""
         return reference.rms_norm(x, self.weight, self.eps)
 
 
 class Attention(nn.Module):
-    """Attention as a product, a mask, a softmax and a product (Vaswani et al. 2017, section 3.2),
-    with rotary positions (Su et al. 2021, section 3.2.2).
+    """Masked softmax attention (Vaswani et al. 2017, section 3.2) with rotary positions (Su et al.
+    2021, section 3.2.2), without a fused kernel.
     """
 
     cos: Tensor
@@ -194,7 +195,7 @@ class Attention(nn.Module):
         self.key = nn.Linear(dim, num_kv_heads * self.head_dim, bias=False)
         self.value = nn.Linear(dim, num_kv_heads * self.head_dim, bias=False)
         self.output = nn.Linear(dim, dim, bias=False)
-        # In double precision, since float32 angles of far positions are off in the fourth digit.
+        # In float64: float32 angles of far positions are off in the fourth digit.
         pairs = torch.arange(0, self.head_dim, 2, dtype=torch.float64)
         positions = torch.arange(length, dtype=torch.float64)
         angles = torch.outer(positions, theta ** (-pairs / self.head_dim)).repeat(1, 2)
@@ -206,7 +207,7 @@ class Attention(nn.Module):
             self.register_buffer(name, table.to(kind), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """From `(batch, time, dim)` to the same."""
+        """Map `(batch, time, dim)` to the same shape."""
         q, k, v = (
             layer(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for layer in (self.query, self.key, self.value)
@@ -218,7 +219,7 @@ class Attention(nn.Module):
         return self.output((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
 
     def rotate(self, x: Tensor) -> Tensor:
-        """Turn each pair of dimensions of `(batch, heads, time, head_dim)` by its angle."""
+        """Rotate each pair of dimensions of `(batch, heads, time, head_dim)` by its angle."""
         first, second = x.chunk(2, -1)
         time = x.shape[2]
         return x * self.cos[:time] + torch.cat([-second, first], -1) * self.sin[:time]
@@ -234,12 +235,12 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(hidden_dim, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply it at each position."""
+        """Map `(batch, time, dim)` to the same shape, each position by itself."""
         return self.down(reference.swiglu(self.gate(x), self.up(x)))
 
 
 class DecoderLayer(nn.Module):
-    """Attention, then SwiGLU, each of a normalised copy and added to the stream (Touvron et al.
+    """Attention, then SwiGLU, each with pre-normalization and a residual connection (Touvron et al.
     2023, section 2.2).
     """
 
@@ -254,17 +255,17 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """From `(batch, time, dim)` to the same."""
+        """Map `(batch, time, dim)` to the same shape."""
         x = x + self.dropout(self.attention(self.attention_norm(x)))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
 
 class Llama(nn.Module):
-    """LLaMA decoder (Touvron et al. 2023, section 2.2); settings as for ours, but for the cache,
-    which it has not.
+    """LLaMA decoder (Touvron et al. 2023, section 2.2), with the settings of
+    `seqbench.models.llama.Llama`, but without a cache.
 
     Raises:
-        ConfigError: the cache is to be carried.
+        ConfigError: if `carry_state` is True.
     """
 
     def __init__(
@@ -308,13 +309,13 @@ class Llama(nn.Module):
         self.readout = spec.readout
 
     def forward(self, x: Tensor) -> Tensor:
-        """As every model's; see `seqbench.spec`."""
+        """Return the outputs, of the shape that `SequenceSpec.readout` asks for."""
         y = self.output(self.norm(self.blocks(self.dropout(self.embedding(x)))))
         return y[:, -1] if self.readout == "last" else y
 
 
 def embedding(spec: SequenceSpec, width: int) -> tuple[nn.Module, int]:
-    """What reads the input, and the width of its answer; real features stay as they are."""
+    """Return the layer that reads the input, and its output width; features pass unchanged."""
     if isinstance(spec.input, Features):
         return nn.Identity(), spec.input.dim
     return nn.Embedding(spec.input.vocab_size, width), width
@@ -330,14 +331,14 @@ PLAIN: dict[str, type[nn.Module]] = {
 
 
 def twin(node: dict[str, Any], spec: SequenceSpec) -> nn.Module:
-    """The plain model of the same architecture and sizes.
+    """Build the plain model of the same architecture and sizes.
 
     Args:
-        node: the model's node of a configuration.
-        spec: the form of the problem.
+        node: the config's `model` node.
+        spec: input, target, readout and length of the task.
 
     Raises:
-        ConfigError: it is a model of the user's, of which we know no plain form.
+        ConfigError: if the model is custom, and so has no plain form.
     """
     check_known(node)
     sizes = {k: v for k, v in node.items() if not k.startswith("_") and k not in INITIAL}
@@ -345,7 +346,7 @@ def twin(node: dict[str, Any], spec: SequenceSpec) -> nn.Module:
 
 
 def check_known(node: dict[str, Any]) -> None:
-    """Raise `ConfigError` for a model that has no plain form here."""
+    """Raise ConfigError if the config's `model` node has no plain form."""
     if node["_target_"] not in PLAIN:
         raise ConfigError(
             f"--reference knows plain forms of our own models only, not of {node['_target_']}"

@@ -1,7 +1,7 @@
-"""The plain way, in a process of its own: nothing of our set-up must reach it.
+"""Run the plain reference in a separate process, isolated from seqbench's settings.
 
-Whether a CPU flushes denormal numbers to zero is a setting of a process, and so are many of torch's
-own. A fresh process has torch's defaults; of ours it gets the number of threads.
+Flushing denormal numbers to zero is a setting of a process, and so are many of torch's. A fresh
+process has torch's defaults; seqbench sets only its number of threads.
 """
 
 import multiprocessing
@@ -18,26 +18,27 @@ from torch import nn
 from seqbench import SPIN, SPIN_BY_DEFAULT, machine
 from seqbench.bench import plain
 from seqbench.bench.loops import BareLoop
-from seqbench.configuration import Config, build, check
+from seqbench.configuration import Config, build
 from seqbench.errors import RunError, SeqbenchError
 from seqbench.experiment import build_task
+from seqbench.signatures import located
 from seqbench.spec import SequenceSpec
 
-# Seconds. By torch's default its threads wait for more work by spinning: for some milliseconds they
-# take the cores from whoever is next. Ours do not.
+# Seconds to wait after the reference's steps. With torch's defaults its idle threads spin for some
+# milliseconds, and would take the cores from seqbench's next steps. seqbench's threads spin less.
 REST = 0.02
 
-# From the model's node of a configuration and the form of the problem to a model.
+# Builds a model from the config's `model` node and the task's spec.
 Twin = Callable[[dict[str, Any], SequenceSpec], nn.Module]
 
 
 class Reference:
-    """A process that trains a plain model whenever it is told to; a context.
+    """A process that runs training steps of the plain model on request; a context manager.
 
     Args:
-        config: as ours.
-        device: what ours runs on.
-        twin: builds the model; it must be importable there.
+        config: the config that seqbench's loop is built from.
+        device: the device of seqbench's loop.
+        twin: builds the plain model; it must be picklable.
     """
 
     def __init__(self, config: Config, device: torch.device, twin: Twin = plain.twin) -> None:
@@ -45,7 +46,7 @@ class Reference:
         self.connection, theirs = context.Pipe()
         arguments = (theirs, config, str(device), torch.get_num_threads(), twin)
         self.process = context.Process(target=serve, args=arguments, daemon=True)
-        # What a process reads when it imports torch is to be found as torch would have it.
+        # The new process reads this variable when it imports torch: give it OpenMP's default.
         asked = os.environ.get("GOMP_SPINCOUNT")
         if asked == SPIN:
             os.environ["GOMP_SPINCOUNT"] = SPIN_BY_DEFAULT
@@ -68,25 +69,29 @@ class Reference:
         self.process.join()
 
     def ready(self) -> dict[str, Any]:
-        """Wait until it is set up; what is to be known of it.
+        """Wait until the process is set up; return its facts, `threads` and `flushes`.
 
         Raises:
-            SeqbenchError: it could not be set up.
+            SeqbenchError: if the set-up fails.
         """
         return self.answer()
 
     def steps(self, count: int) -> list[float]:
-        """Take so many training steps, and give the seconds of each; then come to rest.
+        """Run `count` training steps, wait `REST` seconds, and return the seconds of each step.
 
         Raises:
-            RunError: it failed.
+            SeqbenchError: if a step fails.
         """
         times: list[float] = self.answer(count)
         time.sleep(REST)
         return times
 
     def answer(self, count: int | None = None) -> Any:
-        """What it says next, after it was sent a number of steps if there is one."""
+        """Send `count`, if given, and return the process's next answer.
+
+        Raises:
+            SeqbenchError: if the answer is an error, or the process died.
+        """
         try:
             if count is not None:
                 self.connection.send(count)
@@ -101,9 +106,9 @@ class Reference:
 def serve(
     connection: "Connection[Any, Any]", config: Config, device: str, threads: int, twin: Twin
 ) -> None:
-    """Set up, then take steps as the other end asks, until it is gone."""
+    """Set up the bare loop, then run steps on request until the connection closes."""
     try:
-        check(config)  # finds the user's modules, in this process too
+        located(config["task"]["_target_"], "task")  # the user's module, in this process too
         torch.set_num_threads(threads)
         where = torch.device(device)
         if where.type == "cuda":
@@ -123,9 +128,9 @@ def serve(
 
 
 def bare_loop(config: Config, device: torch.device, twin: Twin) -> BareLoop:
-    """A bare loop around a model of the same sizes on the same task; a batch is never cut."""
-    trainer = build("trainer", config)
-    trainer.graph = False
+    """Build a bare loop around the plain model; it does not split batches into micro-batches."""
+    plain = {"graph": False, "accumulate": 1}
+    trainer = build("trainer", config | {"trainer": config["trainer"] | plain})
     task = build_task(config, trainer)
     task.to(device)
     machine.seed_everything(config["seed"])

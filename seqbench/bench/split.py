@@ -1,4 +1,4 @@
-"""Where a step's time goes."""
+"""Measure which share of a training step's time each of its parts takes."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ PARTS = ("data", "forward", "backward", "optimizer", "other")
 
 
 class Stopwatch:
-    """Adds up the time of each part: what passed since the last lap belongs to the part named."""
+    """The accumulated seconds of each part of a step."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -22,14 +22,14 @@ class Stopwatch:
         self.last = time.perf_counter()
 
     def lap(self, part: str) -> None:
-        """A part ends here, or goes on."""
+        """Wait for the device, then add the time since the last lap to `part`."""
         wait_for(self.device)
         now = time.perf_counter()
         self.seconds[part] += now - self.last
         self.last = now
 
     def around(self, function: Callable[..., Any], before: str, part: str) -> Callable[..., Any]:
-        """A function that ends one part when it is called, and another when it is done."""
+        """Wrap `function`: when called it ends the part `before`, when done the part `part`."""
 
         def timed(*args: Any, **kwargs: Any) -> Any:
             self.lap(before)
@@ -41,15 +41,15 @@ class Stopwatch:
 
 
 def time_split(loop: TrainerLoop, count: int) -> dict[str, float]:
-    """The share of each part of a training step, by name; they add up to one.
+    """Return the share of each part of a training step, by name; the shares sum to one.
 
-    Measured apart from the timed steps, since a GPU is waited for at the end of each part, and
-    without a CUDA graph, which has none. The forward part ends with the loss, the optimiser's has
-    the clipping; `other` is what the trainer does besides.
+    These steps are separate from the timed ones, because each part ends with a GPU synchronization,
+    and run without a CUDA graph, which has no parts. `forward` includes the loss, `optimizer` the
+    clipping; `other` is the rest of the trainer's work.
 
     Args:
-        loop: watched from outside, and left as it was.
-        count: steps to take.
+        loop: its methods are wrapped during the measurement, and restored after it.
+        count: steps to run.
     """
     task, trainer = loop.experiment.task, loop.trainer
     optimizer, autocast = loop.experiment.state.optimizer, trainer.autocast
@@ -57,12 +57,12 @@ def time_split(loop: TrainerLoop, count: int) -> dict[str, float]:
 
     @contextmanager
     def forward(device: torch.device) -> Iterator[None]:
-        watch.lap("backward")  # of the micro-batch before, if there are several
+        watch.lap("backward")  # of the previous micro-batch, if there are several
         with autocast(device):
             yield
         watch.lap("forward")
 
-    # On the objects, in front of what their classes have.
+    # Instance attributes hide the methods of the class.
     replaced: list[tuple[Any, str, Callable[..., Any]]] = [
         (task, "train_batch", watch.around(task.train_batch, "other", "data")),
         (trainer, "autocast", forward),

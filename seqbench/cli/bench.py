@@ -1,4 +1,4 @@
-"""`seqbench bench`: how fast a model trains on a task."""
+"""`seqbench bench`: time a model's training step on a task."""
 
 import json
 from dataclasses import asdict
@@ -29,7 +29,7 @@ What is timed is the training step of `seqbench train` with the same overrides. 
 
 
 class Format(str, Enum):
-    """How the measurement is written."""
+    """The output formats of a measurement."""
 
     rich = "rich"
     json = "json"
@@ -66,7 +66,7 @@ def bench(
         Format, typer.Option("--format", "-f", help="json: one object on stdout.")
     ] = Format.rich,
 ) -> None:
-    """Measure a training step: time, throughput, memory, and how near it is to what can be."""
+    """Time a training step: throughput, memory, share of peak FLOP/s."""
     from rich.console import Console
 
     from seqbench.bench import growth
@@ -77,7 +77,7 @@ def bench(
     values: list[int] = []
     if sweep is not None:
         key, values = growth.parse(sweep)
-        # All of them before the first is measured, so that a mistake costs no time.
+        # Compose all configs before the first measurement, so that errors show at once.
         more = [growth.overrides(key, value, configs[0]) for value in values]
         configs = [compose([*words, *extra], config_dir) for extra in more]
 
@@ -126,7 +126,7 @@ def show(found: "Measurement", console: "Console") -> None:
 
 
 def lines(found: "Measurement") -> dict[str, str]:
-    """What to say of a measurement, by name."""
+    """Return the lines of the panel for a measurement, by name."""
     said = {
         "step": f"{spread(found.step_ms, found.step_ms_p10, found.step_ms_p90)} ms",
         "speed": f"{number(found.steps_per_second)} steps/s, "
@@ -161,12 +161,12 @@ def lines(found: "Measurement") -> dict[str, str]:
 
 
 def spread(median: float | None, p10: float | None, p90: float | None) -> str:
-    """A median with its range."""
+    """Format a median with its 10th and 90th percentile."""
     return f"{number(median)} ({number(p10)} to {number(p90)})"
 
 
 def show_growth(grown: "Growth", console: "Console") -> None:
-    """Print a sweep as a table, and the exponents below."""
+    """Print the measurements of a sweep as a table, and the fitted exponents below it."""
     from rich.table import Table
     from rich.text import Text
 
@@ -190,7 +190,7 @@ def show_growth(grown: "Growth", console: "Console") -> None:
         table.add_row(*row)
     console.print(table)
     key = plain(grown.key)
-    # Of one step each there is no spread.
+    # The error is zero if each point has one timed step only.
     sure = f" (± {grown.exponent_error:.2f} by the spread of steps)" if grown.exponent_error else ""
     console.print(Text(f"time ~ {key}^{grown.exponent:.2f}{sure}"))
     if grown.memory_exponent is not None:

@@ -1,4 +1,4 @@
-"""`seqbench check`: hold a model or a task to the contracts."""
+"""`seqbench check`: check a model or a task against its contracts."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,9 +12,9 @@ from seqbench.errors import ConfigError, SeqbenchError
 if TYPE_CHECKING:
     from seqbench.configuration import Composer
 
-# Of a contract that holds, is broken, or is not asked.
+# Mark and color of a contract that holds, is broken, or does not apply.
 MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("-", "dim")}
-# Small enough for a task with little data, and more than one row.
+# More than one row, but small enough for a task with little data.
 BATCH_SIZE = 8
 
 
@@ -32,9 +32,10 @@ def check(
     config_dir: ConfigDir = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Hold a model or a task to its contracts: a line each, and exit code 1 if one is broken.
+    """Check a model or a task against its contracts.
 
-    Of what a model does not do (carry a state, skip a context) nothing is asked (-).
+    Prints one line per contract; the exit code is 1 if one is broken. A contract on a feature that
+    the model lacks (carrying a state, skipping a context) does not apply and is marked with -.
 
     Example: seqbench check my_model.py:MyModel hidden_size=32
     """
@@ -45,7 +46,7 @@ def check(
     from seqbench.contracts.model import check_model
     from seqbench.contracts.task import check_task
 
-    # Everything here is small: a second thread would only get in the way.
+    # All tensors are small: a second thread would slow the checks down.
     torch.set_num_threads(1)
     kind, node = described(target, values or [], config_dir)
     if kind == "model":
@@ -65,8 +66,11 @@ def check(
 
 
 def made(kind: str, node: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-    """What `build` builds; what a constructor raises as it raised it, but for a ValueError: that
-    refuses a kind of task or a value, and anything else is a mistake.
+    """Build a model or a task, and raise unexpected errors of its constructor unchanged.
+
+    Raises:
+        ConfigError: if the constructor refuses a kind of task or a value, by a ValueError or a
+            SeqbenchError. Any other exception is a bug in the constructor, and is not converted.
     """
     from seqbench.configuration import build
 
@@ -82,10 +86,10 @@ def made(kind: str, node: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
 def described(
     target: str, values: list[str], config_dir: str | None = None
 ) -> tuple[str, dict[str, Any]]:
-    """Whether a target is a `model` or a `task`, and the checked configuration to build it of.
+    """Return the kind of a target, `model` or `task`, and the checked config to build it from.
 
     Raises:
-        ConfigError: there is no such thing, or the values are not what its constructor takes.
+        ConfigError: if the target does not exist, or its constructor does not take the values.
     """
     from seqbench.choices import choices_of
     from seqbench.configuration import Composer
@@ -110,7 +114,10 @@ def described(
 
 
 def chosen(kind: str, name: str, composer: "Composer") -> dict[str, Any]:
-    """A choice as it stands, be it ours or of a folder of the user's: values may be missing."""
+    """Return the config of a packaged choice, a plug-in, or a choice in the user's config folder.
+
+    Required values that the choice does not set are left out.
+    """
     from omegaconf import OmegaConf
 
     from seqbench.choices import read_choice
@@ -124,12 +131,16 @@ def chosen(kind: str, name: str, composer: "Composer") -> dict[str, Any]:
 
 
 def parsed(values: list[str]) -> dict[str, Any]:
-    """Values as YAML reads them, by key."""
+    """Parse `key=value` words into a dict, reading each value as YAML.
+
+    Raises:
+        ConfigError: if a word has no `=`, or a value is not YAML.
+    """
     import yaml
 
     result = {}
     for value in values:
-        # As it would be typed after `train`, or without the group that it belongs to.
+        # Accept `model.key=value`, as `seqbench train` does, and `key=value`.
         key, equals, text = value.removeprefix("model.").removeprefix("task.").partition("=")
         if not equals:
             raise ConfigError(f"give values as key=value, not '{value}'")
@@ -141,10 +152,10 @@ def parsed(values: list[str]) -> dict[str, Any]:
 
 
 def found_class(target: str) -> tuple[str, str]:
-    """Whether `package.Class` or `file.py:Class` is a `model` or a `task`, and its import path.
+    """Import `package.Class` or `file.py:Class`; return `model` or `task`, and its import path.
 
     Raises:
-        ConfigError: it cannot be imported, or is neither.
+        ConfigError: if the class cannot be imported, or is neither a model nor a task.
     """
     from importlib import import_module
 

@@ -1,4 +1,4 @@
-"""`seqbench compare`: what runs have not in common."""
+"""`seqbench compare`: show how runs differ."""
 
 import string
 from pathlib import Path
@@ -31,7 +31,7 @@ def compare(
     ],
     output_dir: Annotated[Path, typer.Option(help="Where runs are.")] = Path("outputs"),
 ) -> None:
-    """Compare runs: the settings that differ; metrics, speed and curves side by side.
+    """Compare runs: settings that differ, metrics, speed and curves.
 
     Example: seqbench compare 3f1b 88a0
     """
@@ -73,14 +73,14 @@ def compare(
 
 
 def side_by_side(runs: list[Facts]) -> dict[str, list[str]]:
-    """What each run says under each name; `-` where it says nothing."""
+    """Return name -> the value of each run, `-` where a run has none."""
     names = dict.fromkeys(name for run in runs for name in run)
     return {name: [run.get(name, "-") for run in runs] for name in names}
 
 
 def facts(run: "Record | Unfinished") -> Facts:
-    """What runs may differ in, but for where and when they ran."""
-    # A record leaves out where it was made and what it was advised; other runs' files do not.
+    """Return the settings, versions and hashes of a run, without where and when it ran."""
+    # Records leave out place, tracker and recipe; configs of unfinished runs hold them.
     config = without_place(run.config)
     settled = {"status": run.status, "task": run.task, "model": run.model} | settings(config)
     if isinstance(run, Record):
@@ -93,12 +93,12 @@ def facts(run: "Record | Unfinished") -> Facts:
 
 
 def metrics_of(run: "Record | Unfinished") -> Facts:
-    """The metrics of a run that is over."""
+    """Return the metrics of a run; empty if the run has no record."""
     return metrics(run) if isinstance(run, Record) else {}
 
 
 def speed(run: "Record | Unfinished") -> Facts:
-    """How fast a run was that is over, on what, and how large."""
+    """Return speed, device, size and memory of a run; empty if the run has no record."""
     if not isinstance(run, Record):
         return {}
     measured = run.measured

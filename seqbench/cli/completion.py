@@ -1,4 +1,4 @@
-"""What a shell offers to complete: overrides, and runs. Nothing here waits for Hydra or torch."""
+"""Shell completion of overrides and run ids, without importing Hydra or torch, which are slow."""
 
 import contextlib
 import io
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from seqbench.choices import CONFIG_FOLDER, choices_of
 
-# Groups by the names that people type, and where their files are.
+# Config group as the user types it -> folder of its files.
 GROUPS = {
     **{name: name for name in ("model", "task", "budget", "optimizer", "schedule", "protocol")},
     "tracker": "tracker",
@@ -19,13 +19,16 @@ GROUPS = {
     "launch": "hydra/launcher",
     "search": "hydra/sweeper",
 }
-# Those whose files hold values that are worth setting; `trainer` has one file only.
+# Groups whose keys are completed; `trainer` has a single file, so it is not in GROUPS.
 VALUES = ("model", "task", "optimizer", "schedule", "trainer", "launch", "search")
 ROOT = ("seed", "device", "threads", "data_dir", "output_dir")
 
 
 def overrides(incomplete: str) -> list[str]:
-    """Overrides that begin like this: keys, or what can be chosen of a group, after a comma too."""
+    """Return the overrides that complete a word.
+
+    Before `=` these are keys, after it the choices of the group, also after a comma.
+    """
     key, equals, value = incomplete.partition("=")
     if equals:
         *before, last = value.split(",")
@@ -40,13 +43,13 @@ def overrides(incomplete: str) -> list[str]:
 
 
 def choices(group: str) -> list[str]:
-    """What can be chosen of a group."""
+    """Return the choices of a group; empty if there is no such group."""
     return choices_of(GROUPS.get(group, "nothing"))
 
 
 @cache
 def values(group: str) -> list[str]:
-    """The values that can be set in a group, whatever is chosen of it."""
+    """Return the keys that any of the group's files sets, sorted."""
     import yaml
 
     found: set[str] = set()
@@ -56,16 +59,16 @@ def values(group: str) -> list[str]:
 
 
 def runs(incomplete: str) -> list[str]:
-    """Ids of the runs in ./outputs that begin like this."""
+    """Return the ids in ./outputs that start with a prefix."""
     folders = Path("outputs").glob(f"r*/*/*/{incomplete}*")
     return sorted(path.name for path in folders if incomplete.isalnum() or not incomplete)
 
 
 def in_bash(complete: Callable[[], None]) -> None:
-    """Complete for bash, which takes `model=t` for three words, and `t` alone for incomplete.
+    """Run a completion for bash, which splits `model=t` into three words and completes only `t`.
 
     Args:
-        complete: reads what bash asks from the environment, prints the answers, and exits.
+        complete: reads the words from the environment, prints the completions, and exits.
     """
     words = re.split(r"[ \n]", os.environ["COMP_WORDS"])[: int(os.environ["COMP_CWORD"]) + 1]
     joined: list[str] = []
@@ -82,7 +85,7 @@ def in_bash(complete: Callable[[], None]) -> None:
         with contextlib.redirect_stdout(answers):
             complete()
     finally:
-        # It replaces the last word by the answer: what stands before the sign is there already.
+        # Bash replaces only the part after `=`: strip the key from each completion.
         for line in answers.getvalue().splitlines():
             print(line.removeprefix(key + equals) if equals else line)
         sys.stdout.flush()

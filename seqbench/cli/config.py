@@ -1,4 +1,4 @@
-"""`seqbench config show`: the composed configuration, to read, copy and edit."""
+"""`seqbench config show`: print the composed config as YAML."""
 
 from typing import Annotated
 
@@ -28,7 +28,7 @@ def show(
         str | None, typer.Option(help="A folder with choices of your own.")
     ] = None,
 ) -> None:
-    """Print the configuration that a run would have, as YAML, and check it."""
+    """Check and print the config of a run, as YAML."""
     import yaml
 
     from seqbench.configuration import compose

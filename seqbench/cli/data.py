@@ -1,4 +1,4 @@
-"""`seqbench data`: fetch datasets, verify them, and say where they are."""
+"""`seqbench data`: download and verify datasets, and print their folders."""
 
 import shlex
 from typing import Annotated
@@ -12,7 +12,7 @@ app = typer.Typer(help="Fetch datasets, verify them, and say where they are.", n
 
 
 def dataset_names(incomplete: str) -> list[str]:
-    """For shell completion."""
+    """Return the dataset names that start with a prefix, for shell completion."""
     return [name for name in DATASETS if name.startswith(incomplete)]
 
 
@@ -32,7 +32,7 @@ def fetch(
     every: Annotated[bool, typer.Option("--all", help="Fetch every dataset.")] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Download datasets, unless they are there; a download that was cut off goes on.
+    """Download missing datasets; resume partial downloads.
 
     Example: seqbench data fetch mnist ptb
     """
@@ -55,7 +55,9 @@ def fetch(
 
 @app.command()
 def verify(names: Names = None, data_dir: DataDir = None) -> None:
-    """Hold files to their SHA-256: ok, missing or bad, and exit code 3 if any is not ok.
+    """Check the SHA-256 of dataset files.
+
+    Prints ok, missing or bad for each file. The exit code is 3 if any is not ok.
 
     Example: seqbench data verify mnist
     """
@@ -83,7 +85,9 @@ def path(
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Print the folder of a dataset, or of all of them, whether it is there yet or not.
+    """Print the folder of a dataset, or the data folder.
+
+    The folder may not exist yet.
 
     Example: ls "$(seqbench data path mnist)"
     """

@@ -1,4 +1,4 @@
-"""`seqbench doctor`: what this machine has, what would run where, and what would be slow."""
+"""`seqbench doctor`: report versions, hardware and data, and warn of what would be slow or fail."""
 
 import os
 import platform
@@ -13,9 +13,9 @@ import typer
 from seqbench.cli.data import DataDir
 from seqbench.wording import plain
 
-# What a result depends on most.
+# The packages that affect results most.
 CORE = ("seqbench", "torch", "numpy", "hydra-core", "omegaconf", "safetensors")
-# File systems of other machines.
+# Network file systems, matched as substrings.
 REMOTE = ("nfs", "cifs", "smb", "sshfs", "lustre", "beegfs", "gpfs", "ceph")
 FEW_BYTES = 2**30
 
@@ -26,7 +26,9 @@ def doctor(
     data_dir: DataDir = None,
     output_dir: Annotated[Path, typer.Option(help="Where runs go.")] = Path("outputs"),
 ) -> None:
-    """Say what this machine has, what would run where, and what would be slow.
+    """Report this machine's versions, hardware, data and problems.
+
+    Shows where runs go, which device and how many workers they use, and what would be slow or fail.
 
     Example: seqbench doctor
     """
@@ -56,12 +58,12 @@ def doctor(
 
 
 def versions() -> Lines:
-    """Of Python, and of what a result depends on."""
+    """Return the versions of Python and of the core packages."""
     return {"python": platform.python_version()} | {name: version(name) for name in CORE}
 
 
 def extras() -> Lines:
-    """For each extra: that it is there, or what is missing of it and how to install it."""
+    """Return for each extra `installed`, or its missing packages and the command to install it."""
     from packaging.requirements import Requirement
 
     missing: dict[str, list[str]] = {}
@@ -83,7 +85,7 @@ def extras() -> Lines:
 
 
 def is_installed(distribution: str) -> bool:
-    """Whether a distribution is there."""
+    """Return True if a distribution is installed."""
     try:
         version(distribution)
     except PackageNotFoundError:
@@ -92,7 +94,7 @@ def is_installed(distribution: str) -> bool:
 
 
 def machine() -> Lines:
-    """Processors, memory and GPUs, and what runs on them."""
+    """Return processor, memory and GPUs, and where `train` and `sweep` run on them."""
     import torch
 
     from seqbench import kernels
@@ -120,7 +122,7 @@ def machine() -> Lines:
 
 
 def precision() -> str:
-    """Return what bf16 gains or costs here, measured on products of matrices."""
+    """Measure the matrix product rate in bf16 relative to fp32, and return it as a sentence."""
     import torch
 
     from seqbench.bench.ceilings import ceilings
@@ -134,7 +136,7 @@ def precision() -> str:
 
 
 def free_memory() -> int:
-    """Bytes that programs can still get; 0 where nobody says."""
+    """Return the available memory in bytes; 0 if unknown (no /proc/meminfo)."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -144,7 +146,10 @@ def free_memory() -> int:
 
 
 def data(data_dir: str | None) -> Lines:
-    """Where datasets are, by the sizes of their files, and how to get those that are not there."""
+    """Return the data folder and the state of each dataset, with the command to fetch it.
+
+    Only file sizes are compared, not hashes.
+    """
     from seqbench.datasets.catalog import DATASETS
     from seqbench.datasets.download import data_folder
 
@@ -161,12 +166,12 @@ def data(data_dir: str | None) -> Lines:
 
 
 def size_of(path: Path) -> int:
-    """The bytes of a file; 0 if it is not there."""
+    """Return the size of a file in bytes; 0 if it does not exist."""
     return path.stat().st_size if path.is_file() else 0
 
 
 def runs(output_dir: Path) -> Lines:
-    """Where runs go, and how many are there."""
+    """Return the folder of runs with their number, and the free disk space."""
     from seqbench.results.collect import run_folders
 
     found = sum(1 for _ in run_folders(output_dir / "runs"))
@@ -178,13 +183,13 @@ def runs(output_dir: Path) -> Lines:
 
 
 def existing(path: Path) -> Path:
-    """The nearest folder above a path that is there."""
+    """Return the path if it exists, else its nearest parent that does."""
     path = path.absolute()
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
 def remarks(output_dir: Path) -> Iterator[str]:
-    """What would be slow or fail here, and why."""
+    """Yield a warning for each thing that would be slow or fail on this machine."""
     from seqbench import kernels
     from seqbench.machine import available_cores, available_threads, cuda_devices
 
@@ -225,7 +230,7 @@ def remarks(output_dir: Path) -> Iterator[str]:
 
 
 def cpu_quota() -> float | None:
-    """Cores that a container may use at a time; `None` if nothing limits it."""
+    """Return the container's CPU quota in cores (cgroup v2); `None` if there is no limit."""
     try:
         most, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
     except (OSError, ValueError):
@@ -234,7 +239,7 @@ def cpu_quota() -> float | None:
 
 
 def file_system(path: Path) -> str:
-    """The kind of file system that a folder is on; empty if unknown."""
+    """Return the type of the file system that holds a path; empty if unknown."""
     try:
         mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""`seqbench eval`: score a saved run again."""
+"""`seqbench eval`: score the saved weights of a run."""
 
 import sys
 from enum import Enum
@@ -21,7 +21,7 @@ OutputDir = Annotated[Path, typer.Option(help="Where runs lie.")]
 
 
 class Split(str, Enum):
-    """What can be scored."""
+    """The splits that can be scored."""
 
     valid = "valid"
     test = "test"
@@ -39,7 +39,7 @@ def evaluate(
     data_dir: DataDir = None,
     output_dir: OutputDir = Path("outputs"),
 ) -> None:
-    """Score the best weights of a run again; prints one JSON object."""
+    """Score a run's best weights again; print one JSON object."""
     import json
 
     from seqbench.runs.run import finite
@@ -50,7 +50,7 @@ def evaluate(
 
 
 def opened(run: str, output_dir: Path, trust: list[str] | None, data_dir: str | None) -> "SavedRun":
-    """A run's best weights; says so, if the code that they are of is not what it was."""
+    """Load a run's best weights; note on stderr which of the user's code was edited since."""
     from seqbench.results.collect import find_run
     from seqbench.saved_run import SavedRun
 

@@ -1,4 +1,4 @@
-"""Which folders a command reads runs from: those that are named, else the output folder's."""
+"""The `[PATH]...` argument of commands that read runs; the default is `output_dir/runs`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,10 +16,10 @@ Folders = Annotated[
 
 
 def to_read(folders: list[Path] | None, output_dir: Path) -> list[Path]:
-    """The folders to look through.
+    """Return the named folders, or `output_dir/runs` if none is named.
 
     Raises:
-        ConfigError: one that was named is not there.
+        ConfigError: if a named folder does not exist.
     """
     for folder in folders or []:
         if not folder.exists():

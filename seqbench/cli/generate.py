@@ -31,10 +31,10 @@ def generate(
     data_dir: DataDir = None,
     output_dir: OutputDir = Path("outputs"),
 ) -> None:
-    """Print the prompt and what the model writes after it."""
+    """Print a prompt and a language model's continuation of it."""
     saved = opened(run, output_dir, trust, data_dir)
     characters = saved.generate(prompt, length, temperature, seed)
-    first = next(characters)  # before the prompt is printed, so that a refusal stands alone
+    first = next(characters)  # before the prompt is printed, since it may raise
     if unknown := saved.unknown(prompt):
         note = f"note: {unknown} of the prompt's characters did not occur in training"
         typer.echo(note, err=True)

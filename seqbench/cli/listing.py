@@ -1,4 +1,4 @@
-"""`seqbench list`: what there is to choose from."""
+"""`seqbench list`: list the available models, tasks, datasets and other choices."""
 
 import re
 from enum import Enum
@@ -8,7 +8,7 @@ import typer
 
 
 class Kind(str, Enum):
-    """What can be listed."""
+    """The kinds of choices that can be listed."""
 
     models = "models"
     tasks = "tasks"
@@ -32,7 +32,7 @@ GROUPS = {
 
 
 def listing(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
-    """List what there is: a name a line, with what its file says of it."""
+    """List the available choices of a kind, with descriptions."""
     if kind is Kind.datasets:
         from seqbench.datasets.catalog import DATASETS
 
@@ -51,7 +51,7 @@ def listing(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None
 
 
 def header(text: str) -> str:
-    """The first sentence of a YAML file's opening comment."""
+    """Return the first sentence of a YAML file's opening comment, without its full stop."""
     lines = []
     for line in text.splitlines():
         if line.startswith("# @package"):
@@ -63,7 +63,7 @@ def header(text: str) -> str:
 
 
 def source(text: str) -> str:
-    """Where a recipe's settings come from."""
+    """Return the source of a recipe's settings; the file's header if it names none."""
     import yaml
 
     return str((yaml.safe_load(text) or {}).get("recipe", {}).get("source", header(text)))

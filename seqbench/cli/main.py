@@ -1,4 +1,4 @@
-"""The command `seqbench`: puts the commands together and turns errors into a line and a code."""
+"""The entry point `seqbench`: register all commands; turn errors into one line and an exit code."""
 
 import io
 import os
@@ -36,13 +36,13 @@ app = typer.Typer(
     name="seqbench",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain help: quick to start, and brackets stay what they are
+    rich_markup_mode=None,  # plain help starts faster, and prints brackets literally
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
 def show_version(asked: bool) -> None:
-    """Print the version and leave, if that was asked for."""
+    """Print the version and exit, if `--version` is given."""
     if asked:
         typer.echo(f"seqbench {__version__}")
         raise typer.Exit
@@ -57,7 +57,7 @@ def seqbench(
         ),
     ] = False,
 ) -> None:
-    """Which sequence model is better on which task, and can one believe it?"""
+    """Train sequence models on benchmark tasks, and compare them across seeds."""
 
 
 app.command("train")(train.train)
@@ -81,11 +81,11 @@ app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:
-    """Run the command line, and leave with its exit code."""
+    """Run the command line, and exit with its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # an arrow must not break an ASCII terminal
-    # Child processes would otherwise look for modules in the current folder first (Python 3.11).
+            stream.reconfigure(errors="replace")  # an arrow must not fail on an ASCII terminal
+    # Keep child processes from importing modules of the current folder first (Python 3.11+).
     os.environ.setdefault("PYTHONSAFEPATH", "1")
     try:
         if os.environ.get("_SEQBENCH_COMPLETE") == "complete_bash":
@@ -102,7 +102,7 @@ def main() -> None:
             raise
         leave("out of memory; SEQBENCH_TRACEBACK=1 shows where", 1, error)
     except OSError as error:
-        # A full disk or a folder that cannot be written ends a command, not in a traceback.
+        # A full disk or a read-only folder is reported in one line, without a traceback.
         leave(
             f"{error.strerror or error}: {error.filename}" if error.filename else str(error),
             1,
@@ -111,10 +111,10 @@ def main() -> None:
 
 
 def leave(message: str, code: int, error: BaseException) -> None:
-    """Say what went wrong in one line, and exit."""
+    """Print an error in one line and exit; with SEQBENCH_TRACEBACK set, raise it instead."""
     if os.environ.get("SEQBENCH_TRACEBACK"):
         raise error
-    # What is quoted may come from a file of somebody else's.
+    # The message may quote an untrusted file: strip control characters.
     print(f"error: {plain(message.replace(chr(10), ' '))}", file=sys.stderr)
     sys.exit(code)
 

@@ -1,4 +1,4 @@
-"""`seqbench plot`: figures of many runs, as files."""
+"""`seqbench plot`: write figures of many runs to files."""
 
 from collections import Counter
 from enum import Enum
@@ -11,7 +11,7 @@ from seqbench.cli.folders import Folders, to_read
 
 
 class Kind(str, Enum):
-    """What a figure shows."""
+    """The kinds of figures."""
 
     curves = "curves"
     scaling = "scaling"
@@ -56,7 +56,7 @@ def plot(
     ] = None,
     output_dir: Annotated[Path, typer.Option(help="Where runs are.")] = Path("outputs"),
 ) -> None:
-    """Draw learning curves, scores against size, or scores against cost.
+    """Draw learning curves, or scores against size or cost.
 
     Example: seqbench plot --where task=adding -o curves.svg
 
@@ -99,6 +99,6 @@ def plot(
     figures.write(figure, file)
     drawn = len(records) if kind is Kind.curves else counts["completed"]
     runs = "1 run" if drawn == 1 else f"{drawn:,} runs"
-    # Of a run that failed there may be a curve, and never a score.
+    # A failed run may have a curve, but never a score.
     remark = f"{lost} among them, as far as they came" if kind is Kind.curves else f"without {lost}"
     typer.echo(f"{file}: {runs}{f' ({remark})' if lost else ''}")

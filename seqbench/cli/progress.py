@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a header, one bar, an end panel. All of it on stderr."""
+"""Progress display of a training run on stderr: a header, a progress bar, a final panel."""
 
 import shlex
 import sys
@@ -18,18 +18,19 @@ from seqbench.runs.record import Record
 from seqbench.runs.run import Run
 from seqbench.wording import amount, number, score
 
-# Of the names beside what they name, at the end of a run.
+# Columns of the labels in the final output.
 WIDTH = 16
-# Of a terminal that has room for a metric's name and the best score beside a bar.
+# Terminal columns from which the bar also shows the metric's name and the best score.
 WIDE = 100
 
 
 class Terminal(Observer):
-    """Shows a run on stderr: a bar where that is a terminal, lines where it is not.
+    """Observer that shows a run on stderr: a bar in a terminal, log lines elsewhere.
 
     Args:
-        config: of the run.
-        again: what the person typed after `seqbench train`, to suggest the next command from.
+        config: config of the run.
+        again: the user's arguments of `seqbench train`, to suggest a run with the next seed; empty
+            to suggest none.
     """
 
     def __init__(self, config: dict[str, Any], again: Sequence[str]) -> None:
@@ -73,7 +74,7 @@ class Terminal(Observer):
             if self.best is None or self.primary.better(value, self.best):
                 self.best = value
             metric = self.primary.metric
-            if self.console.width < WIDE:  # a line's end would be cut off
+            if self.console.width < WIDE:  # the end of the line would be cut off
                 self.shown[event["split"]] = amount(metric, value)
             else:
                 self.shown[event["split"]] = score(metric, value)
@@ -90,7 +91,7 @@ class Terminal(Observer):
             again = "--force" if record.status == "completed" else "--retry"
             self.console.print(Text(f"this run is over already ({again} runs it again)", "dim"))
         if record.score is None:
-            return  # the error line says it all
+            return  # the error message is enough
         metric = record.score.metric
         rows = {"reached": f"test {score(metric, record.score.value)}"}
         rows["without memory"] = score(metric, record.baseline)
@@ -110,7 +111,7 @@ class Terminal(Observer):
             self.lines.write(outcome(record))
             for name, value in rows.items():
                 self.lines.write(f"{name:{WIDTH}}{value}")
-        # What a person copies is never broken into lines.
+        # Do not wrap paths and commands: users copy them.
         below = {"files": [str(self.folder)]}
         below["next"] = [shlex.join(["seqbench", *words]) for words in commands]
         for name, lines in below.items():
@@ -120,7 +121,7 @@ class Terminal(Observer):
 
 
 def panel(title: str, rows: dict[str, str]) -> Panel:
-    """A box of names and values, the first of which is what it is all about."""
+    """Return a panel of names and values, the first value in bold."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")
     grid.add_column()
@@ -130,7 +131,7 @@ def panel(title: str, rows: dict[str, str]) -> Panel:
 
 
 class OneOfMany(Observer):
-    """Of a run that is trained together with others, one of which is shown: its end."""
+    """Observer for runs trained together (`seeds=N`): prints one line when the run ends."""
 
     def finished(self, record: Record) -> None:
         tqdm.write(f"seed {record.seed}: {outcome(record)}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`seqbench report`: one page to send to somebody."""
+"""`seqbench report`: write a self-contained HTML page about many runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,7 @@ import typer
 
 from seqbench.cli.folders import Folders, to_read
 
-# Bytes of a page that opens at once and can be sent.
+# Bytes above which a page is slow to open and too large for an e-mail.
 LARGE = 20_000_000
 DEFAULT = Path("report.html")
 
@@ -30,7 +30,9 @@ def report(
     ] = None,
     output_dir: Annotated[Path, typer.Option(help="Where runs are.")] = Path("outputs"),
 ) -> None:
-    """Write one HTML page with the comparison, curves and every run; it needs no network.
+    """Write an HTML page that compares runs and needs no network.
+
+    It holds the comparison table, curves and the details of every run.
 
     Example: seqbench report --where budget=quick -o report.html
     """

@@ -1,4 +1,4 @@
-"""`seqbench reproduce`: measure what a paper published, and print both."""
+"""`seqbench reproduce`: train the runs of a paper's table; print published and measured scores."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -65,7 +65,7 @@ def reproduce(
     max_time: MaxTime = None,
     wait: Wait = True,
 ) -> None:
-    """Train what is missing of a paper's table, and print published beside measured."""
+    """Train a paper's missing runs; compare with published scores."""
     from rich.console import Console
 
     from seqbench.cli.sweep_view import Terminal
@@ -100,10 +100,10 @@ reproduce.__doc__ = f"{reproduce.__doc__}\n{EXAMPLES}"
 
 
 def check_place(words: Iterable[str]) -> None:
-    """Refuse what would change a result: the paper and the protocol say what is trained.
+    """Refuse overrides that could change results: paper and protocol define what is trained.
 
     Raises:
-        ConfigError: a word does more than say where, or how to launch.
+        ConfigError: if a word does not just set the launcher or where and how a run executes.
     """
     from seqbench.errors import ConfigError
     from seqbench.runs.identity import OUTSIDE
@@ -116,10 +116,10 @@ def check_place(words: Iterable[str]) -> None:
 
 
 def wanted(paper: str, only: str | None, budget: str, protocol: str) -> "list[Target]":
-    """The cells of a paper that can be measured by a protocol.
+    """Return the cells of a paper's table that a protocol can measure.
 
     Raises:
-        ConfigError: something is named that does not exist, or there is no such cell.
+        ConfigError: if a name does not exist, or no cell is left.
     """
     from seqbench.choices import choices_of
     from seqbench.errors import ConfigError
@@ -132,7 +132,7 @@ def wanted(paper: str, only: str | None, budget: str, protocol: str) -> "list[Ta
     found = targets(paper, choices_of("model"), only)
     if protocol != "code":
         return found
-    # Which pairs there is code for, the settings say.
+    # Released code exists for the pairs that have settings in configs/protocol_for/pair.
     pairs = choices_of("protocol_for/pair")
     released = [t for t in found if f"{t.row.task}_{t.model}_{protocol}" in pairs]
     if left := len(found) - len(released):
@@ -145,18 +145,18 @@ def wanted(paper: str, only: str | None, budget: str, protocol: str) -> "list[Ta
 
 @dataclass
 class Plan:
-    """The missing cells of a table as one sweep.
+    """The missing runs of a paper's table as one sweep.
 
-    Hydra hands it to the launcher in place of a sweep: of the one job that Hydra makes of where to
-    run, it makes those of the cells.
+    Hydra passes a Plan to the launcher in place of a Sweep. Hydra itself makes one job, from the
+    launch overrides; the Plan replaces it by one job for each target and seed.
 
     Attributes:
-        sweep: does the jobs.
-        targets: what is to be measured.
-        settings: overrides that all jobs share.
-        seeds: runs of each target.
-        jobs: of each target, once they are planned.
-        kept: run_id -> a completed run that stands in `output_dir/reference`.
+        sweep: runs the jobs.
+        targets: the cells to measure.
+        settings: overrides shared by all jobs.
+        seeds: number of runs per target.
+        jobs: target -> its jobs; filled by `launch`.
+        kept: run_id -> record of a completed run in `output_dir/reference`.
     """
 
     sweep: "Sweep"
@@ -169,10 +169,14 @@ class Plan:
     def launch(
         self, asked: Sequence[Sequence[str]], engine: "Callable[[], Engine]"
     ) -> "list[Ending]":
-        """Have the missing runs done, cheapest first.
+        """Train the missing runs, cheapest first.
+
+        Args:
+            asked: the overrides of each job that Hydra made; there must be one.
+            engine: makes the engine that runs jobs.
 
         Raises:
-            ConfigError: several places are named.
+            ConfigError: if an override has several values.
         """
         from seqbench.errors import ConfigError
         from seqbench.launch.job import Ending
@@ -192,17 +196,18 @@ class Plan:
         self.kept = {record.run_id: record for record in kept if record.run_id in runs}
         due = self.cheapest_first([*collect([output / "runs"]).records, *kept])
         self.sweep.launch([job.words for job in due], engine)
-        return [Ending("completed")]  # of Hydra's job, which nobody looks at
+        return [Ending("completed")]  # for Hydra's one job; unused
 
     @property
     def output_dir(self) -> Path:
-        """Where the runs go."""
+        """Return the output folder of the runs; `launch` must have planned them."""
         return Path(next(iter(self.jobs.values()))[0].config["output_dir"])
 
     def cheapest_first(self, records: "Iterable[Record]") -> "list[Job]":
-        """The jobs that are not kept already, by how long they will take.
+        """Return the jobs that are not in `kept`, sorted by estimated training time.
 
-        That is told from runs like them, where there are some, and else from their arithmetic.
+        The estimate comes from similar records if there are any, else from the number of
+        floating-point operations, at the median rate of the jobs that have similar records.
         """
         from seqbench.launch.cost import Costs
 
@@ -219,7 +224,7 @@ class Plan:
         return [job for job, _, _ in due]
 
     def records(self) -> "dict[Target, list[Record]]":
-        """What was measured of each target so far."""
+        """Return target -> the records of its runs so far."""
         from seqbench.results.collect import collect
 
         found = {r.run_id: r for r in collect([self.output_dir / "runs"]).records} | self.kept
@@ -230,7 +235,7 @@ class Plan:
 
 
 def operations(job: "Job", target: "Target") -> float:
-    """A plain estimate of a training's arithmetic: six for each parameter and time step."""
+    """Estimate the FLOPs of a training run: 6 per parameter and time step."""
     trainer, row = job.config["trainer"], target.row
     if trainer["epochs"] is not None:
         steps = trainer["epochs"] * (row.tokens or 1)

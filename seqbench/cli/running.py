@@ -1,4 +1,4 @@
-"""How far runs have come: a row each, in the live table of a sweep and in `seqbench runs`."""
+"""Progress table of running runs, for the live view of a sweep and for `seqbench runs`."""
 
 from collections.abc import Sequence
 
@@ -8,22 +8,22 @@ from rich.text import Text
 from seqbench.launch.progress import Progress
 from seqbench.wording import amount, duration, number, plain, score
 
-# Columns from which on there is room for losses and speeds, and for the names of metrics; and
-# beyond which a row is too long for an eye to follow.
+# Terminal columns needed to show loss and speed, and to show metric names; and the widest table,
+# beyond which a row is hard to follow by eye.
 ROOM_FOR_SPEED, ROOM_FOR_METRIC, WIDEST = 70, 100, 120
 
 
 def running_table(
     running: Sequence[tuple[str, Progress]], width: int, *, live: bool = True
 ) -> Table:
-    """How far runs have come, no wider than a terminal.
+    """Return a table with one row of progress per run, no wider than the terminal.
 
     Args:
-        running: names of runs, and how far they are.
-        width: of the terminal, in columns.
-        live: the table is drawn again and again, and keeps the columns that are empty so far.
+        running: name and progress of each run.
+        width: width of the terminal in columns.
+        live: keep columns that are still empty, since the table is redrawn.
     """
-    # As wide whatever its numbers are, or else it would jump; names give way to numbers.
+    # A fixed width keeps the table from jumping between updates; names are cut before numbers.
     table = Table(box=None, pad_edge=False, header_style="dim", width=min(width, WIDEST))
     table.add_column("running", no_wrap=True, overflow="ellipsis", ratio=1)
     rows = [(Text(name), figures(run, brief=width < ROOM_FOR_METRIC)) for name, run in running]
@@ -38,7 +38,7 @@ def running_table(
 
 
 def figures(progress: Progress, brief: bool = False) -> dict[str, str]:
-    """How far a run has come, by column; in brief, without the name of the metric."""
+    """Return column -> text of a run's progress; `brief` omits the metric's name."""
     total = f"/{progress.total_steps:,}" if progress.total_steps else ""
     valid, metric = "", progress.metric
     if metric is not None and progress.score is not None:

@@ -1,4 +1,4 @@
-"""`seqbench runs`: what has been run, what is running, and how it ended."""
+"""`seqbench runs`: list runs with their status, score and settings."""
 
 import signal
 import time
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Status(str, Enum):
-    """How far a run came."""
+    """The statuses that `--status` filters by."""
 
     running = "running"
     completed = "completed"
@@ -33,14 +33,14 @@ class Status(str, Enum):
 
 COLOURS = {"completed": "green", "diverged": "red", "failed": "red", "unfinished": "yellow"}
 NUMBERS = ("seed", "score", "steps", "took")
-# What was set otherwise is first shortened to this width. If that is not enough, a narrow terminal
-# does without these columns, in this order, and at last without that.
+# On a narrow terminal the settings column is first cut to SHORT; then the columns in SPARE are
+# dropped in this order, and the settings column last.
 SETTINGS, SHORT = "settings", 20
 SPARE = ("device", "took", "budget", "steps")
 MOST_SETTINGS = 4
-# What other columns tell, or what follows.
+# Settings that are omitted: other columns show them, or they follow from other settings.
 TOLD = ("task.length", "task.sha256", "task._target_", "model._target_")
-# Seconds between two pictures, and the share of a core that looking takes, however many runs.
+# Minimum seconds between refreshes, and the largest share of a core that reading runs may take.
 PICTURE, SHARE = 1.0, 0.1
 
 
@@ -56,9 +56,9 @@ def runs(
     ] = False,
     output_dir: Annotated[Path, typer.Option(help="Where runs are.")] = Path("outputs"),
 ) -> None:
-    """List runs: those that are running, then the others, newest first.
+    """List running runs, then the others, newest first.
 
-    A run without a record that nobody trains is unfinished.
+    A run without a record that no process is training is unfinished.
 
     Example: seqbench runs --status failed
     """
@@ -71,7 +71,7 @@ def runs(
         raise ConfigError("--watch draws in a terminal, and this is none: leave it out")
     found.look()
     if watch:
-        # SIGTERM ends it as Ctrl-C does, and so leaves the terminal as it was.
+        # SIGTERM acts like Ctrl-C, so that the terminal is restored.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         cost = 0.0
         with Live(console=console, screen=True, auto_refresh=False) as live:
@@ -92,12 +92,12 @@ def runs(
 
 
 class Runs:
-    """The runs below some folders that match, as they were when they were last looked at.
+    """The matching runs below some folders, as of the last call of `look`.
 
     Args:
-        folders: where runs are.
-        status: only these; all if it is `None`.
-        where: a filter, as `select` reads it.
+        folders: folders to search for runs.
+        status: status to filter by; `None` for all.
+        where: filter expression for `select`.
     """
 
     def __init__(self, folders: list[Path], status: Status | None, where: str | None) -> None:
@@ -109,10 +109,10 @@ class Runs:
         self.seen: dict[Path, Progress] = {}
 
     def look(self) -> None:
-        """Read what there is now.
+        """Read all runs from disk again.
 
         Raises:
-            ConfigError: the filter cannot be read, or names a key that no run has.
+            ConfigError: if the filter cannot be parsed, or names a key that no run has.
         """
         from seqbench.cli.show import read_open
         from seqbench.launch.progress import Progress
@@ -132,7 +132,7 @@ class Runs:
         wanted = self.status and self.status.value
         found = [run for run in select(found, self.where) if wanted in (None, run.status)]
         running = [run for run in found if isinstance(run, Unfinished) and run.status == "running"]
-        # Speed is told by two looks at the same run.
+        # Keep Progress objects: computing a speed takes two looks at the same run.
         self.seen = {
             run.folder: self.seen.get(run.folder) or Progress(Run(run.folder, run.run_id))
             for run in running
@@ -144,7 +144,11 @@ class Runs:
 
 
 def picture(runs: Runs, limit: int, width: int, height: int | None = None) -> "RenderableType":
-    """Runs at a glance, no wider than a terminal, and no higher if it has a height."""
+    """Return the tables of running and other runs, no wider than `width` columns.
+
+    With a `height` in lines, for `--watch`, a line of counts is added and both tables are cut to
+    fit. A `limit` of 0 shows all other runs.
+    """
     from rich.console import Group
     from rich.text import Text
 
@@ -158,7 +162,7 @@ def picture(runs: Runs, limit: int, width: int, height: int | None = None) -> "R
         parts.append(Text(counts, "bold", no_wrap=True))
         if runs.unreadable:
             parts.append(Text(f"{len(runs.unreadable)} cannot be read, left out", "red"))
-        # Each table has a header, and there is a line between them.
+        # 3 lines: a header for each table, and the blank line between them.
         room = max(2, height - len(parts) - 3)
         running = running[: max(room // 2, room - len(runs.others))]
         limit = min(limit or room, max(1, room - len(running)))
@@ -174,7 +178,7 @@ def picture(runs: Runs, limit: int, width: int, height: int | None = None) -> "R
 
 
 def others_table(rows: Sequence[Mapping[str, str]], width: int) -> "Table":
-    """How runs ended, or where they stopped."""
+    """Return the table of runs that are not running, no wider than `width` columns."""
     from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
@@ -206,20 +210,20 @@ def others_table(rows: Sequence[Mapping[str, str]], width: int) -> "Table":
 
 
 def when(run: "Record | Unfinished") -> str:
-    """When a run ended or last showed life, ISO 8601 in UTC."""
+    """Return when a run ended or wrote its last event, ISO 8601 in UTC."""
     from seqbench.runs.record import Record
 
     return str(run.measured.get("finished", "")) if isinstance(run, Record) else run.touched
 
 
 def name_of(run: "Record | Unfinished") -> str:
-    """What a run is called where little else is said of it."""
+    """Return a run's short id with its task, model and seed."""
     row = row_of(run)
     return f"{row['run']} {row['task']} {row['model']} seed={row['seed']}"
 
 
 def row_of(run: "Record | Unfinished") -> dict[str, str]:
-    """What the list says of a run, by column."""
+    """Return column -> text for a run."""
     from seqbench.results.where import MISSING, value_of
     from seqbench.wording import duration, plain, score, task_with_size
 
@@ -245,7 +249,7 @@ def row_of(run: "Record | Unfinished") -> dict[str, str]:
 
 
 def settings_of(run: "Record | Unfinished") -> str:
-    """What it sets otherwise than its recipe, in short; its size stands with its task."""
+    """Return the settings in which a run differs from its recipe, at most MOST_SETTINGS of them."""
     from seqbench.results.aggregate import leaf, shown
     from seqbench.results.recipe import differences
     from seqbench.results.where import MISSING
@@ -256,7 +260,7 @@ def settings_of(run: "Record | Unfinished") -> str:
         for key, _, value in differences(run.config)
         if value is not MISSING and key not in TOLD
     ]
-    # A path says least in most characters.
+    # The path is long and says least: put it last.
     found.sort(key=lambda setting: setting[0] == "task.path")
     named = [
         f"{leaf(key)}={Path(str(value)).name if key == 'task.path' else shown(key, {key: value})}"

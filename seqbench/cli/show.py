@@ -1,4 +1,4 @@
-"""`seqbench show`: all that is known of a run."""
+"""`seqbench show`: print everything that is recorded of a run."""
 
 import json
 import shlex
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Section = dict[str, str]
 
-# Of the log of a run that failed.
+# Lines shown of the log of a failed run.
 LOG_LINES = 15
 
 
@@ -33,7 +33,9 @@ def show(
     ],
     output_dir: Annotated[Path, typer.Option(help="Where runs are.")] = Path("outputs"),
 ) -> None:
-    """Show a run: its score beside its bounds and the published one, how it was made, its curves.
+    """Show a run: scores, settings, versions, files and curves.
+
+    The score is shown beside the task's bounds and the published scores.
 
     Example: seqbench show 3f1b
     """
@@ -67,10 +69,10 @@ def show(
 
 
 def read_run(folder: Path) -> "Record | Unfinished":
-    """What can be told of the run in a folder.
+    """Read the record of the run in a folder, or its files if it has no record.
 
     Raises:
-        RecordError: it has a record that cannot be read.
+        RecordError: if there is a record that cannot be read.
     """
     from seqbench.runs.record import read_record
 
@@ -79,19 +81,19 @@ def read_run(folder: Path) -> "Record | Unfinished":
 
 
 def read_open(folder: Path) -> "Unfinished":
-    """What can be told of a run that has no record: one that somebody trains now is `running`."""
+    """Read a run without a record; its status is `running` if a process is training it now."""
     from seqbench.results.collect import read_unfinished
     from seqbench.runs import lock
 
     run = read_unfinished(folder)
-    with suppress(OSError):  # a lease that is not ours to look at
+    with suppress(OSError):  # no permission to read the lease
         if lock.is_held(folder):
             return replace(run, status="running")
     return run
 
 
 def learning_curves(run: "Record | Unfinished", folder: Path) -> dict[tuple[str, str], "Curve"]:
-    """The score on validation and the training loss, by split and metric."""
+    """Return the curves of score (valid, test) and training loss, by split and metric."""
     from seqbench.launch.progress import Progress
     from seqbench.results.curves import read_curves
     from seqbench.runs.run import Run
@@ -104,13 +106,13 @@ def learning_curves(run: "Record | Unfinished", folder: Path) -> dict[tuple[str,
 
 
 def baselines(run: "Record | Unfinished", metric: str) -> list[float]:
-    """What a predictor without memory scores on the run's task, if it is known in that metric."""
+    """Return the score of a predictor without memory on the run's task; empty if unknown."""
     known = run.baseline_of(metric) if isinstance(run, Record) else None
     return [] if known is None else [known]
 
 
 def of_record(record: Record, folder: Path) -> dict[str, Section]:
-    """What to show of a run that is over, by title."""
+    """Return the sections to show for a run with a record, by title."""
     from seqbench.results.recipe import command
     from seqbench.runs.code_hash import source_hash
 
@@ -122,7 +124,7 @@ def of_record(record: Record, folder: Path) -> dict[str, Section]:
         status = f"{record.status}: {status}"
     retry: Section = {}
     if record.status == "failed":
-        with suppress(ConfigError):  # what no command line of ours says
+        with suppress(ConfigError):  # no command line reproduces this config
             retry["to retry"] = f"{command(record.config)}{elsewhere(folder)} --retry"
     return {
         "": {
@@ -152,7 +154,7 @@ def of_record(record: Record, folder: Path) -> dict[str, Section]:
 
 
 def of_unfinished(run: "Unfinished") -> dict[str, Section]:
-    """What to show of a run that has no record, by title."""
+    """Return the sections to show for a run without a record, by title."""
     from seqbench.cli.running import figures
     from seqbench.launch.progress import Progress
     from seqbench.runs.run import Run
@@ -175,7 +177,7 @@ def of_unfinished(run: "Unfinished") -> dict[str, Section]:
 
 
 def scores(record: Record) -> Section:
-    """The score between its bounds, with what papers report for the model on the task."""
+    """Return the score, its bounds, and the scores that papers report for this model and task."""
     from seqbench.results.papers import like_for_like, papers, published
 
     rows: Section = {}
@@ -198,7 +200,7 @@ def scores(record: Record) -> Section:
 
 
 def metrics(record: Record) -> Section:
-    """All metrics of a run, accuracies in per cent."""
+    """Return all metrics of a run as text, accuracies in per cent."""
     return {
         f"{split} {name}": amount(name, value)
         for split, values in record.metrics.items()
@@ -207,10 +209,10 @@ def metrics(record: Record) -> Section:
 
 
 def settings(config: dict[str, object]) -> Section:
-    """A configuration by keys with dots, as they can be given on the command line."""
+    """Flatten a config to dotted keys, as the command line takes them, with values as text."""
     from seqbench.results.where import flatten
 
-    # What was chosen shows in what is built, and that it is built later is Hydra's affair.
+    # Choices show in the values that they set, and `_partial_` is a detail of Hydra.
     return {
         key: value if isinstance(value, str) else json.dumps(value)
         for key, value in flatten(config).items()
@@ -219,31 +221,31 @@ def settings(config: dict[str, object]) -> Section:
 
 
 def elsewhere(folder: Path) -> str:
-    """What is to be added to a command so that it finds a run's folder."""
+    """Return the ` output_dir=...` that a command needs for a run's folder; empty for `outputs`."""
     outputs = folder.parents[min(3, len(folder.parents) - 1)]
     return "" if outputs == Path("outputs") else f" output_dir={shlex.quote(str(outputs))}"
 
 
 def end_of_log(folder: Path) -> str:
-    """The last lines of a run's log: of one that failed, where it did."""
+    """Return the last LOG_LINES lines of a run's log."""
     from seqbench.results.report.run_page import log_end
 
     return "\n".join(log_end(folder / "log.txt").splitlines()[-LOG_LINES:])
 
 
 def sizes(folder: Path) -> Section:
-    """The files of a run, with their sizes."""
+    """Return the files in a run's folder, with their sizes."""
     found = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): f"{path.stat().st_size:,} bytes" for path in found}
 
 
 def whole(value: int | None) -> str:
-    """A count, with its thousands apart."""
+    """Format a count with thousands separators, `-` for `None`."""
     return "-" if value is None else f"{value:,}"
 
 
 def text(value: object) -> str:
-    """A fact in words."""
+    """Format a recorded fact: a list, a number or anything else."""
     if isinstance(value, list):
         return ", ".join(map(text, value)) or "none"
     if isinstance(value, float):

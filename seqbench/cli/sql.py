@@ -1,4 +1,4 @@
-"""`seqbench sql`: any question about runs, in SQL."""
+"""`seqbench sql`: answer a SQL query on runs."""
 
 import csv
 import io
@@ -46,12 +46,12 @@ seqbench sql -f csv "select run_id, step, value from events where metric = 'loss
 The dialect is DuckDB's. One SELECT (or FROM, WITH, DESCRIBE, PIVOT) is answered: no file is ever
 written, and none but the runs are read. Accuracies are fractions. '-' reads the query from stdin.
 """
-# Digits of a number on a screen; csv and json have all of them.
+# Significant digits in rich and markdown output; csv and json have all digits.
 DIGITS = 4
 
 
 class Format(str, Enum):
-    """How an answer is written."""
+    """The output formats of an answer."""
 
     rich = "rich"
     markdown = "markdown"
@@ -65,16 +65,16 @@ def sql(
     format: Annotated[Format, typer.Option("--format", "-f")] = Format.rich,
     output_dir: Annotated[Path, typer.Option(help="Where runs are.")] = Path("outputs"),
 ) -> None:
-    """Ask for runs in SQL, on the tables `runs`, `events` and `cells`."""
+    """Query the tables `runs`, `events` and `cells` in SQL."""
     from seqbench.results import store
     from seqbench.results.collect import collect
 
     collected = collect(to_read(paths, output_dir))
-    # Bytes that are no text are a mistake in SQL, as others are.
+    # Invalid UTF-8 is replaced, so that DuckDB reports it as an error in the query.
     if query == "-":
         query = sys.stdin.buffer.read().decode("utf-8-sig", "replace")
-    # DuckDB may work on for hours before Python sees a Ctrl-C, and its import can swallow one. The
-    # system's own way of ending a process waits for neither: a query needs no orderly end.
+    # DuckDB may run for hours before Python handles a Ctrl-C, and its import can swallow one. The
+    # default signal action ends the process at once; a query needs no cleanup.
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.SIG_IGN:  # a script's background job ignores Ctrl-C
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -106,7 +106,7 @@ sql.__doc__ = f"{sql.__doc__}\n{TABLES}"
 
 
 def to_csv(answer: "Answer") -> str:
-    """CSV with nothing rounded; nothing in it is a formula to a spreadsheet."""
+    """Format as CSV, unrounded; text is escaped so that no spreadsheet takes it for a formula."""
     from seqbench.results.export import inert
 
     file = io.StringIO()
@@ -117,7 +117,11 @@ def to_csv(answer: "Answer") -> str:
 
 
 def to_json(answer: "Answer") -> str:
-    """A list of objects; what is not finite is null."""
+    """Format as a JSON list of objects; non-finite numbers become null.
+
+    Raises:
+        ConfigError: if two columns have the same name.
+    """
     twice = {name for name in answer.columns if answer.columns.count(name) > 1}
     if twice:
         name = plain(min(twice))
@@ -131,7 +135,7 @@ def to_json(answer: "Answer") -> str:
 
 
 def to_markdown(answer: "Answer") -> str:
-    """GitHub's Markdown, numbers rounded."""
+    """Format as a GitHub Markdown table, numbers rounded."""
     from seqbench.results.markdown import escape
 
     marks = ["---:" if numeric else "---" for numeric in numerics(answer)]
@@ -141,7 +145,7 @@ def to_markdown(answer: "Answer") -> str:
 
 
 def to_rich(answer: "Answer", width: int) -> "RenderableType":
-    """A table, or a list of each row's columns where the terminal is too narrow for one."""
+    """Return a table, or one line per value if the table is wider than `width` columns."""
     from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
@@ -168,18 +172,18 @@ def to_rich(answer: "Answer", width: int) -> "RenderableType":
 
 
 def numerics(answer: "Answer") -> list[bool]:
-    """Whether each column holds numbers and nothing else."""
+    """Return for each column True if it holds numbers and nulls only, with at least one number."""
     known = ([v for v in column if v is not None] for column in zip(*answer.rows, strict=True))
     return [bool(c) and all(map(is_number, c)) for c in known] or [False] * len(answer.columns)
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a number; truth values are none."""
+    """Return True if a value is an int or float, but not a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def short(value: Any) -> str:
-    """A value for a screen: rounded, `-` for none."""
+    """Format a value for rich and markdown output: rounded, `-` for null."""
     if value is None:
         return "-"
     if isinstance(value, float) and math.isfinite(value):
@@ -188,7 +192,7 @@ def short(value: Any) -> str:
 
 
 def text(value: Any) -> str:
-    """A value in full, in one line and without control characters."""
+    """Format a value in full, in one line, without control characters."""
     if value is None:
         return ""
     return plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""`seqbench sweep`, which is `seqbench train -m`: many runs, each once."""
+"""`seqbench sweep`, the same as `seqbench train -m`: train many runs, each of them once."""
 
 import re
 from collections import Counter
@@ -48,7 +48,7 @@ MaxTime = Annotated[
 Wait = Annotated[
     bool, typer.Option(help="Of a sweep: stay until a cluster has done it, or leave at once.")
 ]
-# Kinds of failures that are listed at the end, and runs of a kind that are named.
+# Kinds of failures listed at the end, and further runs named for each kind.
 MOST_SHOWN, MOST_NAMED = 20, 3
 INTERRUPTIONS = ("interrupted", "its time is up")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -71,7 +71,7 @@ def sweep(
     max_time: MaxTime = None,
     wait: Wait = True,
 ) -> None:
-    """Train every combination of the values given, in parallel; go on where it was cut off."""
+    """Train all combinations of the given values, in parallel. Interrupted runs resume."""
     from seqbench.cli.sweep_view import Terminal
     from seqbench.configuration import Composer
     from seqbench.errors import ConfigError, RunError
@@ -96,7 +96,7 @@ def sweep(
         complain(asked)
         return
     typer.echo(asked.findings)
-    if asked.stopped:  # what failed in a search is part of what it found
+    if asked.stopped:  # failed trials are part of the findings, not an error
         error = RunError(f"{asked.stopped}: the search is not over; the same command goes on")
         error.exit_code = 130 if asked.stopped in INTERRUPTIONS else 1
         raise error
@@ -107,10 +107,10 @@ sweep.__doc__ = f"{sweep.__doc__}\n{EXAMPLES}"
 
 @contextmanager
 def watched(view: "Terminal") -> Iterator[None]:
-    """Let a sweep be seen, and leave the terminal as it was.
+    """Hold the live view of a sweep open, and restore the terminal at the end.
 
     Raises:
-        RunError: a second Ctrl-C stopped the sweep.
+        RunError: if a second Ctrl-C stopped the sweep; its exit code is 130.
     """
     from seqbench.errors import RunError
 
@@ -125,7 +125,7 @@ def watched(view: "Terminal") -> Iterator[None]:
 
 
 def show_plan(sweep: "Sweep") -> None:
-    """List the jobs of a sweep: what is to be done of each, and what that costs."""
+    """Print the state and the estimated training time of each job of a sweep, and the totals."""
     from seqbench.cli.sweep_view import Names
     from seqbench.launch.cost import Costs, wall_clock
     from seqbench.results.collect import collect
@@ -159,7 +159,10 @@ def show_plan(sweep: "Sweep") -> None:
 
 
 def outlook(sweep: "Sweep", job: "Job", costs: "Costs") -> tuple[str, float | None, str]:
-    """What a job of a sweep has before it: its state, seconds if they can be told, and a remark."""
+    """Return a job's state, its estimated seconds of training, and a remark.
+
+    The estimate is `None` if there is nothing to train or no similar run on record.
+    """
     from seqbench.cli.sweep_view import why
     from seqbench.launch.progress import Progress
     from seqbench.launch.sweep import FAILURES
@@ -183,10 +186,10 @@ def outlook(sweep: "Sweep", job: "Job", costs: "Costs") -> tuple[str, float | No
 
 
 def places(sweep: "Sweep") -> int | None:
-    """Jobs that are done at a time, where no cluster has to be asked.
+    """Return how many jobs the local launcher runs at a time; `None` for other launchers.
 
     Raises:
-        ConfigError: the launcher cannot be as it was asked for.
+        ConfigError: if the launcher refuses its settings.
     """
     words = dict(word.partition("=")[::2] for word in sweep.command)
     launcher = words.get("launch") or words.get("hydra/launcher") or "local"
@@ -194,7 +197,7 @@ def places(sweep: "Sweep") -> int | None:
 
 
 def show_results(sweep: "Sweep") -> None:
-    """Print the comparison of all that completed."""
+    """Print the table of all completed and diverged runs."""
     from rich.console import Console
 
     from seqbench.cli.sweep_view import record_of
@@ -210,10 +213,12 @@ def show_results(sweep: "Sweep") -> None:
 
 
 def complain(sweep: "Sweep") -> None:
-    """Say what is missing, and how to get it.
+    """Print the failures of a sweep, grouped by reason, and raise if runs are missing.
 
     Raises:
-        RunError: not all is there; its exit code says why.
+        RunError: if runs are missing, unless they were left to a cluster without failures. The
+            exit code is 130 if the user or the time limit stopped the sweep; else that of the
+            failures if all missing runs failed with the same code; else 1.
     """
     from seqbench.cli.sweep_view import Names, needs_retry, told
     from seqbench.errors import RunError
@@ -260,10 +265,10 @@ def complain(sweep: "Sweep") -> None:
 
 
 def seconds(text: str | None) -> float | None:
-    """A time as people write it, `90s` or `1h30m`.
+    """Parse a time such as `90s` or `1h30m` into seconds; `None` stays `None`.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: if the text is not a time.
     """
     from seqbench.errors import ConfigError
 

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: a live table in a terminal, lines where there is none."""
+"""Progress display of a sweep on stderr: a live table in a terminal, log lines elsewhere."""
 
 import time
 from collections import Counter
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from seqbench.launch.job import Ending, Job
     from seqbench.launch.sweep import Sweep
 
-# Seconds between two pictures, and between two signs of life in a log.
+# Seconds between refreshes of the live table, and between progress lines in a log.
 PICTURE, SIGN_OF_LIFE = 0.25, 60.0
-# Failures that the live table keeps in sight, and runs that ended last.
+# Numbers of latest failures and of latest ended runs below the live table.
 FAILURES_SHOWN, ENDS_SHOWN = 5, 3
 
 
 class Terminal(View):
-    """Shows a sweep on stderr."""
+    """View that shows a sweep on stderr."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
-        # The launcher forks, which a thread that draws would not survive: it is drawn by hand.
+        # No refresh thread: the launcher forks, and threads do not survive a fork.
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
         self.names = Names()
         self.begin = time.monotonic()
@@ -78,16 +78,16 @@ class Terminal(View):
         self.live.update(self.picture(sweep), refresh=True)
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
         if self.live.is_started:
             self.live.stop()
 
     def counts(self, sweep: "Sweep") -> Text:
-        """How many jobs are where, in a line."""
+        """Return a line with the number of jobs in each state, and the time left."""
         parts = [f"{self.completed}/{self.count} completed"]
         if self.found:
             parts[0] += f" ({self.found} before)"
-        # A cluster may take its time over jobs that it was given.
+        # Jobs submitted to a cluster may wait there before they start.
         running = sum(progress.total_steps is not None for progress in sweep.working.values())
         parts += [
             f"{count} {what}"
@@ -110,7 +110,10 @@ class Terminal(View):
         return Text(", ".join(parts), style="bold")
 
     def seconds_left(self, sweep: "Sweep") -> float | None:
-        """Until all is done: as fast as it went so far, and no sooner than what is running."""
+        """Estimate the seconds until all jobs are done; `None` if there is no speed yet.
+
+        Uses the mean time per run so far, but is at least the longest time left of a running job.
+        """
         running = [p.seconds_left for p in sweep.working.values() if p.seconds_left is not None]
         waiting = len(sweep.waiting) + len(sweep.elsewhere)
         if not waiting:
@@ -126,7 +129,7 @@ class Terminal(View):
         return max([each * (waiting + len(sweep.working) - share), *running])
 
     def picture(self, sweep: "Sweep") -> RenderableType:
-        """Everything at a glance, no higher and no wider than the terminal."""
+        """Return counts, running jobs, failures and last ends, cut to the terminal's size."""
         failures = self.failures[-FAILURES_SHOWN:]
         room = max(1, self.console.height - len(failures) - ENDS_SHOWN - 6)
         shown = list(sweep.working.items())[:room]
@@ -141,23 +144,23 @@ class Terminal(View):
 
 
 class Names:
-    """Names jobs by what tells them apart: task, model, and the values that vary.
+    """Short names of jobs: task, model, and the overrides that vary between jobs.
 
-    Of a key its last part is enough, unless it is that of two keys.
+    A key is shortened to its last part, unless two varying keys share that part.
     """
 
     def __init__(self) -> None:
         self.values: dict[str, set[str]] = {}
 
     def learn(self, jobs: Iterable["Job"]) -> None:
-        """See which values there are."""
+        """Collect the override values of more jobs."""
         for job in jobs:
             for word in job.words:
                 key, _, value = word.lstrip("+").partition("=")
                 self.values.setdefault(key, set()).add(value)
 
     def of(self, job: "Job") -> str:
-        """The name of a job."""
+        """Return the name of a job."""
         choices = job.config["choices"]
         varied = {key for key, values in self.values.items() if len(values) > 1}
         ends = Counter(key.rpartition(".")[2] for key in varied)
@@ -171,9 +174,9 @@ class Names:
 
 
 def told(job: "Job", ending: "Ending", split: str = "test") -> str:
-    """How a job ended, in a line; with its score on a split."""
+    """Describe in one line how a job ended, with its score on a split if it completed."""
     if ending.how != "completed":
-        # Of the others the reason says it.
+        # The reasons of other endings need no prefix.
         how = f"{ending.how}: " if ending.how in ("failed", "pruned") else ""
         return how + why(job, ending)
     record = record_of(job)
@@ -186,20 +189,20 @@ def told(job: "Job", ending: "Ending", split: str = "test") -> str:
 
 
 def why(job: "Job", ending: "Ending") -> str:
-    """Why a job did not complete, where to read more, and what runs it again."""
+    """Return why a job did not complete, its log file, and the option that runs it again."""
     log = f" (see {ending.log})" if ending.log else ""
-    # The same run would diverge again.
+    # No hint for a diverged run: it would diverge again.
     retry = "; --retry runs it again" if ending.how == "failed" and needs_retry(job, ending) else ""
     return plain(f"{ending.reason}{log}{retry}")
 
 
 def needs_retry(job: "Job", ending: "Ending") -> bool:
-    """Whether a failure stands in a record, and so is the end of the run until somebody says."""
+    """Return True if a failure is on record, so that only --retry or --force repeats the run."""
     return ending.how in ("failed", "diverged") and record_of(job) is not None
 
 
 def record_of(job: "Job") -> Record | None:
-    """The record of a job's run, if there is one that can be read."""
+    """Return the record of a job's run; `None` if there is none or it cannot be read."""
     with suppress(RecordError):
         return job.run.record
     return None

@@ -1,4 +1,4 @@
-"""`seqbench table`: models against tasks, with what can be said of the numbers."""
+"""`seqbench table`: print scores of models by task, with intervals, bounds and failures."""
 
 import difflib
 from enum import Enum
@@ -11,7 +11,7 @@ from seqbench.cli.folders import Folders, to_read
 
 
 class Format(str, Enum):
-    """How a table is written."""
+    """The output formats of a table."""
 
     rich = "rich"
     markdown = "markdown"
@@ -46,7 +46,9 @@ def table(
     ] = "",
     output_dir: Annotated[Path, typer.Option(help="Where runs are.")] = Path("outputs"),
 ) -> None:
-    """Compare models across tasks: mean over seeds, interval, bounds, and what failed.
+    """Compare models across tasks: mean over seeds, interval, bounds.
+
+    Flags mark cells with failed or diverged runs.
 
     Example: seqbench table --paper tcn2018 --where budget=full
 
@@ -102,5 +104,5 @@ def table(
 
 
 def names(text: str) -> tuple[str, ...]:
-    """What a person listed, commas between."""
+    """Split a comma-separated list, without blanks and empty parts."""
     return tuple(name for part in text.split(",") if (name := part.strip()))

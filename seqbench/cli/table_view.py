@@ -1,4 +1,4 @@
-"""A table of results in a terminal of any width."""
+"""Print a table of results in a terminal of any width."""
 
 from dataclasses import replace
 from itertools import takewhile
@@ -12,14 +12,14 @@ from rich.text import Text
 
 from seqbench.results.tables import Entry, Table
 
-# Headers and flags are folded at this width, rather than making a column of short numbers wide.
+# Width at which headers and flags are folded, so that they do not widen a column of numbers.
 FOLD = 18
 # Blanks between two columns.
 GAP = 3
 
 
 def show_table(table: Table, console: Console) -> None:
-    """Print a table; one that is too wide is cut into blocks of columns, one below the other."""
+    """Print a table; if it is too wide, print blocks of its columns one below the other."""
     if not console.is_terminal:
         table = starred(table)
     console.print(Text(table.title, style="bold"))
@@ -34,7 +34,7 @@ def show_table(table: Table, console: Console) -> None:
 
 
 def starred(table: Table) -> Table:
-    """The best means get a star, for where there is no bold type."""
+    """Mark the best means with a star, for output without bold type."""
     rows = []
     for row in table.rows:
         entries = [replace(e, marks=f"*{e.marks}") if e and e.best else e for e in row.entries]
@@ -45,7 +45,10 @@ def starred(table: Table) -> Table:
 
 
 def blocks(table: Table, room: int) -> list[list[int]]:
-    """Columns, by number, in groups that fit; what stands beside a mean stays with it if it can."""
+    """Split the columns, by index, into blocks at most `room` wide.
+
+    The columns beside a mean stay in its block if they fit.
+    """
     result: list[list[int]] = []
     used = room
     widths = [GAP + column_width(table, i) for i in range(len(table.columns))]
@@ -62,7 +65,7 @@ def blocks(table: Table, room: int) -> list[list[int]]:
 
 
 def rich_table(table: Table, block: list[int], label_width: int) -> RichTable:
-    """Some columns of a table, with the rows that have anything to say there."""
+    """Render a block of columns, without rows that are empty in it."""
     view = RichTable(box=SIMPLE, show_edge=False, pad_edge=False, header_style="")
     view.add_column(Text(table.stub, "bold"), width=label_width, overflow="fold")
     for i in block:
@@ -82,12 +85,12 @@ def rich_table(table: Table, block: list[int], label_width: int) -> RichTable:
 
 
 def entry_text(entry: Entry | None, bound: bool, marks_width: int) -> Text:
-    """A number with room for marks, so that numbers stand in line; flags on lines of their own."""
+    """Return a number padded by `marks_width`, so that numbers align, and its flags below it."""
     if entry is None:
         return Text()
     style = "dim" if bound else "bold green" if entry.best else ""
     text = Text.assemble((entry.number, style), entry.marks.ljust(marks_width))
-    # A flag is folded between its neighbours, not within.
+    # No-break spaces: fold between flags, not within one.
     flags = wrap(", ".join(flag.replace(" ", "\u00a0") for flag in entry.flags), FOLD)
     for line in flags:
         text.append("\n" + line.ljust(len(line) + marks_width), style="yellow")
@@ -95,12 +98,12 @@ def entry_text(entry: Entry | None, bound: bool, marks_width: int) -> Text:
 
 
 def marks_width(table: Table, i: int) -> int:
-    """Room that the marks of a column need."""
+    """Return the width of the longest marks in a column."""
     return max((len(entry.marks) for row in table.rows if (entry := row.entries[i])), default=0)
 
 
 def column_width(table: Table, i: int) -> int:
-    """Room that a column needs with its header folded."""
+    """Return the width that a column needs with its header folded."""
     header, marks = table.columns[i], marks_width(table, i)
     texts = [entry_text(row.entries[i], row.bound, marks).plain for row in table.rows]
     lines = [line for text in texts for line in text.split("\n")]

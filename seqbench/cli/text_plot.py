@@ -1,4 +1,4 @@
-"""Learning curves as text: dots of Braille for one, a letter each for several, and their axes."""
+"""Draw learning curves as text: Braille dots for one curve, a letter each for several."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -9,11 +9,11 @@ from rich.text import Text
 from seqbench.results.curves import Curve, spans_decades
 from seqbench.wording import is_accuracy, metric_name, number, plain
 
-# Lines of a plot, and columns beyond which it would only be stretched.
+# Lines of a plot, and its largest width in columns.
 HEIGHT, WIDEST = 10, 100
 COLOURS = ["cyan", "yellow", "green", "magenta", "blue", "red"]
 ASCII = str.maketrans("┌┐└┘│─", "++++|-")
-# A number of somebody else's may be any; a step beyond the first has no neighbours as a float.
+# Limits for numbers from untrusted files. Above 2**53 consecutive steps are equal as floats.
 LARGEST_STEP, LARGEST_VALUE = 2**53, 1e100
 
 
@@ -24,14 +24,14 @@ def print_curves(
     curves: Mapping[str, Curve],
     baselines: Collection[float] = (),
 ) -> None:
-    """Draw curves of one metric over the steps, no wider than the terminal, if there are any.
+    """Draw the curves of one metric over steps, no wider than the terminal; nothing if empty.
 
     Args:
-        console: where; in ASCII if it knows no more.
-        split: where the metric was measured.
-        metric: its name; accuracies, as fractions, are drawn in per cent.
-        curves: by the letter that is to mark them, where there are several.
-        baselines: what predictors without memory score, drawn as lines.
+        console: console to print to; the plot is ASCII if the console is ASCII only.
+        split: split that the metric was measured on.
+        metric: name of the metric; accuracies are fractions, and are drawn in per cent.
+        curves: marker -> curve. The letter marks the curve if there are several.
+        baselines: scores of predictors without memory, drawn as horizontal lines.
     """
     from uniplot import plot_to_string
 
@@ -78,14 +78,14 @@ def print_curves(
         scores = ", ".join(number(value, metric) for value in lines)
         title += f"; line: {scores} without memory"
     console.print(Text(f"\n{title}", style="bold"))
-    # The library's labels know neither per cent nor how a small number is written here.
+    # uniplot's own labels show neither per cent nor numbers in the format of seqbench.
     for row, line in enumerate(picture.split("\n")):
         label = Text(labels.get(row, "").rjust(margin + 1))
         console.print(label + Text.from_ansi(line), no_wrap=True, overflow="crop")
 
 
 def drawable(curve: Curve) -> Curve:
-    """What can be drawn of a curve: no more points than anybody can see, of a sane size."""
+    """Drop points outside the limits, and thin the curve to 4 points per column."""
     points = [
         (step, value)
         for step, value in zip(curve.steps, curve.values, strict=True)
@@ -96,18 +96,18 @@ def drawable(curve: Curve) -> Curve:
 
 
 def limits(values: Collection[float], log: bool) -> tuple[float, float]:
-    """Ends of an axis that holds these values with a little room; of a log axis, as exponents."""
+    """Return the ends of an axis with a 5 % margin around values; as exponents of 10 if `log`."""
     ends = min(values), max(values)
     low, high = map(math.log10, ends) if log else ends
     room = 0.05 * (high - low)
-    # Values that hardly differ are a flat line, not the noise of their last digits.
+    # Draw values that hardly differ as a flat line, instead of magnifying rounding noise.
     if room <= 1e-6 * abs(high):
         room = 0.1 * abs(high) or 1.0
     return low - room, high + room
 
 
 def ticks(low: float, high: float, metric: str, log: bool) -> list[tuple[float, str]]:
-    """Where an axis is labelled, at round numbers or powers of ten, and with what."""
+    """Return position and label of each tick, at round numbers, or powers of ten if `log`."""
     size = 10.0 ** math.floor(math.log10(high - low))
     step = next(size * part for part in (0.2, 0.5, 1, 2) if high - low <= 6 * size * part)
     step = max(1.0, step) if log else step
@@ -117,7 +117,7 @@ def ticks(low: float, high: float, metric: str, log: bool) -> list[tuple[float, 
         value = 10**at if log else at
         digits = 1
         if not log and at:
-            # As many decimals for all of them.
+            # The same number of decimals for all labels.
             digits += max(0, math.floor(math.log10(abs(at))) - math.floor(math.log10(step)))
         found.append((at, number(value, metric, digits) + " %" * is_accuracy(metric)))
     return found

@@ -60,7 +60,7 @@ def train(
         typer.Option(help="With --resume: a package that the run may name besides ours."),
     ] = None,
 ) -> None:
-    """Train a model on a task, test it, and keep a record."""
+    """Train a model on a task, test it, and write a record."""
     from seqbench.errors import ConfigError, RunError
 
     many = [word for word in overrides or [] if word.startswith("seeds=")]
@@ -131,10 +131,10 @@ def train(
 
 
 def number_of_seeds(word: str) -> int:
-    """What `seeds=8` says.
+    """Return the number N of a `seeds=N` override.
 
     Raises:
-        ConfigError: it is not a number from 1 to `MOST_SEEDS`.
+        ConfigError: if N is not a whole number from 1 to `MOST_SEEDS`.
     """
     from seqbench.errors import ConfigError
 

@@ -1,1 +1,1 @@
-"""What every model and every task must hold, tried out from outside."""
+"""Check the contracts that every model and every task must satisfy."""

@@ -1,8 +1,8 @@
-"""What contracts are made of.
+"""Define what a contract is and run one.
 
-A contract is a function that does nothing where it holds, and raises `Broken` with a plain sentence
-where not, or `NotAsked` where it does not apply. `seqbench check` tries them on a person's own
-model or task, and our tests on ours.
+A contract is a function that returns if a model or task satisfies it, raises `Broken` with a
+one-sentence reason if not, and raises `NotAsked` if it does not apply. `seqbench check` runs the
+contracts on a user's model or task; the tests run them on those of seqbench.
 """
 
 import sysconfig
@@ -14,21 +14,21 @@ from typing import Any
 
 
 class Broken(Exception):
-    """A contract does not hold; the text says how."""
+    """Raised if a contract is violated; the message says how."""
 
 
 class NotAsked(Exception):
-    """A contract is not for what was to be tried; the text says why."""
+    """Raised if a contract does not apply; the message says why."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of trying one contract.
+    """The result of one contract.
 
     Attributes:
-        name: what must hold, in a few words.
-        passed: whether it holds; `None`: it is not asked.
-        message: why not; or a remark, or nothing.
+        name: the contract, in a few words.
+        passed: true if it is satisfied, false if it is violated; `None`: it does not apply.
+        message: why it is violated or does not apply, or a remark; may be empty.
     """
 
     name: str
@@ -37,7 +37,10 @@ class Result:
 
 
 def tried(contract: Callable[..., None], *args: Any) -> tuple[bool | None, str]:
-    """Whether a contract holds, `None` if it is not asked; and why not, or why it is not asked."""
+    """Run a contract and return `(passed, message)` as in `Result`.
+
+    Any exception other than `NotAsked` counts as a violation.
+    """
     try:
         contract(*args)
     except NotAsked as reason:
@@ -50,20 +53,20 @@ def tried(contract: Callable[..., None], *args: Any) -> tuple[bool | None, str]:
 
 
 def said(error: Exception) -> str:
-    """An exception in one line, with the last place of the tried code that it came through."""
+    """Return an exception in one line, with its innermost frame in the user's code, if any."""
     line = f"raised {type(error).__name__}: {error}".split("\n")[0].rstrip(": ")
     places = [frame for frame in extract_tb(error.__traceback__) if not library(frame.filename)]
     return f"{line} ({Path(places[-1].filename).name}:{places[-1].lineno})" if places else line
 
 
 def library(file: str) -> bool:
-    """Whether it is a file of seqbench, of an installed package or of Python."""
+    """Return True if the file belongs to seqbench, an installed package or Python itself."""
     ours, pythons = Path(__file__).parents[1], sysconfig.get_path("stdlib")
     installed = "site-packages" in file or file.startswith("<")
     return installed or any(Path(file).is_relative_to(folder) for folder in (ours, pythons))
 
 
 def listed(names: list[str]) -> str:
-    """Names in a sentence, the first few of many."""
+    """Return the names joined by commas: the first four, and the number of the others."""
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
     return ", ".join(names[:4]) + more

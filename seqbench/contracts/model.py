@@ -1,4 +1,4 @@
-"""The contracts of a model: shapes, causality, gradients, weights, seeds, segments."""
+"""Check a model's contracts: shapes, causality, gradients, state dict, seeds, segments, context."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,10 +12,10 @@ from seqbench.spec import Classes, Features, Readout, SequenceSpec, Tokens, Valu
 
 BuildModel = Callable[[SequenceSpec], nn.Module]
 
-# An odd length, so that strides and dilations do not divide it.
+# Odd (and prime), so that strides and dilations do not divide it.
 LENGTH = 37
 BATCH = 3
-# What sums in another order may differ by in single precision, relative to the outputs' size.
+# Tolerance for float32 sums taken in another order, relative to the largest output.
 ROUNDING = 1e-5
 READOUTS: tuple[Readout, ...] = ("last", "every")
 SPECS = {
@@ -29,13 +29,14 @@ SPECS = {
 
 
 def check_model(build: BuildModel) -> Iterator[Result]:
-    """Try every contract of a model, on every kind of problem that it takes.
+    """Run every contract of a model, on every kind of task that it accepts.
 
     Args:
-        build: makes a new model for a spec. It may refuse a kind of problem with `ConfigError`.
+        build: builds a new model for a spec; raises `ConfigError` for a kind of task that the model
+            does not accept.
 
     Yields:
-        One result a contract; nothing after a model that cannot be built.
+        First the result of building the model; if that passes, one result per contract.
     """
     name = "can be built"
     taken: dict[str, SequenceSpec] = {}
@@ -73,13 +74,13 @@ def check_model(build: BuildModel) -> Iterator[Result]:
 
 
 def seeded(build: BuildModel, spec: SequenceSpec, seed: int = 0) -> nn.Module:
-    """A new model, in evaluation mode."""
+    """Return a new model in evaluation mode, built after `torch.manual_seed(seed)`."""
     torch.manual_seed(seed)
     return build(spec).eval()
 
 
 def example(spec: SequenceSpec, seed: int = 0) -> Tensor:
-    """A batch of random inputs."""
+    """Return random inputs, `(BATCH, time)` int64 or `(BATCH, time, dim)` float."""
     random = torch.Generator().manual_seed(seed)
     if isinstance(spec.input, Tokens):
         return torch.randint(spec.input.vocab_size, (BATCH, spec.length), generator=random)
@@ -87,7 +88,11 @@ def example(spec: SequenceSpec, seed: int = 0) -> Tensor:
 
 
 def run(model: nn.Module, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-    """A model's output and, if it can carry one, its state."""
+    """Return a model's output and its state; `None` for a model without `carry_state`.
+
+    Raises:
+        Broken: if the model returns another type than its attributes promise.
+    """
     if not hasattr(model, "carry_state"):
         output = model(x)
         if not isinstance(output, Tensor):
@@ -103,17 +108,17 @@ def run(model: nn.Module, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
 
 
 def same(a: Tensor, b: Tensor) -> bool:
-    """Whether outputs are equal, bit for bit but for those that are not numbers."""
+    """Return True if the outputs are exactly equal; NaN equals NaN."""
     return torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
 
 
 def difference(a: Tensor, b: Tensor) -> float:
-    """The largest difference, relative to the outputs' size."""
+    """Return the largest absolute difference, relative to the largest absolute value of `b`."""
     return float((a - b).abs().max() / b.abs().max().clamp(min=1e-30))
 
 
 def output_shape(build: BuildModel, spec: SequenceSpec) -> None:
-    """`(batch, out)` for readout `last`, `(batch, time, out)` for `every`; and finite."""
+    """Require finite outputs: `(batch, out)` for readout `last`, else `(batch, time, out)`."""
     with torch.no_grad():
         output, _ = run(seeded(build, spec), example(spec))
     every = spec.readout == "every"
@@ -126,7 +131,7 @@ def output_shape(build: BuildModel, spec: SequenceSpec) -> None:
 
 @torch.no_grad()
 def causal(build: BuildModel, spec: SequenceSpec) -> None:
-    """Change the input from some step on: the outputs before that step must not move."""
+    """Require that changing the input from a step on does not change the outputs before it."""
     if spec.readout == "last":
         raise NotAsked("it answers at the last step alone")
     model = seeded(build, spec)
@@ -139,7 +144,7 @@ def causal(build: BuildModel, spec: SequenceSpec) -> None:
         changed = torch.cat([x[:, :start], other[:, start:]], 1)
         after, _ = run(model, changed)
         moved = (after - before)[:, :start].abs().amax((0, 2))
-        # Relative to the outputs' size; the same sums may be rounded otherwise.
+        # Not zero: the same sums may be rounded differently.
         if moved.max() > ROUNDING / 10 * before.abs().max():
             step = int(moved.argmax())
             raise Broken(
@@ -149,11 +154,11 @@ def causal(build: BuildModel, spec: SequenceSpec) -> None:
 
 
 def gradients(build: BuildModel, spec: SequenceSpec) -> None:
-    """The loss has a finite gradient, not all zero, in every parameter."""
+    """Require a finite gradient, not all zero, for every trainable parameter."""
     model = seeded(build, spec)
     with torch.no_grad():
         for parameter in model.parameters():
-            # Away from where training starts: a gate that starts at zero hides what is behind it.
+            # Perturb the initial weights: a gate initialized to zero blocks gradients behind it.
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
     output, _ = run(model, example(spec))
     (output * torch.randn_like(output)).sum().backward()
@@ -170,7 +175,7 @@ def gradients(build: BuildModel, spec: SequenceSpec) -> None:
 
 @torch.no_grad()
 def state_dict(build: BuildModel, spec: SequenceSpec) -> None:
-    """Another model with these weights loaded is the same function."""
+    """Require that a second model that loads the state dict computes the same outputs."""
     model, copy = seeded(build, spec), seeded(build, spec, seed=1)
     copy.load_state_dict(model.state_dict())
     x = example(spec)
@@ -183,7 +188,10 @@ def state_dict(build: BuildModel, spec: SequenceSpec) -> None:
 
 @torch.no_grad()
 def deterministic(build: BuildModel, spec: SequenceSpec) -> None:
-    """The same seed gives the same weights; the same input, in evaluation, the same output."""
+    """Require equal weights for equal seeds, and equal outputs for equal inputs in eval mode.
+
+    A model that writes to its input violates this contract too.
+    """
     model, again = seeded(build, spec), seeded(build, spec)
     for (name, a), b in zip(model.state_dict().items(), again.state_dict().values(), strict=True):
         if not torch.equal(a, b):
@@ -199,7 +207,7 @@ def deterministic(build: BuildModel, spec: SequenceSpec) -> None:
 
 @torch.no_grad()
 def segments(build: BuildModel, spec: SequenceSpec) -> None:
-    """A sequence in segments with the state carried is as good as one long pass."""
+    """Require that forward passes over segments, with state carried, match one over the whole."""
     model = seeded(build, spec)
     if not hasattr(model, "carry_state"):
         raise NotAsked("it carries no state (no attribute carry_state)")
@@ -227,7 +235,7 @@ def segments(build: BuildModel, spec: SequenceSpec) -> None:
 
 @torch.no_grad()
 def context(build: BuildModel, spec: SequenceSpec) -> None:
-    """Told that a context is not scored, it answers after it as ever."""
+    """Require that a model told to skip a context's outputs leaves the later outputs unchanged."""
     model = seeded(build, spec)
     if not getattr(model, "skips_context", False):
         raise NotAsked("it skips none (no attribute skips_context)")
@@ -253,7 +261,11 @@ def context(build: BuildModel, spec: SequenceSpec) -> None:
 
 
 def leaves(tree: Any) -> Iterator[Tensor]:
-    """The tensors of a state."""
+    """Yield the tensors of a state, which may be nested in tuples or lists.
+
+    Raises:
+        Broken: if the state holds anything else.
+    """
     if isinstance(tree, Tensor):
         yield tree
     elif isinstance(tree, (tuple, list)):

@@ -1,4 +1,4 @@
-"""The contracts of a task: what it says of itself, its batches, scores, seeds and splits."""
+"""Check a task's contracts: attributes, batches, loss and metrics, seeds, splits."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -13,23 +13,23 @@ from seqbench.tasks.task import Batch, Split, Task
 
 BuildTask = Callable[[int], Task]
 
-# Published splits may share a few short sequences by chance; more than this is a leak.
+# Published splits may share a few short sequences by chance; a larger fraction is a leak.
 MAX_SHARED = 0.01
 EVAL_SPLITS: tuple[Split, ...] = ("valid", "test")
 
 
 def check_task(build: BuildTask) -> Iterator[Result]:
-    """Try every contract of a task.
+    """Run every contract of a task.
 
     Args:
-        build: makes a new task for a seed.
+        build: builds a new task for a seed.
 
     Yields:
-        One result a contract; nothing after a task that cannot be built.
+        First the result of building the task; if that passes, one result per contract.
 
     Raises:
-        ConfigError: the task refuses its values.
-        DataError: the task's data cannot be had.
+        ConfigError: if the task rejects its config.
+        DataError: if the task's data cannot be loaded.
     """
     name = "can be built"
     try:
@@ -46,7 +46,7 @@ def check_task(build: BuildTask) -> Iterator[Result]:
 
 
 def facts(task: Task, build: BuildTask) -> None:
-    """The task says what it is: spec, metric, baseline, optimum, steps in an epoch."""
+    """Require valid attributes: spec, primary metric, baseline, optimum, steps per epoch."""
     for name in ("spec", "primary", "baseline", "steps_per_epoch"):
         if not hasattr(task, name):
             raise Broken(f"it has no attribute {name}")
@@ -61,7 +61,7 @@ def facts(task: Task, build: BuildTask) -> None:
 
 
 def batches(task: Task, build: BuildTask) -> None:
-    """Batches have the shape and the values that the spec promises."""
+    """Require training and evaluation batches that match the spec."""
     trained = task.train_batch(0)
     if len(trained.inputs) != task.batch_size:
         raise Broken(f"a training batch has {len(trained.inputs)} rows, not {task.batch_size}")
@@ -80,7 +80,13 @@ def batches(task: Task, build: BuildTask) -> None:
 
 
 def fits(task: Task, batch: Batch, name: str) -> None:
-    """One batch has the shape and the values that the spec promises."""
+    """Require that one batch has the shape, dtype and values that the spec states.
+
+    Args:
+        task: the task.
+        batch: its batch.
+        name: the batch in messages.
+    """
     spec, x = task.spec, batch.inputs
     if isinstance(spec.input, Tokens):
         if x.dtype != torch.int64 or x.ndim != 2:
@@ -103,7 +109,7 @@ def fits(task: Task, batch: Batch, name: str) -> None:
 
 
 def scores(task: Task, build: BuildTask) -> None:
-    """Loss and metrics are finite numbers of outputs in the spec's shape."""
+    """Require a finite loss with a gradient, and finite metrics, for random outputs."""
     batch = task.train_batch(0)
     every = task.spec.readout == "every"
     shape = batch.inputs.shape[: 2 if every else 1]
@@ -124,7 +130,7 @@ def scores(task: Task, build: BuildTask) -> None:
 
 
 def by_step(task: Task, build: BuildTask) -> None:
-    """A training batch is a function of the step and the seed, and of nothing else."""
+    """Require that a training batch depends on the step and the seed only."""
     steps = sorted({0, 1, 2, task.steps_per_epoch - 1, task.steps_per_epoch, 10**6})
     first = {step: task.train_batch(step) for step in steps}
     again = build(0)
@@ -138,7 +144,7 @@ def by_step(task: Task, build: BuildTask) -> None:
 
 
 def same_splits(task: Task, build: BuildTask) -> None:
-    """Validation and test are the same at each reading, and whatever the seed."""
+    """Require the same validation and test batches on every read and for every seed."""
     other = build(1)
     for split in EVAL_SPLITS:
         first = list(task.eval_batches(split))
@@ -149,7 +155,7 @@ def same_splits(task: Task, build: BuildTask) -> None:
 
 
 def disjoint(task: Task, build: BuildTask) -> None:
-    """No sequence of one split stands in another, but for a few by chance."""
+    """Require that at most a fraction `MAX_SHARED` of a split's sequences is in another split."""
     rows = {"train": fingerprints(map(task.train_batch, range(task.steps_per_epoch)))}
     rows |= {split: fingerprints(task.eval_batches(split)) for split in EVAL_SPLITS}
     for a, b in (("valid", "train"), ("test", "train"), ("test", "valid")):
@@ -159,12 +165,12 @@ def disjoint(task: Task, build: BuildTask) -> None:
 
 
 def fingerprints(batches: Iterable[Batch]) -> set[int]:
-    """A hash of each row of the inputs."""
+    """Return the hashes of all rows of the inputs."""
     return {hash(row.tobytes()) for batch in batches for row in batch.inputs.cpu().numpy()}
 
 
 def same(a: Batch, b: Batch) -> bool:
-    """Whether two batches are equal bit for bit."""
+    """Return True if all fields of the two batches are equal."""
     return (
         torch.equal(a.inputs, b.inputs)
         and torch.equal(a.targets, b.targets)
@@ -175,7 +181,7 @@ def same(a: Batch, b: Batch) -> bool:
 
 
 def described(tensor: Tensor) -> str:
-    """A tensor's value if it is a number, else its shape and type."""
+    """Return a scalar tensor's value, or another tensor's shape and dtype, as text."""
     if not tensor.ndim:
         return f"{tensor.item():g}"
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"

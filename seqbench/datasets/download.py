@@ -1,12 +1,12 @@
-"""Bringing a dataset into the cache, and never using a file that is not what it should be.
+"""Download datasets into the cache and verify every file before use.
 
-Each file is checked by its SHA-256 whenever it is asked for, which takes a fraction of a second
-even for 100 MB. What is missing is received into `FILE.part`, which outlives a cut connection and a
-killed process: whoever comes next, from whichever mirror, goes on where it ends. Only bytes with
-the right checksum are given their name.
+The SHA-256 of each file is checked on every `ensure`, which takes a fraction of a second even for
+100 MB. A missing file is downloaded to `FILE.part`, which survives a lost connection or a killed
+process: the next attempt resumes it, from any mirror. It gets its final name only once its checksum
+is right.
 
-Why not `pooch.retrieve`: it hands its downloader a temporary file that it deletes after a failure,
-so nothing would be left to go on with.
+`pooch.retrieve` is not used: it deletes its temporary file after a failure, so a download could not
+be resumed.
 """
 
 import hashlib
@@ -32,29 +32,29 @@ from seqbench.errors import DataError, RunError
 
 log = logging.getLogger(__name__)
 
-# Seconds that a mirror may be silent.
+# Socket timeout in seconds.
 TIMEOUT = 30.0
-# How often one mirror may cut a download short, if it got further each time.
+# Interruptions tolerated per mirror, as long as each attempt receives more bytes.
 CUTS = 5
 
 State = Literal["ok", "missing", "bad"]
 
 
 class MirrorError(Exception):
-    """A mirror did not give the file; the next one may."""
+    """Raised if a mirror does not deliver the file; the next mirror is then tried."""
 
 
 def data_folder(data_dir: str | None = None) -> Path:
-    """The cache: `data_dir`, else SEQBENCH_DATA, else the user's cache folder on this platform."""
+    """Return the cache folder: `data_dir`, else SEQBENCH_DATA, else the platform's cache folder."""
     chosen = data_dir or os.environ.get("SEQBENCH_DATA")
     return Path(chosen).expanduser() if chosen else Path(pooch.os_cache("seqbench"))
 
 
 def check(file: File, path: Path) -> State:
-    """Whether the file at `path` is there and has the right bytes.
+    """Return `missing`, `ok`, or `bad` if the file at `path` has the wrong SHA-256.
 
     Raises:
-        DataError: it is there, but cannot be read.
+        DataError: if the file cannot be read.
     """
     try:
         if not path.is_file():
@@ -65,21 +65,24 @@ def check(file: File, path: Path) -> State:
 
 
 def ensure(name: str, data_dir: str | None = None, offline: bool = False) -> dict[str, Path]:
-    """Paths of all files of a dataset, each verified now; what is missing is downloaded first.
+    """Verify all files of a dataset, download those that are missing, and return their paths.
 
-    Nothing is written where all is well, so the folder may be read-only. Processes that want the
-    same dataset at once wait for the first of them. A file with the wrong checksum is moved aside
-    to `FILE.bad-<8 hex digits of its checksum>`.
+    If all files are right, nothing is written, so the folder may be read-only. A lock makes
+    concurrent processes wait for the first one's download. A file with the wrong checksum is
+    renamed to `FILE.bad-<first 8 hex digits of its checksum>` and downloaded again.
 
     Args:
         name: a key of `catalog.DATASETS`.
         data_dir: the cache folder, see `data_folder`.
-        offline: do not use the network; so does SEQBENCH_OFFLINE=1 in the environment.
+        offline: do not use the network; SEQBENCH_OFFLINE=1 in the environment does the same.
+
+    Returns:
+        The path of each file, by file name.
 
     Raises:
-        ConfigError: no dataset has that name.
-        DataError: a file cannot be had, or is bad and cannot be moved.
-        RunError: the disk is full, or the folder cannot be written.
+        ConfigError: if no dataset has that name.
+        DataError: if a file cannot be read or downloaded, or is bad and cannot be renamed.
+        RunError: if the disk is full or the folder is not writable.
     """
     dataset = find(name)
     offline = offline or os.environ.get("SEQBENCH_OFFLINE", "0") not in ("", "0")
@@ -88,13 +91,13 @@ def ensure(name: str, data_dir: str | None = None, offline: bool = False) -> dic
     wanted = [file for file in dataset.files if check(file, paths[file.name]) != "ok"]
     with ExitStack() as stack:
         if wanted:
-            # A folder that cannot be written needs no lock; what is then tried in it says why.
+            # An unwritable folder needs no lock; the write below raises the error with its reason.
             with suppress(OSError):
                 folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(FileLock(folder / ".lock"))
         for file in wanted:
             path = paths[file.name]
-            # Once more, since another process may have brought it while this one waited.
+            # Check again: another process may have downloaded it while this one waited.
             state = check(file, path)
             if state == "bad":
                 set_aside(path)
@@ -109,16 +112,16 @@ def ensure(name: str, data_dir: str | None = None, offline: bool = False) -> dic
 
 
 def by_hand(file: File, path: Path) -> str:
-    """How a person can do what a download would."""
+    """Return the instruction for placing a file by hand, for an error message."""
     unpacked = f" as it is inside {file.archive.name}" if file.archive else ""
     return f"put it{unpacked} at {path}"
 
 
 def set_aside(path: Path) -> None:
-    """Rename a file with the wrong checksum, and say so.
+    """Rename a file with the wrong checksum and log a warning.
 
     Raises:
-        DataError: it cannot be renamed.
+        DataError: if it cannot be renamed.
     """
     aside = path.with_name(f"{path.name}.bad-{pooch.file_hash(path)[:8]}")
     try:
@@ -132,11 +135,11 @@ def set_aside(path: Path) -> None:
 
 
 def fetch(file: File, path: Path) -> None:
-    """Bring a file to `path` from the first mirror that has it.
+    """Download a file to `path` from the first mirror that delivers it, and unpack it if zipped.
 
     Raises:
-        DataError: no mirror gave it.
-        RunError: it cannot be written.
+        DataError: if no mirror delivers it, or it cannot be unpacked.
+        RunError: if it cannot be written.
     """
     held = file.archive or file
     part = path.with_name(f"{held.name}.part")
@@ -165,16 +168,17 @@ def fetch(file: File, path: Path) -> None:
 
 
 def download(url: str, held: File | Archive, part: Path) -> None:
-    """Complete `part` from one mirror and hold it to its checksum.
+    """Complete `part` from one mirror and verify its checksum.
 
     Raises:
-        MirrorError: the mirror failed, or its bytes are wrong.
+        MirrorError: if the mirror fails or the checksum is wrong; in the latter case `part` is
+            deleted.
     """
     resumed = complete(url, held, part)
     if pooch.file_hash(part) == held.sha256:
         return
     part.unlink()
-    # The wrong bytes may be those that were there before, so the mirror is given a fair trial.
+    # The wrong bytes may be from an earlier attempt: download everything from this mirror once.
     if resumed:
         complete(url, held, part)
         if pooch.file_hash(part) == held.sha256:
@@ -184,13 +188,13 @@ def download(url: str, held: File | Archive, part: Path) -> None:
 
 
 def complete(url: str, held: File | Archive, part: Path) -> bool:
-    """Ask a mirror until `part` is as long as it should be.
+    """Request the rest of `part` from a mirror, again after interruptions, until its size is right.
 
     Returns:
-        Whether the bytes come from more than one answer.
+        True if `part` may hold bytes of more than one response.
 
     Raises:
-        MirrorError: it cut the connection without getting further, or too often.
+        MirrorError: if an attempt receives no bytes, or after more than `CUTS` interruptions.
     """
     cuts = 0
     resumed = part.exists()
@@ -206,13 +210,15 @@ def complete(url: str, held: File | Archive, part: Path) -> bool:
 
 
 def receive(url: str, held: File | Archive, part: Path) -> None:
-    """Append to `part` what one answer of a mirror gives of the bytes that it lacks.
+    """Append the missing bytes to `part` from one response of a mirror.
+
+    A mirror that ignores the range request sends the whole file, and `part` is overwritten.
 
     Raises:
-        MirrorError: the connection failed, or the answer is not of the right length.
+        MirrorError: if the connection fails or the response has the wrong length.
     """
     have = length(part)
-    # Compressed on the way, the byte ranges would be those of other bytes.
+    # With transfer compression, byte ranges would refer to the compressed bytes.
     headers = {"User-Agent": f"seqbench/{__version__}", "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
@@ -223,7 +229,7 @@ def receive(url: str, held: File | Archive, part: Path) -> None:
             have = 0
         if response.length is not None and have + response.length != held.size:
             raise MirrorError(f"has {have + response.length} bytes instead of {held.size}")
-        # `disable=None`: no bar where stderr is not a terminal.
+        # `disable=None` hides the bar if stderr is not a terminal.
         with (
             part.open("ab" if have else "wb") as out,
             tqdm(
@@ -235,7 +241,7 @@ def receive(url: str, held: File | Archive, part: Path) -> None:
                 disable=None,
             ) as bar,
         ):
-            # What an answer of unannounced length has beyond the size is not read.
+            # Stop at the known size: a response without Content-Length may be longer.
             while have < held.size:
                 with network():
                     chunk = response.read1(min(2**16, held.size - have))
@@ -247,13 +253,13 @@ def receive(url: str, held: File | Archive, part: Path) -> None:
 
 
 def length(part: Path) -> int:
-    """Bytes received so far."""
+    """Return the number of bytes received so far."""
     return part.stat().st_size if part.exists() else 0
 
 
 @contextmanager
 def network() -> Iterator[None]:
-    """Turn what a connection can raise into MirrorError, lest it pass for a full disk."""
+    """Convert network errors to `MirrorError`; `fetch` treats an `OSError` as a disk error."""
     try:
         yield
     except (OSError, HTTPException) as error:
@@ -262,12 +268,12 @@ def network() -> Iterator[None]:
 
 
 def unpack(file: File, archive: Path) -> bytes:
-    """Read one member of a zip archive, by its exact name and no further than its known size.
+    """Return the file's bytes from a zip archive, read by exact name and up to the known size.
 
-    So an archive can neither choose where its bytes go nor fill the memory.
+    A malicious archive can therefore neither choose where its bytes go nor exhaust the memory.
 
     Raises:
-        DataError: the archive does not hold the right bytes.
+        DataError: if the archive is damaged or the file in it has the wrong SHA-256.
     """
     try:
         with zipfile.ZipFile(archive) as members, members.open(file.name) as member:

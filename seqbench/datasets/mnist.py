@@ -1,4 +1,4 @@
-"""MNIST: handwritten digits, in LeCun's idx format."""
+"""Load MNIST, handwritten digits in LeCun's idx format."""
 
 import gzip
 import math
@@ -19,7 +19,7 @@ UNSIGNED_BYTE = 0x08
 
 @dataclass(frozen=True, eq=False)
 class Mnist:
-    """The images and their classes.
+    """The images and labels of MNIST.
 
     Attributes:
         train_images: `(60000, 28, 28)`, 0 (background) to 255.
@@ -37,11 +37,11 @@ class Mnist:
 
 
 def load_mnist(data_dir: str | None = None) -> Mnist:
-    """Read MNIST, which is downloaded on first use.
+    """Read MNIST; download it on first use.
 
     Raises:
-        DataError: it cannot be had.
-        RunError: it cannot be written to the cache.
+        DataError: if it cannot be downloaded or a file is malformed.
+        RunError: if the cache is not writable.
     """
     paths = ensure("mnist", data_dir)
     return Mnist(
@@ -54,19 +54,19 @@ def load_mnist(data_dir: str | None = None) -> Mnist:
 
 
 def read_idx(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Read a gzipped idx file of unsigned bytes whose shape is known.
+    """Read a gzipped idx file of unsigned bytes of known shape.
 
-    The format is two zero bytes, the type of the elements, the number of dimensions, each dimension
-    as a big-endian 32-bit integer, and the elements.
+    The format is two zero bytes, the element type, the number of dimensions, each dimension as a
+    big-endian 32-bit integer, and the elements.
 
     Raises:
-        DataError: it is not that, to the byte.
+        DataError: if the file cannot be unpacked or differs from the format in header or size.
     """
     header = struct.pack(f">4B{len(shape)}I", 0, 0, UNSIGNED_BYTE, len(shape), *shape)
     size = len(header) + math.prod(shape)
     try:
         with gzip.open(path) as file:
-            # One byte more than there should be shows what is too long, however long it is.
+            # One byte more than expected detects a file that is too long without reading it all.
             data = file.read(size + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot unpack {path}: {error}") from error
@@ -79,5 +79,5 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     if len(data) != size:
         held = len(data) if len(data) < size else f"more than {size}"
         raise DataError(f"{path} unpacks to {held} bytes instead of {size}")
-    # A copy, because torch warns about memory that cannot be written.
+    # Copy: torch warns about read-only memory.
     return np.frombuffer(data, np.uint8, offset=len(header)).reshape(shape).copy()

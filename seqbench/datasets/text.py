@@ -1,7 +1,7 @@
-"""Texts for character-level language models: the benchmarks' and a user's own.
+"""Load texts for character-level language models: benchmark texts and a user's own file.
 
-Nothing is normalised: no case, no white space, no Unicode form. What is in the file is what the
-model reads, with the line ends and the byte order mark of a user's own file as the only exception.
+Case, white space and Unicode form are left as they are. The only changes are to a user's file: line
+ends become newlines, and a byte order mark is dropped.
 """
 
 import codecs
@@ -22,12 +22,12 @@ SHORTEST = 100
 
 @dataclass(frozen=True)
 class Text:
-    """A text in three parts that do not overlap.
+    """A text in three disjoint splits.
 
     Attributes:
-        train: what models learn from.
-        valid: what selects among them.
-        test: what they are scored on, once.
+        train: the training text.
+        valid: the validation text, for model selection.
+        test: the test text, for the final score.
         checksums: SHA-256 of each file.
     """
 
@@ -38,28 +38,28 @@ class Text:
 
 
 def load_text(name: str, data_dir: str | None = None) -> Text:
-    """Read a benchmark text, which is downloaded on first use.
+    """Read a benchmark text; download it on first use.
 
-    - `ptb`: three files as they are, the newline a character like any other.
-    - `text8`, `enwik8`: the first 90 million characters, then 5 and 5 million. A character of
-      enwik8 is one byte (decoded as Latin-1), as all published bits per character of it have it.
-    - `shakespeare`: the first 90 %, then 5 % and 5 %. It has no official split; nanoGPT trains on
-      the same 90 % and validates on all of the last 10 %.
+    - `ptb`: the three files unchanged; the newline is an ordinary character.
+    - `text8`, `enwik8`: 90, 5 and 5 million characters. A character of enwik8 is one byte (decoded
+      as Latin-1), as in all published bits per character.
+    - `shakespeare`: 90 %, 5 % and 5 %. It has no official split; nanoGPT trains on the same 90 %
+      and validates on all of the last 10 %.
 
     Args:
         name: one of `TEXTS`.
         data_dir: the cache folder, see `download.data_folder`.
 
     Raises:
-        ConfigError: there is no such text.
-        DataError: it cannot be had.
-        RunError: it cannot be written to the cache.
+        ConfigError: if no text has that name.
+        DataError: if it cannot be downloaded.
+        RunError: if the cache is not writable.
     """
     dataset = find(name)
     if name not in TEXTS:
         raise ConfigError(f"{name} is not a text (there are {', '.join(TEXTS)})")
     paths = ensure(name, data_dir)
-    # The texts but enwik8 are ASCII, of which Latin-1 is a superset.
+    # All texts except enwik8 are ASCII, a subset of Latin-1.
     texts = {file: path.read_bytes().decode("latin-1") for file, path in paths.items()}
     if name == "ptb":
         train, valid, test = (texts[f"ptb.{part}.txt"] for part in ("train", "valid", "test"))
@@ -70,17 +70,18 @@ def load_text(name: str, data_dir: str | None = None) -> Text:
 
 
 def load_text_file(path: str, splits: Sequence[float] = SPLITS) -> Text:
-    r"""Read a user's own text: UTF-8, with or without a byte order mark, any line ends.
+    r"""Read a user's UTF-8 text file, drop its byte order mark and convert line ends to `\n`.
 
-    The mark is dropped and line ends become `\n`; the checksum is of the file as it is.
+    The checksum is that of the unchanged file.
 
     Args:
         path: the file.
         splits: fractions for train, valid and test, in the order of the text.
 
     Raises:
-        ConfigError: the fractions are not three positive ones with sum 1, or leave a part empty.
-        DataError: the file cannot be read, is not UTF-8 text, or is under 100 characters.
+        ConfigError: if the fractions are not three positive numbers with sum 1, or a split is
+            empty.
+        DataError: if the file cannot be read, is not UTF-8 text, or has under 100 characters.
     """
     file = Path(path).expanduser()
     if not file.is_file():
@@ -99,7 +100,7 @@ def load_text_file(path: str, splits: Sequence[float] = SPLITS) -> Text:
         raise DataError(
             f"{path} is not UTF-8 text: byte 0x{data[at]:02x} at offset {at} ({error.reason})"
         ) from error
-    # UTF-8 allows it, text does not have it, and most binary files do.
+    # A NUL byte is valid UTF-8, but marks a binary file.
     if 0 in data:
         raise DataError(f"{path} is not text: byte 0x00 at offset {data.index(0)}")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
@@ -110,14 +111,15 @@ def load_text_file(path: str, splits: Sequence[float] = SPLITS) -> Text:
 
 
 def split(text: str, splits: Sequence[float] = SPLITS) -> tuple[str, str, str]:
-    """Cut a text into train, valid and test, in this order; the fractions are taken as decimals.
+    """Split a text into train, valid and test, in this order, by exact decimal fractions.
 
     Raises:
-        ConfigError: the fractions are not three positive ones with sum 1, or leave a part empty.
+        ConfigError: if the fractions are not three positive numbers with sum 1, or a split is
+            empty.
     """
     if len(splits) != 3 or min(splits) <= 0 or abs(sum(splits) - 1) > 1e-9:
         raise ConfigError(f"splits must be three positive fractions with sum 1, not {splits}")
-    # In binary, 0.7 + 0.2 is a little less than 0.9, and a cut would fall one character early.
+    # Fractions, since in floating point 0.7 + 0.2 < 0.9, which would move a cut by a character.
     first, second = (Fraction(str(part)) for part in splits[:2])
     ends = int(len(text) * first), int(len(text) * (first + second))
     parts = text[: ends[0]], text[ends[0] : ends[1]], text[ends[1] :]

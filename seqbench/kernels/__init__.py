@@ -1,6 +1,6 @@
-"""Layers of sequence models for CPUs: compiled code where it runs, plain PyTorch elsewhere.
+"""Provide layers of sequence models for CPUs: compiled where supported, plain PyTorch elsewhere.
 
-See README.md in this folder. Nothing else of seqbench is imported here.
+See README.md in this folder. This package imports nothing else of seqbench.
 """
 
 from seqbench.kernels.build import available, recording, unavailable_reason

@@ -1,7 +1,7 @@
 """Compile the kernels for this machine's processor, load them, and call them.
 
 A source of `csrc/` is compiled once for each dtype. That takes a C++ compiler (`c++`, or the
-command in CXX) and some ten seconds. The library is kept in the user's cache folder under a hash
+command in CXX) and some ten seconds. The library is cached in the user's cache folder under a hash
 of the preprocessed source and the command, and so of the compiler and the processor.
 """
 
@@ -29,13 +29,13 @@ from seqbench.kernels import torch_private
 
 SOURCES = Path(__file__).parent / "csrc"
 PATHS = {path.stem: path for path in sorted(SOURCES.glob("*.cpp"))}
-# What training in float32 needs.
+# Sources and dtypes that training in float32 needs.
 FLOAT32_SOURCES = [(source, torch.float32) for source in PATHS]
 # The C++ name of each dtype.
 TYPES = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "Bfloat16"}
-# Raised together with the constant of the same name in arguments.h.
+# Version of the calling convention; increase it together with CONVENTION in arguments.h.
 CONVENTION = 1
-# No contraction: sums must not depend on which loops the compiler chooses to use FMA in.
+# No contraction: else sums would depend on the loops in which the compiler chooses to use FMA.
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off")
 LINK_FLAGS = ("-fno-exceptions", "-shared", "-fPIC")
 TIMEOUT = 600  # seconds: the machine may be busy
@@ -45,7 +45,7 @@ _used: ContextVar[set[str] | None] = ContextVar("used", default=None)
 
 
 class NotCompiled(Exception):
-    """There is no compiled code; the message says why."""
+    """A kernel that cannot be compiled or loaded; the message says why."""
 
 
 class Arguments:
@@ -53,7 +53,7 @@ class Arguments:
 
     Args:
         declaration: fields as C++ declares them, e.g. `int64_t batch, time; const Real *x;`; each
-            takes 8 bytes.
+            has 8 bytes.
     """
 
     def __init__(self, declaration: str) -> None:
@@ -69,8 +69,8 @@ class Arguments:
         """Return the bytes of the struct.
 
         Args:
-            values: numbers, tensors, of which the address is passed, and `None`, a null pointer; a
-                field that is not named is 0.
+            values: field -> a number, a tensor (its address is passed) or `None` (a null pointer);
+                fields without a value are 0.
 
         Raises:
             TypeError: if the struct has no such field.
@@ -84,14 +84,14 @@ class Arguments:
 
 
 class Library:
-    """A compiled source.
+    """A source's shared library.
 
     Args:
-        path: of the shared library.
-        source: its name.
+        path: the shared library.
+        source: name of the source.
 
     Raises:
-        OSError: if it cannot be loaded, or follows another calling convention.
+        OSError: if the library cannot be loaded, or has another calling convention.
     """
 
     def __init__(self, path: Path, source: str) -> None:
@@ -107,7 +107,7 @@ class Library:
         """Return the layout of a struct of arguments.
 
         Raises:
-            OSError: if its size is not that of its fields.
+            OSError: if the size of the struct is not the sum of its fields.
         """
         if name not in self.layouts:
             declaration = getattr(self.functions, f"{name}_fields")
@@ -120,15 +120,15 @@ class Library:
         return self.layouts[name]
 
     def call(self, function: str, arguments: str, **values: object) -> None:
-        """Call a kernel.
+        """Allocate a kernel's workspace and call the kernel.
 
         Args:
-            function: its name.
-            arguments: the name of its struct of arguments.
-            values: of the fields, except `threads` and `workspace`; see `Arguments.pack`.
+            function: name of the kernel.
+            arguments: name of its struct of arguments.
+            values: values of the fields, except `threads` and `workspace`; see `Arguments.pack`.
 
         Raises:
-            RuntimeError: if there is no memory for its workspace.
+            RuntimeError: if there is no memory for the workspace.
         """
         layout = self.layout(arguments)
         values |= {"threads": torch.get_num_threads()}
@@ -143,7 +143,7 @@ class Library:
 
 @contextmanager
 def recording() -> Iterator[set[str]]:
-    """Collect the names of the sources whose kernels run inside the context."""
+    """Yield a set that collects the names of the sources whose kernels run inside the context."""
     names: set[str] = set()
     token = _used.set(names)
     try:
@@ -155,9 +155,9 @@ def recording() -> Iterator[set[str]]:
 def unavailable_reason(
     wanted: Sequence[tuple[str, torch.dtype]] = FLOAT32_SOURCES,
 ) -> str | None:
-    """Return why kernels cannot be compiled or loaded here; `None` if they can.
+    """Return the reason why kernels cannot be compiled or loaded; `None` if they can.
 
-    What is missing is compiled, as many at a time as there are cores.
+    Missing libraries are compiled in parallel, one per core.
 
     Args:
         wanted: sources and dtypes.
@@ -171,16 +171,16 @@ def unavailable_reason(
 
 
 def available() -> bool:
-    """Return True if kernels can be compiled and loaded here; compile what is missing."""
+    """Return True if kernels can be compiled and loaded; compile missing libraries."""
     return unavailable_reason() is None
 
 
 def library(source: str, dtype: torch.dtype) -> Library:
-    """Return a compiled source.
+    """Return a source's library for a dtype; compile it if it is not cached.
 
     Args:
-        source: the name of a file in `csrc/`, without its suffix.
-        dtype: of `TYPES`.
+        source: name of a file in `csrc/`, without its suffix.
+        dtype: a key of `TYPES`.
 
     Raises:
         NotCompiled: if it cannot be compiled or loaded.
@@ -193,21 +193,28 @@ def library(source: str, dtype: torch.dtype) -> Library:
 
 @torch_private.constant_when_traced
 def vector_bytes(source: str) -> int:
-    """Return the width of the vectors that a source was compiled for."""
+    """Return the bytes of a vector that a source was compiled for."""
     return library(source, torch.float32).vector_bytes
 
 
 def padded(source: str, size: int, dtype: torch.dtype) -> int:
-    """Return a size rounded up to whole vectors of a source's kernels."""
+    """Return a size, in values of `dtype`, rounded up to whole vectors of a source's kernels."""
     lanes = vector_bytes(source) // dtype.itemsize
     return (size + lanes - 1) // lanes * lanes
 
 
 @cache
 def compiled(source: Path, real: str) -> Library | NotCompiled:
-    """Return the library, or why it is missing; failures are cached, too: each call asks."""
+    """Return the library, or the reason why it is missing.
+
+    Failures are cached, too, because every call of a kernel comes here.
+
+    Args:
+        source: path of the source.
+        real: C++ name of the dtype.
+    """
     reason = NotCompiled("")
-    for openmp in (("-fopenmp",), ()):  # not every compiler knows OpenMP; without it: one thread
+    for openmp in (("-fopenmp",), ()):  # not every compiler has OpenMP; without it: one thread
         try:
             return load(source, (*FLAGS, *target_flags(), *openmp, f"-DREAL={real}"))
         except NotCompiled as error:
@@ -216,19 +223,19 @@ def compiled(source: Path, real: str) -> Library | NotCompiled:
 
 
 def compiler() -> list[str]:
-    """Return the command that compiles C++."""
+    """Return the words of the C++ compiler's command."""
     return shlex.split(os.environ.get("CXX") or "c++")
 
 
 def target_flags() -> tuple[str, ...]:
-    """Return flags for all vector instructions of this processor, unless CXX names a target."""
+    """Return the flag for all instructions of this processor; none if CXX names a target."""
     return () if any(word.startswith("-march") for word in compiler()) else ("-march=native",)
 
 
 def load(source: Path, flags: tuple[str, ...]) -> Library:
     """Load a source's library from the cache; compile it first if it is not there."""
-    # The preprocessed text has all macros that the compiler defines for itself and the processor:
-    # several machines may share a home folder.
+    # The preprocessed text has all macros that the compiler defines for itself and the processor,
+    # so that machines that share a home folder get their own libraries.
     text = run_compiler(*flags, "-E", "-dD", str(source))
     key = hashlib.sha256(text + repr((compiler(), flags)).encode()).hexdigest()[:16]
     kept = Path(pooch.os_cache("seqbench")) / "compiled" / f"{source.stem}-{key}.so"
@@ -240,7 +247,7 @@ def load(source: Path, flags: tuple[str, ...]) -> Library:
         with tempfile.TemporaryDirectory() as folder:
             return compile_to(Path(folder) / kept.name, source, flags)
     try:
-        with FileLock(kept.with_suffix(".lock")):  # other processes wait, and find it
+        with FileLock(kept.with_suffix(".lock")):  # other processes wait, then load it
             with suppress(OSError):
                 return Library(kept, source.stem)
             with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
@@ -248,12 +255,12 @@ def load(source: Path, flags: tuple[str, ...]) -> Library:
                 found = compile_to(made, source, flags)
                 made.replace(kept)
                 return found
-    except OSError as error:  # a full disk, or one without locks
+    except OSError as error:  # e.g. a full disk, or a file system without locks
         raise NotCompiled(str(error)) from error
 
 
 def compile_to(path: Path, source: Path, flags: tuple[str, ...]) -> Library:
-    """Compile a source to a library, and load it.
+    """Compile a source to a library and load it.
 
     Raises:
         NotCompiled: if it cannot be compiled or loaded.

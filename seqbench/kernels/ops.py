@@ -1,7 +1,8 @@
-"""The public functions: compiled code where it works and should be faster, PyTorch elsewhere.
+"""Run each layer in compiled code if that is supported and should be faster, else in PyTorch.
 
 The compiled functions are custom operators of torch, `torch.ops.seqbench.*`, with fake
-implementations and gradients. Their kernels are in `csrc/`; what they compute is in `reference.py`.
+implementations and gradients. Their kernels are in `csrc/`; `reference.py` has the same functions
+in PyTorch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from seqbench.kernels import operators, reference, torch_private
 from seqbench.kernels.build import NotCompiled, library, padded
 from seqbench.kernels.reference import BlockShape, BlockWeights, RecurrentKind
 
-# Values from which compiled code makes up for the cost of its call, measured on one thread.
+# Fewest values for which compiled code makes up for the cost of its call, measured on one thread.
 ATTENTION_VALUES = RMS_NORM_VALUES = 2**15
 SWIGLU_VALUES = 2**18
 
@@ -41,8 +42,8 @@ def recurrent(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run one recurrent layer; see `reference.recurrent`.
 
-    Under autocast on a CPU it computes in float32: few processors have a bfloat16 LSTM, and torch
-    runs GRUs slower in bfloat16 than in float32.
+    Under autocast on a CPU the layer computes in the weights' dtype: few processors have a bfloat16
+    LSTM, and torch runs GRUs slower in bfloat16 than in float32.
     """
     if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         with torch.autocast("cpu", enabled=False):
@@ -50,8 +51,8 @@ def recurrent(
             return recurrent(kind, x.to(weights[0].dtype), weights, state)
     batch, time, dim = x.shape
     hidden = weights[1].shape[1]
-    # Packing the weights must be worth it; torch's LSTM is good at few rows of many units. Measured
-    # with one and two threads.
+    # Fewer steps do not repay packing the weights, and torch's LSTM is faster for few sequences and
+    # many units. Measured with one and two threads.
     enough = time >= 16
     if kind == "lstm":
         enough &= batch * time >= 3 * hidden and 40 * batch >= hidden
@@ -75,12 +76,12 @@ def residual_blocks(
     """Run residual blocks of a TCN, one after the other; see `reference.residual_block`.
 
     Under autocast to bfloat16 on a CPU, compiled convolutions multiply in bfloat16 and sum in
-    float32. They round the shortcut to bfloat16, too, which torch leaves as it is.
+    float32. They also round the shortcut to bfloat16, which torch does not.
 
     Args:
         x: `(batch, time, in)`.
-        weights: of each block.
-        shapes: of each block.
+        weights: tensors of each block.
+        shapes: dilation, stride and output lengths of each block.
 
     Returns:
         `(batch, shapes[-1].length, out)`.
@@ -88,7 +89,7 @@ def residual_blocks(
     if _can_run_blocks(x, weights):
         if torch.is_autocast_enabled("cpu"):
             x = x.to(torch.get_autocast_dtype("cpu"))
-        empty = weights[0].bias1.new_empty(0)  # operators take no lists with None
+        empty = weights[0].bias1.new_empty(0)  # lists of operators hold no None
         tensors = [empty if value is None else value for block in weights for value in block]
         sizes = [size for shape in shapes for size in shape]
         return operators.residual_blocks(x, tensors, sizes, _saves())[0]
@@ -99,7 +100,7 @@ def residual_blocks(
 
 def attention(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, window: int) -> Tensor:
     """Apply causal attention with rotary positions; see `reference.attention`."""
-    # A thread takes a head of keys of one sequence; torch also shares the queries of one.
+    # The kernel gives each thread a key head of one sequence; torch also divides its queries.
     enough = q.numel() >= ATTENTION_VALUES and len(k) * k.shape[2] >= _threads()
     fits = k.shape == v.shape and cos.shape == sin.shape == (k.shape[1], k.shape[3])
     if enough and fits and _can_run("attention", q, k, v, cos, sin):
@@ -128,7 +129,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """Return `x W^T`, of `(..., in)` and `(out, in)`.
 
-    Torch's own takes MKL, which reaches 65 to 85 % of an AMD EPYC's peak; oneDNN reaches 90 %.
+    `F.linear` uses MKL, which reaches 65 to 85 % of an AMD EPYC's peak; oneDNN reaches 90 %.
     """
     if (
         x.numel() * len(weight) >= 2**27
@@ -150,19 +151,19 @@ def _saves() -> bool:
 
 
 def _is_eligible(x: Tensor, *others: Tensor, autocast: bool = False) -> bool:
-    """Return True if operators on the CPU may take these tensors.
+    """Return True if the custom operators may run on these tensors.
 
     Args:
         x: the input.
-        others: which must be of its dtype.
-        autocast: whether the operator follows autocast itself.
+        others: must have the dtype and device of `x`.
+        autocast: True if the operator handles autocast itself.
     """
     if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
         return False
     if torch.is_autocast_enabled("cpu") and not autocast:
         return False
     if any(other.dtype != x.dtype or other.device != x.device for other in others):
-        return False  # the reference says what is wrong
+        return False  # the reference raises the error
     if torch.compiler.is_compiling():
         # An exported graph must run without seqbench.
         return not torch.compiler.is_exporting() and not _disabled_when_traced()
@@ -170,7 +171,7 @@ def _is_eligible(x: Tensor, *others: Tensor, autocast: bool = False) -> bool:
 
 
 def _can_run(source: str, x: Tensor, *others: Tensor, autocast: bool = False) -> bool:
-    """Return True if a source's operators can run on these tensors; compiles it if need be."""
+    """Return True if a source's operators can run on these tensors; compile it if needed."""
     return _is_eligible(x, *others, autocast=autocast) and _is_compiled(source, x.dtype)
 
 
@@ -204,14 +205,14 @@ def _can_run_blocks(x: Tensor, weights: Sequence[BlockWeights]) -> bool:
     if autocast and (
         torch.get_autocast_dtype("cpu") != torch.bfloat16
         or weight.dtype != torch.float32
-        or torch_private.has_bf16_tiles()  # torch uses them
+        or torch_private.has_bf16_tiles()  # torch uses AMX, the kernel does not
     ):
         return False
     if not _can_run("residual_block", *directions, autocast=True):
         return False
     if autocast and not _is_compiled("residual_block", torch.bfloat16):
         return False
-    # Not where padding to whole vectors adds more than half of the work.
+    # Padding to whole vectors must not add more than half of the work.
     done = asked = 0
     for i, direction in enumerate(directions):
         out, inputs, _ = direction.shape

@@ -1,4 +1,4 @@
-"""The kernels' functions in plain PyTorch: the oracle of the tests, and the fallback.
+"""Implement the kernels' functions in plain PyTorch: the fallback, and the oracle of the tests.
 
 They run on every device and dtype, and under all of torch's transforms.
 """
@@ -15,7 +15,7 @@ RecurrentKind = Literal["lstm", "gru", "rnn_tanh"]
 
 
 class BlockShape(NamedTuple):
-    """The outputs of a residual block that are computed.
+    """Dilation, stride and output lengths of a residual block; unread outputs are not computed.
 
     Attributes:
         dilation: distance between the taps of both convolutions.
@@ -60,13 +60,13 @@ def recurrent(
     """Run one recurrent layer.
 
     Args:
-        kind: of layer.
+        kind: type of layer.
         x: `(batch, time, dim)`.
         weights: `w_ih`, `w_hh`, `b_ih` and `b_hh`, as `torch.nn.LSTM`, `GRU` and `RNN` have them.
         state: hidden and, for an LSTM, cell state, each `(batch, hidden)`; `None`: zeros.
 
     Returns:
-        `(batch, time, hidden)`, and the state after the last step.
+        The outputs `(batch, time, hidden)`, and the state after the last step.
     """
     if state is None:
         zeros = x.new_zeros(len(x), weights[1].shape[1])
@@ -83,13 +83,13 @@ def recurrent(
 def residual_block(x: Tensor, weights: BlockWeights, shape: BlockShape) -> Tensor:
     """Run a residual block of a TCN (Bai et al. 2018, section 3.3).
 
-    Twice a causal convolution with weight norm, ReLU and dropout; then the shortcut is added, and
-    ReLU applied once more.
+    Apply a causal convolution with weight norm, ReLU and dropout twice, add the shortcut, and apply
+    ReLU.
 
     Args:
         x: `(batch, time, in)`.
-        weights: of the block.
-        shape: of the block.
+        weights: tensors of the block.
+        shape: dilation, stride and output lengths of the block.
 
     Returns:
         `(batch, shape.length, out)`.
@@ -140,8 +140,8 @@ def causal_conv_relu(
     first = x.shape[1] - 1 - (length - 1) * stride
     # Negative padding drops inputs that no output reads.
     padded = F.pad(x.transpose(1, 2).unsqueeze(2), (reach - first, 0))
-    # A 2d convolution of height 1 in the channels-last memory format, in which sequences arrive: on
-    # a CPU up to twice as fast as conv1d.
+    # A 2d convolution of height 1 in channels-last format, the layout of the sequences: on a CPU up
+    # to twice as fast as conv1d.
     weight = weight.permute(0, 2, 1).contiguous().permute(0, 2, 1).unsqueeze(2)
     y = F.conv2d(padded, weight, bias, stride=(1, stride), dilation=(1, dilation))
     return F.relu(y.squeeze(2).transpose(1, 2))
@@ -152,34 +152,34 @@ def attention(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, window:
 
     Args:
         q: `(batch, time, heads, head_dim)`, the queries of the last `time` positions.
-        k: `(batch, keys, key_heads, head_dim)`; `heads / key_heads` heads of queries share each.
-        v: as `k`.
-        cos: `(keys, head_dim)`: of the angle of each position and dimension; see `rotate`.
-        sin: as `cos`, negative for the first half of the dimensions.
-        window: keys that a query sees at most, the one of its own position included.
+        k: `(batch, keys, key_heads, head_dim)`; `heads / key_heads` query heads share a key head.
+        v: same shape as `k`.
+        cos: `(keys, head_dim)`, of the angle of each position and dimension; see `rotate`.
+        sin: same shape as `cos`, negative for the first half of the dimensions.
+        window: largest number of keys that a query attends to, its own position included.
 
     Returns:
-        As `q`.
+        The output, of the shape of `q`.
     """
     time, keys = q.shape[1], k.shape[1]
     q, k = rotate(q, cos[keys - time :], sin[keys - time :]), rotate(k, cos, sin)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     if (shared_by := q.shape[1] // k.shape[1]) > 1:
-        # As fast as `enable_gqa`, with which CPUs leave the fused kernel.
+        # As fast as `enable_gqa`, which on CPUs turns off the fused kernel.
         k, v = k.repeat_interleave(shared_by, 1), v.repeat_interleave(shared_by, 1)
     mask = None
     if time > 1 and (time < keys or time > window):
         full = torch.ones(time, keys, dtype=torch.bool, device=q.device)
         mask = full.tril(keys - time).triu(keys - time - min(window, keys) + 1)
     elif time == 1:
-        seen = min(window, keys)  # all that the one query sees: no mask is needed
+        seen = min(window, keys)  # all keys that the one query attends to: no mask is needed
         k, v = k[:, :, keys - seen :], v[:, :, keys - seen :]
     y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None and time > 1)
     return y.transpose(1, 2)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate pairs of dimensions i and `i + head_dim / 2` (Su et al. 2021, section 3.2.2).
+    """Rotate pairs of dimensions `i` and `i + head_dim / 2` (Su et al. 2021, section 3.2.2).
 
     Args:
         x: `(batch, time, heads, head_dim)`.
@@ -187,7 +187,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         sin: `(time, head_dim)`, negative for the first of each pair.
 
     Returns:
-        As `x`, and of its dtype.
+        The rotated `x`, of the same shape and dtype.
     """
     first, second = x.chunk(2, -1)
     swapped = torch.cat([second, first], -1)

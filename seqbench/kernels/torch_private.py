@@ -1,7 +1,7 @@
-"""Functions of torch that are not public, each behind one function. Tested with torch 2.13.
+"""Wrap each private function of torch in one function; tested with torch 2.13.
 
-Some keep torch's compiler from being imported, which takes as long as importing torch: commands
-that train need it for the optimizer, those that only use a trained model do not.
+Some wrappers avoid the import of torch's compiler, which takes as long as that of torch: commands
+that train need it for the optimizer, commands that only use a trained model do not.
 """
 
 import sys
@@ -26,7 +26,7 @@ def constant_when_traced(function: F) -> F:
 
 
 def use_deterministic_algorithms(mode: bool) -> None:
-    """Do as `torch.use_deterministic_algorithms`; import no compiler to set its option, too."""
+    """Call `torch.use_deterministic_algorithms`, but do not import the compiler for it."""
     if "torch._inductor" in sys.modules:
         torch.use_deterministic_algorithms(mode)
     else:
@@ -34,11 +34,11 @@ def use_deterministic_algorithms(mode: bool) -> None:
 
 
 def postpone_compiler(wrapped: Any) -> None:
-    """Let a function that torch keeps from being compiled run without importing the compiler.
+    """Change a function excluded from compilation so that a call does not import the compiler.
 
     Args:
-        wrapped: the result of `torch._disable_dynamo`, which imports the compiler when it is first
-            called. Once something else has imported the compiler, it does so again.
+        wrapped: the result of `torch._disable_dynamo`, which imports the compiler at its first
+            call. After other code has imported the compiler, it behaves as before.
     """
     function = getattr(wrapped, "__wrapped__", None)
     if function is None or hasattr(function, "__dynamo_disable"):
@@ -51,13 +51,13 @@ def postpone_compiler(wrapped: Any) -> None:
             del function.__dynamo_disable
         return wrapped(*args, **kwargs)
 
-    setattr(function, "__dynamo_disable", call)  # where the wrapper looks for what to call
+    setattr(function, "__dynamo_disable", call)  # the wrapper calls this attribute
 
 
 def custom_op(name: str) -> Callable[[Callable[..., Any]], CustomOpDef]:
-    """Return a decorator that makes a function `torch.ops.seqbench.<name>`, which mutates nothing.
+    """Return a decorator that registers a function as `torch.ops.seqbench.<name>`.
 
-    See `torch.library.custom_op`, which it is apart from `postpone_compiler`.
+    It is `torch.library.custom_op` without mutated arguments, plus `postpone_compiler`.
     """
 
     def register(function: Callable[..., Any]) -> CustomOpDef:
@@ -70,7 +70,7 @@ def custom_op(name: str) -> Callable[[Callable[..., Any]], CustomOpDef]:
 
 
 def weight_norm(magnitude: Tensor, direction: Tensor) -> Tensor:
-    """Return `magnitude * direction / |direction|`, if possible as one operation.
+    """Return `magnitude * direction / |direction|`, if possible by torch's fused operation.
 
     Args:
         magnitude: `(out, 1, 1)`.
@@ -85,22 +85,22 @@ def weight_norm(magnitude: Tensor, direction: Tensor) -> Tensor:
 
 
 class _BatchedWeightNorm(torch.autograd.Function):
-    """Weight norm under `vmap`, which by itself would run it once for each model."""
+    """Weight norm of all models at once under `vmap`, whose fallback runs it once per model."""
 
     @staticmethod
     def forward(magnitude: Tensor, direction: Tensor) -> Tensor:
-        """Raise: under `vmap` the rule below is called instead."""
+        """Raise NotImplementedError: under `vmap` the rule below is called instead."""
         raise NotImplementedError
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Save nothing: the operation in the rule has its own backward."""
+        """Save nothing: the operation in the rule has its own backward pass."""
 
     @staticmethod
     def vmap(
         info: Any, dims: tuple[int | None, ...], magnitude: Tensor, direction: Tensor
     ) -> tuple[Tensor, int]:
-        """Normalize the outputs of all models as if they were those of one."""
+        """Compute the weights of all models as if they were the outputs of one."""
         magnitude, direction = (
             x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
             for x, dim in zip((magnitude, direction), dims, strict=True)
@@ -110,10 +110,10 @@ class _BatchedWeightNorm(torch.autograd.Function):
 
 
 def is_differentiated_by_transform() -> bool:
-    """Return True inside `torch.func.grad`, `jvp` and their kin, or forward-mode AD.
+    """Return True inside forward-mode AD or any transform of `torch.func` but `vmap`.
 
-    Custom operators have no rules for them: in reverse mode they fail, in forward mode they lose
-    the tangents. They support `vmap` alone.
+    Custom operators only have rules for `vmap`: under reverse-mode transforms they fail, under
+    forward mode they lose the tangents.
     """
     if torch.autograd.forward_ad._current_level >= 0:
         return True
@@ -122,7 +122,7 @@ def is_differentiated_by_transform() -> bool:
 
 
 def has_bf16_tiles() -> bool:
-    """Return True if the processor multiplies whole matrices of bfloat16 (AMX)."""
+    """Return True if the processor has matrix instructions for bfloat16 (AMX)."""
     return torch.cpu._is_amx_tile_supported()
 
 
@@ -132,5 +132,5 @@ def has_onednn_linear() -> bool:
 
 
 def onednn_linear(x: Tensor, weight: Tensor) -> Tensor:
-    """Return `x W^T` of `(..., in)` and `(out, in)`, computed by oneDNN; without a gradient."""
+    """Return `x W^T` of `(..., in)` and `(out, in)`, computed by oneDNN; has no gradient."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")

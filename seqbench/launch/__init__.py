@@ -1,1 +1,1 @@
-"""Many runs: which are to be done, where they are done, and what became of them."""
+"""Run sweeps and searches: plan their jobs, execute them on an engine, and collect results."""

@@ -1,4 +1,4 @@
-"""What a job will cost, told from runs like it that are on record."""
+"""Estimate the training time of jobs from the records of similar runs."""
 
 import heapq
 import json
@@ -12,15 +12,15 @@ from seqbench.launch.job import Job
 from seqbench.runs.identity import without_place
 from seqbench.runs.record import Record
 
-# What says how long a training is; the first that a configuration has.
+# The trainer options that set the length of a training; the first that is set counts.
 LENGTHS = ("steps", "epochs")
 
 
 class Costs:
-    """Seconds of training that records tell of.
+    """Training times of recorded runs, and the estimates that follow from them.
 
     Args:
-        records: of runs that are over.
+        records: records of finished runs; those that did not complete are ignored.
     """
 
     def __init__(self, records: Iterable[Record]) -> None:
@@ -36,8 +36,13 @@ class Costs:
                 self.similar[kind(config)].append(seconds / length)
 
     def of(self, job: Job) -> float | None:
-        """Seconds that a job will train: as long as the same run with other seeds, or else as long
-        for each step as runs of this model on this task at this size; `None` if there are none.
+        """Return the estimated training time of a job in seconds.
+
+        It is the median over the same config with any seed. Without such records it is the job's
+        length times the median time per step (or epoch) over runs of the same `kind`.
+
+        Returns:
+            Seconds; `None` if no record is similar.
         """
         config = without_place(job.config)
         if known := self.same.get(but_seed(config)):
@@ -47,11 +52,11 @@ class Costs:
 
 
 def wall_clock(costs: Iterable[float], places: int) -> float:
-    """Seconds until jobs are over that take so long each, begun in this order, `places` at a time.
+    """Return the seconds until all jobs end, started in this order, `places` at a time.
 
     Args:
-        costs: seconds.
-        places: at least one.
+        costs: seconds of each job.
+        places: number of jobs at a time, at least 1.
     """
     free_at = [0.0] * places
     for cost in costs:
@@ -60,12 +65,15 @@ def wall_clock(costs: Iterable[float], places: int) -> float:
 
 
 def but_seed(config: Config) -> str:
-    """All of a configuration but its seed."""
+    """Return a config without its seed, as canonical text."""
     return canonical({key: value for key, value in config.items() if key != "seed"})
 
 
 def kind(config: Config) -> Hashable:
-    """What the time of a step depends on most."""
+    """Return a key for runs that take about the same time per step.
+
+    It covers task, model, batch size, precision, and the unit of the length (steps or epochs).
+    """
     trainer = config.get("trainer") or {}
     unit = next((name for name in LENGTHS if trainer.get(name) is not None), None)
     size = (trainer.get("batch_size"), trainer.get("precision"), unit)
@@ -73,12 +81,12 @@ def kind(config: Config) -> Hashable:
 
 
 def length_of(config: Config) -> float | None:
-    """Of a training, in steps or epochs."""
+    """Return the length of a training in steps or epochs; `None` if neither is positive."""
     trainer = config.get("trainer") or {}
     values = (trainer.get(name) for name in LENGTHS)
     return next((v for v in values if isinstance(v, int | float) and v > 0), None)
 
 
 def canonical(value: Any) -> str:
-    """The same text for the same values."""
+    """Return a value as JSON with sorted keys: equal values give equal text."""
     return json.dumps(value, sort_keys=True)

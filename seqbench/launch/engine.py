@@ -1,4 +1,4 @@
-"""What a sweep asks of the place where its jobs are done: this machine, a cluster."""
+"""Define the interface between a sweep and what runs its jobs: this machine or a cluster."""
 
 from collections.abc import Iterable, Sequence
 from typing import Protocol
@@ -7,25 +7,25 @@ from seqbench.launch.job import Ending, Job
 
 
 class Engine(Protocol):
-    """Does jobs. It decides nothing: which jobs, in which order and when to stop is the sweep's.
+    """A backend that runs jobs. The sweep decides which jobs, in which order, and when to stop.
 
-    What an engine says of a job is what it saw; whether a run is over, its record says.
+    An engine reports what it observed of a job's process; only its record shows that a run is over.
     """
 
     def room(self) -> int:
-        """How many more jobs it takes now."""
+        """Return how many more jobs the engine accepts now."""
 
     def start(self, jobs: Sequence[Job]) -> None:
-        """Take these jobs; at most `room()` of them."""
+        """Start these jobs, at most `room()` of them."""
 
     def working(self) -> Sequence[Job]:
-        """Jobs that it has taken and that have not ended."""
+        """Return the jobs that were started and have not ended."""
 
     def ended(self, seconds: float) -> Iterable[tuple[Job, Ending]]:
-        """Jobs that ended since it was last asked; waits so long for the first at most."""
+        """Yield the jobs that ended since the last call; wait about `seconds` for the first."""
 
     def stop(self, jobs: Sequence[Job], now: bool) -> None:
-        """Have these jobs end: with a checkpoint, or at once. They still come out of `ended`."""
+        """Stop these jobs with a checkpoint, or at once if `now`; `ended` still yields them."""
 
     def close(self) -> None:
-        """Leave nothing behind: no process, no connection."""
+        """Release all processes and connections."""

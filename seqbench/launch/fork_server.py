@@ -1,7 +1,7 @@
-"""Imported by the fork server of local jobs, before all else.
+"""Make the fork server of local jobs ignore SIGTERM; it imports this module before all others.
 
-What ends a whole group of processes (SIGTERM, by `timeout` or a cluster) reaches the launcher and
-the jobs, too. They end in order; the server must live on, since by it they tell how they ended.
+SIGTERM to a process group (by `timeout` or a cluster) also reaches the launcher and the jobs, which
+then end in order. The server must outlive them: it reports the exit codes of the jobs.
 """
 
 import os

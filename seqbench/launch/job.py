@@ -1,4 +1,4 @@
-"""A job of a sweep: one run, to be trained in some process, somewhere."""
+"""Define a job of a sweep, which trains one run in some process, and how a job ends."""
 
 import sys
 import traceback
@@ -20,15 +20,15 @@ How = Literal["completed", "failed", "diverged", "killed", "interrupted", "prune
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One run of a sweep. It travels to the process that trains it.
+    """One run of a sweep, sent by pickle to the process that trains it.
 
     Attributes:
-        words: the overrides that it was composed of.
-        config: composed of them, checked.
-        run: that it names, on disk.
-        output: the file that takes what the process prints, were it a crash of Python itself.
-        retry: train it again if it failed or diverged.
-        force: train it again whatever is there.
+        words: overrides that `config` is composed from.
+        config: composed and checked config.
+        run: the run on disk that `config` names.
+        output: file for all that the process prints, a crash of Python itself included.
+        retry: train the run again if it failed or diverged.
+        force: train the run again in any case.
     """
 
     words: tuple[str, ...]
@@ -40,15 +40,15 @@ class Job:
 
     @property
     def label(self) -> str:
-        """Task, model and seed: what a person looks for first."""
+        """Return task, model and seed as the job's short name."""
         choices = self.config["choices"]
         return f"{choices['task']} {choices['model']} seed={self.config['seed']}"
 
     def state(self) -> State:
-        """How far the run has come, on disk.
+        """Return the run's state on disk.
 
         Raises:
-            RecordError: there is a record, and it cannot be read.
+            RecordError: if the record cannot be read.
         """
         record = self.run.record
         if record is not None:
@@ -56,25 +56,30 @@ class Job:
         return "resume" if (self.run.checkpoints / checkpoint.LAST).exists() else "new"
 
     def is_due(self) -> bool:
-        """Whether it is to be trained: it is not over, or it is to be trained again."""
+        """Return True if the run is not over, or if `retry` or `force` asks to train it again.
+
+        Raises:
+            RecordError: if the record cannot be read, unless `force` is set.
+        """
         if self.force:
-            return True  # a damaged record must not stand in its way
+            return True  # without reading the record, which may be damaged
         state = self.state()
         return state in ("new", "resume") or (self.retry and state in ("failed", "diverged"))
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a job ended: by its record, or else by what was seen of its process.
+    """How a job ended, by its record or else by the exit of its process.
 
     Attributes:
-        how: in a word; `killed`: the process died, and the run goes on from its checkpoint when it
-            is asked for again; `held`: another process is training it.
-        reason: in a line, if it did not complete.
-        log: the file that says more.
-        score: of a run that completed, on test.
-        code: the exit code that tells of it.
-        signal: that interrupted it, by number.
+        how: `completed`, `failed` and `diverged`: the status of the record; `killed`: the process
+            died, and the next sweep resumes the run from its checkpoint; `interrupted`: stopped
+            before it was over; `pruned`: stopped by a search; `held`: another process trains it.
+        reason: one line, if the job did not complete.
+        log: file with details.
+        score: test score of a run that completed.
+        code: exit code of the error.
+        signal: number of the signal that interrupted the job; 0 if none did.
     """
 
     how: How
@@ -86,9 +91,9 @@ class Ending:
 
 
 def perform(job: Job) -> Ending:
-    """Train a job's run in this process; whatever happens is an ending."""
+    """Train a job's run in this process and return its ending; raise nothing."""
     try:
-        check(job.config)  # finds the user's modules in a process that has not composed it
+        check(job.config)  # also makes the user's modules importable in this process
         record = run(job.config, retry=job.retry, force=job.force)
     except Interrupted as stop:
         return Ending("interrupted", str(stop), signal=stop.signal)
@@ -106,7 +111,7 @@ def perform(job: Job) -> Ending:
 
 
 def of_record(record: Record, folder: Run) -> Ending:
-    """The ending that a record tells of."""
+    """Return the ending that a record describes."""
     log = None if record.status == "completed" else folder.log_path
     score = record.score.value if record.score else None
     return Ending(record.status, record.error or "", log, score)

@@ -1,9 +1,8 @@
-"""Jobs on this machine: a process for each, forked from one that is warm.
+"""Run jobs on this machine, each in a process forked from a server that has imported torch.
 
-Torch takes seconds to be imported. A fork server (of Python's own multiprocessing) imports it once,
-trains nothing itself, and forks a process for each job in milliseconds: as warm as a process that
-is used again, and as clean as a fresh one, so it computes the same bits. What a job does to its
-process, a crash or a leak, is gone with it.
+Importing torch takes seconds. A fork server (Python's multiprocessing) imports it once, trains
+nothing itself, and forks a process per job in milliseconds. That process starts as fast as a reused
+one and as clean as a new one, so it computes the same bits. A crash or a leak ends with its job.
 """
 
 import faulthandler
@@ -23,21 +22,21 @@ from seqbench.errors import ConfigError
 from seqbench.launch.job import Ending, Job, perform
 from seqbench.machine import available_cores, cuda_devices
 
-# Imported by the fork server: all that a training needs, and the command itself, which Python
-# imports into each process once more to find what was pickled.
+# Imported by the fork server: all that a training needs, and the main module, which multiprocessing
+# would otherwise import again in each process for unpickling.
 WARM = [
     "seqbench.launch.fork_server",
     *("seqbench.experiment", "seqbench.launch.local", "seqbench.cli.main", "torch._dynamo"),
 ]
-# What multiprocessing takes for the exit code of a process whose fork server is gone.
+# The exit code that multiprocessing reports for a process whose fork server has died.
 FORK_SERVER_DIED = 255
-# Seconds that a job gets to write its checkpoint when the launcher has died.
+# Seconds for a job to write its checkpoint after the launcher has died.
 LAST_WORDS = 30.0
 
 
 @dataclass
 class Work:
-    """A job, the process that does it, and where that one says how it ended."""
+    """A job, its process, and the pipe through which that process sends its ending."""
 
     job: Job
     process: BaseProcess
@@ -49,8 +48,8 @@ class Slot:
     """A place for one job at a time.
 
     Attributes:
-        environment: what binds a job to its place.
-        work: what is done there now.
+        environment: environment variables that bind a job to the slot's GPU.
+        work: the current job; `None` if the slot is free.
     """
 
     environment: dict[str, str]
@@ -58,16 +57,16 @@ class Slot:
 
 
 class LocalEngine:
-    """Processes on this machine.
+    """An engine that runs each job in a process on this machine.
 
     Args:
-        workers: jobs at a time; `None`: one for each core, or for each place on a GPU.
-        threads: of each job that does not say how many. A second one speeds up models this small
-            by less than a second job does.
-        jobs_per_device: jobs that share a GPU, each bound to it.
+        workers: jobs at a time; `None`: GPUs * `jobs_per_device`, or cores / `threads` without GPU.
+        threads: CPU threads of a job whose config sets none. For models this small, a second
+            thread gains less than a second job.
+        jobs_per_device: jobs that share a GPU.
 
     Raises:
-        ConfigError: one of them is not positive.
+        ConfigError: if an argument is not positive.
     """
 
     def __init__(self, workers: int | None, threads: int, jobs_per_device: int) -> None:
@@ -86,7 +85,7 @@ class LocalEngine:
             environments = [{}] * max(1, available_cores() // threads)
         count = workers or len(environments)
         self.slots = [Slot(environments[i % len(environments)]) for i in range(count)]
-        # Else torch could ask CUDA itself in the fork server, whose children then cannot use it.
+        # Otherwise torch may initialize CUDA in the fork server; its children then cannot use CUDA.
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(WARM)
@@ -102,7 +101,7 @@ class LocalEngine:
             slot.work = self.begin(job, dict(os.environ) | slot.environment)
 
     def begin(self, job: Job, environment: dict[str, str]) -> Work:
-        """Start a process for a job."""
+        """Start a process that trains a job."""
         job.output.parent.mkdir(parents=True, exist_ok=True)
         channel, theirs = self.context.Pipe(duplex=False)
         process = self.context.Process(target=child, args=(job, theirs, environment))
@@ -137,7 +136,10 @@ class LocalEngine:
 
 
 def ending_of(work: Work) -> Ending:
-    """How a process ended: as it said itself, or as can be told from outside."""
+    """Return the ending that the process sent, or else one derived from its exit code.
+
+    This closes the process and its pipe, and deletes the job's output file if it is empty.
+    """
     work.process.join()
     code, output = work.process.exitcode or 0, work.job.output
     said = None
@@ -164,16 +166,17 @@ def ending_of(work: Work) -> Ending:
 
 
 def child(job: Job, channel: Connection, environment: dict[str, str]) -> None:
-    """What the process of a job does.
+    """Train a job: the main function of its process.
 
     Args:
-        job: to do.
-        channel: takes its ending.
-        environment: of the launcher as it is now; the fork server has that of its own start.
+        job: the job.
+        channel: pipe to send the ending through.
+        environment: the launcher's current variables and the slot's; the fork server still has
+            those of its own start.
     """
     os.environ.clear()
     os.environ.update(environment)
-    # Ctrl-C reaches every process of a terminal; what it means for a job, the launcher says.
+    # Ctrl-C reaches every process of a terminal; only the launcher may stop the job for it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     output = os.open(job.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(output, 1)
@@ -187,7 +190,10 @@ def child(job: Job, channel: Connection, environment: dict[str, str]) -> None:
 
 
 def die_with_parent() -> None:
-    """A launcher that is gone leaves no process behind, and loses nothing that was trained."""
+    """Wait until the launcher is gone, then stop this process with a checkpoint.
+
+    Exit after `LAST_WORDS` seconds in any case.
+    """
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

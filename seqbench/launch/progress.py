@@ -1,6 +1,6 @@
-"""How far a run has come that another process trains, read from its folder.
+"""Read from a run's folder how far another process has trained it.
 
-Any engine's jobs write there, and nowhere else: so whoever watches them needs no other channel.
+The jobs of every engine write to this folder, so watching them needs no other channel.
 """
 
 import sys
@@ -11,23 +11,23 @@ from typing import Any
 from seqbench.results.collect import last_events
 from seqbench.runs.run import Run
 
-# Bytes at the end of an event log in which there is an event of each kind, most likely.
+# Bytes to read from the end of an event log; they most likely hold an event of each kind.
 ROOM = 4096
 
 
 @dataclass
 class Progress:
-    """What has been seen of a run so far; `look` looks again.
+    """The progress of a run as last read from its folder; `look` updates it.
 
     Attributes:
         run: the run.
-        step: the last step that an event tells of.
-        total_steps: of the whole run; `None` before it has started.
-        loss: the last one logged.
-        metric: name of the score.
-        direction: of a better score, `min` or `max`.
-        score: the last one on validation.
-        speed: steps per second since it was first seen.
+        step: step of the last event.
+        total_steps: steps of the whole run; `None` before it has started.
+        loss: last logged training loss.
+        metric: name of the metric that is the score.
+        direction: `min` or `max`, whichever score is better.
+        score: last validation score.
+        speed: steps per second since the first look.
     """
 
     run: Run
@@ -41,7 +41,7 @@ class Progress:
     _first: tuple[float, int] | None = field(default=None, repr=False)
 
     def look(self) -> "Progress":
-        """Read what has been written since."""
+        """Read the latest events, update the attributes, and return self."""
         if self.total_steps is None:
             for start in last_events(self.run.folder / "history.jsonl"):
                 self.total_steps = number(start.get("total_steps"), int) or self.total_steps
@@ -64,14 +64,14 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the last step, at the speed seen so far."""
+        """Return the seconds until the last step at the current `speed`; `None` if unknown."""
         if self.total_steps is None or not self.speed:
             return None
         return (self.total_steps - self.step) / self.speed
 
 
 def number(value: Any, kind: type[Any]) -> Any:
-    """The value if it is a finite number: what stands in a folder anybody may have written."""
+    """Return `kind(value)` if `value` is a finite number, else `None`: the file is not trusted."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
     return kind(value) if abs(value) <= sys.float_info.max else None

@@ -1,8 +1,8 @@
-"""Jobs on a Ray cluster: a task of Ray's for each, which has a process of its own train it.
+"""Run jobs on a Ray cluster: one Ray task per job, which trains it in a process of its own.
 
-Ray says where a job is done, and which GPU is its. There the task is a launcher on a small scale: a
-`LocalEngine` with one place. So a job that crashes or is killed takes nothing of Ray's with it, and
-a job that loses its node, or Ray's worker there, goes on elsewhere from its checkpoint.
+Ray chooses the node and the GPU of a task. There the task starts the job on a `LocalEngine` with
+one slot, so that a job that crashes or is killed does not take Ray's worker with it. A job that
+loses its node or its Ray worker resumes elsewhere from its checkpoint.
 """
 
 import logging
@@ -27,24 +27,24 @@ from seqbench.machine import available_cores, host
 from seqbench.runs.run import Run
 from seqbench.signatures import first_line
 
-# Bytes of shared memory of a cluster of ours; nothing of size passes through it.
+# Bytes of shared memory of a cluster that seqbench starts; only jobs and endings pass through it.
 OBJECT_STORE = 100 * 2**20
-# Seconds between two looks of a task: at its job, and at whether it is to stop.
+# Seconds between two checks by a task: of its job, and of a request to stop.
 LOOK = 0.2
-# Seconds in which a cluster must answer.
+# Seconds within which a cluster must accept a connection.
 PATIENCE = 10.0
-# Seconds that jobs get to end in, once they were told to, before the cluster is left.
+# Seconds to wait for stopped jobs to end before disconnecting from the cluster.
 FAREWELL = 10.0
 
 
 @dataclass
 class Work:
-    """A job that Ray was given.
+    """A job submitted to Ray.
 
     Attributes:
         job: the job.
-        before: when something last happened to its run before that.
-        told: times that it was told to stop.
+        before: `last_event` of its run when it was submitted.
+        told: number of stop requests sent.
     """
 
     job: Job
@@ -53,19 +53,19 @@ class Work:
 
 
 class RayEngine:
-    """Tasks on a Ray cluster.
+    """An engine that runs each job as a task on a Ray cluster.
 
     Args:
-        address: of the cluster; `None`: one on this machine, which ends with this engine.
-        cpus: of a job, which trains with as many threads unless it says how many.
-        gpus: of a job; less than one: it shares a GPU; `None`: one, if the cluster has any.
-        memory: bytes of a job; `None`: Ray does not count them.
-        workers: jobs that Ray is given at a time; `None`: as many as the nodes hold.
-        retries: times that a run goes on after its node or its Ray worker was lost.
+        address: address of the cluster; `None`: start one on this machine, which ends with the
+            engine.
+        cpus: CPUs per job, and its threads unless its config sets them.
+        gpus: GPUs per job; below 1: jobs share a GPU; `None`: 1 if the cluster has any, else 0.
+        memory: bytes that Ray reserves per job; `None`: none.
+        workers: jobs submitted to Ray at a time; `None`: as many as the nodes hold.
+        retries: times that a run resumes after its node or Ray worker was lost.
 
     Raises:
-        ConfigError: Ray is not installed, the cluster cannot be had, or none of its nodes can
-            take a job.
+        ConfigError: if Ray is not installed, the cluster is unreachable, or no node can hold a job.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class RayEngine:
         self.works: dict[Any, Work] = {}
         self.lost: Counter[Path] = Counter()
         self.begun: set[Path] = set()
-        # In /tmp, because the names of sockets must be short.
+        # In /tmp, because paths of Unix sockets are limited to about 100 bytes.
         self.folder = tempfile.TemporaryDirectory(
             prefix="seqbench-ray-", dir="/tmp", ignore_cleanup_errors=True
         )
@@ -107,29 +107,29 @@ class RayEngine:
             num_cpus=cpus,
             num_gpus=gpus,
             memory=memory,
-            max_retries=0,  # Ray cannot know whether the run was begun
-            max_calls=0,  # Ray's worker can be used again: it is the job's process that has the GPU
+            max_retries=0,  # Ray cannot know whether the run has begun
+            max_calls=0,  # Ray may reuse its worker: the job's own process holds the GPU
         )(train)
 
     def places(self) -> int:
-        """Jobs that the nodes hold at a time, as they are now."""
+        """Return the number of jobs that the live nodes hold at a time."""
         nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         needs = [(name, need) for name, need in self.needs.items() if need]
-        # Ten tenths of a GPU are one.
+        # 1e-6 absorbs rounding: gpus=0.1 must give ten jobs per GPU.
         return sum(min(int(n.get(k, 0) / need + 1e-6) for k, need in needs) for n in nodes)
 
     def room(self) -> int:
-        # At least one: a cluster that has lost its nodes may get others.
+        # At least 1: a cluster that has lost its nodes may get new ones.
         return (self.workers or max(1, self.places())) - len(self.works)
 
     def start(self, jobs: Sequence[Job]) -> None:
-        # The nodes have an environment of their own, which need not be the launcher's.
+        # Nodes do not inherit the launcher's environment.
         settings = {k: v for k, v in os.environ.items() if k.startswith("SEQBENCH_")}
         for job in jobs:
             job.output.parent.mkdir(parents=True, exist_ok=True)
             given = elsewhere(job)
             if job.run.folder in self.begun:
-                given = replace(given, retry=False, force=False)  # once; now it goes on
+                given = replace(given, retry=False, force=False)  # applied already: now resume
             gpu = bool(self.needs["GPU"])
             ref = self.task.options(name=job.label).remote(
                 given, self.threads, gpu, str(Path.cwd()), settings
@@ -150,14 +150,14 @@ class RayEngine:
             yield work.job, self.ending_of(ref, work)
 
     def ending_of(self, ref: Any, work: Work) -> Ending:
-        """How a job ended: as its task said, or else as Ray says."""
+        """Return the ending that the task returned, or else one derived from Ray's error."""
         errors, folder = self.ray.exceptions, work.job.run.folder
         try:
             ending: Ending = self.ray.get(ref)
             return ending
         except errors.TaskCancelledError:
             return Ending("interrupted", "stopped before there was anything to keep")
-        except errors.RayTaskError as error:  # it could not even begin
+        except errors.RayTaskError as error:  # the job could not start
             cause = error.cause or error
             return Ending("failed", f"on its node: {type(cause).__name__}: {first_line(cause)}")
         except errors.RayError as error:
@@ -167,14 +167,14 @@ class RayEngine:
             reason = f"Ray lost it ({type(error).__name__})"
             if self.lost[folder] > self.retries:
                 return Ending("killed", f"{reason} for the {self.lost[folder]}th time")
-            # Its process may outlive that, to write a checkpoint: the run is asked for again, and
-            # given to another node once it is free.
+            # The job's process may still be writing a checkpoint. "held" makes the sweep wait for
+            # the run's lock and then submit it again.
             return Ending("held", reason)
 
     def stop(self, jobs: Sequence[Job], now: bool) -> None:
         for ref, work in self.works.items():
             if work.job in jobs:
-                for _ in range(work.told, 2 if now else 1):  # a task takes it as it takes Ctrl-C
+                for _ in range(work.told, 2 if now else 1):  # as Ctrl-C: the second stops at once
                     self.ray.cancel(ref)
                     work.told += 1
 
@@ -187,31 +187,31 @@ class RayEngine:
 
 
 def connected(address: str | None, folder: str) -> Any:
-    """Ray, connected to a cluster.
+    """Connect to a Ray cluster and return the `ray` module.
 
     Args:
-        address: of it; `None`: a new one on this machine.
-        folder: takes what that one writes.
+        address: address of the cluster; `None`: start one on this machine.
+        folder: temporary folder of a cluster started here.
 
     Raises:
-        ConfigError: Ray is not installed, or the cluster cannot be had.
+        ConfigError: if Ray is not installed, or the cluster is unreachable.
     """
-    # Ray reads these when it is imported. It must neither send anything home nor print what its
-    # nodes have to say into the sweep's table; their logs keep it.
+    # Ray reads these when it is imported. It must send no usage statistics, and must not print
+    # node output into the sweep's table; the nodes' logs keep it.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^")
     token = Path.home() / ".ray" / "auth_token"
     if address and (
         token.exists() or {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
     ):
-        # It must be told so, or cannot join a cluster that asks for the token; others do not mind.
+        # Without this, Ray cannot join a cluster that requires the token; other clusters ignore it.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
     except ModuleNotFoundError:
         raise ConfigError("launch=ray needs Ray: pip install 'seqbench[ray]'") from None
     if address and ":" in address:
-        # Ray itself would knock at a closed door for minutes.
+        # Ray itself would retry a closed port for minutes.
         name, _, port = address.removeprefix("ray://").rpartition(":")
         try:
             socket.create_connection((name, int(port)), timeout=PATIENCE).close()
@@ -230,20 +230,20 @@ def connected(address: str | None, folder: str) -> Any:
             logging_level=logging.CRITICAL,
             **({} if address else own),
         )
-    except Exception as error:  # of every kind there is
+    except Exception as error:  # Ray raises many types here
         where = f"launch.address={address}" if address else "launch=ray"
         raise ConfigError(f"{where}: Ray says: {first_line(error)}") from error
     return ray
 
 
 def elsewhere(job: Job) -> Job:
-    """A job as another machine needs it: with whole paths."""
+    """Return a job with absolute paths, for another machine."""
     config = job.config | {"output_dir": str(Path(job.config["output_dir"]).absolute())}
     return replace(job, config=config, run=Run.of(config), output=job.output.absolute())
 
 
 def last_event(job: Job) -> int | None:
-    """When something last happened to a run."""
+    """Return the time in ns of the run's last start, interruption or resume; `None` if none."""
     try:
         return (job.run.folder / "history.jsonl").stat().st_mtime_ns
     except FileNotFoundError:
@@ -251,14 +251,17 @@ def last_event(job: Job) -> int | None:
 
 
 def train(job: Job, threads: int, gpu: bool, folder: str, settings: dict[str, str]) -> Ending:
-    """What a task of Ray's does on its node.
+    """Train a job on a node: the function of a Ray task.
 
     Args:
-        job: to do.
-        threads: to train with, unless the job says how many.
-        gpu: whether Ray gave it one; else it must not see those of other jobs.
-        folder: that the sweep was started in; a model of the user's may stand there.
-        settings: of the sweep's environment.
+        job: the job.
+        threads: CPU threads, unless the job's config sets them.
+        gpu: True if Ray assigned a GPU; otherwise the GPUs of other jobs are hidden.
+        folder: working directory of the sweep, where user-defined models may be.
+        settings: `SEQBENCH_*` variables of the launcher.
+
+    Returns:
+        The job's ending.
     """
     with suppress(OSError):
         os.chdir(folder)
@@ -267,10 +270,11 @@ def train(job: Job, threads: int, gpu: bool, folder: str, settings: dict[str, st
     os.environ.update(settings)
     if not gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    # Else each process would import Ray's worker once more, which takes longer than to start it.
+    # Without __file__, multiprocessing does not import Ray's worker script again in the job's
+    # process, which would take longer than starting it.
     vars(sys.modules["__main__"]).pop("__file__", None)
     told = False
-    # ray.cancel interrupts this task by SIGINT, also where Ray was started with SIGINT ignored.
+    # ray.cancel sends SIGINT to this task; Ray may have been started with SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with signals() as asked_to_stop:
         engine = LocalEngine(workers=1, threads=threads, jobs_per_device=1)

@@ -1,9 +1,9 @@
-"""Hyper-parameter search with Optuna's ask and tell, over any launcher.
+"""Search hyperparameters with Optuna's ask-and-tell interface, on any launcher.
 
-The sampler is asked for a few settings at a time, their runs are launched as any sweep's are, and
-it is told their scores on validation; test is not looked at. A run that does worse than others did
-at its step is stopped early. The study stands in a file beside the sweep: a search that was cut off
-goes on, and each run in it is an ordinary one, which is not trained twice.
+The sampler proposes a few trials at a time, their runs are launched as those of any sweep, and it
+receives their validation scores; the test split is not used. The pruner stops runs that score worse
+than others did at the same step. The study is a file in the sweep's folder, so an interrupted
+search can resume. Each trial is an ordinary run, which is not trained twice.
 """
 
 import csv
@@ -39,9 +39,9 @@ except ModuleNotFoundError:
     raise ConfigError("search=optuna needs Optuna: pip install 'seqbench[hpo]'") from None
 
 STUDY, LOG = "search", "optuna.log"
-# What a search has one of: scores of different ones are no reason to prefer a setting.
+# Keys with a single value per search: scores across several values cannot be compared.
 ONE_OF_EACH = {"model", "task", "budget", "protocol", "seed"}
-# Overrides that a command with the recipe of a search need not repeat.
+# Overrides that a command need not repeat when it uses the recipe of a search.
 IN_RECIPE = {"model", "task", "recipe"}
 WORDS = {
     TrialState.COMPLETE: "completed",
@@ -53,19 +53,19 @@ WORDS = {
 
 
 class Search:
-    """A search for the best settings of one model on one task.
+    """A search for the best hyperparameters of one model on one task.
 
     Args:
-        trials: runs in all, those of an earlier call among them.
-        parallel: runs at a time; their settings are chosen together.
-        sampler: how the next settings are chosen.
-        pruner: what stops a run without prospects.
-        seed: of the sampler.
-        space: what is searched: a name in configs/search_space, `none` for what the command line
-            gives alone; `None`: the model's own.
+        trials: trials in total, including those of earlier calls.
+        parallel: trials at a time; the sampler proposes them together.
+        sampler: Optuna sampler that proposes hyperparameters.
+        pruner: Optuna pruner that stops unpromising trials.
+        seed: seed of the sampler.
+        space: name of a search space in configs/search_space; `none`: search only the overrides
+            with several values; `None`: the search space named after the model, if there is one.
 
     Raises:
-        ConfigError: one of them cannot be.
+        ConfigError: if a number is not positive, or the search space does not exist.
     """
 
     def __init__(
@@ -87,17 +87,17 @@ class Search:
     def run(
         self, sweep: Sweep, launch: Callable[[Sequence[Sequence[str]]], Any], typed: list[str]
     ) -> None:
-        """Search until there are enough trials, and say what was found.
+        """Run trials until there are enough, and write the result to `sweep.findings`.
 
         Args:
-            sweep: the runs that were asked for so far, and will be.
-            launch: has the runs done that such overrides describe, and returns when they are.
-            typed: overrides; those with several values are searched, too.
+            sweep: the sweep that the trials' jobs belong to.
+            launch: runs one job per list of overrides, and returns when all have ended.
+            typed: overrides from the command line; those with several values are searched, too.
 
         Raises:
-            ConfigError: there is nothing to search.
-            Held: another process is at it.
-            RunError: no trial completed.
+            ConfigError: if there is nothing to search, or the overrides do not suit a search.
+            Held: if another process runs this search.
+            RunError: if all trials ended and none completed.
         """
         if sweep.policy.force or not sweep.policy.wait:
             option = "--force" if sweep.policy.force else "--no-wait"
@@ -154,13 +154,13 @@ class Search:
                 if not all(map(sweep.is_over, jobs)):
                     sweep.stopped = sweep.stopped or "a run was interrupted"
             if self.left(study) < 1:
-                sweep.stopped = None  # too late: all is done
+                sweep.stopped = None  # all trials had finished before the stop took effect
             self.report(study, sweep, primary.metric, folder)
 
     def next_batch(self, study: optuna.Study) -> tuple[list[optuna.Trial], int]:
-        """The trials to run next, and how many there are to run in all.
+        """Return the trials to run next, and the number of trials left including these.
 
-        What an earlier call was cut off from comes first; its runs go on from their checkpoints.
+        Unfinished trials of an earlier call come first; their runs resume from their checkpoints.
         """
         left = self.left(study)
         count = max(0, min(self.parallel, left))
@@ -168,19 +168,19 @@ class Search:
         batch = [optuna.Trial(study, trial._trial_id) for trial in begun]
         for trial in batch:
             for key, values in self.dimensions.items():
-                trial._suggest(key, values)  # what it has; it may have been cut off before
+                trial._suggest(key, values)  # keeps a set value, draws one that a crash left out
         return batch + [study.ask(self.dimensions) for _ in range(count - len(batch))], left
 
     def left(self, study: optuna.Study) -> int:
-        """How many trials there are to run yet."""
+        """Return the number of trials that are left to finish."""
         return self.trials - sum(trial.state.is_finished() for trial in study.get_trials(False))
 
     def words(self, trial: optuna.Trial) -> list[str]:
-        """The overrides of a trial's run."""
+        """Return the overrides of a trial's run."""
         return [*self.fixed, *overrides(trial.params)]
 
     def own_space(self, parser: OverridesParser, model: str) -> list[Override]:
-        """What is searched of a model, where nobody says otherwise."""
+        """Return the overrides of the chosen search space, or else of the model's own, if any."""
         name = model if self.space is None else self.space
         if name not in choices_of("search_space"):
             return []
@@ -189,7 +189,13 @@ class Search:
         return parser.parse_overrides(lines)
 
     def study(self, path: Path, direction: str, to_keep: bool) -> optuna.Study:
-        """The study that a file keeps; or a copy of it, which changes nothing."""
+        """Open or create the study.
+
+        Args:
+            path: Optuna journal file.
+            direction: of a better score, `min` or `max`.
+            to_keep: store the study in the file; otherwise return an in-memory copy.
+        """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(path))) if to_keep else None,
@@ -199,10 +205,10 @@ class Search:
         )
         if not to_keep and path.exists():
             kept = JournalStorage(JournalFileBackend(str(path)))
-            with suppress(KeyError):  # it was cut off before there was a study
+            with suppress(KeyError):  # an earlier call was interrupted before it created the study
                 earlier = optuna.load_study(study_name=STUDY, storage=kept)
                 study.add_trials(earlier.get_trials(False))
-        # One that goes on must not draw again what it drew before.
+        # A resumed study must not repeat its earlier draws.
         seed = self.seed + len(study.get_trials(False))
         samplers = optuna.samplers
         study.sampler = (
@@ -218,10 +224,10 @@ class Search:
         return study
 
     def report(self, study: optuna.Study, sweep: Sweep, metric: str, folder: Path) -> None:
-        """Keep the trials and the best of them as a recipe, and say how to use it.
+        """Write the best trial as a recipe and all trials as CSV; set `sweep.findings`.
 
         Raises:
-            RunError: no trial completed.
+            RunError: if no trial completed, and the search was not stopped.
         """
         trials = study.get_trials(False)
         states = Counter(WORDS[trial.state] for trial in trials)
@@ -239,7 +245,7 @@ class Search:
         name = f"{task}_{model}"
         place = folder / "recipe"
         place.mkdir(exist_ok=True)
-        # What the recipe in force says besides is part of the best settings, too.
+        # Compare with a config without a recipe: what the recipe in force sets is kept, too.
         bare = [word for word in self.fixed if not word.lstrip("+").startswith("recipe=")]
         without = sweep.job([*bare, "recipe=none", *overrides(best.params)])
         text = yaml.safe_dump(recipe(job, without, metric, best, len(trials)), sort_keys=False)
@@ -253,7 +259,7 @@ class Search:
                 writer.writerow([trial.number, trial.state.name.lower(), trial.value, *values])
         fixed = typed(self.fixed)
         chosen = [*fixed, *overrides(best.params)]
-        # Nor what would replace a node of the recipe.
+        # Drop overrides that would replace a node of the recipe, such as optimizer=adam.
         told = IN_RECIPE | {key.partition(".")[0] for key in best.params}
         rest = [word for word in fixed if word.partition("=")[0] not in told]
         with_recipe = [f"model={model}", f"task={task}", *rest]
@@ -267,20 +273,20 @@ class Search:
 
 
 def counted(states: Counter[str]) -> str:
-    """How many trials ended how, in words."""
+    """Return the number of trials per state as text."""
     return ", ".join(f"{count} {state}" for state, count in states.most_common())
 
 
 def plain_key(override: Override) -> str:
-    """The key of an override, as people type it."""
+    """Return the key of an override without leading `+`."""
     return str(override.get_key_element()).lstrip("+")
 
 
 def dimension(override: Override) -> optuna.distributions.BaseDistribution:
-    """What Optuna may draw for an override.
+    """Return the Optuna distribution of an override.
 
     Raises:
-        ConfigError: it is a kind of sweep that cannot be searched, or holds no value.
+        ConfigError: if its kind of sweep cannot be searched, or it holds no value.
     """
     try:
         return distribution(override)
@@ -289,7 +295,12 @@ def dimension(override: Override) -> optuna.distributions.BaseDistribution:
 
 
 def distribution(override: Override) -> optuna.distributions.BaseDistribution:
-    """The same; a `ValueError` if there is nothing to draw."""
+    """Return the Optuna distribution of an override.
+
+    Raises:
+        ConfigError: if its kind of sweep cannot be searched.
+        ValueError: if it holds no value.
+    """
     value: Any = override.value()
     log = "log" in getattr(value, "tags", ())
     if isinstance(value, IntervalSweep):
@@ -308,7 +319,7 @@ def distribution(override: Override) -> optuna.distributions.BaseDistribution:
 
 
 def overrides(params: dict[str, Any]) -> list[str]:
-    """A trial's settings as they would be typed; of numbers drawn, four digits are enough."""
+    """Return a trial's parameters as overrides; floats are rounded to four significant digits."""
     return [
         f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
         for key, value in params.items()
@@ -316,7 +327,7 @@ def overrides(params: dict[str, Any]) -> list[str]:
 
 
 def promising(trial: optuna.Trial, progress: Progress) -> bool:
-    """Whether a run in work may go on."""
+    """Report a run's last validation score to the pruner; return True unless it prunes the run."""
     if progress.score is None:
         return True
     trial.report(progress.score, progress.step)
@@ -324,7 +335,11 @@ def promising(trial: optuna.Trial, progress: Progress) -> bool:
 
 
 def tell(study: optuna.Study, trial: optuna.Trial, sweep: Sweep, job: Job) -> None:
-    """Tell the sampler how a run ended; one that was interrupted is asked for again next time."""
+    """Report a run's ending to the study, unless it was interrupted: then the trial stays open.
+
+    Raises:
+        ConfigError: if the record has no validation score.
+    """
     if not sweep.is_over(job):
         return
     ending = sweep.endings[job.run.folder]
@@ -342,15 +357,16 @@ def tell(study: optuna.Study, trial: optuna.Trial, sweep: Sweep, job: Job) -> No
 
 
 def recipe(job: Job, without: Job, metric: str, best: Any, count: int) -> dict[str, Any]:
-    """The best settings in the form of `configs/recipe`: what was searched, and what the recipe in
-    force during the search had set.
+    """Return the best trial in the format of `configs/recipe`.
+
+    It holds the searched hyperparameters, and what the recipe in force during the search had set.
 
     Args:
-        job: of the best trial.
-        without: the same with no recipe.
-        metric: that was searched by.
-        best: the trial.
-        count: of trials.
+        job: job of the best trial.
+        without: the same job composed with `recipe=none`.
+        metric: metric of the score.
+        best: the best trial.
+        count: number of trials.
     """
     config, bare = job.config, without.config
     at = " ".join(
@@ -373,7 +389,7 @@ def recipe(job: Job, without: Job, metric: str, best: Any, count: int) -> dict[s
     searched = set(best.params)
     for node in ("optimizer", "schedule"):
         if config[node] != bare[node] or any(key.partition(".")[0] == node for key in searched):
-            # Whole, because a choice on top of another would leave values of that one.
+            # The whole node: applied over another choice, a part would keep that choice's values.
             result["recipe"][node] = json.loads(json.dumps(config[node]))
     for node in ("task", "model", "trainer"):
         for name, value in config[node].items():

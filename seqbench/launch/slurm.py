@@ -1,16 +1,16 @@
-"""Jobs on a SLURM cluster: submitit submits them as job arrays, the queue does the rest.
+"""Run jobs on a SLURM cluster: submitit submits them as job arrays.
 
-The queue outlives the launcher. So what was submitted for a run is noted on disk before it is
-submitted, and whoever asks for the run again finds the job that is waiting for it or training it:
+Jobs outlive the launcher. Before it submits a job for a run, the launcher writes a note that names
+the job. A later sweep with the same run reads the note and finds the job, waiting or running:
 
 outputs/sweeps/slurm/
-    <run_id>.json       the submission that a run was given to last: its name, and the job's index
-    seqbench-<name>/    what submitit needs, and the job's standard output and error
-        endings/        how each job ended, as it said itself
+    <run_id>.json       note: the run's last submission by name, and the job's index in it
+    seqbench-<hex>/     a submission: submitit's files and logs
+        endings/        the ending that each job wrote
 
-A job that its note does not name any more is not wanted: it ends as soon as it is told to, or sees
-it. One that is wanted and that SLURM warns, of the time limit or of a pre-emption, writes a
-checkpoint and goes back to the queue. SLURM itself brings back those whose node has failed.
+A job that its run's note no longer names is stopped, or ends when it reads the note. A job that
+SLURM warns, of its time limit or of preemption, writes a checkpoint and is requeued. SLURM itself
+requeues jobs whose node has failed.
 """
 
 import contextlib
@@ -33,22 +33,22 @@ from seqbench.launch.job import Ending, Job, of_record
 from seqbench.launch.slurm_job import WARNED_EARLY, Ticket, do, noted, read_ending
 from seqbench.launch.slurm_queue import OVER, Seen, in_queue, scancel
 
-# What a person can do about some states of a job.
+# What the user can do about some final states of a job.
 ADVICE = {"OUT_OF_MEMORY": ": raise launch.memory", "TIMEOUT": ": raise launch.warning"}
-# Seconds between two questions to SLURM while jobs are being stopped.
+# Seconds between two queries to SLURM while jobs are being stopped.
 HURRY = 2.0
 
 
 @dataclass
 class Work:
-    """What is known of a job that has been submitted.
+    """The launcher's view of a submitted job.
 
     Attributes:
-        ticket: names it.
-        since: when it was, by the clock of the file server.
-        seen: in the queue, when SLURM was last asked.
-        missed: questions in a row to which SLURM answered that the job is over, or unknown.
-        stopping: it was told to end.
+        ticket: the job's name in SLURM's queue.
+        since: time of submission, by the file server's clock.
+        seen: the job's last known entry in the queue.
+        missed: consecutive queries in which SLURM listed the job as ended or not at all.
+        stopping: True once the job has been told to stop.
     """
 
     ticket: Ticket
@@ -59,26 +59,27 @@ class Work:
 
 
 class SlurmEngine:
-    """Jobs on a SLURM cluster.
+    """An engine that submits jobs to a SLURM cluster.
 
     Args:
-        partition: to which jobs are submitted; `None`, as in the others: the cluster's default.
-        account: that is charged.
+        partition: partition; `None`, here and below: the cluster's default.
+        account: account to charge.
         qos: quality of service.
-        gpus: of a job.
-        cpus: of a job; it trains with as many threads, unless its configuration says how many.
-        memory: of a job, as SLURM writes it: `4G`.
+        gpus: GPUs per job.
+        cpus: CPUs per job, and its threads unless its config sets them.
+        memory: memory per job in SLURM's notation, as in `4G`.
         minutes: time limit of a job.
-        warning: seconds before it at which a run writes a checkpoint and goes back to the queue.
-        max_requeue: times that it does so.
-        queue: jobs that are in the queue at a time, waiting or running.
+        warning: seconds before the time limit at which a job writes a checkpoint and is requeued.
+        max_requeue: number of times that a job may be requeued.
+        queue: jobs in the queue at a time, waiting or running.
         array_parallelism: jobs of an array that run at a time.
-        setup: shell lines before each job.
-        sbatch: other options, by their long name.
-        poll: seconds between two questions to SLURM.
+        setup: shell lines to run before each job.
+        sbatch: other options of sbatch, by long name.
+        poll: seconds between two queries to SLURM.
 
     Raises:
-        ConfigError: submitit or SLURM is not here, or a number cannot be.
+        ConfigError: if submitit or SLURM is not installed, a number is not positive, or `warning`
+            is not below `minutes`.
     """
 
     def __init__(
@@ -126,7 +127,7 @@ class SlurmEngine:
             "time": minutes,
             "array_parallelism": array_parallelism,
             "setup": setup,
-            # A step does not inherit it from its job any more, since SLURM 22.05.
+            # Since SLURM 22.05 a step no longer inherits this from its job.
             "srun_args": [f"--cpus-per-task={cpus}"],
             "signal_delay_s": warning,
             "teardown": [WARNED_EARLY.format(most=max_requeue)],
@@ -145,7 +146,7 @@ class SlurmEngine:
                 self.take([job for job in jobs if home_of(job) == home], home)
 
     def take(self, jobs: Sequence[Job], home: Path) -> None:
-        """Find jobs in the queue, where an earlier launcher left them, or else submit them."""
+        """Adopt jobs that an earlier launcher left in the queue, and submit the others."""
         known = {job: noted(home / f"{job.run.run_id}.json") for job in jobs}
         queue = in_queue({ticket.name for ticket in known.values() if ticket})
         new = []
@@ -159,16 +160,16 @@ class SlurmEngine:
             self.submit(new, home)
 
     def submit(self, jobs: Sequence[Job], home: Path) -> None:
-        """Give jobs to SLURM, as one array.
+        """Submit jobs to SLURM as one array.
 
         Raises:
-            ConfigError: it does not take them.
+            ConfigError: if sbatch rejects them.
         """
         from submitit import SlurmExecutor
 
         name = f"seqbench-{uuid.uuid4().hex[:8]}"
         tickets = [Ticket(name, i, home / f"{job.run.run_id}.json") for i, job in enumerate(jobs)]
-        # First the notes: a launcher that is killed after either of them submits nothing twice.
+        # Write the notes before submitting: after a crash in between, no job is submitted twice.
         for job, ticket in zip(jobs, tickets, strict=True):
             job.output.parent.mkdir(parents=True, exist_ok=True)
             ticket.write()
@@ -177,7 +178,7 @@ class SlurmEngine:
         given = {key: value for key, value in self.parameters.items() if value is not None}
         executor.update_parameters(job_name=name, **given)
         try:
-            with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it then raises
+            with contextlib.redirect_stderr(io.StringIO()):  # submitit also prints its errors
                 on_node = partial(do, threads=self.cpus, most=self.max_requeue)
                 executor.map_array(on_node, jobs, tickets)
         except RuntimeError as error:
@@ -193,14 +194,14 @@ class SlurmEngine:
         time.sleep(seconds)
         hurry = any(work.stopping for work in self.works.values())
         if time.monotonic() - self.asked >= (min(self.poll, HURRY) if hurry else self.poll):
-            with suppress(RunError):  # it is asked again later
+            with suppress(RunError):  # the next query is made later
                 self.ask()
-        # One look at each folder, since those of a cluster are slow.
+        # List each folder once: shared file systems are slow.
         folders = {work.ticket.said.parent for work in self.works.values()}
         there = {path for folder in folders if folder.exists() for path in folder.iterdir()}
         for job, work in list(self.works.items()):
             ending = read_ending(work.ticket.said) if work.ticket.said in there else None
-            # Once may be a node that has just failed, or a file system that lags behind.
+            # A single miss can be a node that has just failed, or a file system that lags.
             if ending is None and work.missed > (0 if work.stopping else 1):
                 ending = lost(job, work)
             if ending is not None:
@@ -208,10 +209,10 @@ class SlurmEngine:
                 yield job, ending
 
     def ask(self) -> None:
-        """Ask SLURM about all jobs.
+        """Query SLURM for all submitted jobs, and update what is known of each.
 
         Raises:
-            RunError: it does not answer.
+            RunError: if SLURM does not answer.
         """
         self.asked = time.monotonic()
         queue = in_queue({work.ticket.name for work in self.works.values()})
@@ -234,24 +235,24 @@ class SlurmEngine:
         if now:
             scancel(ids)
         else:
-            # In this order: one that starts in between is told, too.
+            # Pending first: a job that starts between the two calls then gets the signal.
             scancel(ids, "--state=PENDING")
             scancel(ids, "--state=RUNNING", "--signal=TERM")
         self.asked = float("-inf")
 
     def close(self) -> None:
-        """Leave jobs to the cluster."""
+        """Do nothing: jobs stay in the cluster's queue."""
 
 
 def home_of(job: Job) -> Path:
-    """Where it is noted what was submitted: in one place for all sweeps, which may overlap."""
+    """Return the folder of notes and submissions, shared by all sweeps because they may overlap."""
     return job.output.absolute().parent.parent / "slurm"
 
 
 def lost(job: Job, work: Work) -> Ending:
-    """The ending of a job that did not say how it ended."""
+    """Return the ending of a job that wrote none, from its run's record or its state in SLURM."""
     try:
-        # An older one tells of what is to be trained again.
+        # An older record belongs to an attempt that this job was to repeat.
         if job.run.record_path.stat().st_mtime > work.since and job.run.record is not None:
             return of_record(job.run.record, job.run)
     except FileNotFoundError:

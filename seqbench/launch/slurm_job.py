@@ -1,4 +1,4 @@
-"""A job on a SLURM cluster: what names it, what runs on the node, and how that says it ended."""
+"""Identify a job on a SLURM cluster, train it on its node, and write its ending to a file."""
 
 import faulthandler
 import json
@@ -17,8 +17,8 @@ from seqbench.launch.job import Ending, Job, perform
 from seqbench.launch.slurm_queue import requeue
 from seqbench.runs import atomic, lock
 
-# A warning kills Python before it listens, while it imports torch for some seconds: then the shell
-# around it puts the job back into the queue.
+# While Python imports torch, for some seconds, it has no signal handlers yet, and a warning signal
+# kills it. Then this shell code requeues the job.
 WARNED_EARLY = (
     f"code=$?; case $code in {'|'.join(str(128 + number) for number in WARNINGS)}) "
     '[ "${{SLURM_RESTART_COUNT:-0}}" -ge {most} ] || scontrol requeue "$SLURM_JOB_ID";; '
@@ -28,12 +28,12 @@ WARNED_EARLY = (
 
 @dataclass(frozen=True)
 class Ticket:
-    """Names a job in SLURM's queue before SLURM has given it a number.
+    """The name of a job in SLURM's queue, known before SLURM has assigned an id.
 
     Attributes:
-        name: of the submission.
-        index: in its array.
-        note: the file that says which job a run was given to.
+        name: name of the submission.
+        index: index of the job in the submission's array.
+        note: file that names the job last submitted for a run.
     """
 
     name: str
@@ -42,59 +42,59 @@ class Ticket:
 
     @property
     def folder(self) -> Path:
-        """What belongs to the submission."""
+        """Return the folder of the submission."""
         return self.note.parent / self.name
 
     @property
     def said(self) -> Path:
-        """The file in which the job says how it ended."""
+        """Return the file that the job writes its ending to."""
         return self.folder / "endings" / f"{self.index}.json"
 
     def write(self) -> None:
-        """Note that the run has been given to this job."""
+        """Write the note: this job is now the one that trains the run."""
         content = {"name": self.name, "index": self.index}
         atomic.write(self.note, json.dumps(content).encode())
 
     def is_wanted(self) -> bool:
-        """Whether the run is still given to this job."""
+        """Return True if the run's note still names this job."""
         return noted(self.note) == self
 
 
 def noted(note: Path) -> Ticket | None:
-    """The job that a run was given to last."""
+    """Return the job that a note names; `None` if there is none or it cannot be read."""
     with suppress(OSError, ValueError, TypeError):
         return Ticket(**json.loads(note.read_bytes()), note=note)
     return None
 
 
 def do(job: Job, ticket: Ticket, threads: int, most: int) -> None:
-    """Do a job: what runs on a node.
+    """Train a job on a node; then write its ending, or requeue it if it was interrupted.
 
     Args:
-        job: to do.
-        ticket: names it.
-        threads: to train with, unless its configuration says how many.
-        most: times that it may go back to the queue.
+        job: the job.
+        ticket: its name in SLURM's queue.
+        threads: CPU threads, unless the job's config sets them.
+        most: number of times that it may be requeued.
     """
-    logging.getLogger("submitit").setLevel(logging.WARNING)  # its news are no output of the job
+    logging.getLogger("submitit").setLevel(logging.WARNING)  # keeps it out of the job's output
     output = os.open(job.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(output, 1)
     os.dup2(output, 2)
     faulthandler.enable()
-    # While a run trains it handles them itself. Before and after it must not be deaf, nor may
-    # submitit put the job back into the queue, which counts the time that it took.
+    # Training sets its own handlers. Before and after it these signals must end the job, in place
+    # of submitit's handlers, which requeue by the elapsed time.
     for number in (signal.SIGTERM, *WARNINGS):
         signal.signal(number, leave)
     if job.config["threads"] is None:
         job = replace(job, config=job.config | {"threads": threads})
     if begun(job, ticket):
-        job = replace(job, retry=False, force=False)  # once; now it goes on from its checkpoint
+        job = replace(job, retry=False, force=False)  # applied already: resume from the checkpoint
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     ending = Ending("interrupted", "stopped before there was anything to keep")
     if ticket.is_wanted():
         ending = perform(job)
         if ending.how == "held" and restarts:
-            time.sleep(lock.LEASE)  # by this very job, on a node that has failed since
+            time.sleep(lock.LEASE)  # the lease may be this job's own, from a node that failed
             ending = perform(job)
     if ending.how == "interrupted" and ticket.is_wanted():
         if restarts >= most:
@@ -112,7 +112,7 @@ def do(job: Job, ticket: Ticket, threads: int, most: int) -> None:
 
 
 def begun(job: Job, ticket: Ticket) -> bool:
-    """Whether the run has been begun since it was submitted."""
+    """Return True if the run has been started since the job was submitted."""
     with suppress(FileNotFoundError):
         history = job.run.folder / "history.jsonl"
         return history.stat().st_mtime > ticket.note.stat().st_mtime
@@ -120,12 +120,12 @@ def begun(job: Job, ticket: Ticket) -> bool:
 
 
 def leave(number: int, frame: FrameType | None) -> None:
-    """Handle a signal that asks the job to end."""
+    """Handle a signal by raising `SystemExit`."""
     raise SystemExit
 
 
 def read_ending(path: Path) -> Ending | None:
-    """How a job says that it ended."""
+    """Read the ending that a job wrote; `None` if there is none or it cannot be read."""
     with suppress(OSError, ValueError, TypeError):
         content = json.loads(path.read_bytes())
         log = content.pop("log")

@@ -1,4 +1,4 @@
-"""SLURM's queue, by its own commands."""
+"""Query and change SLURM's queue through its command-line tools."""
 
 import subprocess
 from collections.abc import Sequence
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from seqbench.errors import RunError
 
-# States of a job that SLURM is done with; it may still think better of one whose node failed.
+# States of a job that has ended; SLURM may still requeue one whose node failed.
 OVER = (
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"),
     *("PREEMPTED", "REVOKED", "TIMEOUT"),
 )
-# Seconds after which SLURM's commands are taken to have failed.
+# Timeout of a SLURM command, in seconds.
 PATIENCE = 60.0
 
 
@@ -21,8 +21,8 @@ class Seen:
     """A job in SLURM's queue.
 
     Attributes:
-        id: that commands take, `12_3`.
-        state: in SLURM's words.
+        id: job id for SLURM's commands, as in `12_3`.
+        state: SLURM's name of the state.
     """
 
     id: str
@@ -30,12 +30,16 @@ class Seen:
 
 
 def in_queue(names: set[str]) -> dict[tuple[str, int], Seen]:
-    """What SLURM knows of some submissions: jobs by name and index.
+    """Return the jobs of some submissions by submission name and array index.
 
-    Those that are over stay in its list for some minutes.
+    Args:
+        names: names of the submissions.
+
+    Returns:
+        The jobs that SLURM lists; it keeps those that have ended for some minutes.
 
     Raises:
-        RunError: it does not answer.
+        RunError: if SLURM does not answer.
     """
     if not names:
         return {}
@@ -44,26 +48,26 @@ def in_queue(names: set[str]) -> dict[tuple[str, int], Seen]:
     found = {}
     for line in lines.splitlines():
         name, index, number, state = line.strip().split("|")
-        # A submission of one job is no array.
+        # submitit submits a single job without an array, so it has no index.
         found[name, int(index) if index.isdigit() else 0] = Seen(number, state)
     return found
 
 
 def scancel(ids: Sequence[str], *options: str) -> None:
-    """Cancel jobs or send them a signal; those that are over already are none of our concern."""
+    """Cancel jobs, or send them a signal by `options`; ignore errors: they may have ended."""
     if ids:
         with suppress(RunError):
             ask_slurm(["scancel", "--quiet", *options, *ids])
 
 
 def ask_slurm(command: Sequence[str]) -> str:
-    """What a command of SLURM's prints.
+    """Run a SLURM command and return its standard output.
 
     Raises:
-        RunError: it failed, or takes too long.
+        RunError: if it fails, or takes longer than `PATIENCE`.
     """
     try:
-        # Ctrl-C is for the launcher, which has something to ask SLURM then.
+        # A new session: Ctrl-C must reach only the launcher, which then still needs SLURM.
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=PATIENCE, start_new_session=True
         )
@@ -75,9 +79,13 @@ def ask_slurm(command: Sequence[str]) -> str:
 
 
 def requeue(number: str) -> None:
-    """Put this job back into the queue, unless SLURM is ending it already.
+    """Requeue this job, unless SLURM is already ending it: cancelled, or requeued by SLURM itself.
 
-    Then somebody has cancelled it, or SLURM brings it back itself.
+    Args:
+        number: SLURM job id.
+
+    Raises:
+        RunError: if SLURM does not answer.
     """
     state = ask_slurm(["squeue", "--noheader", f"--jobs={number}", "--format=%T"]).strip()
     if state not in (*OVER, "COMPLETING", ""):

@@ -1,7 +1,7 @@
-"""A sweep: many jobs, each run once, whatever happens to any of them or to the sweep itself.
+"""Run the jobs of a sweep on an engine, each run once, even if jobs or the sweep itself crash.
 
-What is done stands on disk, run by run, and nowhere else. So a sweep that was cut off is given
-again and finds out what is missing; two that overlap share the work; a wider one adds to it.
+All state is on disk, in the runs' folders. The same sweep, started again after an interruption,
+trains the missing runs. Overlapping sweeps share the work, and a larger sweep adds to a smaller.
 """
 
 import hashlib
@@ -24,21 +24,21 @@ from seqbench.overrides import typed
 from seqbench.runs import lock
 from seqbench.runs.run import Run
 
-# Seconds between two looks at the folders of the runs in work.
+# Seconds between two reads of the folders of running jobs.
 LOOK = 1.0
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What a person asks of a sweep, besides its jobs.
+    """The options of a sweep that the user sets, besides its jobs.
 
     Attributes:
-        retry: train again what failed or diverged.
-        force: train again what is over.
-        fail_fast: after the first failure start no other job, and stop those in work.
-        seconds: time after which no job is started, and those in work are stopped.
-        dry_run: say what would be done.
-        wait: stay until the jobs are over, rather than leave them to the cluster.
+        retry: train failed and diverged runs again.
+        force: train all runs again.
+        fail_fast: after the first failure start no more jobs, and stop the running ones.
+        seconds: time limit of the sweep: then start no more jobs, and stop the running ones.
+        dry_run: plan the jobs, and run none.
+        wait: wait until all jobs have ended, instead of leaving them to the cluster.
     """
 
     retry: bool = False
@@ -50,45 +50,45 @@ class Policy:
 
 
 class View:
-    """Watches a sweep; does nothing with it. Subclasses override what they care for.
+    """An observer of a sweep whose methods do nothing; subclasses override what they need.
 
     Attributes:
-        split: of which a score tells how a job ended; a search does not look at test.
+        split: split of the scores to show; a search sets `valid`, because it does not use test.
     """
 
     split = "test"
 
     def planned(self, jobs: Sequence[Job]) -> None:
-        """These jobs are asked for, those that are over already among them."""
+        """Receive the jobs of the sweep, including those whose runs are already over."""
 
     def ended(self, job: Job, ending: Ending, found: bool) -> None:
-        """A job is over; `found`: it was, before this sweep came to it."""
+        """Receive a job's ending; `found`: the run was over before this sweep reached it."""
 
     def look(self, sweep: "Sweep") -> None:
-        """Time has passed; called several times a second."""
+        """Refresh what is shown; called several times a second."""
 
 
 @dataclass
 class Sweep:
-    """The jobs that were asked for, and what has become of them.
+    """A sweep's jobs and their states.
 
-    Hydra hands it from the command to the launcher as its task function.
+    Hydra passes it from the command to the launcher as its task function.
 
     Attributes:
-        command: the overrides as they were typed.
-        composer: makes configurations of overrides.
-        policy: what is asked of it.
-        view: watches it.
-        judge: stops a run in work that has no prospects; a search sets it.
-        jobs: by the folder of their run, in the order asked for.
-        endings: of those that are over.
-        working: how far those have come that are being trained.
-        waiting: what is still to be started.
-        elsewhere: what other processes are training.
-        stopped: why it ended before all was done.
-        hopeless: runs in work that the judge has stopped.
-        findings: what a search found, in words.
-        engine: makes what does the jobs; `None` before the launcher has been called.
+        command: overrides as typed.
+        composer: composes configs from overrides.
+        policy: the user's options.
+        view: observer of the sweep.
+        judge: returns False to stop a running job early; set by a search.
+        jobs: run folder -> job, in the order requested.
+        endings: run folder -> ending of a job that has ended.
+        working: run folder -> progress of a running job.
+        waiting: jobs to start.
+        elsewhere: jobs whose runs other processes are training.
+        stopped: reason why the sweep stopped early; `None` if it did not.
+        hopeless: folders of the runs that `judge` has stopped.
+        findings: result of a search as text.
+        engine: function that builds the engine; `None` before the launcher is called.
     """
 
     command: Sequence[str]
@@ -112,25 +112,25 @@ class Sweep:
 
     @property
     def id(self) -> str:
-        """12 hex digits that name what was typed."""
+        """Return 12 hex digits: a hash of the sorted overrides and the config folder."""
         what = [str(self.composer.config_dir), *sorted(self.command)]
         return hashlib.sha256("\0".join(what).encode()).hexdigest()[:12]
 
     def launch(self, asked: Sequence[Sequence[str]], engine: Callable[[], Engine]) -> list[Ending]:
-        """Have jobs done, and wait for them.
+        """Run jobs on an engine, and wait for them.
 
         Args:
-            asked: overrides, for each job.
-            engine: makes what does them; it is not made if there is nothing to do.
+            asked: overrides of each job.
+            engine: builds the engine; called only if a job is due.
 
         Returns:
-            How each ended, in the order asked for.
+            The ending of each job, in the order of `asked`.
 
         Raises:
-            ConfigError: one of them is no configuration; none has been started.
-            Interrupted: a second Ctrl-C.
+            ConfigError: if the overrides of a job are invalid; no job has been started then.
+            KeyboardInterrupt: on a second Ctrl-C; running jobs are killed.
         """
-        # All of them before the first is started: a typing error must not show up in the morning.
+        # Compose all jobs before starting any: a typing error must not show up hours later.
         jobs = [self.job(words) for words in asked]
         self.engine = engine
         new: dict[Path, Job] = {}
@@ -147,7 +147,11 @@ class Sweep:
         return [self.endings.get(job.run.folder, missing) for job in jobs]
 
     def job(self, words: Sequence[str]) -> Job:
-        """The job that some overrides ask for."""
+        """Return the job of a list of overrides.
+
+        Raises:
+            ConfigError: if the overrides are invalid.
+        """
         try:
             config = self.composer.compose(words)
         except ConfigError as error:
@@ -157,24 +161,30 @@ class Sweep:
         return Job(tuple(words), config, run, output, self.policy.retry, self.policy.force)
 
     def due(self, job: Job) -> bool:
-        """Whether a job is to be done; if not, it counts as ended."""
+        """Return True if a job must be trained; if not, record its ending."""
         try:
             if job.is_due():
                 return True
             record = job.run.record
             assert record is not None
             self.settle(job, of_record(record, job.run), found=True)
-        except SeqbenchError as error:  # its record is damaged, which the others need not suffer
+        except SeqbenchError as error:  # a damaged record must not stop the other jobs
             self.settle(job, Ending("failed", f"{error} (--force trains it again)"), found=True)
         return False
 
     def is_over(self, job: Job) -> bool:
-        """Whether a job came to an end, rather than being interrupted or left alone."""
+        """Return True if a job has ended without being interrupted."""
         ending = self.endings.get(job.run.folder)
         return ending is not None and ending.how != "interrupted"
 
     def conduct(self, jobs: Iterable[Job], engine: Engine) -> None:
-        """Have jobs done by an engine until none is left, or somebody says stop."""
+        """Run jobs on an engine until none is left or the sweep is stopped; close the engine.
+
+        Without `policy.wait`, return after the first jobs have been started.
+
+        Raises:
+            KeyboardInterrupt: on a second Ctrl-C; running jobs are killed.
+        """
         self.waiting.extend(jobs)
         try:
             with signals() as asked_to_stop:
@@ -191,7 +201,7 @@ class Sweep:
                     self.look(engine)
                     if not self.policy.wait:
                         break
-                # A search must not go on with its next runs.
+                # Otherwise a search would continue with its next trials.
                 self.stopped = self.stopped or self.reason_to_stop(bool(asked_to_stop()))
         except KeyboardInterrupt:
             engine.stop(engine.working(), now=True)
@@ -200,7 +210,11 @@ class Sweep:
             engine.close()
 
     def reason_to_stop(self, asked: bool) -> str | None:
-        """Why no other job should be started, if there is a reason."""
+        """Return the reason to start no more jobs; `None` if there is none.
+
+        Args:
+            asked: True if a signal asked the sweep to stop.
+        """
         if asked:
             return "interrupted"
         limit = self.policy.seconds
@@ -210,7 +224,7 @@ class Sweep:
         return "a run failed" if failed and self.policy.fail_fast else None
 
     def start(self, engine: Engine) -> None:
-        """Give the engine as many jobs as it takes."""
+        """Start as many waiting jobs as the engine accepts."""
         batch: list[Job] = []
         room = engine.room()
         while self.waiting and len(batch) < room:
@@ -223,7 +237,7 @@ class Sweep:
             engine.start(batch)
 
     def over(self, job: Job, ending: Ending) -> None:
-        """An engine says that a job has ended."""
+        """Handle a job's ending that the engine reports."""
         self.working.pop(job.run.folder, None)
         if ending.how == "held":
             if self.stopped is None:
@@ -234,12 +248,16 @@ class Sweep:
         self.settle(job, ending, found=False)
 
     def settle(self, job: Job, ending: Ending, found: bool) -> None:
-        """Note how a job ended."""
+        """Record a job's ending, and pass it to the view."""
         self.endings[job.run.folder] = ending
         self.view.ended(job, ending, found)
 
     def look(self, engine: Engine) -> None:
-        """See how far the runs in work have come, and whether others have let go of theirs."""
+        """Update the progress of running jobs, and let the view refresh.
+
+        Jobs that other processes have released move back to `waiting`. The files are read at most
+        once in `LOOK` seconds.
+        """
         now = time.monotonic()
         if now - self.looked >= LOOK:
             self.looked = now
@@ -261,7 +279,7 @@ class Sweep:
         self.view.look(self)
 
     def describe(self) -> None:
-        """Add a line to the sweep's description: what was asked for, and when."""
+        """Append overrides, host, time and jobs of this launch to the sweep's `sweep.jsonl`."""
         folder = next(iter(self.jobs.values())).output.parent
         folder.mkdir(parents=True, exist_ok=True)
         description = {
@@ -276,5 +294,5 @@ class Sweep:
             file.write(json.dumps(description) + "\n")
 
 
-# Endings that a person has to look at.
+# Endings that the user has to look into.
 FAILURES = ("failed", "diverged", "killed")

@@ -1,1 +1,1 @@
-"""The models, one file a family. They know `seqbench.spec` and torch only."""
+"""Define the models, one file per family. They depend on `seqbench.spec`, not on any task."""

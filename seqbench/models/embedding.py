@@ -1,4 +1,4 @@
-"""How a model's first layer reads its input, and how its last one may share weights with it."""
+"""Build a model's input layer, and tie its weights to the output layer's."""
 
 from torch import nn
 
@@ -7,14 +7,14 @@ from seqbench.spec import Features, SequenceSpec
 
 
 def input_layer(spec: SequenceSpec, dim: int) -> nn.Linear | nn.Embedding:
-    """An embedding for tokens, a linear map without bias for real features.
+    """Return an embedding for tokens, or a linear layer without bias for real features.
 
     Args:
-        spec: the form of the problem.
+        spec: the problem's spec.
         dim: width of the result.
 
     Returns:
-        A module from `(batch, time)` int64, or `(batch, time, features)` float, to
+        A module that maps `(batch, time)` int64, or `(batch, time, features)` float, to
         `(batch, time, dim)`.
     """
     if isinstance(spec.input, Features):
@@ -23,10 +23,10 @@ def input_layer(spec: SequenceSpec, dim: int) -> nn.Linear | nn.Embedding:
 
 
 def tie(output: nn.Linear, embedding: nn.Module | None) -> None:
-    """Let the embedding use the output layer's weights.
+    """Make the embedding share the output layer's weight.
 
     Raises:
-        ConfigError: the task has no tokens, or the two layers differ in shape.
+        ConfigError: if there is no embedding, or the two weights differ in shape.
     """
     if not isinstance(embedding, nn.Embedding):
         raise ConfigError("model.tied needs a task whose input is tokens")
@@ -35,5 +35,5 @@ def tie(output: nn.Linear, embedding: nn.Module | None) -> None:
             f"model.tied needs an output layer {tuple(output.weight.shape)} of the same shape as "
             f"the embedding {tuple(embedding.weight.shape)}"
         )
-    # This way round: torch starts embeddings at N(0, 1), with which first logits are far too large.
+    # Keep the output layer's initial weight: with the embedding's N(0, 1), logits start too large.
     embedding.weight = output.weight

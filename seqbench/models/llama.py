@@ -1,9 +1,9 @@
 """A small LLaMA decoder (Touvron et al. 2023, section 2.2): RMSNorm before each sublayer, rotary
 position embeddings, SwiGLU, no biases; with grouped-query attention and a sliding window.
 
-The state that it carries is its key-value cache. Keys are kept as they are before rotation, and
-rotated with positions counted from the oldest one kept. Scores depend on distances only, so this is
-the same function, and angles stay small however long the text grows.
+Its state is the key-value cache. Keys are cached before rotation, and rotated by positions counted
+from the oldest cached key. Attention scores depend on relative positions only, so this computes the
+same function, and the angles stay small for texts of any length.
 """
 
 import math
@@ -23,7 +23,7 @@ Cache = tuple[Tensor, Tensor]
 
 
 class Linear(nn.Linear):
-    """`x W^T`, without a bias.
+    """A linear layer without bias, `x W^T`, computed by `kernels.linear`.
 
     Args:
         inputs: width of the input.
@@ -39,15 +39,14 @@ class Linear(nn.Linear):
 
 
 class Attention(nn.Module):
-    """Causal attention over a sliding window, with fewer key-value heads than query heads if wanted
-    (Ainslie et al. 2023).
+    """Causal sliding-window attention, optionally with grouped queries (Ainslie et al. 2023).
 
     Args:
         dim: width of the model.
         num_heads: query heads.
         num_kv_heads: key-value heads, each shared by `num_heads / num_kv_heads` query heads.
         rope_theta: base of the rotary wavelengths.
-        context: positions that a query may look at, its own included.
+        context: positions that a query attends to, its own included.
     """
 
     def __init__(
@@ -63,16 +62,16 @@ class Attention(nn.Module):
         self.output = Linear(dim, dim)
 
     def forward(self, x: Tensor, cache: Cache | None, last_only: bool) -> tuple[Tensor, Cache]:
-        """Attend.
+        """Compute attention and update the cache.
 
         Args:
             x: `(batch, time, dim)`.
-            cache: keys and values of positions before `x`.
-            last_only: ask for the last position only.
+            cache: keys and values of the positions before `x`; `None`: there are none.
+            last_only: compute the output of the last position only.
 
         Returns:
-            `(batch, time, dim)`, or `(batch, 1, dim)`; and the cache with the new positions, cut to
-            the `context - 1` that a position to come may look at.
+            `(batch, time, dim)`, or `(batch, 1, dim)` if `last_only`; and the cache with the new
+            positions, cut to the last `context - 1`, which the next position attends to.
         """
         q = self.heads(self.query(x[:, -1:] if last_only else x))
         k, v = self.heads(self.key(x)), self.heads(self.value(x))
@@ -86,36 +85,38 @@ class Attention(nn.Module):
         return self.output(y.flatten(2)), after
 
     def heads(self, x: Tensor) -> Tensor:
-        """Split `(batch, time, heads * head_dim)` into `(batch, time, heads, head_dim)`."""
+        """Reshape `(batch, time, heads * head_dim)` to `(batch, time, heads, head_dim)`."""
         return x.unflatten(-1, (-1, self.head_dim))
 
 
 def rotation(
     length: int, head_dim: int, theta: float, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines of the angles of positions 0 to `length - 1`, at least in float32.
+    """Return cosines and sines of the rotary angles of positions 0 to `length - 1`.
 
-    Pair i turns by `theta^(-2 i / head_dim)` per position (Su et al. 2021, section 3.2.2). It
-    consists of dimensions i and `i + head_dim / 2`; the sine of the first is negative.
+    Pair i consists of dimensions i and `i + head_dim / 2` and rotates by `theta^(-2 i / head_dim)`
+    radians per position (Su et al. 2021, section 3.2.2). The sine of its first dimension is
+    negated.
 
     Returns:
-        Two tensors `(length, head_dim)`.
+        Two tensors `(length, head_dim)`, at least float32.
     """
-    # A power of two, since a cache grows by one position a step when text is generated.
+    # Round up to a power of two: in text generation the length grows by one each step, and each
+    # table is cached.
     size = 1 << (length - 1).bit_length()
     dtype = torch.promote_types(dtype, torch.float32)
     cos, sin = rotation_table(size, head_dim, theta, dtype, device)
     return cos[:length], sin[:length]
 
 
-@cache  # never dropped: a captured CUDA graph reads it at its address
+@cache  # unbounded: a captured CUDA graph reads the table by its address, so it must stay alive
 def rotation_table(
     length: int, head_dim: int, theta: float, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Compute what `rotation` returns, and keep it for the next call."""
-    # A tensor made in inference mode could not be used in training later.
+    """Compute the tables of `rotation`, once per set of arguments."""
+    # Inference tensors cannot be used in training later.
     with torch.inference_mode(False):
-        # In float64: float32 angles of far positions are off in the fourth digit.
+        # float64: in float32 the angles of large positions are wrong in the fourth digit.
         pairs = torch.arange(0, head_dim, 2, dtype=torch.float64, device=device)
         positions = torch.arange(length, dtype=torch.float64, device=device)
         angles = torch.outer(positions, theta ** (-pairs / head_dim))
@@ -129,7 +130,7 @@ class SwiGLU(nn.Module):
 
     Args:
         dim: width of input and output.
-        hidden_dim: width between.
+        hidden_dim: width of the hidden layer.
     """
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
@@ -144,22 +145,22 @@ class SwiGLU(nn.Module):
 
 
 class RMSNorm(nn.RMSNorm):
-    """Each vector over the root of its mean square, times weights (Zhang and Sennrich 2019)."""
+    """Root mean square normalisation (Zhang and Sennrich 2019), by `kernels.rms_norm`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise, `(..., dim)` to `(..., dim)`."""
+        """Divide each vector of `(..., dim)` by its root mean square; multiply by the weights."""
         return kernels.rms_norm(x, self.weight, cast(float, self.eps))
 
 
 class Block(nn.Module):
-    """Attention, then SwiGLU; each reads a normalised copy and adds its answer to the stream.
+    """A pre-norm transformer block: attention, then SwiGLU, each with a residual connection.
 
     Args:
         attention: the first sublayer.
         feed_forward: the second sublayer.
-        dim: width of the stream.
-        norm_eps: added to the mean square before its root is taken.
-        dropout: probability of dropping a value of what a sublayer adds.
+        dim: width of the residual stream.
+        norm_eps: epsilon of RMSNorm, added to the mean square.
+        dropout: probability of dropping a value of a sublayer's output.
     """
 
     def __init__(
@@ -173,7 +174,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, cache: Cache | None, last_only: bool) -> tuple[Tensor, Cache]:
-        """Apply the block; arguments and results as for `Attention`."""
+        """Apply the block; arguments and results as for `Attention.forward`."""
         y, cache = self.attention(self.attention_norm(x), cache, last_only)
         x = (x[:, -1:] if last_only else x) + self.dropout(y)
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), cache
@@ -182,29 +183,30 @@ class Block(nn.Module):
 class Llama(nn.Module):
     """Small LLaMA decoder.
 
-    Weights start as N(0, 0.02), those that write to the residual stream smaller by
-    `sqrt(2 * num_layers)`, so that the stream does not grow with depth (GPT-2: Radford et al. 2019,
-    section 2.3).
+    Weights are initialized from a normal distribution of standard deviation 0.02. Those of the
+    sublayers' output layers are divided by `sqrt(2 * num_layers)`, so that the residual stream does
+    not grow with depth (GPT-2: Radford et al. 2019, section 2.3).
 
     Args:
-        spec: the form of the problem.
+        spec: the problem's spec.
         dim: width of the model.
         num_layers: blocks.
-        num_heads: query heads; `dim / num_heads` must be even.
-        num_kv_heads: key-value heads, a divisor of `num_heads`; `None`: as many.
-        hidden_dim: width inside the feed-forward layers; `None`: 8/3 of `dim`, rounded up to a
-            multiple of 8.
-        dropout: probability of dropping a value of the embedding, and of what a sublayer adds.
-        rope_theta: base of the rotary wavelengths; the longest is `2 pi rope_theta` positions.
-        norm_eps: added to the mean square in RMSNorm.
-        tied: share the embedding with the output layer.
-        context: last positions that attention reaches, the current one included; `None`: the length
-            of a training sequence.
+        num_heads: query heads; `dim / num_heads` must be an even integer.
+        num_kv_heads: key-value heads, a divisor of `num_heads`; `None`: `num_heads`.
+        hidden_dim: width of the feed-forward layers' hidden layer; `None`: 8/3 of `dim`, rounded up
+            to a multiple of 8.
+        dropout: probability of dropping a value of the embedding or of a sublayer's output.
+        rope_theta: base of the rotary wavelengths, which are from `2 pi` to less than
+            `2 pi rope_theta` positions.
+        norm_eps: epsilon of RMSNorm, added to the mean square.
+        tied: share the embedding's weight with the output layer.
+        context: positions that attention reaches, the current one included; `None`: the length of a
+            training sequence.
         carry_state: carry the cache from one segment of a text to the next, in training and
             evaluation (Dai et al. 2019, section 3.2).
 
     Raises:
-        ConfigError: a size that cannot be.
+        ConfigError: if a value is out of range or the sizes do not fit together.
     """
 
     def __init__(
@@ -279,19 +281,19 @@ class Llama(nn.Module):
 
         Args:
             x: `(batch, time)` int64 or `(batch, time, dim)` float.
-            state: what an earlier call returned for the time steps before; `None`: there are none.
+            state: the state returned for the previous time steps; `None`: there are none.
 
         Returns:
-            `(batch, out)` for readout `last`, `(batch, time, out)` for `every`; and the key-value
-            cache of each layer, at most `context - 1` positions.
+            `(batch, out)` for readout `last`, `(batch, time, out)` for `every`; and the state, the
+            key-value cache of each layer, at most `context - 1` positions.
         """
-        # In mixed precision a linear embedding answers in half of it: what all blocks add to, and
-        # RMSNorm measures, stays whole.
+        # Under autocast a linear embedding returns half precision. The residual stream, which
+        # RMSNorm reads, stays in the weights' dtype.
         h = self.dropout(self.embedding(x).to(self.norm.weight.dtype))
         last = self.readout == "last"
         after = []
         for i, block in enumerate(self.blocks):
-            # Read at the last step only, the last block need not answer at any other.
+            # With readout `last`, the last block computes the last step only.
             last_only = last and i == len(self.blocks) - 1
             h, cache = block(h, None if state is None else state[i], last_only)
             after.append(cache)

@@ -1,10 +1,9 @@
 """Recurrent networks: LSTM (Hochreiter and Schmidhuber 1997), GRU (Cho et al. 2014) and the vanilla
 tanh RNN (Elman 1990).
 
-All three read a sequence step by step into a state of fixed size. What they can remember, and for
-how long, hangs much on how the gate that keeps the old state starts out. Its bias can be set to one
-value (`forget_bias`), or spread over the time scales up to a longest one (`chrono`; Tallec and
-Ollivier 2018).
+How long a gated network remembers depends strongly on the initial bias of the gate that keeps the
+old state. It can be set to one value (`forget_bias`), or spread over a range of time scales
+(`chrono`; Tallec and Ollivier 2018).
 """
 
 from typing import ClassVar, cast
@@ -17,26 +16,27 @@ from seqbench.errors import ConfigError
 from seqbench.models.embedding import tie
 from seqbench.spec import Features, SequenceSpec
 
-# Per layer its tensors, each (batch, hidden_size): hidden and cell state of an LSTM, else the
-# hidden state alone.
+# One tuple per layer, of tensors (batch, hidden_size): hidden and cell state for an LSTM, the
+# hidden state for the others.
 State = tuple[tuple[Tensor, ...], ...]
 
 
 class Recurrent(nn.Module):
-    """What the recurrent networks share: a stack of layers and an output layer.
+    """Base class of the recurrent networks: an embedding, recurrent layers and an output layer.
 
     Args:
-        spec: the form of the problem.
+        spec: the problem's spec.
         hidden_size: width of each layer's state.
-        num_layers: layers, each reading the states of the one below.
-        dropout: probability of dropping a value on its way from a layer to the next, or to the
-            output layer; never from one time step to the next (Zaremba et al. 2014).
-        embedding_dim: width of the embedding of tokens; `None` takes `hidden_size`. Real features
-            enter the first layer as they are.
-        tied: share the embedding with the output layer; needs `embedding_dim` = `hidden_size`.
+        num_layers: recurrent layers.
+        dropout: probability of dropping a value between layers and before the output layer; not
+            between time steps (Zaremba et al. 2014).
+        embedding_dim: width of the token embedding; `None`: `hidden_size`. Real features enter the
+            first layer directly.
+        tied: share the embedding's weight with the output layer; needs `embedding_dim` =
+            `hidden_size`.
 
     Raises:
-        ConfigError: a size that cannot be.
+        ConfigError: if a value is out of range or the sizes do not fit together.
     """
 
     kind: ClassVar[kernels.RecurrentKind]
@@ -67,8 +67,8 @@ class Recurrent(nn.Module):
         else:
             width = embedding_dim or hidden_size
             self.embedding = nn.Embedding(spec.input.vocab_size, width)
-        # One module a layer, because the dropout inside cuDNN's stacks draws from a random state
-        # of its own, which neither seeds nor checkpoints govern.
+        # One module per layer: the dropout inside multi-layer cuDNN modules has its own random
+        # state, which neither seeds nor checkpoints control.
         self.layers = nn.ModuleList(
             self.layer_type(width if i == 0 else hidden_size, hidden_size, batch_first=True)
             for i in range(num_layers)
@@ -84,7 +84,7 @@ class Recurrent(nn.Module):
 
         Args:
             x: `(batch, time)` int64 or `(batch, time, dim)` float.
-            state: what an earlier call returned for the time steps before; `None`: zeros.
+            state: the state returned for the previous time steps; `None`: zeros.
 
         Returns:
             `(batch, out)` for readout `last`, `(batch, time, out)` for `every`; and the state after
@@ -98,45 +98,44 @@ class Recurrent(nn.Module):
             w_ih, w_hh, b_ih, b_hh = layer.parameters()
             h, ended = kernels.recurrent(self.kind, h, (w_ih, w_hh, b_ih, b_hh), before)
             after.append(ended)
-        # Reading the last state, not the last output, keeps the gradients of all others undefined.
+        # Read the final state, not h[:, -1]: the output sequence then has no gradient to compute.
         h = ended[0] if self.readout == "last" else h
         return self.output(self.dropout(h)), tuple(after)
 
 
 class RNN(Recurrent):
-    """Vanilla recurrent network with tanh; see `Recurrent`."""
+    """Vanilla tanh recurrent network; see `Recurrent`."""
 
     kind = "rnn_tanh"
     layer_type = nn.RNN
 
 
 class Gated(Recurrent):
-    """A recurrent network with a gate that keeps the old state.
+    """Base class of the recurrent networks with a gate that keeps the old state.
 
-    Torch adds two biases in each gate, one beside the input's weights and one beside the state's.
-    `forget_bias` and `chrono` say what their sum starts at.
+    That gate is the LSTM's forget gate or the GRU's update gate. PyTorch has two biases per gate,
+    for the input and for the state; `forget_bias` and `chrono` set the initial value of their sum.
 
     Args:
         spec: as for `Recurrent`, like the next five.
         hidden_size: width of each layer's state.
-        num_layers: layers.
+        num_layers: recurrent layers.
         dropout: probability of dropping a value between layers and before the output layer.
-        embedding_dim: width of the embedding of tokens; `None` takes `hidden_size`.
-        tied: share the embedding with the output layer.
-        forget_bias: initial bias of the gate that keeps the old state (the LSTM's forget gate, the
-            GRU's update gate): each unit keeps `sigmoid(forget_bias)` of it a step. `None`: torch's
-            default, about 0.
-        chrono: T_max, the longest dependency to expect, in time steps: the initial bias of the
-            keeping gate is log U(1, T_max - 1), so that units forget over times from 2 to T_max
-            steps; an LSTM's input gate starts at the negative of it (Tallec and Ollivier 2018,
-            section 2). `None`: no such initialisation.
+        embedding_dim: width of the token embedding; `None`: `hidden_size`.
+        tied: share the embedding's weight with the output layer.
+        forget_bias: initial bias of the gate: per step each unit keeps about
+            `sigmoid(forget_bias)` of its state. `None`: PyTorch's default, about 0.
+        chrono: T_max, the longest expected dependency in time steps: the initial bias of the gate
+            is log U(1, T_max - 1), which gives units time constants from 2 to T_max steps; an
+            LSTM's input gate starts at the negative bias (Tallec and Ollivier 2018, section 2).
+            `None`: no such initialisation.
 
     Raises:
-        ConfigError: a size that cannot be, or both initialisations at once.
+        ConfigError: as for `Recurrent`, or if both `forget_bias` and `chrono` are given.
     """
 
-    # Where torch puts the gates among the rows of its weights, and whether there is a separate
-    # input gate to start as the complement.
+    # The gates' indices in PyTorch's stacked weights. `input_gate` is None if the model has no
+    # separate input gate.
     keep_gate: int
     input_gate: int | None
 
@@ -170,7 +169,13 @@ class Gated(Recurrent):
     @staticmethod
     @torch.no_grad()
     def set_bias(layer: nn.Module, gate: int, bias: Tensor) -> None:
-        """Let the two biases of a gate add up to `bias`."""
+        """Set a gate's input bias to `bias` and its state bias to zero.
+
+        Args:
+            layer: a recurrent layer.
+            gate: index of the gate in the layer's stacked weights.
+            bias: `(hidden_size,)`.
+        """
         rows = slice(gate * len(bias), (gate + 1) * len(bias))
         layer.get_parameter("bias_ih_l0")[rows] = bias
         layer.get_parameter("bias_hh_l0")[rows] = 0
@@ -186,8 +191,9 @@ class LSTM(Gated):
 
 
 class GRU(Gated):
-    """Gated recurrent unit; see `Gated`. Torch's update gate multiplies the old state, where some
-    papers let it multiply the new one.
+    """Gated recurrent unit; see `Gated`.
+
+    PyTorch's update gate multiplies the old state; in some papers it multiplies the new one.
     """
 
     kind = "gru"

@@ -1,15 +1,15 @@
 """Temporal convolutional network (Bai, Kolter, Koltun 2018, section 3).
 
-A stack of residual blocks; block i holds two causal convolutions of dilation 2^i, so the receptive
-field grows exponentially with depth while the past never sees the future.
+A stack of residual blocks. Block i has two causal convolutions of dilation 2^i, so the receptive
+field grows exponentially with depth.
 
-With readout `last`, most outputs are never used: of block i, every 2^(i+1)-th position matters,
-counted back from the end. On the grid of those positions the dilation is one, and the second
-convolution of each block has stride two. This is the same function of the same weights (zero
-padding falls on the same positions), and computes about 3T positions instead of 2T per level.
+With readout `last`, only every 2^(i+1)-th output of block i is used, counted back from the end.
+Only those are computed: on their grid the dilation is one, and the second convolution of each block
+has stride two. The function is the same (zero padding falls on the same positions), but all blocks
+together compute about 3T positions, instead of 2T per block.
 
-With readout `every` and a context, each convolution leaves out the outputs that are before the
-receptive field of those that are read.
+With readout `every` and a context, each convolution skips the outputs that no output after the
+context depends on.
 """
 
 from collections.abc import Sequence
@@ -29,25 +29,25 @@ DropoutKind = Literal["channel", "element"]
 
 
 class WeightNorm(nn.Module):
-    """The weight as a magnitude of each output times a direction (Salimans and Kingma 2016)."""
+    """Weight normalisation: magnitude times direction per output (Salimans and Kingma 2016)."""
 
     def forward(self, magnitude: Tensor, direction: Tensor) -> Tensor:
-        """Return the weight of a magnitude `(out, 1, 1)` and a direction, of its shape."""
+        """Return the weight for a magnitude `(out, 1, 1)` and a direction `(out, in, taps)`."""
         return kernels.weight_norm(magnitude, direction)
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the magnitude and direction of a weight."""
+        """Return the magnitude `(out, 1, 1)` of a weight, and the weight itself as direction."""
         return torch.norm_except_dim(weight, 2, 0), weight
 
 
 def weight_norm(conv: nn.Conv1d) -> nn.Conv1d:
-    """Parametrize a convolution's weight by magnitude and direction."""
+    """Apply weight normalisation to a convolution, in place, and return it."""
     register_parametrization(conv, "weight", WeightNorm(), unsafe=True)
     return conv
 
 
 def magnitude_and_direction(conv: nn.Conv1d) -> tuple[Tensor, Tensor]:
-    """Return the parameters of a convolution with weight norm."""
+    """Return the magnitude and direction of a convolution with weight normalisation."""
     parametrizations: Any = conv.parametrizations
     return parametrizations.weight.original0, parametrizations.weight.original1
 
@@ -59,9 +59,9 @@ class Block(nn.Module):
         in_channels: channels of the input.
         out_channels: channels of the output.
         kernel_size: taps of each convolution.
-        dropout: probability of dropping after each convolution.
-        dropout_kind: `channel` drops whole channels of a sequence, as the paper says; `element`
-            drops single values, as the released code does.
+        dropout: dropout probability after each convolution.
+        dropout_kind: `channel` drops whole channels of a sequence (the paper); `element` drops
+            single values (the released code).
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class Block(nn.Module):
         self.dropout = nn.Dropout1d(dropout) if dropout_kind == "channel" else nn.Dropout(dropout)
 
     def weights(self, batch: int, shape: BlockShape) -> BlockWeights:
-        """Return the block's tensors, with dropout masks drawn anew if it trains.
+        """Return the block's parameters and, in training, newly drawn dropout masks.
 
         Args:
-            batch: sequences in the input.
-            shape: the outputs that are computed.
+            batch: batch size.
+            shape: the outputs that the block computes.
         """
         mask1 = self.mask(batch, shape.middle, self.conv1)
         mask2 = self.mask(batch, shape.length, self.conv2)
@@ -103,10 +103,11 @@ class Block(nn.Module):
         )
 
     def mask(self, batch: int, length: int, conv: nn.Conv1d) -> Tensor | None:
-        """Return what dropout multiplies a convolution's output by; `None` if it drops nothing.
+        """Draw a dropout mask, by which a convolution's output is multiplied.
 
         Returns:
-            `(batch, out)` for whole channels, `(batch, length, out)` for elements.
+            `(batch, out)` for dropout kind `channel`, `(batch, length, out)` for `element`; `None`
+            in evaluation or at dropout 0.
         """
         if not self.dropout.training or self.dropout.p == 0:
             return None
@@ -120,19 +121,20 @@ class TCN(nn.Module):
     """Temporal convolutional network.
 
     Args:
-        spec: the form of the problem.
-        channels: width of each level, first to last; the dilation of level i is 2^i.
+        spec: the problem's spec.
+        channels: output channels of each block, first to last; block i has dilation 2^i.
         kernel_size: taps of each convolution, at least 2.
-        dropout: probability of dropping after each convolution.
+        dropout: dropout probability after each convolution.
         dropout_kind: `channel` (the paper) or `element` (the released code since 2018-04-16).
-        embedding_dim: width of the embedding of tokens; `None` takes the first level's width.
-            Real features enter the first level as they are.
-        tied: share the embedding with the output layer; the last level must be as wide as it.
-        output_std: standard deviation of the output layer's initial weights; `None` for torch's
-            default. The paper's is 0.01.
+        embedding_dim: width of the token embedding; `None`: `channels[0]`. Real features enter the
+            first block directly.
+        tied: share the embedding's weight with the output layer; needs `embedding_dim` =
+            `channels[-1]`.
+        output_std: standard deviation of the output layer's initial weights, 0.01 in the paper;
+            `None`: PyTorch's default.
 
     Raises:
-        ConfigError: a size that cannot be.
+        ConfigError: if a value is out of range or the sizes do not fit together.
     """
 
     skips_context = True
@@ -162,7 +164,7 @@ class TCN(nn.Module):
             width = embedding_dim or channels[0]
             self.embedding = nn.Embedding(spec.input.vocab_size, width)
         self.readout = spec.readout
-        # How far back each block reads, by its two convolutions.
+        # Time steps by which each block, with its two convolutions, extends the receptive field.
         self.reaches = [2 * (kernel_size - 1) * 2**i for i in range(len(channels))]
         self.receptive_field = 1 + sum(self.reaches)
         self.blocks = nn.ModuleList(
@@ -180,7 +182,7 @@ class TCN(nn.Module):
 
         Args:
             x: `(batch, time)` int64 or `(batch, time, dim)` float.
-            context: for readout `every`, leading steps at which no answer is wanted.
+            context: for readout `every`, number of leading steps whose outputs are skipped.
 
         Returns:
             `(batch, out)` for readout `last`, `(batch, time - context, out)` for `every`.
@@ -196,11 +198,11 @@ class TCN(nn.Module):
         return self.output(h[:, -1] if last else h)
 
     def shapes(self, time: int, length: int) -> list[BlockShape]:
-        """Return the outputs that each block computes.
+        """Return the outputs that each block computes, first block to last.
 
         Args:
             time: steps of the first block's input.
-            length: steps of the last block's output that are read, for readout `every`.
+            length: last steps of the last block that are computed; ignored for readout `last`.
         """
         found: list[BlockShape] = []
         if self.readout == "last":

@@ -1,1 +1,1 @@
-"""From the records of runs to tables that one can believe. No torch, no Hydra."""
+"""Turn the records of runs into tables, plots and reports; import neither torch nor Hydra."""

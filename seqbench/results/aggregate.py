@@ -1,8 +1,7 @@
-"""Groups records into the cells of a table, and never pools what differs.
+"""Group records into the cells of a table, pooling only runs that differ in nothing but the seed.
 
-A cell holds the runs whose configurations differ in the seed only. Where several cells compete for
-one place (this model on that task), each gets a variant: the shortest list of what tells it from
-its rivals, as in `tcn (kernel_size=7)`.
+If several cells share a place in the table (same model, same task), each gets a variant: a short
+list of the options that distinguish it, as in `tcn (kernel_size=7)`.
 """
 
 import json
@@ -18,11 +17,11 @@ from seqbench.runs.identity import without_place
 from seqbench.runs.record import Record
 from seqbench.wording import plain
 
-# A variant names as many differences as it takes to tell rivals apart, and others up to this many.
+# A variant names as many options as needed to be unique, and further ones up to this many.
 NAMED_DIFFERENCES = 3
-# The key of a node for the hash of somebody's own code.
+# Key within a config node under which the hash of custom code is listed.
 CODE = "_code_"
-# Seconds, or time steps, that no run takes.
+# Seconds or time steps; larger values in a record are implausible and are ignored.
 LARGEST = 1e18
 
 canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
@@ -33,17 +32,17 @@ K = TypeVar("K", bound=Hashable)
 
 @dataclass(frozen=True)
 class Column:
-    """What cells were measured on: those of one column may be compared.
+    """The task and metric that cells were measured on; cells of one column may be compared.
 
     Attributes:
         task: the task's name.
-        length: the task's size in time steps.
+        length: the sequence length in time steps.
         budget: name of the budget.
         protocol: name of the protocol.
-        metric: the metric that ranks models; `None` if no run came to a score.
-        split: where it was measured.
+        metric: the metric that ranks models; `None` if no run has a score.
+        split: the split it was measured on.
         direction: `min` or `max`, whichever is better.
-        variant: what tells the task from others that share all of the above; mostly empty.
+        variant: options that distinguish tasks that share all of the above; mostly empty.
     """
 
     task: str
@@ -57,7 +56,7 @@ class Column:
 
     @property
     def order(self) -> tuple[str, int, str, str, str, str]:
-        """By task, then size."""
+        """Return the sort key: task, then length."""
         choices = self.budget or "", self.protocol or ""
         return self.task, self.length or 0, *choices, self.variant, self.metric or ""
 
@@ -67,10 +66,10 @@ class Cell:
     """Runs of one model on one task that differ in the seed only.
 
     Attributes:
-        column: what they were measured on.
+        column: the task and metric they were measured on.
         model: the model's name.
-        variant: what tells the configuration from rivals in the same place; mostly empty.
-        parameters: trainable parameters; `None` if no run came to build the model.
+        variant: options that distinguish cells of the same model and column; mostly empty.
+        parameters: trainable parameters; `None` if no run got as far as building the model.
         records: the runs, ordered by seed.
     """
 
@@ -82,18 +81,18 @@ class Cell:
 
     @property
     def values(self) -> list[float]:
-        """Scores of the runs that completed with a finite one."""
+        """Return the finite scores of completed runs."""
         scores = [r.score for r in self.records if r.status == "completed"]
         return [score.value for score in scores if score and score.value is not None]
 
     @cached_property
     def statistics(self) -> Statistics | None:
-        """Over `values`; `None` where there are none."""
+        """Return the statistics of `values`; `None` if there are none."""
         return describe(self.values) if self.values else None
 
     @property
     def by_seed(self) -> dict[int, float]:
-        """Those scores by their seeds."""
+        """Return seed -> finite score, for completed runs."""
         return {
             record.seed: record.score.value
             for record in self.records
@@ -102,40 +101,40 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """The model with its variant, as in `tcn (kernel_size=7)`, harmless to any screen."""
+        """Return the model with its variant, printable: `tcn (kernel_size=7)`."""
         return plain(f"{self.model} ({self.variant})" if self.variant else self.model)
 
     @property
     def seconds(self) -> float | None:
-        """Training time, a mean over the runs that completed."""
+        """Return the mean training time of completed runs, in seconds."""
         return _mean(r.measured.get("seconds") for r in self.records if r.status == "completed")
 
     @property
     def compute(self) -> float | None:
-        """An estimate of the floating-point operations of a run's training, a mean likewise.
+        """Return the estimated training FLOP of a run, a mean over completed runs.
 
-        Six for each parameter and time step: a multiplication and an addition forward, twice that
-        backward (Kaplan et al. 2020, section 2.1). It counts every weight at every time step, and
-        so overstates a TCN that is read at the last step only.
+        The estimate is 6 FLOP per parameter and time step: 2 in the forward pass, 4 in the backward
+        pass (Kaplan et al. 2020, section 2.1). It counts every weight at every time step, and so
+        overestimates a TCN whose output is read at the last step only.
         """
         tokens = _mean(record.tokens for record in self.records if record.status == "completed")
         return None if tokens is None or self.parameters is None else 6 * self.parameters * tokens
 
     @property
     def failed(self) -> int:
-        """Runs that ended with an error."""
+        """Return the number of runs that ended with an error."""
         return sum(record.status == "failed" for record in self.records)
 
     @property
     def diverged(self) -> int:
-        """Runs that ended without a finite score, though not with an error."""
+        """Return the number of runs that have no finite score but did not fail."""
         return len(self.records) - self.failed - len(self.values)
 
     @property
     def solved(self) -> tuple[int, int] | None:
-        """Runs that solved the task, and how many there are but for those that failed.
+        """Return how many runs solved the task, and how many did not fail.
 
-        `None` where no run says whether it did, since the task names no mark.
+        `None` if no run records `solved`: the task defines no such threshold.
         """
         runs = [record for record in self.records if record.status != "failed"]
         if not any("solved" in record.notes for record in runs):
@@ -144,12 +143,12 @@ class Cell:
 
     @property
     def baseline(self) -> float | None:
-        """What a predictor without memory scores."""
+        """Return the score of a predictor without memory."""
         return next((r.baseline for r in self.records if r.baseline is not None), None)
 
     @property
     def optimum(self) -> float | None:
-        """The best possible score, where it is known."""
+        """Return the best possible score, if known."""
         return next((r.optimum for r in self.records if r.optimum is not None), None)
 
 
@@ -167,7 +166,7 @@ def aggregate(records: Iterable[Record]) -> list[Cell]:
     measures = _settled(keys, [_measure(record) for record in records])
     codes = _settled(keys, [record.code.get("task") for record in records])
     groups = list(_grouped(records, zip(keys, measures, codes, strict=True)).items())
-    # Columns that look alike so far: what else tells their tasks apart makes their variants.
+    # Groups whose columns are equal so far get variants, from the options of their tasks.
     alike = _grouped(groups, (_column(group[0], measure) for (_, measure, _), group in groups))
     cells: list[Cell] = []
     for column, rivals in alike.items():
@@ -194,17 +193,18 @@ def _cells(column: Column, records: list[Record]) -> list[Cell]:
 
 
 def tell_apart(options: Sequence[dict[str, Any]]) -> list[str]:
-    """For each of some rivals, the shortest list of options that tells it from the others.
+    """Return a short label for each rival, made of the options that distinguish it.
 
     Args:
-        options: the rivals' flat options, each different from every other.
+        options: each rival's flat options; no two are equal.
 
     Returns:
-        As in `kernel_size=7, lr=0.002`: options that all share are left out, and where there are
-        many differences the number of those not named follows. One rival alone gets an empty text.
+        Labels like `kernel_size=7, lr=0.002`, without the options that all rivals share. If not all
+        differing options are named, the label ends with their number: `+4 more`. Labels that would
+        be equal end with ` #1`, ` #2`. A single rival gets an empty label.
     """
     names = sorted({key for rival in options for key in rival}, key=_rank)
-    # Most options are shared by all; they are not worth writing out.
+    # Most options are shared by all: skip formatting them.
     shared = {key for key in names if all(o.get(key) == options[0].get(key) for o in options)}
     texts = {key: [shown(key, rival) for rival in options] for key in names if key not in shared}
     differing = [key for key in texts if len(set(texts[key])) > 1]
@@ -216,7 +216,7 @@ def tell_apart(options: Sequence[dict[str, Any]]) -> list[str]:
     while groups(chosen) < len(options) and len(chosen) < len(differing):
         rest = [key for key in differing if key not in chosen]
         chosen.append(max(rest, key=lambda key: groups([*chosen, key])))
-    # What follows from other options is no news beside them.
+    # Options that follow from others (data hashes, parameter counts) add no information.
     others = [key for key in differing if key not in chosen and not _follows(key)]
     chosen += others[: max(0, NAMED_DIFFERENCES - len(chosen))]
     unnamed = f"+{len(others)} more" if (others := [k for k in others if k not in chosen]) else ""
@@ -229,20 +229,20 @@ def tell_apart(options: Sequence[dict[str, Any]]) -> list[str]:
             if texts[key][i]
         ]
         labels.append(", ".join([*parts, unnamed] if unnamed else parts))
-    if len(set(labels)) < len(labels):  # differences that look alike when written in short
+    if len(set(labels)) < len(labels):  # differences that the short form hides
         labels = [f"{label} #{i}" for i, label in enumerate(labels, start=1)]
     return labels
 
 
 def _mean(values: Iterable[object]) -> float | None:
-    # What was measured elsewhere may be anything.
+    # Records from elsewhere may hold any value here.
     known = [float(v) for v in values if isinstance(v, int | float) and 0 <= v < LARGEST]
     return fmean(known) if known else None
 
 
 def _settled(keys: Iterable[K], facts: Sequence[T | None]) -> list[T | None]:
-    # A run that failed early does not know its size or its metric: its fellows with the same key
-    # do.
+    # A run that failed early lacks its parameter count or metric: take it from runs with the same
+    # key.
     keys = list(keys)
     known: dict[K, T] = {}
     for key, fact in zip(keys, facts, strict=True):
@@ -287,16 +287,16 @@ def _model_key(record: Record) -> str:
 
 
 def task_options(records: Sequence[Record]) -> dict[str, Any]:
-    """What tells the task of some runs from others: its configuration and its data."""
-    # One that failed early does not know its data.
+    """Return the flat options that identify the task of these runs: its config, data and code."""
+    # Prefer a run with a score: one that failed early lacks its data hashes.
     record = min(records, key=lambda record: (record.score is None, "task" not in record.code))
     code = {f"task.{CODE}": record.code["task"]} if "task" in record.code else {}
     return flatten({"task": record.config.get("task"), "data": record.data}) | code
 
 
 def model_options(records: Sequence[Record], parameters: int | None) -> dict[str, Any]:
-    """What tells some runs, which differ in the seed, from others on the same task."""
-    # One of an earlier version does not know its code.
+    """Return the flat options that distinguish these runs, one per seed, on their task."""
+    # Prefer a run with code hashes: records of earlier versions have none.
     record = min(records, key=lambda record: not record.code)
     return flatten(_without_task(record.config)) | _codes(record) | {"parameters": parameters}
 
@@ -322,14 +322,13 @@ def _rank(key: str) -> tuple[int, str]:
 
 
 def leaf(key: str) -> str:
-    """A key's own name, without the path to it."""
-    # `optimizer._target_` says which optimizer it is.
+    """Return the last part of a dotted key; the node's name for `_target_`, `code` for hashes."""
     last = key.removesuffix("._target_").rpartition(".")[2]
     return "code" if last == CODE else last
 
 
 def shown(key: str, options: dict[str, Any]) -> str:
-    """A value in short, and no two values alike; nothing for an option that is not there."""
+    """Return an option's value as a short text; an empty text if the option is missing."""
     if key not in options:
         return ""
     value = options[key]

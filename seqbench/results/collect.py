@@ -1,4 +1,4 @@
-"""Finds runs on disk: the finished ones by their record, the others by their configuration."""
+"""Find runs on disk: finished runs by their record, unfinished ones by their config."""
 
 import difflib
 import gc
@@ -17,24 +17,24 @@ from seqbench.runs.config_file import read_config
 from seqbench.runs.record import Record, RecordError, read_record
 from seqbench.wording import plain
 
-# The end of an event log in which its last whole line is looked for.
+# Bytes at the end of an event log that are searched for its last complete line.
 TAIL_BYTES = 65536
-# Bytes of an event log; ten million events.
+# Limit of an event log in bytes: about ten million events.
 LARGEST_LOG = 2**30
 
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A run without a record: it is running, was cut off, or never got further.
+    """A run without a record: it is still running, was interrupted, or crashed.
 
     Attributes:
         folder: the run's folder, outputs/runs/<task>/<model>/<run_id>.
-        run_id: 12 hex digits that name the configuration.
+        run_id: 12 hex digits that identify the config.
         task: the task's name.
         model: the model's name.
-        config: the resolved configuration; empty if it cannot be read.
+        config: the resolved config; empty if it cannot be read.
         steps: step of the last event; `None` before the first.
-        touched: when it last wrote an event, ISO 8601 in UTC.
+        touched: time of the last event, ISO 8601 in UTC.
         status: always `unfinished`.
     """
 
@@ -50,13 +50,13 @@ class Unfinished:
 
 @dataclass(frozen=True)
 class Collected:
-    """What stands below some folders.
+    """The runs found below some folders.
 
     Attributes:
-        records: every run that is over, once.
-        folders: run_id -> the folder it was found in.
-        unfinished: folders with a configuration and no record.
-        unreadable: a line for each record that cannot be read.
+        records: the record of each finished run, without duplicates.
+        folders: run_id -> the folder its record was found in.
+        unfinished: folders with a config but no record.
+        unreadable: an error message for each record that cannot be read.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Collected:
 def collect(paths: Iterable[Path]) -> Collected:
     """Read all records at or below `paths`.
 
-    A run that is found twice counts once: the copy that completed, otherwise the first one.
+    Of several copies of a run, the first completed one is kept, otherwise the first.
     """
     found: dict[str, tuple[Record, Path]] = {}
     unfinished: dict[Path, None] = {}
@@ -93,24 +93,24 @@ def collect(paths: Iterable[Path]) -> Collected:
 
 
 def run_folders(path: Path) -> Iterator[Path]:
-    """Folders at or below `path` that hold a run, in sorted order.
+    """Yield the run folders at or below `path`, in sorted order.
 
-    `path` may also be a record itself. A run's own folder is not searched further, and links
-    inside `path` are not followed.
+    `path` may also be a `record.json`. Subfolders of a run folder are not searched, and symbolic
+    links inside `path` are not followed.
     """
     if path.name == "record.json" and path.is_file():
         path = path.parent
     waiting = [os.fspath(path)]
     while waiting:
         folder = waiting.pop()
-        # Most folders are finished runs: asking for the one file is faster than listing all.
+        # Most folders are finished runs: checking for one file is faster than listing all.
         if os.path.isfile(f"{folder}/record.json"):  # noqa: PTH113
             yield Path(folder)
             continue
         try:
             with os.scandir(folder) as entries:
                 names = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
-        except OSError:  # deleted while we look, or not ours to read
+        except OSError:  # deleted in the meantime, or no permission
             continue
         if "record.json" in names or "config.yaml" in names:
             yield Path(folder)
@@ -120,14 +120,14 @@ def run_folders(path: Path) -> Iterator[Path]:
 
 
 def find_run(run: str, output_dir: Path) -> Path:
-    """The folder of a run.
+    """Return the folder of a run.
 
     Args:
-        run: a run id, a beginning of one that no other run has, or a path.
-        output_dir: where runs are written; `runs` and `reference` in it are searched.
+        run: a run id, a unique prefix of one, or a path.
+        output_dir: where runs are written; its subfolders `runs` and `reference` are searched.
 
     Raises:
-        ConfigError: there is no such run, or more than one.
+        ConfigError: if no run or more than one matches.
     """
     path = Path(run)
     if path.name == "record.json":
@@ -150,7 +150,7 @@ def find_run(run: str, output_dir: Path) -> Path:
 
 
 def read_unfinished(folder: Path) -> Unfinished:
-    """What can be told of a run that has no record."""
+    """Return the state of a run without a record, from its config and event log."""
     try:
         config = read_config(folder / "config.yaml")
     except ConfigError:
@@ -172,10 +172,10 @@ def read_unfinished(folder: Path) -> Unfinished:
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """The events of a run; a last line that was cut off while being written is left out.
+    """Return the events of a run, without a truncated last line.
 
     Raises:
-        RecordError: it cannot be read, or a line before the last is no event.
+        RecordError: if the log cannot be read, or a line before the last is not an event.
     """
     try:
         lines = foreign.read(path, LARGEST_LOG).split(b"\n")
@@ -192,14 +192,14 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 
 
 def last_step(path: Path) -> int | None:
-    """Step of the last whole event in a log, without reading all of it."""
+    """Return the step of the last complete event, reading only the end of the log."""
     steps = (event.get("step") for event in reversed(last_events(path)))
     return next((step for step in steps if isinstance(step, int)), None)
 
 
 def last_events(path: Path, room: int = TAIL_BYTES) -> list[dict[str, Any]]:
-    """The whole events in the last `room` bytes of a log; none if it cannot be read."""
-    if not path.is_file():  # a pipe would have us wait
+    """Return the complete events in the last `room` bytes of a log; none if it is unreadable."""
+    if not path.is_file():  # opening a pipe would block
         return []
     try:
         with path.open("rb") as file:
@@ -220,7 +220,7 @@ def _event(line: bytes) -> dict[str, Any] | None:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    # Records hold no cycles, and looking for them among 10,000 doubles the time it takes to read.
+    # Records hold no reference cycles; garbage collection doubles the time to read 10,000.
     enabled = gc.isenabled()
     gc.disable()
     try:

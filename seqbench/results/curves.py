@@ -1,4 +1,4 @@
-"""Learning curves: what the events of runs say, step by step, and seeds taken together."""
+"""Read learning curves from the event logs of runs and combine them over seeds."""
 
 import statistics
 import sys
@@ -16,15 +16,15 @@ class Curve:
     """A metric of one run over its steps.
 
     Attributes:
-        steps: optimiser steps, rising.
-        values: the metric at each, finite.
+        steps: optimizer steps, increasing.
+        values: the metric at each step, finite.
     """
 
     steps: tuple[int, ...] = ()
     values: tuple[float, ...] = ()
 
     def thinned(self, most: int) -> "Curve":
-        """At most so many points of it, evenly chosen, the first and the last among them."""
+        """Return at most `most` (2 or more) evenly chosen points, including the first and last."""
         count = len(self.steps)
         if count <= most:
             return self
@@ -34,14 +34,14 @@ class Curve:
 
 @dataclass(frozen=True)
 class Band:
-    """Curves of several seeds as one.
+    """Curves of several seeds combined.
 
     Attributes:
-        steps: at which any of them has a value.
-        median: over those that have one there.
-        low: the smallest of them.
-        high: the largest.
-        n: how many seeds there are.
+        steps: steps at which at least one curve has a value.
+        median: median at each step, over the curves that have a value there.
+        low: minimum at each step.
+        high: maximum at each step.
+        n: number of curves.
     """
 
     steps: tuple[int, ...]
@@ -52,9 +52,9 @@ class Band:
 
 
 def read_curves(folder: Path) -> dict[tuple[str, str], Curve]:
-    """All curves of a run, by split and metric: `("valid", "mse")`, `("train", "loss")`.
+    """Return the curves of a run by split and metric, as in `("valid", "mse")`.
 
-    A log that is missing or damaged has none.
+    The result is empty if the log is missing or damaged.
     """
     try:
         events = read_events(folder / "events.jsonl")
@@ -75,7 +75,7 @@ def read_curves(folder: Path) -> dict[tuple[str, str], Curve]:
 
 
 def band(curves: Sequence[Curve]) -> Band:
-    """Seeds taken together, at every step that any of them was measured at."""
+    """Combine the curves of several seeds, at every step at which any of them has a value."""
     at: dict[int, list[float]] = {}
     for curve in curves:
         for step, value in zip(curve.steps, curve.values, strict=True):
@@ -91,13 +91,13 @@ def band(curves: Sequence[Curve]) -> Band:
 
 
 def spans_decades(values: Iterable[float]) -> bool:
-    """Whether values are best seen on a logarithmic axis: positive, and a factor of 30 apart."""
+    """Return True if all values are positive and they span more than a factor of 30."""
     known = list(values)
     return bool(known) and min(known) > 0 and max(known) / min(known) > 30
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:
-    """Whether a value is a finite number: in a folder of somebody else's there may be anything."""
+    """Return True if a value is a finite number; logs from elsewhere may hold anything."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
     return abs(value) <= sys.float_info.max

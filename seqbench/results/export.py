@@ -1,4 +1,4 @@
-"""Cells for programs, a line each: nothing rounded, accuracies as fractions, `None` for unknown."""
+"""Export cells as CSV or JSON: unrounded, accuracies as fractions, `None` for unknown values."""
 
 import csv
 import io
@@ -16,14 +16,14 @@ from seqbench.wording import plain
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """What is known of a cell; see `Cell`, `Column` and `Statistics`.
+    """One exported cell; see `Cell`, `Column` and `Statistics` for fields not listed.
 
     Attributes:
-        variant: of the task, then of the model.
-        solved: share of the runs, those that failed left out, that solved the task.
-        older_code: runs that sources other than those in use made.
-        published: what the paper reports, if one was asked for.
-        not_like_for_like: why that may not be compared.
+        variant: variant of the task, then of the model.
+        solved: fraction of the runs that solved the task; failed runs do not count.
+        older_code: number of runs made by other seqbench sources than those in use.
+        published: the paper's value, if a paper was given and reports one.
+        not_like_for_like: why the published value is not comparable; `None` if it is.
     """
 
     task: str
@@ -55,15 +55,15 @@ class Line:
 
 
 def long_form(cells: Iterable[Cell], source: str, paper: str | None = None) -> list[Line]:
-    """A line for each cell.
+    """Return a line for each cell.
 
     Args:
-        cells: as `aggregate` gives them.
-        source: hash of the sources in use.
-        paper: whose numbers to put beside.
+        cells: as returned by `aggregate`.
+        source: hash of the seqbench sources in use.
+        paper: name of a paper whose published values to include.
 
     Raises:
-        ConfigError: there is no such paper.
+        ConfigError: if there is no such paper.
     """
     return [_line(cell, source, paper) for cell in cells]
 
@@ -100,20 +100,20 @@ def _line(cell: Cell, source: str, paper: str | None) -> Line:
 def beside(
     cells: Sequence[Cell], rows: Sequence[str] = ROWS, cols: Sequence[str] = COLS
 ) -> list[dict[str, Any]]:
-    """What else a table tells of each cell.
+    """Return extra fields for each cell, to export along with its `Line`.
 
     Args:
-        cells: as `long_form` got them.
-        rows: the keys that go down; those that are no column of a line are told, too.
-        cols: the keys that go across, likewise.
+        cells: the cells given to `long_form`, in the same order.
+        rows: config keys of the table's rows.
+        cols: config keys of the table's columns.
 
     Returns:
-        `standing`: `best` among the cells that it may be compared with, or `tied` with that one
-        over shared seeds; `seconds` of training and `compute` in floating-point operations, means
-        over runs; then the keys.
+        A dict for each cell: `standing` (`best` in its column, `tied` with the best over shared
+        seeds, or `None`), `seconds` of training and `compute` in FLOP (means over runs), and the
+        value of each row and column key that is not a field of `Line`.
 
     Raises:
-        ConfigError: no run has such a key, or it differs between the seeds of one cell.
+        ConfigError: if no run has a key, or its value differs between the seeds of a cell.
     """
     check_keys(cells, rows, cols)
     keys = [key for key in (*rows, *cols) if key not in {f.name for f in fields(Line)}]
@@ -125,11 +125,11 @@ def beside(
 
 
 def to_csv(lines: Sequence[Line], beside: Sequence[dict[str, Any]] = ()) -> str:
-    """CSV, run ids separated by spaces; nothing in it is a formula to a spreadsheet.
+    """Return CSV with run ids separated by spaces and texts escaped against formulas.
 
     Args:
-        lines: as `long_form` gives them.
-        beside: more of each, as the function of that name gives it.
+        lines: as returned by `long_form`.
+        beside: extra fields for each line, as returned by the function `beside`.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -141,12 +141,12 @@ def to_csv(lines: Sequence[Line], beside: Sequence[dict[str, Any]] = ()) -> str:
 
 
 def to_json(lines: Sequence[Line], beside: Sequence[dict[str, Any]] = ()) -> str:
-    """A list of objects; arguments as of `to_csv`."""
+    """Return a JSON list of objects; arguments as for `to_csv`."""
     pairs = zip(lines, beside or [{}] * len(lines), strict=True)
     objects = [vars(line) | more for line, more in pairs]
     return json.dumps(objects, indent=2, allow_nan=False) + "\n"
 
 
 def inert(value: Any) -> Any:
-    """A value that no spreadsheet takes for a formula."""
+    """Return the value, a text prefixed with `'` if a spreadsheet would run it as a formula."""
     return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@") else value

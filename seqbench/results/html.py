@@ -1,4 +1,4 @@
-"""A table as a fragment of HTML: one `<table>`, without style and without scripts."""
+"""Render a table as an HTML fragment: one `<table>`, without style or scripts."""
 
 from collections.abc import Iterable
 from html import escape
@@ -7,11 +7,11 @@ from seqbench.results.tables import Entry, Row, Table
 
 
 def render(table: Table) -> str:
-    """A table element with the best means in `<strong>`, notes at its foot."""
+    """Return a table element with the best means in `<strong>` and the notes in its footer."""
     head = [f'<th scope="col">{escape(table.stub)}</th>']
     for column in table.columns:
         head.append(f'<th scope="col">{escape(column.task)}<br>{escape(column.measure)}</th>')
-    # Bounds are a group of rows of their own.
+    # Bounds get their own row group.
     bodies = [[row for row in table.rows if row.bound is bound] for bound in (False, True)]
     lines = [
         "<table>",

@@ -1,4 +1,4 @@
-r"""A table as LaTeX for a paper; it needs \usepackage{booktabs} and no other package."""
+r"""Render a table as LaTeX for a paper; it needs \usepackage{booktabs} and no other package."""
 
 import re
 import unicodedata
@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from seqbench.results.tables import Entry, Table
 from seqbench.wording import plain
 
-# A name may hold anything. Brackets and stars are here since one after a line break would be its
-# argument; quotes, ? and ! since some of them side by side would become another character.
+# Names may hold any character. Brackets and stars are escaped because after a line break they would
+# be its argument; quotes, ? and ! because pairs of them form ligatures.
 COMMANDS = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -42,7 +42,7 @@ COMMANDS = {
     "≈": r"$^{\approx}$",
     **{digit: rf"\textsuperscript{{{i}}}" for i, digit in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
 }
-# So would two of these.
+# Pairs of these form ligatures, too.
 PAIRS = re.compile(r"([-,])(?=\1)")
 ACCENTS = {
     "\u0300": r"\`",
@@ -62,7 +62,7 @@ NUMBER = re.compile(r"(-?\d+(?:\.\d+)?)(?:e(-?\d+))?")
 
 
 def render(table: Table) -> str:
-    """A table environment with the best means in bold, notes below it."""
+    """Return a table environment with the best means in bold and the notes below it."""
     header = [table.stub, *(column.task for column in table.columns)]
     measures = ["", *(column.measure for column in table.columns)]
     lines = [
@@ -85,7 +85,7 @@ def render(table: Table) -> str:
         lines.append(_line([escape(row.label), *map(_entry, row.entries)]))
     lines += [r"\bottomrule", r"\end{tabular}"]
     if table.notes:
-        # A minipage, so that long notes are broken into lines.
+        # A minipage wraps long notes.
         lines += ["", r"\smallskip", r"\begin{minipage}{\linewidth}", r"\footnotesize"]
         lines += [rf"{escape(note)}\par" for note in table.notes]
         lines.append(r"\end{minipage}")
@@ -93,7 +93,7 @@ def render(table: Table) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that LaTeX sets as it is; a character that pdfLaTeX has no type for, by its number."""
+    """Return text escaped for LaTeX; characters that pdfLaTeX cannot typeset become `[U+XXXX]`."""
     characters = map(_character, unicodedata.normalize("NFC", plain(text)))
     return PAIRS.sub(r"\1{}", "".join(characters))
 
@@ -119,17 +119,17 @@ def _entry(entry: Entry | None) -> str:
     number = _number(entry.value)
     if entry.spread:
         number += rf" \pm {_number(entry.spread)}"
-    # \textbf leaves mathematics as it is.
+    # \textbf has no effect in math mode.
     value = rf"{{\boldmath${number}$}}" if entry.best else f"${number}$"
     flags = rf" {{\footnotesize({escape(', '.join(entry.flags))})}}" if entry.flags else ""
     return value + escape(entry.marks) + flags
 
 
 def _number(text: str) -> str:
-    """A number in mathematics; what is none, as text."""
+    """Return a number in math mode, or any other text in an mbox."""
     found = NUMBER.fullmatch(text)
     if found is None:
         return rf"\mbox{{{escape(text)}}}"
     mantissa, exponent = found.groups()
-    # No power of ten: a note's mark behind it would be a digit of the exponent.
+    # Not as a power of ten: a superscript note mark would look like a digit of the exponent.
     return mantissa if exponent is None else rf"{mantissa}\mathrm{{e}}{{{exponent}}}"

@@ -1,8 +1,9 @@
-"""Where cells stand in a table: some keys of the configuration go down, others across.
+"""Arrange cells in a grid whose rows and columns are keyed by config keys.
 
-What cells were measured on (task, size, budget, metric: their `Column`) is told on the side that
-names the task, so that no two of them share a row or column unseen; but for what the other side
-names. Cells that still meet in one place get rows of their own, with what tells them apart.
+The side (rows or columns) that names the task also shows the rest of each cell's `Column`: length,
+budget, metric. So cells measured on different things never share a row or column unnoticed. Keys
+that the other side names are shown there instead. Cells that still share a place get a row each,
+labelled with the options that distinguish them.
 """
 
 import difflib
@@ -27,7 +28,7 @@ from seqbench.wording import metric_name, plain
 ROWS, COLS = ("model",), ("task",)
 MOST_KEYS = 3
 ARROWS = {"min": "↓", "max": "↑"}
-# Keys whose values a `Column` holds, by the name that it has for them.
+# Config key -> field of `Column` that holds its value.
 MEASURED_ON = {
     "task": "task",
     "task.length": "length",
@@ -35,16 +36,16 @@ MEASURED_ON = {
     "budget": "budget",
     "protocol": "protocol",
 }
-# Keys whose values say themselves what they are.
+# Keys whose values are shown without the key.
 NAMES = ("model", "task", "budget", "protocol")
 
 
 class Value(NamedTuple):
-    """What a cell has under a key: numbers in their order, then texts, at the end what is missing.
+    """A cell's value of a config key, sorted as numbers, then texts, then missing values.
 
     Attributes:
-        order: kind and number.
-        text: as it is shown.
+        order: sort key: the kind (0 number, 1 text, 2 missing) and the number.
+        text: the displayed text.
     """
 
     order: tuple[int, float]
@@ -55,9 +56,9 @@ class Side(NamedTuple):
     """A row or a column.
 
     Attributes:
-        values: under the keys of this side.
-        measured_on: what is told on this side; `None` on the other one.
-        variant: what tells rivals apart; empty in columns.
+        values: values of the keys of this side.
+        measured_on: the `Column` shown on this side; `None` on the side without the task.
+        variant: options that distinguish cells that share a place; empty in columns.
     """
 
     values: tuple[Value, ...]
@@ -66,7 +67,7 @@ class Side(NamedTuple):
 
     @property
     def order(self) -> tuple[Any, ...]:
-        """Rows and columns stand in this order."""
+        """Return the sort key of rows and columns."""
         return self.values, self.measured_on.order if self.measured_on else (), self.variant
 
 
@@ -75,11 +76,11 @@ class Grid:
     """Cells in rows and columns.
 
     Attributes:
-        stub: what stands above the rows' labels.
+        stub: the header of the row labels.
         rows: the label of each row.
-        columns: the two lines above each column: `adding T=200`, `MSE ↓ (quick)`.
-        cells: by row and column.
-        tasks_down: rows, not columns, tell what was measured on.
+        columns: the two header lines of each column: `adding T=200`, `MSE ↓ (quick)`.
+        cells: (row, column) -> cell.
+        tasks_down: True if tasks are in rows, not in columns.
     """
 
     stub: str
@@ -90,15 +91,15 @@ class Grid:
 
 
 def arrange(cells: Sequence[Cell], rows: Sequence[str] = ROWS, cols: Sequence[str] = COLS) -> Grid:
-    """Put cells where their configurations say.
+    """Arrange cells in a grid by their values of config keys.
 
     Args:
-        cells: as `aggregate` gives them.
-        rows: one to three keys, as `where` knows them: `model`, `optimizer.lr`.
-        cols: likewise.
+        cells: as returned by `aggregate`.
+        rows: one to three keys for the rows, as in `--where`: `model`, `optimizer.lr`.
+        cols: one to three keys for the columns.
 
     Raises:
-        ConfigError: no run has such a key, or it differs between the seeds of one cell.
+        ConfigError: as `check_keys`.
     """
     check_keys(cells, rows, cols)
     down = "task" in rows
@@ -127,13 +128,13 @@ def arrange(cells: Sequence[Cell], rows: Sequence[str] = ROWS, cols: Sequence[st
 
 
 def setting(cell: Cell, key: str) -> Any:
-    """What the runs of a cell have under a key, `None` if nothing."""
+    """Return the value of a config key in a cell's runs; `None` if they have none."""
     value = _under(cell, key)[0]
     return None if value is MISSING else value
 
 
 def measured_on_texts(column: Column, with_protocol: bool) -> tuple[str, str]:
-    """What cells were measured on: `adding T=200`, and `MSE ↓ (quick)`."""
+    """Return a column's two header lines, as in `adding T=200` and `MSE ↓ (quick)`."""
     task = plain(column.task or "")
     if column.length is not None:
         task += f" T={column.length}"
@@ -167,9 +168,9 @@ def _values(cell: Cell, keys: Sequence[str]) -> tuple[Value, ...]:
 
 
 def _under(cell: Cell, key: str) -> list[Any]:
-    """The values that the runs of a cell have under a key; `MISSING` if none has any."""
+    """Return the distinct values of a key in a cell's runs; `[MISSING]` if there are none."""
     known = {canonical(v): v for run in cell.records if (v := value_of(run, key)) is not MISSING}
-    # One that failed early does not know all that its fellows do.
+    # A run that failed early may hold null where the others hold a value.
     if len(known) > 1:
         known.pop("null", None)
     return list(known.values()) or [MISSING]
@@ -200,10 +201,11 @@ def _variants(rivals: list[Cell]) -> list[str]:
 
 
 def check_keys(cells: Sequence[Cell], rows: Sequence[str], cols: Sequence[str]) -> None:
-    """Whether cells can be put in rows and columns by these keys.
+    """Check that cells can be arranged by these keys.
 
     Raises:
-        ConfigError: no run has such a key, or it differs between the seeds of one cell.
+        ConfigError: if a side has no key or more than three, a key is on both sides, no run has a
+            key, or its value differs between the seeds of a cell.
     """
     for side in (rows, cols):
         if not 0 < len(side) <= MOST_KEYS:

@@ -1,4 +1,4 @@
-"""A table as GitHub's Markdown."""
+"""Render a table as GitHub Markdown."""
 
 import re
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from seqbench.results.tables import Entry, Table
 
 
 def render(table: Table) -> str:
-    """Markdown text with the best means in bold."""
+    """Return Markdown with the best means in bold and the notes below the table."""
     lines = [
         _line([table.stub, *map(str, table.columns)]),
         "|---" + "|---:" * len(table.columns) + "|",
@@ -18,7 +18,7 @@ def render(table: Table) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that Markdown shows as it is."""
+    """Return text escaped for Markdown."""
     # An underscore inside a word, as in char_ptb, is an ordinary character.
     return re.sub(r"[\\`*<>\[\]|~&$]|\b_|_\b", r"\\\g<0>", text)
 

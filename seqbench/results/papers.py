@@ -1,4 +1,4 @@
-"""Published tables as data (configs/paper/), and when a measured score may stand beside one."""
+"""Load published results (configs/paper/) and check that measured scores are comparable to them."""
 
 import difflib
 from dataclasses import dataclass, replace
@@ -15,9 +15,10 @@ from seqbench.results.recipe import other_amount
 from seqbench.runs.config_file import YamlLoader
 from seqbench.runs.record import Record
 
-# Published sizes are rounded, and some disagree with their own settings by a third.
+# Largest accepted ratio of parameter counts: published ones are rounded, and some differ by a third
+# from what the published settings give.
 SIZE_RATIO = 1.5
-# Scores on test: of the weights that validation chose, or the mean of the last results there.
+# Splits of test scores: with the weights chosen on validation, or the mean of the last evaluations.
 ON_TEST = ("test", "test_mean")
 
 
@@ -27,22 +28,23 @@ class PublishedCell:
 
     Attributes:
         paper: name of the paper's file.
-        task: our name of the task.
-        model: our name of the model.
-        run: whether seqbench has the task.
+        task: seqbench's name of the task.
+        model: seqbench's name of the model.
+        run: True if seqbench has the task.
         printed: the number as printed, in `unit`.
-        value: the number in the unit of our records, accuracies as fractions.
-        metric: our name of the metric.
+        value: the number in the unit of records, accuracies as fractions.
+        metric: seqbench's name of the metric.
         direction: `min` or `max`, whichever is better.
-        unit: unit of `printed`; empty where there is none.
-        length: the task's size in time steps, where it has one.
-        size: the paper's parameter count, rounded as there.
-        tokens: time steps in a pass over the training data, rounded; of tasks that we run.
-        budget: the budget that repeats the paper's training.
-        protocol: the protocol that repeats the paper's choices.
-        reduction: how the number was made of several.
-        caveats: where paper, code and arithmetic disagree about it.
-        source: where it is printed.
+        unit: unit of `printed`; empty if it has none.
+        length: the sequence length in time steps, if the task has one.
+        size: the paper's parameter count, rounded as printed.
+        tokens: time steps in one pass over the training data, rounded; only for tasks that seqbench
+            has.
+        budget: the budget that reproduces the paper's training.
+        protocol: the protocol that reproduces the paper's choices.
+        reduction: how the paper reduces several runs or evaluations to this number.
+        caveats: contradictions between paper, code and arithmetic about this number.
+        source: where in the paper it is printed.
     """
 
     paper: str
@@ -65,17 +67,17 @@ class PublishedCell:
 
 
 def papers() -> list[str]:
-    """Names of the papers that are there, oldest first: a name ends with its year."""
+    """Return the names of the available papers, oldest first; a name ends with its year."""
     names = (path.stem for path in (CONFIG_FOLDER / "paper").glob("*.yaml"))
     return sorted(names, key=lambda name: (name[-4:], name))
 
 
 @cache
 def read_paper(name: str) -> dict[str, Any]:
-    """A paper's file, as it is.
+    """Return the parsed YAML file of a paper.
 
     Raises:
-        ConfigError: there is no such paper.
+        ConfigError: if there is no such paper.
     """
     if name not in papers():
         near = difflib.get_close_matches(name, papers(), n=1)
@@ -86,10 +88,10 @@ def read_paper(name: str) -> dict[str, Any]:
 
 @cache
 def load_paper(name: str) -> tuple[PublishedCell, ...]:
-    """All cells of a paper's table, in its order.
+    """Return all cells of a paper's table, in its order.
 
     Raises:
-        ConfigError: there is no such paper.
+        ConfigError: if there is no such paper.
     """
     paper = read_paper(name)
     cells = []
@@ -121,27 +123,27 @@ def load_paper(name: str) -> tuple[PublishedCell, ...]:
 
 
 def published(paper: str, task: str, model: str) -> PublishedCell | None:
-    """What a paper reports for a model on a task, if it does.
+    """Return the paper's cell for a model on a task, or `None` if it reports none.
 
     Raises:
-        ConfigError: there is no such paper.
+        ConfigError: if there is no such paper.
     """
     cells = (cell for cell in load_paper(paper) if (cell.task, cell.model) == (task, model))
     return next(cells, None)
 
 
 def protocols() -> set[str]:
-    """Names of the protocols that come with seqbench."""
+    """Return the names of the protocols that come with seqbench."""
     return {path.stem for path in (CONFIG_FOLDER / "protocol").glob("*.yaml")}
 
 
 def like_for_like(record: Record, cell: PublishedCell, *, any_protocol: bool = False) -> str | None:
-    """Why a run's score may not be held against a published number; `None` if it may.
+    """Return why a run's score is not comparable to a published number; `None` if it is.
 
     Args:
-        record: of the run.
-        cell: the number.
-        any_protocol: let another protocol of ours pass, as what is to be said beside a conclusion.
+        record: the run's record.
+        cell: the published number.
+        any_protocol: accept every protocol that comes with seqbench, not only the paper's.
     """
     passes = protocols() if any_protocol else {cell.protocol}
     reasons = []
@@ -154,7 +156,7 @@ def like_for_like(record: Record, cell: PublishedCell, *, any_protocol: bool = F
     if record.budget != cell.budget:
         reasons.append(f"budget {record.budget or 'of your own'} instead of {cell.budget}")
     elif (other := other_amount(record.config)) and other_amount(
-        record.config | {"protocol": cell.protocol}  # nor is it what the paper says
+        record.config | {"protocol": cell.protocol}  # nor the amount that the paper's protocol sets
     ):
         reasons.append(other)
     if record.protocol not in passes:
@@ -165,8 +167,8 @@ def like_for_like(record: Record, cell: PublishedCell, *, any_protocol: bool = F
 
 
 def unlike(cell: Cell, found: PublishedCell, *, any_protocol: bool = False) -> str | None:
-    """The same for all runs of a cell, which differ in the seed only."""
-    # One that failed early does not know its score or its size.
+    """Return `like_for_like` for a cell, whose runs differ in the seed only."""
+    # Prefer a run with a score: one that failed early lacks its score and parameter count.
     runs = sorted(cell.records, key=lambda record: record.score is None)
     typical = replace(runs[0], parameters=cell.parameters)
     return like_for_like(typical, found, any_protocol=any_protocol)

@@ -1,8 +1,8 @@
-"""Figures of many runs for a paper or a talk: learning curves, scaling, and score against cost.
+"""Plot many runs for a paper or a talk: learning curves, scaling, and score against cost.
 
-Every figure has a panel for each thing that models were measured on, and one legend outside. A
-model has the report's colour, and a configuration one dash pattern and marker in all panels, so
-that it can be told in grey, too. The same records give the same bytes.
+A figure has one panel per `Column` (task and metric) and one legend outside. A model has the
+report's colour; a config has the same dash pattern and marker in all panels, so that it is
+recognizable in grayscale. The same records give the same bytes.
 """
 
 import io
@@ -54,20 +54,20 @@ try:
 except ImportError:
     raise ConfigError("a plot needs matplotlib: pip install 'seqbench[plot]'") from None
 
-# What each kind of file would say about the moment or the program that wrote it.
+# Metadata to suppress per file format: the time or program that wrote it.
 METADATA: dict[str, dict[str, Any]] = {
     "svg": {"Date": None},
     "pdf": {"CreationDate": None},
     "png": {"Software": None},
 }
-# Inches.
+# Width and height of a panel in inches.
 PANEL = 3.7, 2.9
-# Characters above a panel, in a line.
+# Characters per line of a panel's title.
 TITLE = 36
 MOST_PANELS, MOST_NAMES = 36, 60
-# Points of a line that get a marker, at most.
+# Maximum number of markers on a line.
 MARKED = 8
-# A power law is drawn through at least so many places, this factor apart.
+# A power law is fitted to at least 3 x values that span at least a factor of 2.
 FEWEST_TO_FIT, SPAN_TO_FIT = 3, 2
 
 Drawn = TypeVar("Drawn", Line, Point)
@@ -80,17 +80,18 @@ def learning_curves(
     x: str = "steps",
     log: bool | None = None,
 ) -> Figure:
-    """A metric over training: the median of the seeds, and a band from lowest to highest.
+    """Plot a metric over training: the median over seeds, and a band from minimum to maximum.
 
     Args:
-        cells: as `aggregate` gives them.
-        folders: run_id -> where the run is.
-        metric: of validation, else test, else training; `None`: the one that ranks models.
-        x: `steps`; or `epochs`, of runs whose length was given in epochs.
-        log: a logarithmic axis for the metric; `None`: where values span decades.
+        cells: as returned by `aggregate`.
+        folders: run_id -> run folder.
+        metric: name of the metric, taken from the first of validation, test and training that has
+            it; `None` for the metric that ranks models.
+        x: `steps`, or `epochs` for runs whose duration was set in epochs.
+        log: use a logarithmic y axis; `None` to do so if the values span decades.
 
     Raises:
-        ConfigError: no run has such a curve.
+        ConfigError: if no run has such a curve.
     """
 
     def draw(axes: Axes, lines: list[Line], looks: Looks) -> Iterable[str]:
@@ -103,7 +104,7 @@ def learning_curves(
         for i, line in enumerate(lines):
             look = looks[label(line.cell)]
             every = math.ceil(len(line.xs) / MARKED)
-            # Markers of lines that lie upon each other do not.
+            # Offset the first marker of each line, so that markers of overlapping lines stay apart.
             first = min(i * every // len(lines), len(line.xs) - 1)
             style = {**look.points, **look.line, "markersize": 4, "markevery": (first, every)}
             axes.plot(line.xs, line.band.median, **style)
@@ -131,15 +132,16 @@ def learning_curves(
 
 
 def scaling(cells: Sequence[Cell], x: str = "length", log: bool | None = None) -> Figure:
-    """The score against size, cost or a setting; log-log with a power law where three places are.
+    """Plot the score against size, cost or a setting, with power-law fits on log-log axes.
 
     Args:
-        cells: as `aggregate` gives them.
-        x: `length`, `parameters`, `seconds`, `compute`, or a key of the configuration.
-        log: logarithmic axes; `None`: where nothing forbids them, but for accuracies.
+        cells: as returned by `aggregate`.
+        x: `length`, `parameters`, `seconds`, `compute`, or a config key.
+        log: use logarithmic axes; `None` to do so for axes without accuracies. An axis with a value
+            that is not positive stays linear.
 
     Raises:
-        ConfigError: no run has such a number.
+        ConfigError: if no run has a score and a number under `x`.
     """
 
     def draw(axes: Axes, points: list[Point], looks: Looks) -> Iterable[str]:
@@ -156,7 +158,7 @@ def scaling(cells: Sequence[Cell], x: str = "length", log: bool | None = None) -
             far = xs[-1] >= SPAN_TO_FIT * xs[0]
             if log_x and log_y and len(best) >= FEWEST_TO_FIT and far:
                 exponent, ys = power_law(best)
-                exponents.append(f"{name}\u00a0{exponent:.2f}")  # not to be parted
+                exponents.append(f"{name}\u00a0{exponent:.2f}")  # no line break inside
                 yield "line: power law by least squares, its exponent above"
             else:
                 ys = [score for _, score in best]
@@ -180,15 +182,15 @@ def scaling(cells: Sequence[Cell], x: str = "length", log: bool | None = None) -
 
 
 def pareto(cells: Sequence[Cell], x: str = "seconds", log: bool | None = None) -> Figure:
-    """The score against its cost, and the front: what nothing cheaper is as good as.
+    """Plot the score against cost, with the Pareto front of the configs without divergence.
 
     Args:
-        cells: as `aggregate` gives them.
-        x: `seconds`, `parameters`, `compute`, or a key whose number is a cost.
-        log: logarithmic axes; `None`: where values span decades.
+        cells: as returned by `aggregate`.
+        x: `seconds`, `parameters`, `compute`, or a config key whose number is a cost.
+        log: use logarithmic axes; `None` to do so if the values span decades.
 
     Raises:
-        ConfigError: no run has such a number.
+        ConfigError: if no run has a score and a number under `x`.
     """
     devices = {str(record.measured.get("device")) for cell in cells for record in cell.records}
 
@@ -204,7 +206,7 @@ def pareto(cells: Sequence[Cell], x: str = "seconds", log: bool | None = None) -
             column.direction,
         )
         if found:
-            # Between two of its points, the front is as good as the cheaper one.
+            # Between two of its points, the front has the score of the cheaper one.
             axes.step(*zip(*found, strict=True), where="post", color=GREY, linewidth=1, zorder=1.5)
             yield "line: front of what nothing cheaper is as good as, of those without divergence"
         yield from draw_points(axes, points, looks)
@@ -223,17 +225,17 @@ def pareto(cells: Sequence[Cell], x: str = "seconds", log: bool | None = None) -
 
 @matplotlib.style.context(STYLE)
 def write(figure: Figure, path: Path) -> None:
-    """Write a figure as its name says: .png, .svg or .pdf.
+    """Write a figure in the format of its suffix: .png, .svg or .pdf.
 
     Raises:
-        ConfigError: the name ends otherwise.
+        ConfigError: if the suffix is another one.
     """
     kind = path.suffix.lower().removeprefix(".")
     if kind not in METADATA:
         raise ConfigError(f"a plot is a .png, .svg or .pdf file, not '{path.name}'")
     file = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of characters that the font has not
+        warnings.simplefilter("ignore")  # missing glyphs
         figure.savefig(file, format=kind, dpi=160, metadata=METADATA[kind])
     atomic.write(path, file.getvalue())
 
@@ -244,12 +246,15 @@ def _figure(
     draw: Callable[[Axes, list[Drawn], Looks], Iterable[str]],
     handle: Mapping[str, Any],
 ) -> Figure:
-    """Panels with a legend outside, and below what `draw` remarks on them.
+    """Build a figure of panels, with a legend outside and the remarks of `draw` below.
 
     Args:
-        panels: what is drawn in each.
-        draw: draws a panel, and says what a reader must know of it.
-        handle: how a line in the legend differs from one with markers.
+        panels: the lines or points of each panel.
+        draw: draws a panel and yields remarks for the reader.
+        handle: style of legend entries that overrides that of lines and points.
+
+    Raises:
+        ConfigError: if there are too many panels or legend entries.
     """
     columns = sorted(panels, key=lambda column: column.order)
     looks = looks_of([item.cell for members in panels.values() for item in members])

@@ -1,4 +1,4 @@
-"""What the panels of a plot share: looks, points, bounds, and axes that can be read."""
+"""Draw what the panels of all plots share: looks, points, bounds and axes."""
 
 import math
 import textwrap
@@ -16,8 +16,8 @@ from seqbench.results.plot_data import LARGEST, Point
 from seqbench.results.report.comparison import label, models_of
 from seqbench.wording import is_accuracy, metric_name, number, plain
 
-# Okabe and Ito's, which people who see colours differently can tell apart; in the report's order
-# and shades, and its dash patterns in points.
+# The palette of Okabe and Ito, distinguishable with colour blindness, in the order and shades of
+# the report. DASHES are the report's dash patterns in points.
 COLOURS = ("#009e73", "#b5558d", "#d55e00", "#c98a00", "#0072b2", "#2f9bd6", "#4d4d4d")
 DASHES: tuple[Any, ...] = (
     (0, (7, 2.5)),
@@ -29,13 +29,13 @@ DASHES: tuple[Any, ...] = (
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
 GREY = "0.35"
-# Whatever a person's matplotlib is set to; and a `$` in a name is no mathematics.
+# Overrides the user's matplotlib settings; a `$` in a name does not start math mode.
 STYLE: list[Any] = [
     "default",
     {
         "text.parse_math": False,
         "svg.hashsalt": "seqbench",
-        "pdf.fonttype": 42,  # publishers refuse matplotlib's own kind
+        "pdf.fonttype": 42,  # TrueType: publishers reject matplotlib's default, Type 3
         "font.size": 9,
         "axes.titlesize": 9.5,
         "axes.titlelocation": "left",
@@ -65,7 +65,7 @@ BOUND_DASHES: dict[str, Any] = {"baseline": (0, (2, 2)), "optimum": (0, (8, 2, 1
 
 @dataclass(frozen=True)
 class Look:
-    """How a configuration is drawn, the same in all panels."""
+    """The colour, dash pattern and marker of a config, the same in all panels."""
 
     colour: str
     dash: Any
@@ -73,12 +73,12 @@ class Look:
 
     @property
     def line(self) -> dict[str, Any]:
-        """Of a line without markers."""
+        """Return the style of a line without markers."""
         return {"color": self.colour, "linestyle": self.dash, "linewidth": 1.5}
 
     @property
     def points(self) -> dict[str, Any]:
-        """Of markers without a line, as far as a line does not say otherwise."""
+        """Return the style of markers without a line; merge with `line` to get both."""
         return {"color": self.colour, "marker": self.marker, "markersize": 5, "linestyle": ""}
 
 
@@ -86,9 +86,9 @@ Looks = Mapping[str, Look]
 
 
 def looks_of(cells: Iterable[Cell]) -> dict[str, Look]:
-    """Every configuration's look, by its label.
+    """Return label -> look for all configs.
 
-    Models have the colours of the report; configurations of one model alone get one each.
+    Models have the colours of the report; if there is one model only, each config has its own.
     """
     styles = models_of(list(cells), [])
     alone = len({style["model"] for style in styles}) == 1
@@ -103,7 +103,7 @@ def looks_of(cells: Iterable[Cell]) -> dict[str, Look]:
 
 
 def draw_points(axes: Axes, points: Iterable[Point], looks: Looks) -> Iterable[str]:
-    """Markers with their intervals; gives what a reader must know of them."""
+    """Draw markers with 95% intervals, and yield remarks that explain them to the reader."""
     for point in points:
         look = looks[label(point.cell)]
         axes.errorbar(
@@ -122,7 +122,7 @@ def draw_points(axes: Axes, points: Iterable[Point], looks: Looks) -> Iterable[s
 
 
 def bounds_of(cell: Cell, metric: str | None = None) -> dict[str, float]:
-    """What is known of the bounds of a score, or of another metric."""
+    """Return the known bounds (`baseline`, `optimum`) of the score or of another metric."""
     known = {name: getattr(cell, name) for name in BOUNDS}
     if metric not in (None, cell.column.metric):
         known = {"baseline": cell.records[0].baseline_of(str(metric))}
@@ -134,7 +134,7 @@ def bounds_of(cell: Cell, metric: str | None = None) -> dict[str, float]:
 def draw_bound(
     axes: Axes, name: str, points: Sequence[tuple[float, float]], metric: str, log: bool
 ) -> Iterable[str]:
-    """A line that no model should be worse than, or that none can cross; or why it is not there."""
+    """Draw the baseline or optimum; yield a remark instead if a log axis cannot show it."""
     xs, ys = zip(*points, strict=True)
     style = {"color": GREY, "linewidth": 1, "zorder": 1.5, "linestyle": BOUND_DASHES[name]}
     if log and not is_log(ys, None, True):
@@ -146,26 +146,26 @@ def draw_bound(
 
 
 def measure(metric: str, direction: str | None, split: str) -> str:
-    """What stands beside the vertical axis; no direction where nobody knows it."""
+    """Return the label of the y axis; it names no direction if `direction` is unknown."""
     better = {"min": "lower", "max": "higher"}.get(direction or "")
     arrow = f"\n({better} is better {ARROWS[direction or '']})" if better else ""
     return fitted(f"{plain(split)} {metric_name(metric)}", 40) + arrow
 
 
 def fitted(text: str, width: int) -> str:
-    """A text in three lines at most."""
+    """Return the text wrapped to `width` characters and cut after three lines."""
     return "\n".join(textwrap.wrap(text, width, max_lines=3, placeholder=" ...")) or "(no name)"
 
 
 def is_log(values: Iterable[float], wanted: bool | None, default: bool) -> bool:
-    """Whether an axis of these values is logarithmic: as wanted, where they allow it."""
+    """Return True if the axis is logarithmic: as wanted or by default, if all values allow it."""
     return min(values) > 1 / LARGEST and (default if wanted is None else wanted)
 
 
 def set_ticks(
     axes: Axes, which: Literal["x", "y"], log: bool, metric: str = "", places: Sequence[float] = ()
 ) -> None:
-    """Scale and ticks; a few places that stand apart are better than round numbers."""
+    """Set scale and ticks; ticks are at `places` if these are far enough apart to be labelled."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     if log:
         axes.set(**{f"{which}scale": "log"})
@@ -191,7 +191,7 @@ def _stand_apart(places: Sequence[float], log: bool) -> bool:
 
 
 def tick(value: float, metric: str) -> str:
-    """A number beside an axis: short, accuracies in per cent."""
+    """Return a short tick label; accuracies in per cent."""
     if metric and is_accuracy(metric):
         value *= 100
     for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

@@ -1,4 +1,4 @@
-"""What a plot shows of many runs, panel by panel: curves, scores along an axis, front and fit."""
+"""Compute the contents of plots: curves, scores along an axis, Pareto front, power law."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,11 +15,11 @@ from seqbench.results.where import value_of
 from seqbench.runs.record import Record, Score
 from seqbench.wording import is_accuracy, plain
 
-# No axis is drawn beyond it, and no logarithmic one below its reciprocal.
+# Axis limit: larger values are not drawn, nor values below 1e-30 on a logarithmic axis.
 LARGEST = 1e30
-# Where curves come from, the first that has the metric; runs that watch test have no validation.
+# A curve is read from the first split that has it; runs that select on test have no validation.
 SPLITS = ("valid", "test", "train")
-# Known metrics that a message lists, at most.
+# Maximum number of metrics that an error message lists.
 LISTED = 8
 
 Direction = Literal["min", "max"]
@@ -27,13 +27,13 @@ Direction = Literal["min", "max"]
 
 @dataclass(frozen=True)
 class Line:
-    """A metric of one configuration over training.
+    """A metric of one config over training.
 
     Attributes:
         cell: the runs.
-        split: where it was measured.
-        xs: training steps, or epochs.
-        band: the seeds taken together, at those.
+        split: the split it was measured on.
+        xs: training steps or epochs.
+        band: median, minimum and maximum over seeds at each of `xs`.
     """
 
     cell: Cell
@@ -44,13 +44,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Point:
-    """The score of one configuration at its place along an axis.
+    """The score of one config at its x value.
 
     Attributes:
-        cell: the runs; without a variant, since all points of a model look alike.
-        x: the place.
-        score: a mean over seeds.
-        bar: half width of its 95% interval; `None` below three seeds.
+        cell: the runs; its variant is empty, so that all points of a model look alike.
+        x: the x value.
+        score: mean over seeds.
+        bar: half width of the 95% confidence interval; `None` below three seeds.
     """
 
     cell: Cell
@@ -60,13 +60,14 @@ class Point:
 
 
 def ranked_by(records: Sequence[Record], metric: str) -> list[Record]:
-    """The records as if this metric ranked models, on the split of their score.
+    """Return the records with `metric` as their score, on the split of their present score.
 
-    Which way is better is known of scores and accuracies; of any other metric lower is taken for
-    better. The optimum is that of the score: another metric has none.
+    The direction is that of a score with this metric; without one, accuracies are maximized and
+    all other metrics minimized. Records that change score lose their optimum, which is known for
+    the old score only; those without the metric on that split lose their score.
 
     Raises:
-        ConfigError: no run has the metric.
+        ConfigError: if no run has the metric.
     """
     known = {name for record in records for found in record.metrics.values() for name in found}
     if metric not in known:
@@ -97,16 +98,17 @@ def ranked_by(records: Sequence[Record], metric: str) -> list[Record]:
 def curve_panels(
     cells: Sequence[Cell], folders: Mapping[str, Path], metric: str | None, x: str
 ) -> dict[Column, list[Line]]:
-    """A metric over training, a panel for each thing that models were measured on.
+    """Return the curves of a metric over training, one panel per `Column`.
 
     Args:
-        cells: as `aggregate` gives them.
-        folders: run_id -> where the run is.
-        metric: of the first of `SPLITS` that has it; `None`: the one that ranks models.
-        x: `steps`; or `epochs`, of runs whose length was given in epochs.
+        cells: as returned by `aggregate`.
+        folders: run_id -> run folder.
+        metric: name of the metric, taken from the first of `SPLITS` that has it; `None` for the
+            metric that ranks models.
+        x: `steps`, or `epochs` for runs whose duration was set in epochs.
 
     Raises:
-        ConfigError: no run has such a curve.
+        ConfigError: if no run has such a curve.
     """
     if x not in ("steps", "epochs"):
         raise ConfigError(f"curves go over steps or epochs, not '{x}'")
@@ -132,14 +134,14 @@ def curve_panels(
 
 
 def point_panels(cells: Sequence[Cell], x: str) -> dict[Column, list[Point]]:
-    """Scores along an axis, a panel for each thing that models were measured on.
+    """Return the scores along an axis, one panel per `Column`.
 
     Args:
-        cells: as `aggregate` gives them.
-        x: `length`, `parameters`, `seconds`, `compute`, or a key of the configuration.
+        cells: as returned by `aggregate`.
+        x: `length`, `parameters`, `seconds`, `compute`, or a config key.
 
     Raises:
-        ConfigError: no run has a score and such a number.
+        ConfigError: if no run has a score and a number under `x`.
     """
     if x not in ("length", "seconds", "compute"):
         check_keys(cells, [x], ["budget"])
@@ -150,7 +152,7 @@ def point_panels(cells: Sequence[Cell], x: str) -> dict[Column, list[Point]]:
         if place is None or sample is None or not _is_number(sample.mean):
             continue
         column = cell.column
-        # What varies along the axis is no other panel.
+        # What varies along the x axis must not split panels.
         if x in ("length", "task.length"):
             column = replace(column, length=None)
         if x.startswith("task."):
@@ -164,7 +166,7 @@ def point_panels(cells: Sequence[Cell], x: str) -> dict[Column, list[Point]]:
 
 
 def best_along(points: Iterable[Point], direction: str | None) -> list[tuple[float, float]]:
-    """The best score at every place, by rising place."""
+    """Return (x, best score) for every x value, in increasing x."""
     better = max if direction == "max" else min
     best: dict[float, float] = {}
     for point in points:
@@ -175,11 +177,11 @@ def best_along(points: Iterable[Point], direction: str | None) -> list[tuple[flo
 def front(
     points: Iterable[tuple[float, float]], direction: str | None
 ) -> list[tuple[float, float]]:
-    """The points, by rising cost, that are better than every other one that costs no more.
+    """Return the Pareto front: the points better than all that cost no more, by increasing cost.
 
     Args:
-        points: cost and score of each.
-        direction: `min` or `max`, whichever score is better.
+        points: (cost, score) of each.
+        direction: `min` or `max`, whichever score is better; `None` counts as `min`.
     """
     sign = -1 if direction == "max" else 1
     chosen: list[tuple[float, float]] = []
@@ -190,13 +192,13 @@ def front(
 
 
 def power_law(points: Sequence[tuple[float, float]]) -> tuple[float, list[float]]:
-    """`y = factor * x ** exponent`, by least squares of the logarithms.
+    """Fit `y = factor * x ** exponent` by least squares of the logarithms.
 
     Args:
-        points: x and y of each, all positive, not all x the same.
+        points: (x, y) of each, all positive, with at least two different x.
 
     Returns:
-        The exponent, and the y of the law at each x.
+        The exponent, and the fitted y at each x.
     """
     us, vs = [math.log(x) for x, _ in points], [math.log(y) for _, y in points]
     u, v = math.fsum(us) / len(us), math.fsum(vs) / len(vs)
@@ -212,7 +214,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _epochs_per_step(cell: Cell) -> float | None:
-    """Of runs that took all the steps of their epochs; `None` if that is not known of any."""
+    """Return epochs per step, from a completed run without early stop; `None` if there is none."""
     for record in cell.records:
         epochs = value_of(record, "trainer.epochs")
         whole = value_of(record, "trainer.stop_when_solved") is not True

@@ -1,8 +1,8 @@
-"""How a run differs from its recipe, and the command that repeats it: the same list, told twice.
+"""Compute how a run differs from its recipe, and the command that reproduces it.
 
-What a recipe means for a run is put together as Hydra would do it, from plain YAML: a page about
-200 runs need not wait for Hydra, and what a stranger's record says is only ever compared. A value
-that this reading gets wrong would be one more word in the command, never a wrong one.
+The recipe's config is merged from plain YAML in Hydra's order, without Hydra: a report of 200 runs
+need not wait for it, and values of an untrusted record are only compared, never resolved. A value
+that the merge gets wrong becomes an override with the run's value, unless it equals the run's.
 """
 
 import re
@@ -19,13 +19,13 @@ from seqbench.runs.config_file import YamlLoader
 from seqbench.runs.identity import plain_numbers, without_place
 
 NODES = ("task", "model", "optimizer", "schedule", "trainer")
-# Of a task's data, where `None` is all.
+# Data sizes in a task's config; `None` means all data.
 SIZES = ("train_size", "valid_size", "eval_size")
-# Characters of a number.
+# Maximum number of characters of a number.
 LONGEST = 20
-# What the choice `auto` means where a recipe names none.
+# Meaning of the choice `auto` if the recipe names none.
 FALLBACK = {"optimizer": "adam", "schedule": "constant"}
-# A stranger's words for a command line.
+# Untrusted words that are safe on a command line: names, keys and unquoted values.
 NAME = re.compile(r"\w[\w.-]*")
 KEY = re.compile(r"[a-z]\w*(\.\w+)*")
 BARE = re.compile(r"[A-Za-z/][\w/.-]*")
@@ -35,7 +35,7 @@ Nodes = dict[str, dict[str, Any]]
 
 
 class Difference(NamedTuple):
-    """A value that is not what the recipe says; `MISSING` where one of the two has none."""
+    """A config key whose value differs between recipe and run; `MISSING` if one side lacks it."""
 
     key: str
     recipe: Any
@@ -43,23 +43,22 @@ class Difference(NamedTuple):
 
 
 def differences(config: dict[str, Any]) -> list[Difference]:
-    """What a run sets otherwise than its recipe, its task, its budget and its protocol would.
+    """Return the values that differ from those of the run's recipe, task, budget and protocol.
 
     Args:
-        config: of a run, resolved.
+        config: the run's resolved config.
     """
     return _differences(_nodes(_recipe(config)), _nodes(config))
 
 
 def other_amount(config: dict[str, Any]) -> str | None:
-    """How long a run trains, and on how much data it trains and is scored, where that is not what
-    recipe, protocol and budget say.
+    """Return how duration, early stop and data sizes differ from recipe, protocol and budget.
 
     Args:
-        config: of a run, resolved.
+        config: the run's resolved config.
 
     Returns:
-        As in `epochs=1 instead of epochs=10`; `None` if there is no such difference.
+        A text like `epochs=1 instead of epochs=10`; `None` if nothing differs.
     """
     planned, here = _amounts(_recipe(config)), _amounts(config)
     found = [
@@ -71,14 +70,15 @@ def other_amount(config: dict[str, Any]) -> str | None:
 
 
 def command(config: dict[str, Any]) -> str:
-    """The command line that trains the same run.
+    """Return the command line that trains the same run.
+
+    Users copy the command, so it never holds text from the record that could run other code.
 
     Args:
-        config: of a run, resolved.
+        config: the run's resolved config.
 
     Raises:
-        ConfigError: no command does; the text says why. A command may name any code, and people
-            copy it, so what would is never part of one.
+        ConfigError: if no safe command trains this run; the message says why.
     """
     choices = _choices(config)
     words = [f"{name}={choices[name]}" for name in ("task", "model", "budget", "protocol")]
@@ -97,7 +97,7 @@ def command(config: dict[str, Any]) -> str:
             words.append(f"{group}={chosen[0]}")
             base[group] = _read(group, chosen[0])
     words.append(f"seed={_value(config.get('seed', 0))}")
-    # Somebody's own model is found by its name, in a folder that is theirs to give.
+    # A custom model or task is found by its name, in a --config-dir that the user fills in.
     own = [group for group in ("task", "model") if choices[group] not in _names(group)]
     for key, recipe, value in _differences(base, nodes):
         node = key.partition(".")[0]
@@ -118,7 +118,7 @@ def _choices(config: dict[str, Any]) -> dict[str, str]:
 
 
 def _recipe(config: dict[str, Any]) -> dict[str, Any]:
-    """The nodes as the choices of a run make them; the later layers win."""
+    """Return the config that the choices of a run imply; later layers override earlier ones."""
     choices = _choices(config)
     task, model, budget, protocol = choices.values()
     layers = [
@@ -143,7 +143,7 @@ def _amounts(config: dict[str, Any]) -> dict[str, str]:
     sizes = {key: task.get(key, MISSING) for key in SIZES}
     sizes |= {"stop_when_solved": trainer.get("stop_when_solved", MISSING)}
     found = {key: f"{key}={_amount(value)}" for key, value in sizes.items() if _is_amount(value)}
-    # Of the two, one is null.
+    # Exactly one of the two is not null.
     for key in ("steps", "epochs"):
         if trainer.get(key) is not None and _is_amount(trainer[key]):
             found["duration"] = f"{key}={_amount(trainer[key])}"
@@ -167,7 +167,7 @@ def _names(group: str) -> tuple[str, ...]:
 
 @cache
 def _read(group: str, name: str) -> dict[str, Any]:
-    # The name is a stranger's: it is looked up among ours, never made into a path.
+    # The name is untrusted: look it up among seqbench's configs, never build a path from it.
     if name not in _names(group):
         return {}
     path = CONFIG_FOLDER / group / f"{name}.yaml"
@@ -198,12 +198,16 @@ def _differences(recipe: Nodes, run: Nodes) -> list[Difference]:
 
 
 def _continues(node: dict[str, Any], run: dict[str, Any]) -> bool:
-    """Whether a run's node is this one, but for values and options more."""
+    """Return True if `run` has the target of `node` and at least its keys; values may differ."""
     return node.keys() <= run.keys() and node.get("_target_") == run.get("_target_")
 
 
 def _value(value: Any) -> str:
-    """A value in Hydra's grammar."""
+    """Return a value in Hydra's override grammar.
+
+    Raises:
+        ConfigError: if the grammar cannot express the value safely.
+    """
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, int | float):

@@ -1,4 +1,4 @@
-"""A paper's numbers beside those measured here, and what may be concluded of each."""
+"""Compare a paper's published numbers with measured ones, with a verdict on each."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,12 +30,12 @@ COLUMNS = ("published", "measured", "verdict", "difference", "solved", "paramete
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be measured: a model in a row of a paper's table.
+    """A model to measure on the task of a row of a paper's table.
 
     Attributes:
-        model: our name of the model.
-        row: a cell of that row; `published` itself, if there is one.
-        published: the paper's number; `None` for a model that it does not have.
+        model: seqbench's name of the model.
+        row: a cell of that row: `published`, or the first one if that is `None`.
+        published: the paper's number; `None` for a model that the paper does not report.
     """
 
     model: str
@@ -44,20 +44,20 @@ class Target:
 
     @property
     def label(self) -> str:
-        """As in `adding tcn`."""
+        """Return task and model, as in `adding tcn`."""
         return f"{self.row.task} {self.model}"
 
 
 def targets(paper: str, models: Sequence[str], only: str | None = None) -> list[Target]:
-    """What of a paper's table can be measured here, in its order.
+    """Return the parts of a paper's table that seqbench can measure, in the table's order.
 
     Args:
         paper: name of the paper.
-        models: those that there are here.
-        only: as in `task=adding, model=tcn|gru`.
+        models: names of the available models.
+        only: a filter on task and model, as in `task=adding, model=tcn|gru`.
 
     Raises:
-        ConfigError: there is no such paper, or nothing of it is left.
+        ConfigError: if there is no such paper, `only` cannot be parsed, or no target is left.
     """
     rows: dict[str, list[PublishedCell]] = {}
     for cell in load_paper(paper):
@@ -95,15 +95,15 @@ def build_reproduction(
     seeds: int,
     source: str,
 ) -> Table:
-    """A paper's numbers and ours, a row for each target.
+    """Build a table of published and measured numbers, a row for each target.
 
     Args:
         paper: name of the paper.
-        found: the records of each target, none if it was not measured.
-        seeds: asked for.
-        source: hash of the sources in use; results of others are marked.
+        found: target -> its records; empty if it was not measured.
+        seeds: number of seeds requested.
+        source: hash of the seqbench sources in use; results of other sources are marked.
     """
-    # Runs of one configuration make one cell, unless some were trained on other data.
+    # A target has one cell, or several if its runs differ in more than the seed (such as the data).
     rows: list[tuple[Target, Cell | None]] = []
     for target, records in found.items():
         rows += [(target, cell) for cell in aggregate(records)] or [(target, None)]
@@ -181,7 +181,7 @@ def _difference(cell: Cell, published: PublishedCell) -> str:
 
 
 def _notes(paper: str, shown: Sequence[Target]) -> list[str]:
-    """What the published numbers are, of which tasks, and which cannot be measured here."""
+    """Return notes on the published numbers, their metrics, and tasks that seqbench lacks."""
     facts: dict[str, Any] = read_paper(paper)
     rows = {target.row.task: target.row for target in shown}
     metrics = [

@@ -1,4 +1,4 @@
-"""Which model is best on a task, and which cannot be told from it."""
+"""Determine the best model of each task and the models statistically tied with it."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -10,10 +10,11 @@ Standing = Literal["best", "tied"]
 
 
 def standings(cells: Sequence[Cell]) -> list[Standing | None]:
-    """For each cell how it stands among those of its column, which alone may be compared.
+    """Return the standing of each cell among the cells of its column.
 
-    `best` has the best mean; `tied` cannot be told from it over the seeds that both have. A model
-    on its own is neither, nor is one of which a run diverged: what survived says too much.
+    `best` has the best mean; `tied` does not differ significantly from it over their shared seeds.
+    All others have `None`, as do the only cell of a column with a score, and cells with a diverged
+    run, since the mean of the remaining runs is biased.
     """
     columns: dict[Column, list[Cell]] = {}
     for cell in cells:

@@ -1,4 +1,4 @@
-"""What a handful of seeds says about a mean."""
+"""Compute confidence intervals and paired comparisons of means over a few seeds."""
 
 import math
 import statistics
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-# Below this many seeds an interval says nothing.
+# With fewer seeds, confidence intervals are too wide to be reported.
 FEWEST_SEEDS = 3
 
 
@@ -15,13 +15,14 @@ class Statistics:
     """A sample of scores, one for each seed.
 
     Attributes:
-        n: size of the sample, at least 1.
-        mean: its mean.
-        sd: sample standard deviation (n - 1 below the line); `None` for n=1, or if not finite.
-        ci95: half width of the 95% confidence interval of the mean by Student's t; `None` likewise.
-        median: its median.
-        min: the smallest.
-        max: the largest.
+        n: sample size, at least 1.
+        mean: sample mean.
+        sd: sample standard deviation (denominator n - 1); `None` for n=1 or if not finite.
+        ci95: half width of the 95% confidence interval of the mean (Student's t); `None` for n=1 or
+            if not finite.
+        median: sample median.
+        min: smallest value.
+        max: largest value.
     """
 
     n: int
@@ -34,11 +35,11 @@ class Statistics:
 
 
 def describe(values: Sequence[float]) -> Statistics:
-    """Summarise a sample of at least one finite value."""
+    """Compute the statistics of a sample of at least one value, all finite."""
     n = len(values)
     try:
         sd = statistics.stdev(values) if n > 1 else math.inf
-    except OverflowError:  # of scores near the largest number there is
+    except OverflowError:  # scores near the largest float
         sd = math.inf
     ci95 = t_quantile(n - 1) * sd / math.sqrt(n) if n > 1 else math.inf
     return Statistics(
@@ -53,14 +54,17 @@ def describe(values: Sequence[float]) -> Statistics:
 
 
 def distinguishable(first: Mapping[int, float], second: Mapping[int, float]) -> bool | None:
-    """Whether two samples of scores, by seed, have different means.
+    """Test if the means of two samples of scores differ, paired over shared seeds.
 
-    They are paired over the seeds that both have: what a seed makes easy or hard for both falls
-    out of the difference.
+    Pairing removes the variance that a seed causes in both samples.
+
+    Args:
+        first: seed -> score.
+        second: seed -> score.
 
     Returns:
-        Whether the 95% interval of the mean difference by Student's t leaves out zero; `None` if
-        fewer than three seeds are shared, which say nothing.
+        True if the 95% confidence interval of the mean difference (Student's t) excludes zero;
+        `None` if fewer than three seeds are shared or a difference is not finite.
     """
     differences = [first[seed] - second[seed] for seed in first if seed in second]
     if len(differences) < FEWEST_SEEDS or not all(map(math.isfinite, differences)):
@@ -71,7 +75,7 @@ def distinguishable(first: Mapping[int, float], second: Mapping[int, float]) -> 
 
 @lru_cache(maxsize=256)
 def t_quantile(df: int, coverage: float = 0.95) -> float:
-    """The t with `P(|T| < t) = coverage` for Student's T with `df` degrees of freedom."""
+    """Return t such that `P(|T| < t) = coverage`, for Student's t with `df` degrees of freedom."""
     low, high = 0.0, math.pi / 2
     for _ in range(60):
         middle = (low + high) / 2
@@ -80,7 +84,7 @@ def t_quantile(df: int, coverage: float = 0.95) -> float:
 
 
 def t_coverage(theta: float, df: int) -> float:
-    """`P(|T| < tan(theta) sqrt(df))`, a finite sum (Abramowitz and Stegun 26.7.3, 26.7.4)."""
+    """Return `P(|T| < tan(theta) sqrt(df))` (Abramowitz and Stegun 26.7.3, 26.7.4)."""
     sine, cosine = math.sin(theta), math.cos(theta)
     # The terms cos, 2/3 cos^3, 2*4/(3*5) cos^5, ... for odd df; 1, 1/2 cos^2, ... for even df.
     term = cosine if df % 2 else 1.0

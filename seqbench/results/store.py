@@ -1,8 +1,8 @@
-"""Runs as tables that SQL can ask: `runs`, `events` and `cells`.
+"""Query runs with SQL, as the tables `runs`, `events` and `cells`.
 
-Each query gets a database of its own in memory, filled from the files and thrown away, so there is
-no index that could be stale. Records are read and checked by `collect`, never by DuckDB: to it they
-are data, and before the query runs it can no longer reach a file, the network or an extension.
+Each query fills a new in-memory database from the run folders, so there is no index that could be
+stale. Records are read and validated by `collect`, not by DuckDB. Before the query runs, DuckDB
+loses access to files, network and extensions.
 """
 
 import json
@@ -98,28 +98,28 @@ TABLES: dict[str, dict[str, str]] = {
     },
 }
 
-# Set while the database is made: nothing that follows needs a file.
+# Settings at connection time: nothing after it needs external access.
 CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
     "allow_community_extensions": "false",
     "allow_persistent_secrets": "false",
-    "python_enable_replacements": "false",  # a table is never a variable of ours
-    "temp_directory": "",  # nor does a large sort spill into the current folder
+    "python_enable_replacements": "false",  # a table name never resolves to a Python variable
+    "temp_directory": "",  # a large sort must not spill into the current folder
 }
-# Set before the query runs; DuckDB takes these in a running database only.
+# Executed before the query; DuckDB accepts these only after connecting.
 LOCKED = (
     "SET TimeZone = 'UTC'",
     "SET disabled_filesystems = 'LocalFileSystem'",
     "SET lock_configuration = true",
     "BEGIN TRANSACTION READ ONLY",  # a SELECT may hold an INSERT
 )
-# The words that begin what is answered.
+# First words of accepted statements.
 SELECTS = {"SELECT", "FROM", "WITH", "VALUES", "TABLE", "PIVOT", "UNPIVOT"}
 SELECTS |= {"DESCRIBE", "DESC", "SHOW", "SUMMARIZE"}
 
-# What Python has a type for; DuckDB writes out the others, as it does nested values in JSON.
+# Types returned as Python numbers; DuckDB converts other types to text, nested ones to JSON.
 NUMBERS = frozenset(
     f"{unsigned}{size}INT" for unsigned in ("", "U") for size in ("TINY", "SMALL", "BIG", "HUGE")
 ) | {"INTEGER", "UINTEGER", "FLOAT", "DOUBLE"}
@@ -128,12 +128,13 @@ NESTED = ("list", "array", "struct", "map", "union")
 
 @dataclass(frozen=True)
 class Answer:
-    """What a query gave.
+    """The result of a query.
 
     Attributes:
-        columns: their names; two may be the same.
-        rows: values as JSON knows them, though floats need not be finite; times are texts, in UTC.
-        left_out: a line for each record or event log that cannot be read and is not in the tables.
+        columns: column names; they need not be unique.
+        rows: JSON-compatible values, except that floats may be non-finite; times are texts in UTC.
+        left_out: an error message for each record or event log that is missing from the tables
+            because it cannot be read.
     """
 
     columns: list[str]
@@ -142,14 +143,14 @@ class Answer:
 
 
 def query(sql: str, collected: Collected) -> Answer:
-    """Answer one SELECT on some runs.
+    """Run one SELECT on the tables of some runs.
 
     Args:
-        sql: on the tables `runs`, `events` and `cells`; see `TABLES`.
-        collected: the runs. What has not finished is in no table.
+        sql: a SELECT on the tables `runs`, `events` and `cells`; see `TABLES`.
+        collected: the runs; unfinished ones are in no table.
 
     Raises:
-        ConfigError: it is no single SELECT, or DuckDB refuses it.
+        ConfigError: if `sql` is not a single SELECT, or DuckDB rejects it.
     """
     import duckdb
 
@@ -182,7 +183,7 @@ def _fill(connection: "duckdb.DuckDBPyConnection", named: str, collected: Collec
         else:
             records.append(record)
     _insert(connection, "runs", runs)
-    # These take longer, and most queries are about runs.
+    # Cells and events take longer to build: only if the query names them.
     lines = long_form(aggregate(records), source_hash()) if "cells" in named else ()
     _insert(connection, "cells", [_json(vars(line)) for line in lines])
     logs: list[str] = []
@@ -201,11 +202,11 @@ def _insert(
     objects: list[str],
     each: Iterable[str] = (),
 ) -> None:
-    """Make a table of JSON objects; those columns that are `each` hold a list, to be unnested."""
+    """Create a table from JSON objects; unnest the columns in `each`, whose values are lists."""
     columns: dict[str, Any] = dict(TABLES[table])
     structure = columns | {name: [columns[name]] for name in each}
     chosen = ", ".join(f"unnest(o.{n}) AS {n}" if n in each else f"o.{n}" for n in columns)
-    # What does not fit its column, as text in place of a number, becomes NULL.
+    # A value of the wrong type, such as text in a number column, becomes NULL.
     connection.execute(
         f"CREATE TABLE {table} AS SELECT {chosen} FROM"
         " (SELECT from_json(text, $structure) AS o"
@@ -217,7 +218,7 @@ def _insert(
 def _run(record: Record, folder: Path) -> dict[str, Any]:
     facts = record.to_json()
     score = facts["score"] or {}
-    # Whatever a foreign record has measured, it does not replace a fact.
+    # `measured` comes first, so that no key of a foreign record overrides a field of the record.
     return {
         **facts["measured"],
         **facts,
@@ -229,10 +230,10 @@ def _run(record: Record, folder: Path) -> dict[str, Any]:
 
 
 def _events(record: Record, folder: Path) -> dict[str, Any]:
-    """The events of a run, a list for each column; empty where there is no log.
+    """Return the events of a run, one list per column; the lists are empty without a log.
 
     Raises:
-        RecordError: the log cannot be read.
+        RecordError: if the log cannot be read.
     """
     path = folder / "events.jsonl"
     rows = [
@@ -252,7 +253,7 @@ def _json(value: dict[str, Any]) -> str:
 
 
 def _encodable(text: str) -> str:
-    # Half of a surrogate pair is text to Python and to nobody else.
+    # Lone surrogates are valid in Python strings but not in UTF-8.
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -273,17 +274,17 @@ def _select(
 
 
 def _statements(connection: "duckdb.DuckDBPyConnection", sql: str) -> list["duckdb.Statement"]:
-    """One SELECT; before it what DuckDB's 1.x make of a PIVOT whose columns are found in the data.
+    """Parse `sql` into one SELECT, preceded by the CREATE TYPEs that DuckDB 1.x makes of a PIVOT.
 
     Raises:
-        ConfigError: it is another statement, or more than one.
+        ConfigError: if `sql` is another statement, or more than one.
     """
     try:
         statements = connection.extract_statements(sql)
         kinds = [statement.type.name for statement in statements]
-    except ValueError:  # a kind that DuckDB's Python does not know
+    except ValueError:  # a statement type that DuckDB's Python API lacks
         statements, kinds = [], ["this"]
-    # To 1.x a PRAGMA may be a SELECT, so the first word counts, too; to 2.x a PIVOT is MULTI.
+    # DuckDB 1.x parses some PRAGMAs as SELECT: check the first word, too. In 2.x, PIVOT is MULTI.
     word = _first_word(sql)
     *before, last = kinds or [""]
     if word in SELECTS and last in ("SELECT", "MULTI") and set(before) <= {"CREATE"}:
@@ -297,12 +298,12 @@ def _first_word(sql: str) -> str:
 
     words = (duckdb.token_type.keyword, duckdb.token_type.identifier)
     begins = (begin for begin, kind in duckdb.tokenize(sql) if kind in words)
-    text = sql.encode()[next(begins, None) :].decode(errors="replace")  # places are in bytes
+    text = sql.encode()[next(begins, None) :].decode(errors="replace")  # offsets are in bytes
     return "".join(takewhile(str.isalpha, text)).upper()
 
 
 def _cast(i: int, kind: Any) -> str:
-    """How to ask for column number `i`: DuckDB's values without a like in Python become text."""
+    """Return the SQL for column `i` (from 1); types without a JSON counterpart become text."""
     if str(kind) in NUMBERS | {"BOOLEAN", "VARCHAR"}:
         return f"#{i}"
     if str(kind).startswith("DECIMAL"):
@@ -324,7 +325,7 @@ def _decoded(value: Any, nested: bool) -> Any:
 
 
 def _line(error: Exception) -> str:
-    """What DuckDB says, with its hint, in one line without its kind of error and its picture."""
+    """Return DuckDB's message and hint on one line, without error type and source excerpt."""
     text = str(error).partition("\n\n")[0].partition("\nLINE ")[0]
     kind, colon, rest = text.partition(": ")
     return plain(" ".join((rest if colon and kind.endswith("Error") else text).split()))

@@ -1,10 +1,10 @@
-"""A comparison of models as a table that any format can show.
+"""Build a comparison of models as a table that is independent of the output format.
 
     records -> aggregate -> cells -> build_table -> Table -> markdown, latex, html, the terminal
                                   -> export.py: csv and json
 
-A `Table` knows no markup: numbers are rounded, units chosen, notes numbered. Another format is one
-more file with a `render(table)`.
+A `Table` has rounded numbers with units and numbered notes, but no markup. To add a format, write a
+module with a `render(table)`.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ from seqbench.results.standing import Standing, standings
 from seqbench.results.statistics import FEWEST_SEEDS as FEWEST_SEEDS
 from seqbench.wording import duration, mean_and_spread, number, plain
 
-# Notes by number, in the order of their first mention.
+# Notes are numbered in the order of their first mention.
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 LISTED_RUNS = 5
 BOUNDS = {"baseline": "without memory", "optimum": "best possible"}
@@ -35,12 +35,13 @@ TIED_NOTE = (
 
 @dataclass(frozen=True)
 class Header:
-    """What stands above a column: `adding T=200` over `MSE ↓ (quick)`.
+    """The two header lines of a column: `adding T=200` over `MSE ↓ (quick)`.
 
     Attributes:
-        task: the task with its size; what stands beside its means, as `published` or `median`.
-        measure: metric, direction and budget; or the paper; or the task again.
-        beside: the column belongs to the last one of which this is not true.
+        task: the task with its length; in an extra column its quantity: `published`, `median`.
+        measure: metric, direction and budget; in an extra column the paper or the task.
+        beside: True for an extra column, which belongs to the last column before it that is not
+            one.
     """
 
     task: str
@@ -53,15 +54,16 @@ class Header:
 
 @dataclass(frozen=True)
 class Entry:
-    """One place of a table in which something was measured or published.
+    """A measured or published number in a table.
 
     Attributes:
-        value: the mean, rounded; `-` if no run came to a score.
-        spread: half width of its 95% interval, in the same unit; empty below three seeds.
-        n: runs behind the mean.
-        best: no other model has a better mean on this task.
-        flags: what a reader must know of these runs: `n=1`, `1 diverged`.
-        marks: point to the notes below the table.
+        value: the mean, rounded; `-` if no run has a score.
+        spread: half width of the 95% confidence interval, in the same unit; empty below three
+            seeds.
+        n: number of runs in the mean.
+        best: True for the best mean on this task; see `standings`.
+        flags: warnings about these runs: `n=1`, `1 diverged`.
+        marks: symbols that refer to the notes below the table.
     """
 
     value: str
@@ -73,18 +75,18 @@ class Entry:
 
     @property
     def number(self) -> str:
-        """The mean with its interval."""
+        """Return the mean with its confidence interval."""
         return f"{self.value} ± {self.spread}" if self.spread else self.value
 
 
 @dataclass(frozen=True)
 class Row:
-    """A model, or one of the bounds that stand below all models.
+    """A row of a model, or of a bound (`BOUNDS`) below all models.
 
     Attributes:
-        label: what it is.
-        entries: one for each column; `None` where there is nothing.
-        bound: whether it is a bound.
+        label: name of the model or bound.
+        entries: one for each column; `None` for an empty place.
+        bound: True for a bound.
     """
 
     label: str
@@ -94,7 +96,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A comparison of models, ready to be rendered; `stub` stands above the labels of its rows."""
+    """A comparison of models, ready to be rendered; `stub` is the header of the row labels."""
 
     title: str
     columns: tuple[Header, ...]
@@ -112,19 +114,20 @@ def build_table(
     cols: Sequence[str] = COLS,
     show: Sequence[str] = (),
 ) -> Table:
-    """Models down, tasks across, what each task is bounded by at the bottom.
+    """Build a table: by default a row per model, a column per task, and bounds at the bottom.
 
     Args:
-        cells: as `aggregate` gives them.
-        source: hash of the sources in use. Cells with runs of older sources are marked; if all runs
-            are older, a note says so instead.
-        paper: a paper whose numbers stand beside the measured ones.
-        rows: other keys that go down; see `arrange`.
-        cols: other keys that go across.
-        show: what else stands beside each mean; names of `SHOWN`.
+        cells: as returned by `aggregate`.
+        source: hash of the seqbench sources in use. Cells with runs of other sources are marked; if
+            all runs have other sources, a note says so instead.
+        paper: name of a paper whose published values get extra columns.
+        rows: config keys of the rows; see `arrange`.
+        cols: config keys of the columns.
+        show: extra columns beside each mean; names of `SHOWN`.
 
     Raises:
-        ConfigError: there is no such paper or key, or the two do not go together.
+        ConfigError: if there is no such paper or key, or `paper` is given with other keys than the
+            default ones.
     """
     if paper and (tuple(rows), tuple(cols)) != (ROWS, COLS):
         raise ConfigError("published numbers stand beside models down and tasks across only")
@@ -138,7 +141,7 @@ def build_table(
     older = [record.run_id for record in runs if record.source != source]
     marked = frozenset(older) if len(older) < len(runs) else frozenset()
 
-    # Built column by column, then turned. Below the cells of each stand its two bounds.
+    # Build the table column by column, with two bounds below the cells of each, then transpose it.
     headers: list[Header] = []
     entries: list[list[Entry | None]] = []
     for j, texts in enumerate(grid.columns):
@@ -232,7 +235,7 @@ SHOWN = {
 
 
 class _Remarks:
-    """Remarks on numbers: equal ones get one mark, with all that they are about."""
+    """Numbered remarks on entries; equal remarks share a number and list all their entries."""
 
     def __init__(self) -> None:
         self.about: dict[str, dict[str, list[str]]] = {}
@@ -266,7 +269,7 @@ def _entry(
         if count:
             flags.append(f"{count} {ending}")
     if cell.solved and 0 < cell.solved[0] < cell.solved[1]:
-        # Where some seeds solve a task and some stay at chance, a mean alone misleads.
+        # If some seeds solve the task and others stay at chance, the mean alone is misleading.
         flags.append(f"{cell.solved[0]} of {cell.solved[1]} solved")
     if len({record.seed for record in cell.records}) < len(cell.records):
         flags.append("a seed counts twice")
@@ -298,7 +301,7 @@ def _published(cell: Cell, paper: str, header: Header, remarks: _Remarks) -> Ent
 
 
 def _bound(cells: Iterable[Cell | None], name: str) -> Entry | None:
-    """What bounds some cells: nothing, if that is not the same for all."""
+    """Return the bound of some cells; `None` if it is unknown or differs between them."""
     known: dict[Column, str] = {}
     for cell in cells:
         value = getattr(cell, name, None)
@@ -309,7 +312,7 @@ def _bound(cells: Iterable[Cell | None], name: str) -> Entry | None:
 
 
 def _usual_n(cells: Iterable[Cell]) -> int | None:
-    """The commonest number of seeds, which cells need not repeat; `None` if that is too few."""
+    """Return the most common number of seeds; `None` if it is below `FEWEST_SEEDS`."""
     counts = Counter(cell.statistics.n for cell in cells if cell.statistics)
     usual = max(counts, key=lambda n: (counts[n], n), default=0)
     return usual if usual >= FEWEST_SEEDS else None

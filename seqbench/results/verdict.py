@@ -1,10 +1,10 @@
-"""What may be concluded of a published number from runs of our own.
+"""Judge if measured runs reproduce a published number.
 
-A verdict is for a reader in a hurry, so it never says more than the runs do: what was measured on
-something else is not comparable, fewer than three seeds give a hint, and an interval so wide that
-it also holds what a model without memory scores cannot tell. Another protocol (settings, and which
-split chose) is said beside the verdict: whether a result holds under a stricter one is what people
-want to know.
+Verdicts are conservative. Runs of another length, metric or budget are not comparable, nor are
+cells with a failed or diverged run. Fewer than three seeds give only a hint. If the confidence
+interval also contains the score of a model without memory, the verdict is `cannot tell`. Runs with
+another protocol of seqbench (settings and selection split) still get a verdict, with the difference
+as its reason: users want to know if a result holds under a stricter protocol.
 """
 
 from collections.abc import Iterable
@@ -24,18 +24,18 @@ EXPLANATION = (
 
 
 class Verdict(NamedTuple):
-    """What may be concluded of a number: in words, and why there is no more to it."""
+    """A verdict on a published number, and the reason that limits it."""
 
     words: str
     reason: str = ""
 
 
 def verdict(cell: Cell | None, published: PublishedCell | None) -> Verdict:
-    """What some runs say of a published number.
+    """Return the verdict of some runs on a published number.
 
     Args:
         cell: the runs, which differ in the seed only; `None` if there are none.
-        published: the number; `None` if the paper has none.
+        published: the published number; `None` if the paper reports none.
     """
     if cell is None:
         return Verdict("not measured")
@@ -46,7 +46,7 @@ def verdict(cell: Cell | None, published: PublishedCell | None) -> Verdict:
     if published is None:
         return Verdict("no published value")
     reasons = [reason] if (reason := unlike(cell, published, any_protocol=True)) else []
-    # What survived says too much.
+    # The mean of the remaining runs is biased.
     reasons += [f"of {len(cell.records)} runs {', '.join(lost)}"] if lost else []
     if reasons:
         return Verdict("not comparable", ", ".join(reasons))
@@ -66,14 +66,14 @@ def verdict(cell: Cell | None, published: PublishedCell | None) -> Verdict:
 
 
 def rounding(published: PublishedCell) -> float:
-    """Half a unit of the last digit in print, in the unit of our records."""
+    """Return half a unit of the last printed digit, in the unit of records."""
     exponent = Decimal(published.printed).as_tuple().exponent
-    assert isinstance(exponent, int)  # neither NaN nor infinity is printed
+    assert isinstance(exponent, int)  # papers print no NaN or infinity
     half = Decimal(5).scaleb(exponent - 1)
-    # A little more, since a mean that ends in 5 is no exact binary number.
+    # Add 1e-9 relative tolerance: decimals that end in 5 have no exact binary representation.
     return float(half / (100 if published.unit == "%" else 1)) * (1 + 1e-9)
 
 
 def explanation(said: Iterable[str]) -> list[str]:
-    """A note on the words of some verdicts, if they need one."""
+    """Return a note that explains the words of these verdicts, or no note if none needs it."""
     return [EXPLANATION] if EXPLAINED.intersection(said) else []

@@ -1,7 +1,7 @@
-"""Plain filters on runs: `seed<3, model=tcn|gru, model.kernel_size>=7`.
+"""Filter runs with terms like `seed<3, model=tcn|gru, model.kernel_size>=7`.
 
-A key is one of the configuration's, with dots (`trainer.steps`), or one of the record's (`status`,
-`score`, `parameters`, `metrics.test.mse`, `measured.device`). A run without the key does not match.
+A key is a dotted config key (`trainer.steps`) or a field of the record (`status`, `score`,
+`parameters`, `metrics.test.mse`, `measured.device`). A run without the key does not match.
 """
 
 import difflib
@@ -24,20 +24,20 @@ ORDERS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
 }
 TERM = re.compile(r"\s*([\w.-]+)\s*(<=|>=|!=|==|=|<|>)\s*(.*?)\s*", re.DOTALL)
-# A comma ends a term only where another one begins, so that a value may be a list.
+# A comma ends a term only if another term follows it, so that a value may be a list.
 BETWEEN_TERMS = re.compile(r",(?=\s*[\w.-]+\s*[<>=!])")
 
-# What people write between terms in other languages.
+# Separators of other query languages, to explain the mistake: `and`, `&&`, or no comma.
 ANOTHER = re.compile(r"\s(and|or|&&|\|\|)\s|\s[\w.-]+\s*[<>=!]", re.IGNORECASE)
 
 MISSING = object()
 
 
 def select(runs: Iterable[Run], where: str | None) -> list[Run]:
-    """The runs that match every term of a filter.
+    """Return the runs that match every term of a filter.
 
     Raises:
-        ConfigError: the filter cannot be read, or names a key that no run has.
+        ConfigError: if the filter cannot be parsed, or names a key that no run has.
     """
     chosen = everyone = list(runs)
     for term in BETWEEN_TERMS.split(where) if where else []:
@@ -58,10 +58,15 @@ def select(runs: Iterable[Run], where: str | None) -> list[Run]:
 
 
 def holds(value: Any, symbol: str, text: str) -> bool:
-    """Whether `value`, as found in a run, stands in this relation to what was typed.
+    """Return True if a run's value satisfies a term's operator and operand.
+
+    Args:
+        value: the run's value; `MISSING` never satisfies a term.
+        symbol: the operator.
+        text: the operand as typed; `|` separates alternatives of `=` and `!=`.
 
     Raises:
-        ConfigError: an order is asked for of what is no number.
+        ConfigError: if `<`, `<=`, `>` or `>=` has an operand that is not a number.
     """
     if value is MISSING:
         return False
@@ -80,7 +85,7 @@ def holds(value: Any, symbol: str, text: str) -> bool:
 
 
 def read_as(value: Any, text: str) -> Any:
-    """What was typed, as the kind of thing that it is held against."""
+    """Return the operand parsed as JSON; as text if `value` is a text or it is not JSON."""
     if isinstance(value, str):
         return text
     try:
@@ -90,9 +95,9 @@ def read_as(value: Any, text: str) -> Any:
 
 
 def value_of(run: Record | Unfinished, key: str) -> Any:
-    """What stands under a key with dots, or `MISSING`; the configuration comes first."""
+    """Return a run's value of a dotted key, from config or else record; `MISSING` if absent."""
     value = _descend(run.config, key)
-    # `model` is a whole node of the configuration and a name in the record: the name is meant.
+    # `model` is a node in the config and a name in the record: use the name.
     if value is not MISSING and not isinstance(value, dict):
         return value
     value = _descend(vars(run), key)
@@ -100,12 +105,12 @@ def value_of(run: Record | Unfinished, key: str) -> Any:
 
 
 def keys_of(run: Record | Unfinished) -> list[str]:
-    """The keys that a filter may name, for the near miss."""
+    """Return the keys that a filter may name, to suggest close matches in error messages."""
     return [*vars(run), *flatten(run.config)]
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The leaves of a nested configuration, by their keys with dots."""
+    """Return dotted key -> value for all leaves of a nested config."""
     leaves: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict) and value:

@@ -1,1 +1,1 @@
-"""A run on disk: its identity, lock, events and record. Nothing here needs torch."""
+"""Keep a run on disk: its identity, lock, events and record. Nothing here needs torch."""

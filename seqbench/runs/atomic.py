@@ -1,14 +1,14 @@
-"""Writing a file so that a reader finds the old one or the new one, whole, even after a crash."""
+"""Write a file atomically: a reader finds the old or the new content, even after a crash."""
 
 import os
 from pathlib import Path
 
 
 def write(path: Path, content: bytes) -> None:
-    """Replace a file by `content`; when this returns, it is on disk.
+    """Replace a file by `content`, which is on disk when this returns.
 
-    A file has one writer at a time: so the draft of one that was killed is overwritten by the next,
-    and drafts never pile up.
+    A file must have one writer at a time. Its draft has a fixed name: the draft of a killed writer
+    is overwritten by the next one.
     """
     draft = path.with_name(f".{path.name}.draft")
     try:
@@ -19,7 +19,7 @@ def write(path: Path, content: bytes) -> None:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
-    # The new name is on disk only when its folder is.
+    # The rename is on disk only after the folder is synced.
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -1,4 +1,4 @@
-"""Hashes of the code that computes a result: comments, docstrings and layout do not count."""
+"""Hash the code that computes a result; comments, docstrings and layout do not count."""
 
 import ast
 import hashlib
@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parents[1]
 # The parts of seqbench that compute results.
 COMPUTES = ("spec.py", "datasets", "kernels", "models", "tasks", "training")
 SUFFIXES = (".py", ".cpp", ".h")
-# A string of C++, which stays, or a comment.
+# A C++ string, which is kept, or a comment, which is removed.
 STRING_OR_COMMENT = re.compile(rb'("(?:\\.|[^"\\\n])*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
 NOT_THE_USERS = ("seqbench", "torch", *sys.stdlib_module_names)
 
@@ -39,14 +39,14 @@ def source_hash() -> str:
 def own_code(target: str) -> str | None:
     """Return the SHA-256 of the code of a user's class or function.
 
-    It covers the module that defines it and those of the user's modules that this one imports,
-    directly or not: modules of the same package, or in the same folder.
+    The hash covers the module that defines it and the user's modules that this module imports,
+    directly or not: those of the same package, and others that are not installed.
 
     Args:
         target: dotted path of the class or function.
 
     Returns:
-        64 hex digits; `None` if it is of seqbench or torch, or has no source.
+        64 hex digits; `None` if it belongs to seqbench, torch or Python, or has no source.
     """
     from hydra.utils import get_object  # listing runs must not wait for Hydra
 
@@ -62,7 +62,11 @@ def own_code(target: str) -> str | None:
 
 
 def hash_of(files: dict[str, Path]) -> str:
-    """Return the SHA-256 of the names and the code of some files."""
+    """Return the SHA-256 of some files' names and code.
+
+    Args:
+        files: name -> path.
+    """
     digest = hashlib.sha256()
     for name, path in sorted(files.items()):
         digest.update(f"{name}\n".encode())
@@ -71,9 +75,9 @@ def hash_of(files: dict[str, Path]) -> str:
 
 
 def code_of(path: Path) -> bytes:
-    """Return what a file computes, as bytes that comments, docstrings and layout do not change.
+    """Return a file's code as bytes that do not depend on comments, docstrings and layout.
 
-    A file that is not valid Python counts as it is.
+    The content of a `.py` file with a syntax error is returned as it is.
     """
     content = path.read_bytes()
     if path.suffix != ".py":
@@ -86,14 +90,14 @@ def code_of(path: Path) -> bytes:
 
 
 def _canonical(node: Any) -> Iterator[str]:
-    """Yield a syntax tree as text, the same for each version of Python that reads the code."""
+    """Yield a syntax tree as text that does not depend on the version of Python."""
     if isinstance(node, ast.AST):
         yield type(node).__name__
         for name in node._fields:
             value = getattr(node, name, None)
             if name == "body" and isinstance(value, list) and _has_docstring(node):
                 value = value[1:]
-            # Versions differ in fields that are empty, and `ctx` follows from the place.
+            # Python versions differ in empty fields; `ctx` follows from the parent node.
             if value is not None and value != [] and name not in ("ctx", "kind", "type_comment"):
                 yield name
                 yield from _canonical(value)
@@ -111,7 +115,7 @@ def _has_docstring(node: ast.AST) -> bool:
 
 
 def _modules(name: str, file: Path) -> Iterator[tuple[str, Path]]:
-    """Yield name and file of a user's module, and of those of the user's modules it imports."""
+    """Yield name and file of a user's module and of the user's modules that it imports."""
     top = name.partition(".")[0]
     waiting, seen = [(name, file)], {name}
     while waiting:
@@ -130,7 +134,7 @@ def _modules(name: str, file: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _imported(tree: ast.AST, package: str) -> Iterator[str]:
-    """Yield the absolute names of all that a module imports; of `from a import b`, also `a.b`."""
+    """Yield the absolute names of a module's imports; for `from a import b` also `a.b`."""
     for node in ast.walk(tree):
         names: Iterable[str] = ()
         if isinstance(node, ast.Import):
@@ -145,11 +149,11 @@ def _imported(tree: ast.AST, package: str) -> Iterator[str]:
             names = [parent, *(f"{parent}.{alias.name}" for alias in node.names)]
         for name in names:
             parts = name.split(".")
-            yield from (".".join(parts[: i + 1]) for i in range(len(parts)))  # packages run, too
+            yield from (".".join(parts[: i + 1]) for i in range(len(parts)))  # a.b runs a
 
 
 def _source(name: str) -> Path | None:
-    """Return the file of a module that is not of `NOT_THE_USERS`, without importing anything."""
+    """Return a module's `.py` file without importing it; `None` for those of `NOT_THE_USERS`."""
     first, *rest = name.split(".")
     if first in NOT_THE_USERS:
         return None

@@ -1,4 +1,4 @@
-"""The configuration that a run keeps: config.yaml, plain data without any of YAML's tricks."""
+"""Read and write a run's config.yaml: plain data, without YAML's aliases and special types."""
 
 import math
 from pathlib import Path
@@ -9,40 +9,41 @@ import yaml
 from seqbench.errors import ConfigError
 from seqbench.runs import atomic, foreign
 
-# libyaml is ten times faster than PyYAML's own reader; not every build has it.
+# libyaml is ten times faster than PyYAML's Python parser; not every build has it.
 YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-# Levels of lists and groups; a configuration of ours has five.
+# Most levels of nested lists and mappings; a config that seqbench writes has five.
 DEEPEST = 50
-# Bytes; a configuration of ours has two thousand.
+# Most bytes; a config that seqbench writes has two thousand.
 LARGEST = 2**20
 
 
 class Dumper(yaml.SafeDumper):
-    """Writes a value that stands in two places twice, rather than once with a reference to it."""
+    """A YAML writer that repeats a shared value instead of writing an alias."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
 
 
 def write_config(path: Path, config: dict[str, Any]) -> None:
-    """Keep a configuration."""
+    """Write a config to a YAML file, atomically."""
     text = yaml.dump(config, Dumper=Dumper, sort_keys=False, allow_unicode=True)
     atomic.write(path, text.encode())
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read a configuration, whoever wrote it: texts, numbers, lists and groups of them.
+    """Read a config from a file that may come from an untrusted source.
 
     Raises:
-        ConfigError: it cannot be read, or holds anything else.
+        ConfigError: if the file cannot be read, or holds more than a mapping of plain values (see
+            `is_plain`).
     """
     try:
         if not path.is_file():
             raise ConfigError(f"there is no {path}")
         content = foreign.read(path, LARGEST)
         depth = 0
-        # Before it is built: a few lines of references unfold to gigabytes, and what is nested too
-        # deep ends the whole process.
+        # Check before loading: a few lines of aliases expand to gigabytes, and nesting that is too
+        # deep crashes the process.
         for event in yaml.parse(content, YamlLoader):
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
@@ -58,7 +59,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def is_plain(value: object) -> bool:
-    """Whether a value is what JSON knows, too: YAML has dates, sets, bytes and keys of any kind."""
+    """Return True if JSON can hold the value: YAML also has dates, sets, bytes and other keys."""
     if isinstance(value, dict):
         return all(isinstance(key, str) and is_plain(item) for key, item in value.items())
     if isinstance(value, list):

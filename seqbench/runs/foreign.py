@@ -1,18 +1,18 @@
-"""Reading a file that somebody else may have written."""
+"""Read a file that may come from an untrusted source."""
 
 import errno
 from pathlib import Path
 
 
 def read(path: Path, most: int) -> bytes:
-    """All of a file. A pipe would have us wait, a device has no end, and memory has one.
+    """Return the content of a regular file: a pipe could block, and a device may have no end.
 
     Args:
-        path: of the file; links are followed.
-        most: bytes; what is larger is not read.
+        path: the file; links are followed.
+        most: largest size in bytes that is read.
 
     Raises:
-        OSError: it cannot be read, is no file, or too large.
+        OSError: if the file cannot be read, is not a regular file, or is too large.
     """
     size = path.stat().st_size
     if not path.is_file():

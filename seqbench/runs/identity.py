@@ -1,4 +1,4 @@
-"""Which run is this? The same configuration is the same run, whoever launches it and wherever."""
+"""Compute a run's id from its config: equal configs are the same run, on any machine."""
 
 import hashlib
 import inspect
@@ -8,7 +8,8 @@ from typing import Any
 
 from seqbench.runs.code_hash import own_code
 
-# Where a run happens, how often it speaks and where it writes cannot change its result.
+# Node -> keys that do not count for a run's identity: they only say where and how fast it runs, how
+# often it logs and where it writes. The node "" is the top level.
 OUTSIDE: dict[str, frozenset[str]] = {
     "": frozenset({"device", "threads", "data_dir", "output_dir", "recipe", "tracker"}),
     "trainer": frozenset({"log_every", "checkpoint_every", "deterministic", "compile", "graph"}),
@@ -16,14 +17,14 @@ OUTSIDE: dict[str, frozenset[str]] = {
 
 
 def run_id(config: dict[str, Any]) -> str:
-    """12 hex digits that name a configuration: SHA-256 over what can change its result."""
+    """Return 12 hex digits that name a config: of the SHA-256 of what can change its result."""
     what = plain_numbers(what_matters(config))
     text = json.dumps(what, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def plain_numbers(value: Any) -> Any:
-    """The same value, with 1.0 written as 1: whichever a person typed, the run is the same."""
+    """Return the value with whole floats as ints: `1.0` and `1` name the same run."""
     if isinstance(value, dict):
         return {key: plain_numbers(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -32,7 +33,7 @@ def plain_numbers(value: Any) -> Any:
 
 
 def without_place(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration without where it runs and how it logs: equal for equal runs."""
+    """Return a config without the keys in `OUTSIDE`: equal for equal runs."""
     return {
         key: {k: v for k, v in value.items() if k not in OUTSIDE.get(key, ())}
         if isinstance(value, dict)
@@ -43,10 +44,10 @@ def without_place(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def what_matters(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that can change the result.
+    """Return the part of a config that can change the result, with hashes of custom code.
 
-    An option that still has its default in the signature of what it configures is left out: so an
-    option added later, with the old behaviour as its default, leaves old ids as they are.
+    An option with its default value in the signature of its `_target_` is left out. So an option
+    that is added later, with the old behavior as its default, does not change old ids.
     """
     kept: dict[str, Any] = {}
     for key, value in config.items():
@@ -60,7 +61,7 @@ def what_matters(config: dict[str, Any]) -> dict[str, Any]:
                 for name, option in value.items()
                 if name not in outside and not (name in defaults and defaults[name] == option)
             }
-            # A text is what it says, wherever it lies.
+            # The hash identifies a text; its path does not matter.
             if value.get("sha256"):
                 value.pop("path", None)
         kept[key] = value
@@ -70,7 +71,7 @@ def what_matters(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def own_codes(config: dict[str, Any]) -> dict[str, str]:
-    """Return node of a configuration -> hash of the user's own code that it builds."""
+    """Return a dict from config node to the hash of the custom code that it builds."""
     targets = {
         key: node["_target_"]
         for key, node in config.items()
@@ -81,11 +82,11 @@ def own_codes(config: dict[str, Any]) -> dict[str, str]:
 
 @cache
 def signature_defaults(target: str) -> dict[str, Any]:
-    """Defaults of the parameters of the class or function that `target` names."""
+    """Return the defaults of the parameters of the class or function that `target` names."""
     from hydra.utils import get_object  # here, because listing runs must not wait for Hydra
 
     parameters = inspect.signature(get_object(target)).parameters.values()
-    # A configuration has lists where Python has tuples.
+    # A config has lists where Python has tuples.
     return {
         p.name: list(p.default) if isinstance(p.default, tuple) else p.default
         for p in parameters

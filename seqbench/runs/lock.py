@@ -1,8 +1,8 @@
-"""Two processes must not train the same run.
+"""Prevent two processes from training the same run.
 
-On one machine the system's file lock sees to that, and dies with its holder. Across machines that
-share a folder, a lease does: the holder renews it while it lives, and one that has not been renewed
-for a while has lapsed.
+On one machine the system's file lock does that; it is released when its holder dies. Across
+machines that share a folder a lease does: the holder renews it while it lives, and a lease that is
+not renewed for `LEASE` seconds has expired.
 """
 
 import os
@@ -19,7 +19,7 @@ from seqbench.runs import atomic, foreign
 
 # Seconds without renewal after which another machine may take over, and between renewals.
 LEASE, RENEWAL = 120.0, 20.0
-# Bytes of a lease.
+# Most bytes of a lease.
 LONGEST = 1000
 
 
@@ -28,11 +28,11 @@ def held(folder: Path, what: str) -> Iterator[None]:
     """Hold a folder for this process.
 
     Args:
-        folder: exists, and can be written.
-        what: is held, for the error.
+        folder: must exist and be writable.
+        what: description of the folder for the error.
 
     Raises:
-        Held: another process holds it; says which.
+        Held: if another process holds it; the message says which.
     """
     lock, lease = FileLock(folder / ".lock"), folder / ".lease"
     try:
@@ -45,7 +45,7 @@ def held(folder: Path, what: str) -> Iterator[None]:
                 f"{what} is being trained by {holder(lease)}; if that is gone, it is free in "
                 f"{LEASE:.0f} seconds"
             )
-        # Whole or not at all: an empty lease would be nobody's, and so another machine's.
+        # Atomically: an empty lease names no machine, and would count as another machine's.
         atomic.write(lease, f"process {os.getpid()} on {socket.gethostname()}".encode())
         over = threading.Event()
         renewal = threading.Thread(target=renew, args=(lease, over), daemon=True)
@@ -62,14 +62,14 @@ def held(folder: Path, what: str) -> Iterator[None]:
 
 
 def renew(lease: Path, over: threading.Event) -> None:
-    """Renew a lease until it is over."""
+    """Renew a lease until `over` is set."""
     while not over.wait(RENEWAL):
-        with suppress(OSError):  # a full disk ends the training, not its lease
+        with suppress(OSError):  # a full disk must not end the lease before the training
             os.utime(lease)
 
 
 def holder(lease: Path) -> str:
-    """Who holds a lease, in words."""
+    """Return the holder of a lease in words: `process <pid> on <host>`, if that is known."""
     try:
         return foreign.read(lease, LONGEST).decode() or "another process"
     except (OSError, UnicodeDecodeError):
@@ -77,9 +77,9 @@ def holder(lease: Path) -> str:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a living process seems to hold a folder, asked without getting in its way.
+    """Return True if a living process seems to hold a folder, without trying to lock it.
 
-    For who can wait: only `held` knows for certain.
+    For callers that can wait: only `held` is certain.
     """
     lease = folder / ".lease"
     if not lease.exists() or age(lease, folder / ".lock") >= LEASE:
@@ -92,17 +92,20 @@ def is_held(folder: Path) -> bool:
     except (ProcessLookupError, ValueError, IndexError, OverflowError):
         return False
     except PermissionError:
-        pass  # it lives, and is somebody else's
+        pass  # the process lives, and belongs to another user
     return True
 
 
 def is_elsewhere(lease: Path) -> bool:
-    """Whether a lease was taken on another machine: on this one, the file lock is the truth."""
+    """Return True if a lease was taken on another machine; on this one the file lock decides."""
     return lease.exists() and not holder(lease).endswith(f" on {socket.gethostname()}")
 
 
 def age(lease: Path, lock: Path) -> float:
-    """Seconds since a lease was renewed, by the clock of the machine that keeps the files."""
+    """Return the seconds since a lease was renewed, by the file server's clock.
+
+    Return `LEASE` if there is no lease any more.
+    """
     try:
         lock.touch()
         return lock.stat().st_mtime - lease.stat().st_mtime

@@ -1,4 +1,4 @@
-"""A run as lines of text: for its log file, and for a terminal that is none."""
+"""Write a run's progress as lines of text, for its log file and for output without a terminal."""
 
 import time
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from seqbench.wording import duration, number, score
 
 
 class LineLog(Observer):
-    """Says what happens in a run, a line at each evaluation.
+    """An observer that writes a line at each evaluation.
 
     Args:
-        write: takes a line, without its end.
+        write: called with each line, without its newline.
     """
 
     def __init__(self, write: Callable[[str], None]) -> None:
@@ -52,7 +52,7 @@ class LineLog(Observer):
 
 
 def headline(facts: dict[str, Any]) -> list[str]:
-    """What is about to be trained, in a few lines; `facts` as `Observer.started` gets them."""
+    """Return lines that describe a run before it trains; `facts` as in `Observer.started`."""
     choices, primary = facts["config"]["choices"], facts["primary"]
     seeds = f"seed {facts['config']['seed']}"
     if facts["together"] > 1:
@@ -83,7 +83,7 @@ def headline(facts: dict[str, Any]) -> list[str]:
 
 
 def outcome(record: Record) -> str:
-    """How a run ended, in a line."""
+    """Return a line that says how a run ended."""
     if record.status == "diverged":
         return str(record.error)
     if record.score is None:

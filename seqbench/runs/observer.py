@@ -1,4 +1,4 @@
-"""Who watches a run: a terminal, a log file, a tracker. Watching never changes the run."""
+"""Define the observers of a run, such as log and tracker; they do not change the run."""
 
 from typing import Any
 
@@ -6,23 +6,23 @@ from seqbench.runs.record import Record
 
 
 class Observer:
-    """Told what happens in a run; does nothing with it. Subclasses override what they care for."""
+    """The base class of observers: its methods do nothing, and subclasses override them."""
 
     def started(self, facts: dict[str, Any]) -> None:
-        """The run is about to train; `facts` says what (see `experiment.run`)."""
+        """Handle the start of training; `facts` describes the run (see `Experiment.facts`)."""
 
     def event(self, event: dict[str, Any]) -> None:
-        """Metrics were measured: `{"step": 400, "split": "valid", "mse": ...}`."""
+        """Handle measured metrics, such as `{"step": 400, "split": "valid", "mse": ...}`."""
 
     def finished(self, record: Record) -> None:
-        """The run is over, and this is its record."""
+        """Handle the end of the run."""
 
     def close(self) -> None:
-        """Nothing more will come, however it ended."""
+        """Release resources; called last, however the run ended."""
 
 
 class Observers(Observer):
-    """Several observers as one."""
+    """An observer that passes each call on to several observers."""
 
     def __init__(self, *observers: Observer) -> None:
         self.observers = observers

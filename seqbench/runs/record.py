@@ -1,7 +1,7 @@
-"""What is kept of a run: one JSON file, written once, when the run is over.
+"""Define the record of a run, a JSON file that is written once, when the run is over.
 
-Everything outside `measured` is the same, bit for bit, for two equal runs. JSON knows no NaN and
-no infinity: such a number is written as null and read as `None`, so nobody meets one unawares.
+Everything outside `measured` is the same, bit for bit, for two equal runs. JSON has no NaN and no
+infinity: such a number is written as null and read as `None`.
 """
 
 import json
@@ -16,27 +16,27 @@ from seqbench.runs import atomic, foreign
 from seqbench.runs.config_file import DEEPEST
 
 SCHEMA = 1
-# Bytes; a record of ours has three thousand.
+# Most bytes; a record that seqbench writes has three thousand.
 LARGEST = 2**24
-# Levels; among them are those of the configuration.
+# Most levels of nesting, including those of the config.
 MOST_LEVELS = DEEPEST + 10
 
-# A file of somebody else's may hold the NaN that strict JSON has not.
+# A file that seqbench did not write may hold NaN, which strict JSON does not have.
 _decode = json.JSONDecoder(parse_constant=lambda name: None).decode
 
 
 class RecordError(SeqbenchError):
-    """A record is not what a record should be; the text names the key."""
+    """A record that is malformed or cannot be read; the message names the key or file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """The one number that ranks a run.
+    """The metric that ranks a run.
 
     Attributes:
-        metric: its name in `Record.metrics[split]`.
-        split: where it was measured.
-        value: `None` if it was not finite.
+        metric: name of the metric.
+        split: the split that it was measured on.
+        value: its value; `None` if it was not finite.
         direction: `min` or `max`, whichever is better.
     """
 
@@ -48,39 +48,39 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A run that is over.
+    """The record of a run that is over.
 
     Attributes:
         schema: version of this format.
-        run_id: 12 hex digits that name the configuration.
-        status: how it ended.
-        task: the task's name among the configuration's choices.
-        model: the model's name likewise.
-        seed: of the initial weights and the order of the training data.
+        run_id: 12 hex digits that name the config.
+        status: how the run ended.
+        task: name of the task in the config's choices.
+        model: name of the model in the config's choices.
+        seed: seed of the initial weights and the order of the training data.
         budget: name of the budget, if one was chosen.
         protocol: name of the protocol, if one was chosen.
         length: the task's size in time steps, T in the papers.
         metrics: split -> metric -> value, accuracies as fractions.
-        score: the metric that ranks models; `None` if the run did not come to it.
-        baseline: what a predictor without memory scores.
-        optimum: the best possible score, where it is known.
+        score: the metric that ranks models; `None` if the run ended before its test.
+        baseline: score of a predictor without memory.
+        optimum: the best possible score; `None` if unknown.
         parameters: trainable parameters of the model.
         steps: training steps taken.
         tokens: time steps read in training, over all sequences.
         data: name -> SHA-256 of the data.
-        versions: name -> version of the libraries that computed it.
-        source: hash of seqbench's own sources.
-        code: node of the configuration -> SHA-256 of the file of what it builds, where that is
-            somebody's own. Records of earlier versions have none.
-        config: the resolved configuration.
-        error: the one line that says why it failed.
-        notes: facts of the task; `solved` is 0 or 1, `baseline_<metric>` what a predictor without
-            memory scores in a metric that does not rank models.
-        measured: what may differ between equal runs: seconds (of seeds trained as one model, its
-            share), throughput, peak_memory_bytes, device, threads, compiled (the sources
-            of kernels that ran, whose results differ from PyTorch's by rounding),
-            cuda_graph (true, where steps were captured), seeds_together (if more than one), host,
-            git, and started and finished as ISO 8601 in UTC.
+        versions: name -> version of the software that computed the result.
+        source: hash of the sources of seqbench that compute results.
+        code: config node -> SHA-256 of the custom code that it builds; see `code_hash.own_code`.
+            Empty in records of earlier versions.
+        config: the resolved config.
+        error: one line that says why the run diverged or failed.
+        notes: facts of the task; `solved` is 0 or 1, `baseline_<metric>` the value of a predictor
+            without memory in a metric that does not rank models.
+        measured: what may differ between equal runs: seconds (for seeds trained as one model, the
+            run's share), throughput, peak_memory_bytes, device, threads, compiled (the sources of
+            kernels that ran, whose results differ from PyTorch's by rounding), cuda_graph (true if
+            steps were captured), seeds_together (if more than one), host, git, and started and
+            finished as ISO 8601 in UTC.
     """
 
     schema: int = SCHEMA
@@ -109,25 +109,25 @@ class Record:
     measured: dict[str, Any]
 
     def baseline_of(self, metric: str) -> float | None:
-        """What a predictor without memory scores in a metric, if that is known."""
+        """Return the value of a predictor without memory in a metric; `None` if unknown."""
         if self.score is not None and self.score.metric == metric:
             return self.baseline
         value = self.notes.get(f"baseline_{metric}")
         return value if isinstance(value, float) else None
 
     def to_json(self) -> dict[str, Any]:
-        """The record as an object that strict JSON can hold, inner keys in sorted order."""
+        """Return the record as an object for strict JSON, with sorted inner keys."""
         return {f.name: _strict(getattr(self, f.name)) for f in fields(self)}
 
     @classmethod
     def from_json(cls, obj: object) -> "Record":
-        """Check an object read from JSON.
+        """Check an object read from JSON, and return it as a record.
 
-        Keys that this version does not know are dropped: a version may add facts to its own
-        schema, but what changes the meaning of a record gets a new number.
+        Unknown keys are dropped: a version may add keys without a new schema number, but a change
+        of meaning gets a new one.
 
         Raises:
-            RecordError: it is no record, or one of a newer schema.
+            RecordError: if it is not a record, or has a newer schema.
         """
         if not isinstance(obj, dict):
             raise RecordError(f"a record is an object, not {_kind(obj)}")
@@ -145,10 +145,10 @@ class Record:
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write a record so that a reader finds the old file or the new one, whole, even after a crash.
+    """Write a record atomically.
 
     Raises:
-        RunError: the folder cannot be written.
+        RunError: if the file cannot be written.
     """
     text = json.dumps(record.to_json(), indent=2, allow_nan=False) + "\n"
     try:
@@ -161,12 +161,12 @@ def read_record(path: Path) -> Record:
     """Read and check a record.
 
     Raises:
-        RecordError: it cannot be read, or is no record.
+        RecordError: if the file cannot be read, or is not a record.
     """
     try:
         text = foreign.read(path, LARGEST).decode("utf-8")
         found = _decode(text)
-        # Few brackets cannot be deep, and spare a look at all that is in them.
+        # Text with few brackets cannot be nested deep: skip the walk through all values.
         if text.count("{") + text.count("[") > MOST_LEVELS and _depth(found) > MOST_LEVELS:
             raise RecordError("nested too deep")
         return Record.from_json(found)
@@ -207,7 +207,7 @@ def _text(value: Any, key: str) -> str:
 def _whole(value: Any, key: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise _wrong(key, "a whole number", value)
-    if not -(2**63) <= value < 2**63:  # as many as programs that read tables can hold
+    if not -(2**63) <= value < 2**63:  # int64, as much as readers of tables can hold
         raise RecordError(f"{_shown(key)} is too large a number")
     return value
 

@@ -1,4 +1,4 @@
-"""A run's folder: who may write to it, and what stands in it.
+"""Manage a run's folder: its files, and which process may write to it.
 
 outputs/runs/<task>/<model>/<run_id>/
     config.yaml     the resolved configuration
@@ -6,7 +6,7 @@ outputs/runs/<task>/<model>/<run_id>/
     history.jsonl   starts, interruptions and resumes, with step, host and time
     record.json     written once, when the run is over
     checkpoints/    last and best
-    log.txt         what a person would have seen
+    log.txt         progress and outcome as lines of text
 """
 
 import json
@@ -30,8 +30,8 @@ class Run:
     """A run on disk.
 
     Args:
-        folder: the run's folder; made when something is first written.
-        run_id: 12 hex digits that name its configuration.
+        folder: the run's folder; `held` creates it.
+        run_id: 12 hex digits that name its config.
     """
 
     def __init__(self, folder: Path, run_id: str) -> None:
@@ -44,7 +44,7 @@ class Run:
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> "Run":
-        """The run that a resolved configuration names."""
+        """Return the run of a resolved config."""
         name = run_id(config)
         choices = config["choices"]
         parts = Path(config["output_dir"]) / "runs" / choices["task"] / choices["model"] / name
@@ -52,21 +52,22 @@ class Run:
 
     @property
     def record(self) -> Record | None:
-        """The record, once the run is over."""
+        """Return the record; `None` before the run is over."""
         return read_record(self.record_path) if self.record_path.exists() else None
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the run for this process; the lock dies with its holder.
+        """Hold the run for this process; the lock is released when its holder dies.
 
         Raises:
-            RunError: another process holds it, or the folder cannot be written.
+            Held: if another process holds the run.
+            RunError: if the folder cannot be written, or holds links or special files.
         """
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             for path in (self.checkpoints, *self.folder.iterdir(), *self.checkpoints.iterdir()):
-                # Whoever sent this folder could have us write to, or empty, one of our own.
-                with suppress(FileNotFoundError):  # its holder may be putting a draft in place
+                # A link in a folder from elsewhere could make seqbench overwrite another file.
+                with suppress(FileNotFoundError):  # the holder may be renaming a draft
                     mode = path.lstat().st_mode
                     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                         raise RunError(
@@ -80,34 +81,34 @@ class Run:
             raise RunError(f"run {self.run_id} stopped: {reason}: {where}") from error
 
     def write_config(self, config: dict[str, Any]) -> None:
-        """Keep the resolved configuration."""
+        """Write the resolved config to config.yaml."""
         write_config(self.folder / "config.yaml", config)
 
     def append_history(self, event: str, **facts: Any) -> None:
-        """Note a start, an interruption or a resume, with host and time."""
+        """Append an event, such as a start, interruption or resume, with host and time."""
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         line = {"event": event, **facts, "host": socket.gethostname(), "time": now}
         with (self.folder / "history.jsonl").open("ab+") as file:
-            # A line that a full disk cut off must not spoil the next one.
+            # End a line that a full disk cut off, so that it does not spoil the next one.
             file.seek(max(0, file.tell() - 1))
             torn = file.read(1) not in (b"", b"\n")
             file.write(b"\n" * torn + json.dumps(line).encode() + b"\n")
 
     @contextmanager
     def log(self) -> Iterator[Callable[[str], None]]:
-        """A function that adds a line to the run's log."""
+        """Yield a function that appends a line to the run's log."""
         with self.log_path.open("a", encoding="utf-8", buffering=1) as file:
             yield lambda line: print(line, file=file)
 
     def finish(self, record: Record) -> None:
-        """Write the record: the run is over."""
+        """Write the record, which marks the run as over."""
         write_record(self.record_path, record)
 
     def start_over(self) -> None:
-        """Forget what an earlier attempt left, but for its history."""
+        """Delete the files of an earlier attempt, except its config and history."""
         self.record_path.unlink(missing_ok=True)
-        # previous, last, best, and then what they count on: killed at any point in between, the run
-        # can still go on from what is left.
+        # Checkpoints previous, last and best, then the files that they need: if the process is
+        # killed in between, the run can still resume from what is left.
         for path in sorted(self.checkpoints.glob("*"), reverse=True):
             path.unlink()
         for path in (self.events_path, self.log_path):
@@ -115,15 +116,15 @@ class Run:
 
 
 class EventLog:
-    """Metrics of a run, appended one JSON object a line.
+    """The file of a run's metrics, one JSON object per line.
 
     Args:
         path: the file.
-        offset: bytes that belong to this run; what stands behind was written after the checkpoint
-            that the run resumes from, and is cut off.
+        offset: bytes to keep; events written after the checkpoint that the run resumes from are
+            cut off.
 
     Raises:
-        RunError: there are fewer bytes than that.
+        RunError: if the file is shorter than `offset`.
     """
 
     def __init__(self, path: Path, offset: int) -> None:
@@ -137,18 +138,18 @@ class EventLog:
         self.file.seek(offset)
 
     def append(self, event: dict[str, Any]) -> None:
-        """Write one event; it is on its way to disk when this returns."""
+        """Append one event and flush it to the system; `sync` makes it durable."""
         line = json.dumps({k: finite(v) for k, v in event.items()}, allow_nan=False)
         self.file.write(line.encode() + b"\n")
         self.file.flush()
 
     def sync(self) -> None:
-        """See to it that all events are on disk."""
+        """Write all events to disk."""
         os.fsync(self.file.fileno())
 
     @property
     def offset(self) -> int:
-        """Bytes written so far."""
+        """Return the size of the file in bytes."""
         return self.file.tell()
 
     def close(self) -> None:
@@ -156,5 +157,5 @@ class EventLog:
 
 
 def finite(value: Any) -> Any:
-    """JSON knows no NaN: a number that is none is written as null."""
+    """Return `None` for NaN and infinity, which JSON does not have; else the value itself."""
     return None if isinstance(value, float) and not abs(value) < float("inf") else value

@@ -1,1 +1,1 @@
-"""The tasks: where batches, losses, metrics and baselines come from."""
+"""Define the tasks, which provide batches, losses, metrics and baselines."""

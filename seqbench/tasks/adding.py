@@ -1,7 +1,7 @@
 """The adding problem (Hochreiter and Schmidhuber 1997; Bai, Kolter, Koltun 2018, section 4.1).
 
-Two numbers in a long sequence are marked; the answer is their sum. Whoever remembers nothing can
-only say 1, the mean, and scores the variance of a sum of two uniform numbers: 1/6.
+Two numbers in a long sequence are marked; the target is their sum. The baseline is a model without
+memory: it predicts the mean, 1, and its mean squared error is the variance of the sum, 1/6.
 """
 
 from typing import Literal
@@ -17,22 +17,22 @@ Markers = Literal["anywhere", "one_per_half"]
 
 
 class Adding(ExampleTask):
-    """Sum the two marked numbers of a sequence.
+    """The adding problem: sum the two marked numbers of a sequence.
 
     Inputs are `(batch, length, 2)`: a number drawn uniformly from [0, 1), and a marker that is 1 at
-    two positions. Targets are `(batch, 1)`.
+    two positions, else 0. Targets are `(batch, 1)`.
 
     Args:
-        length: number of time steps.
-        markers: where the two markers may stand. `anywhere`: at any two positions (the TCN paper's
-            code); `one_per_half`: one in each half of the sequence (Arjovsky et al. 2016).
-        train_size: training sequences; drawn once, then reused every epoch.
-        eval_size: sequences of the validation and of the test split.
-        data_seed: fixes all splits.
-        shuffle: draw the order of the training sequences anew each epoch.
+        length: time steps.
+        markers: positions of the two markers. `anywhere`: any two positions (the TCN paper's code);
+            `one_per_half`: one in each half of the sequence (Arjovsky et al. 2016).
+        train_size: training sequences; drawn once and reused every epoch.
+        eval_size: sequences of the validation split, and of the test split.
+        data_seed: seed of all splits.
+        shuffle: shuffle the training sequences every epoch.
 
     Raises:
-        ConfigError: a length under 2.
+        ConfigError: if `length` is under 2 or a split is too small.
     """
 
     primary = Primary("mse", "min", solved=1e-3)
@@ -78,12 +78,12 @@ class Adding(ExampleTask):
 
 
 def marker_places(size: int, length: int, markers: Markers, random: torch.Generator) -> Tensor:
-    """Two distinct positions for each of `size` sequences, `(size, 2)` int64."""
+    """Draw two distinct positions for each of `size` sequences, `(size, 2)` int64."""
     if markers == "one_per_half":
         half = length // 2
         first = torch.randint(half, (size, 1), generator=random)
         return torch.cat([first, torch.randint(half, length, (size, 1), generator=random)], 1)
     first = torch.randint(length, (size, 1), generator=random)
-    # The second is drawn from the other length - 1 positions: a distance of 1 to length - 1.
+    # A distance of 1 to length - 1, modulo length, makes the other positions equally likely.
     distance = torch.randint(1, length, (size, 1), generator=random)
     return torch.cat([first, (first + distance) % length], 1)

@@ -1,17 +1,16 @@
-"""Character-level language modelling: predict every character of a text from those before it.
+"""Character-level language modelling: predict each character of a text from those before it.
 
-A text of N characters gives N - 1 predictions. It is read in windows of `length` characters whose
-first `context` repeat the end of the window before. They let a model without memory see some past,
-and are not scored again, so that each prediction is scored exactly once:
+A text of N characters gives N - 1 predictions. It is read in windows of `length` characters, whose
+first `context` characters repeat the end of the previous window. They give a model without carried
+state some past, and are not scored again, so that each prediction is scored exactly once:
 
     text      a b c d e f g h i j k        length 5, context 2, hence stride 3
-    window 0  a b c d e                    scored: all five (the answers b to f)
+    window 0  a b c d e                    scored: all five (targets b to f)
     window 1        d e f g h              scored: after f, g, h
-    window 2              g h i j k        scored: after i, j; what follows k is not known
+    window 2              g h i j k        scored: after i, j (k has no target)
 
-The windows are dealt to the rows of a batch in runs, row 0 the first run, row 1 the next, and so
-on, so that in every row a batch goes on where the batch before ended and a recurrent model may
-carry its state.
+Each row of a batch reads a contiguous run of windows: row 0 the first run, row 1 the next, and so
+on. In every row a batch continues the previous batch, so a model can carry its state.
 """
 
 import math
@@ -30,28 +29,28 @@ from seqbench.spec import Classes, SequenceSpec, Tokens
 from seqbench.tasks.task import Batch, Primary, Split, Task, generator
 from seqbench.tasks.vocabulary import Vocabulary
 
-# Fixed, so that a score does not depend on the training's batch size. Each row begins with no more
-# past than `context`: few rows begin seldom, many are fast. At 32 a row of the Penn Treebank's test
-# set is 14,000 characters long, and a batch is as large as a usual training batch, so it fits.
+# Evaluation batch size, fixed so that a score does not depend on the training batch size. Each row
+# starts with no past but its context, so fewer rows score better; more rows run faster. With 32, a
+# row of the Penn Treebank test set has 14,000 characters, and memory suffices as in training.
 EVAL_ROWS = 32
 
 UNSCORED = -100
 
 
 class SegmentTask(Task):
-    """Language modelling of texts of token ids, in segments that may continue each other.
+    """Base class of language modelling of token id texts; each batch continues the previous one.
 
     Args:
         texts: the ids of each split, `(characters,)`.
-        vocabulary: what the ids stand for.
+        vocabulary: maps between ids and characters.
         length: positions in a window.
-        context: leading positions of a window that repeat the one before.
+        context: leading positions of a window that repeat the previous window.
 
     Attributes:
-        vocabulary: what the ids stand for.
+        vocabulary: maps between ids and characters.
 
     Raises:
-        ConfigError: a text is too short, or `length` and `context` do not fit together.
+        ConfigError: if a text is too short, or `context` is not in `[0, length)`.
     """
 
     primary = Primary(metric="bpc", direction="min")
@@ -99,9 +98,9 @@ class SegmentTask(Task):
     def train_batch(self, step: int) -> Batch:
         epoch, segment = divmod(step, self.steps_per_epoch)
         text = self.texts["train"]
-        # What the full batches of an epoch leave over is at least stride - 1 characters. Where
-        # they lie, before or after, is drawn anew each epoch: the windows differ, and no part of
-        # the text is always left out.
+        # The full batches of an epoch leave over at least stride - 1 characters. How many of them
+        # are before the first window is drawn each epoch, so that the windows differ and no part
+        # of the text is always left out.
         spare = len(text) - 1 - self._reach(self.batch_size * self.steps_per_epoch)
         text = text[shift(spare, self.seed, epoch) :]
         return self._segment(text, self.batch_size, self.steps_per_epoch, segment)
@@ -110,26 +109,33 @@ class SegmentTask(Task):
         text = self.texts[split]
         windows = 1 + max(0, math.ceil((len(text) - 1 - self.length) / self.stride))
         segments = math.ceil(windows / EVAL_ROWS)
-        # No more rows than hold a window, so that none is padding from its start.
+        # The fewest rows that hold all windows in that many segments: no row is all padding.
         rows = math.ceil(windows / segments)
         for segment in range(segments):
             yield self._segment(text, rows, segments, segment)
 
     def _reach(self, windows: int) -> int:
-        """Predictions from the start of the text to the end of so many windows."""
+        """Return the number of text positions that the first `windows` windows cover."""
         return (windows - 1) * self.stride + self.length
 
     def _segment(self, text: Tensor, rows: int, segments: int, segment: int) -> Batch:
-        """One segment of each row, when each row is a run of `segments` windows of the text."""
+        """Return the batch of every row's window number `segment`.
+
+        Args:
+            text: the ids of the text.
+            rows: rows of the batch.
+            segments: windows per row.
+            segment: index of the window within each row.
+        """
         first = torch.arange(segment, rows * segments, segments, device=text.device) * self.stride
         offsets = torch.arange(self.length + 1, device=text.device)
         places = first[:, None] + offsets
         window = text[places.clamp(max=len(text) - 1)].long()
         scored = places[:, 1:] < len(text)
-        # The text's first window has no window before it that scored its context.
+        # Score the context of the text's first window: no previous window has scored it.
         scored[1 if segment == 0 else 0 :, : self.context] = False
         return Batch(
-            window[:, :-1].contiguous(),  # a user's model may view it as another shape
+            window[:, :-1].contiguous(),  # for user models that call view()
             window[:, 1:],
             scored,
             fresh=segment == 0,
@@ -137,7 +143,7 @@ class SegmentTask(Task):
         )
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Mean cross-entropy of the scored positions, in nats."""
+        """Return the mean cross-entropy of the scored positions, in nats."""
         return cross_entropy(outputs, scored_targets(batch), "mean")
 
     def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[Tensor, int]]:
@@ -149,14 +155,18 @@ class SegmentTask(Task):
 
 
 class TextTask(SegmentTask):
-    """Character-level language modelling of a text.
+    """Base class of character-level language modelling of a text.
 
     Args:
-        text: train, valid and test.
+        text: the text's splits.
         length: characters in a window.
-        context: leading characters of a window that repeat the one before.
-        train_size: use the first so many characters of the training text; `None`: all.
-        eval_size: the same for valid and test.
+        context: leading characters of a window that repeat the previous window.
+        train_size: number of leading characters used of the training text; `None`: all.
+        eval_size: number of leading characters used of the validation and of the test text; `None`:
+            all.
+
+    Raises:
+        ConfigError: if a size is under 2, or as for `SegmentTask`.
     """
 
     def __init__(
@@ -175,7 +185,7 @@ class TextTask(SegmentTask):
             if size is not None and size < 2:
                 raise ConfigError(f"task.{name} must be at least 2 characters, not {size}")
         train, valid, test = text.train[:train_size], text.valid[:eval_size], text.test[:eval_size]
-        # Of the whole training text, whatever part is used: a budget must not change the model.
+        # From the whole training text, since `train_size` must not change the model's size.
         vocabulary = Vocabulary.from_text(text.train)
         super().__init__(
             {
@@ -201,9 +211,14 @@ class CharLM(TextTask):
     Args:
         dataset: name of the text.
         length: characters in a window.
-        context: leading characters of a window that repeat the one before.
-        train_size: use the first so many characters of the training text; `None`: all.
-        eval_size: the same for valid and test.
+        context: leading characters of a window that repeat the previous window.
+        train_size: number of leading characters used of the training text; `None`: all.
+        eval_size: number of leading characters used of the validation and of the test text; `None`:
+            all.
+
+    Raises:
+        ConfigError: as for `TextTask`.
+        DataError: if the text cannot be downloaded.
     """
 
     def __init__(
@@ -235,14 +250,16 @@ class CharFile(TextTask):
 
     Args:
         path: the file, UTF-8.
-        sha256: of the file; the text is refused if it is another. `None`: any text.
+        sha256: expected SHA-256 of the file; `None`: any.
         length: characters in a window.
-        context: leading characters of a window that repeat the one before.
-        train_size: use the first so many characters of the training text; `None`: all.
-        eval_size: the same for valid and test.
+        context: leading characters of a window that repeat the previous window.
+        train_size: number of leading characters used of the training text; `None`: all.
+        eval_size: number of leading characters used of the validation and of the test text; `None`:
+            all.
 
     Raises:
-        ConfigError: no path is given, or the text is another one than the configuration means.
+        ConfigError: if no path is given, the SHA-256 differs, or as for `TextTask`.
+        DataError: if the file cannot be read or is not UTF-8 text.
     """
 
     def __init__(
@@ -276,27 +293,28 @@ class CharFile(TextTask):
 
 
 def scored_targets(batch: Batch) -> Tensor:
-    """The targets, with `UNSCORED` at the positions that do not count."""
+    """Return the targets, with `UNSCORED` at the positions that are not scored."""
     if batch.scored is None:
         return batch.targets
-    # A mask instead of a selection: its shape is known, so the device need not be waited for.
+    # Fill instead of select: the shape does not depend on the data, so the CPU need not wait for
+    # the GPU.
     return batch.targets.masked_fill(~batch.scored, UNSCORED)
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor, reduction: str) -> Tensor:
-    """Cross-entropy in nats of `(batch, time, vocabulary)` logits, in single precision."""
-    # Flattened, since torch's CPU kernel wants the classes last: twice as fast as transposed.
+    """Compute the cross-entropy in nats of `(batch, time, vocabulary)` logits, in float32."""
+    # Flatten, since PyTorch's CPU kernel is twice as fast with the classes last.
     logits = outputs.float().flatten(0, 1)
     return F.cross_entropy(logits, targets.flatten(), ignore_index=UNSCORED, reduction=reduction)
 
 
 def entropy(counts: Tensor) -> float:
-    """Entropy in bits of a distribution given by counts."""
+    """Return the entropy in bits of a distribution given by counts."""
     p = counts[counts > 0].double() / counts.sum()
     return -float((p * p.log2()).sum())
 
 
 @lru_cache(maxsize=64)
 def shift(spare: int, seed: int, epoch: int) -> int:
-    """Where the training text begins in an epoch, at most `spare` characters late."""
+    """Draw the offset of an epoch's first window in the training text, 0 to `spare`."""
     return int(torch.randint(spare + 1, (), generator=generator(seed, epoch)))

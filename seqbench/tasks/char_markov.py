@@ -1,9 +1,9 @@
 """Language modelling of a text whose best possible score is known.
 
-The text comes from a hidden Markov model made on the spot, so nothing is downloaded, and the
-forward algorithm (Rabiner 1989, section III A) gives the source's own probability of each symbol
-after all those before it. In expectation no model can do better. How close one comes says how well
-it infers what is hidden from a past of tens of symbols.
+The text is sampled from a hidden Markov model, so nothing is downloaded. The forward algorithm
+(Rabiner 1989, section III A) gives the source's probability of each symbol given all previous ones.
+In expectation no model scores better. The gap shows how well a model infers the hidden state from a
+past of tens of symbols.
 """
 
 import math
@@ -23,28 +23,28 @@ SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 
 class HiddenMarkovSource:
-    """A hidden Markov model whose state walks in circles and now and then jumps.
+    """A hidden Markov model whose state follows cycles and sometimes jumps.
 
-    The states stand in random cycles (a random permutation). At each step the state moves on along
-    its cycle, or with probability `jump` goes to any state at random. Each state emits symbols by a
-    distribution of its own, and these overlap: one symbol says little about where the walk is, tens
-    of them much. So a predictor without memory is far from the best one.
+    A random permutation arranges the states in cycles. At each step the state moves to the next one
+    of its cycle, or, with probability `jump`, to a uniformly drawn state. The states' emission
+    distributions overlap, so one symbol says little about the state, but tens of symbols say much.
+    A model without memory is therefore far from the optimum.
 
-    Random numbers come from numpy's legacy `RandomState`, whose streams numpy keeps as they are
-    for good, unlike those of `Generator`: the text must be the same for everybody.
+    Random numbers come from numpy's legacy `RandomState`: unlike `Generator`, its streams never
+    change, so every numpy version makes the same text.
 
     Args:
         num_states: hidden states.
         vocab_size: symbols.
-        jump: probability per step of a jump, in (0, 1].
-        concentration: of the Dirichlet distribution that emissions are drawn from; the smaller, the
+        jump: probability of a jump per step, in (0, 1].
+        concentration: parameter of the Dirichlet distribution of the emissions; the smaller, the
             fewer symbols a state emits.
-        seed: fixes the source and all its texts.
+        seed: seed of the source and of all its texts.
 
     Attributes:
-        start: `(states,)`, the stationary distribution, in which texts begin.
-        transition: `(states, states)`, row from, column to.
-        emission: `(states, symbols)`.
+        start: `(states,)`, the distribution of the first state, which is the stationary one.
+        transition: `(states, states)`, the probability of moving from row to column.
+        emission: `(states, symbols)`, each state's symbol probabilities.
     """
 
     def __init__(
@@ -53,18 +53,18 @@ class HiddenMarkovSource:
         random = np.random.RandomState(seed)
         cycles = np.eye(num_states)[random.permutation(num_states)]
         self.seed = seed
-        # Both the cycles and the jumps leave the uniform distribution as it is.
+        # The uniform distribution is stationary under both cycles and jumps.
         self.start = np.full(num_states, 1 / num_states)
         self.transition = (1 - jump) * cycles + jump * self.start
         self.emission = random.dirichlet(np.full(vocab_size, concentration), num_states)
 
     def sample(self, size: int, stream: int) -> NDArray[np.uint8]:
-        """The first `size` symbols of a text, one unbroken chain; each `stream` is another text."""
+        """Sample `size` symbols as one chain; each `stream` gives another text."""
         random = np.random.RandomState([self.seed, stream])
         state = int(random.random_sample() * len(self.start))
         draws = random.random_sample((size, 2))
-        # A chain is a loop. Over plain lists it takes 0.3 microseconds a step. The last bound is
-        # left out: rounding may put it below one, and then the last state would be overstepped.
+        # A Python loop over lists takes 0.3 microseconds per step. The last bound is left out:
+        # rounding may put it below 1, and a draw above it would be out of range.
         bounds = [row.cumsum()[:-1].tolist() for row in self.transition]
         states = np.empty(size, np.int64)
         for t, draw in enumerate(draws[:, 0].tolist()):
@@ -74,8 +74,8 @@ class HiddenMarkovSource:
         return emitted.sum(1).astype(np.uint8)
 
     def log_probabilities(self, symbols: NDArray[Any]) -> NDArray[np.float64]:
-        """Natural logarithm of p(symbol t | symbols before t) for each t, `(len(symbols),)`."""
-        # Row s of `step[x]`: emit x in state s, then move.
+        """Return ln p(symbol t | symbols before t) for each t, `(len(symbols),)`."""
+        # step[x][s, r]: the probability of emitting x in state s and moving to state r.
         step = self.emission.T[:, :, None] * self.transition
         belief = self.start
         probabilities = np.empty(len(symbols))
@@ -91,17 +91,17 @@ class CharMarkov(SegmentTask):
 
     Args:
         num_states: hidden states of the source.
-        vocab_size: symbols, at most 26; they are written as letters.
-        jump: probability per step that the source loses its place.
-        concentration: of the Dirichlet distribution that emissions are drawn from.
-        data_seed: fixes the source and its texts.
+        vocab_size: symbols, 2 to 26, written as letters.
+        jump: probability per step that the source jumps to a uniformly drawn state.
+        concentration: parameter of the Dirichlet distribution of the emissions.
+        data_seed: seed of the source and its texts.
         train_size: symbols of the training text.
-        eval_size: symbols of the validation and of the test text.
+        eval_size: symbols of the validation text, and of the test text.
         length: symbols in a window.
-        context: leading symbols of a window that repeat the one before.
+        context: leading symbols of a window that repeat the previous window.
 
     Raises:
-        ConfigError: a size that cannot be.
+        ConfigError: if a value is out of range, or as for `SegmentTask`.
     """
 
     def __init__(
@@ -154,9 +154,9 @@ class CharMarkov(SegmentTask):
         self.checksums = {split: checksum(text) for split, text in self.texts.items()}
 
     def source_nats(self, split: Split) -> NDArray[np.float64]:
-        """The source's own loss in nats at each scored position, in the order of the text.
+        """Return the source's loss in nats at each scored position, in the order of the text.
 
-        Of the `(segments, rows, time)` losses of a model on `eval_batches`, those scored come in
-        this order when the first two dimensions are swapped.
+        The scored losses of a model on `eval_batches`, `(segments, rows, time)`, are in this order
+        once the first two dimensions are swapped.
         """
         return -self.source.log_probabilities(self.symbols[split])[1:]

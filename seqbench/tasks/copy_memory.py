@@ -1,8 +1,8 @@
 """The copy memory task (Arjovsky et al. 2016; Bai, Kolter, Koltun 2018, section 4.1).
 
-Ten digits, a long blank, a signal: then the ten digits are to be repeated. Whoever remembers
-nothing answers the blanks rightly and guesses the ten digits among eight: 10 ln 8 / (T + 20) nats
-over all positions.
+A model reads ten digits, blanks and a signal, and then repeats the digits. The baseline is a model
+without memory: it predicts the blanks and guesses the ten digits among eight, which scores
+10 ln 8 / (T + 20) nats, averaged over all positions.
 """
 
 import math
@@ -22,24 +22,25 @@ BLANK, SIGNAL = 0, 9
 
 
 class CopyMemory(ExampleTask):
-    """Repeat ten digits after a long wait.
+    """The copy memory task: repeat ten digits after a long delay.
 
-    A sequence of `length + 20` steps: ten digits from 1 to 8, `length - 1` blanks (0), eleven
-    signals (9). The target is blank everywhere but at the last ten steps, which repeat the digits.
+    A sequence has `length + 20` steps: ten digits from 1 to 8, `length - 1` blanks (0), and eleven
+    signals (9). The target is blank, except at the last ten steps, where it repeats the digits.
 
     Args:
-        length: T of the paper: the steps between the digits and their recall.
-        input: `scalar` feeds the digit as one real feature, as the released code does and the
-            paper's parameter counts imply; `tokens` gives each digit an embedding.
-        convention: `all_positions` averages the cross-entropy over all length + 20 steps (the TCN
-            paper); `recall_only` over the last ten (as S4's benchmark does): not comparable.
-        train_size: training sequences; drawn once, then reused every epoch.
-        eval_size: sequences of the validation and of the test split.
-        data_seed: fixes all splits.
-        shuffle: draw the order of the training sequences anew each epoch.
+        length: T of the paper: steps between the digits and their recall.
+        input: `scalar`: the digit is one real feature (the released code, and implied by the
+            paper's parameter counts); `tokens`: each digit has an embedding.
+        convention: `all_positions` averages the cross-entropy over all `length + 20` steps (the TCN
+            paper); `recall_only` over the last ten (S4's benchmark). Their scores are not
+            comparable.
+        train_size: training sequences; drawn once and reused every epoch.
+        eval_size: sequences of the validation split, and of the test split.
+        data_seed: seed of all splits.
+        shuffle: shuffle the training sequences every epoch.
 
     Raises:
-        ConfigError: a length under 1.
+        ConfigError: if `length` is under 1 or a split is too small.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class CopyMemory(ExampleTask):
         )
         self.baseline = NUM_RECALLED * math.log(8) / self.scored
         self.optimum = 0.0
-        # A tenth of a per cent of what a memoryless predictor scores: all but every digit recalled.
+        # 0.1 % of the baseline: practically every digit is recalled.
         self.primary = Primary("cross_entropy", "min", solved=self.baseline / 1000)
         sizes: dict[Split, int] = {"train": train_size, "valid": eval_size, "test": eval_size}
         splits: dict[Split, tuple[Tensor, Tensor]] = {}
@@ -84,7 +85,11 @@ class CopyMemory(ExampleTask):
         self.set_splits(splits)
 
     def encode(self, inputs: Tensor) -> Tensor:
-        """From digits `(batch, 10)` to the sequence that a model reads."""
+        """Build the inputs from digits `(batch, 10)`.
+
+        Returns:
+            `(batch, time, 1)` float for `scalar`, `(batch, time)` int64 for `tokens`.
+        """
         wait = inputs.new_full((len(inputs), self.length - 1), BLANK)
         signal = inputs.new_full((len(inputs), NUM_RECALLED + 1), SIGNAL)
         sequence = torch.cat([inputs, wait, signal], 1)
@@ -95,7 +100,7 @@ class CopyMemory(ExampleTask):
         )
 
     def scored_part(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits `(batch, scored, 10)` and targets `(batch, scored)` of the steps that count."""
+        """Return logits `(batch, scored, 10)` and targets `(batch, scored)` of the scored steps."""
         blanks = batch.targets.new_full((len(outputs), self.scored - NUM_RECALLED), BLANK)
         targets = torch.cat([blanks, batch.targets], 1).long()
         return outputs[:, -self.scored :].float(), targets

@@ -1,7 +1,7 @@
 """Sequential and permuted MNIST (Le, Jaitly, Hinton 2015; Bai, Kolter, Koltun 2018, section 4.1).
 
-A digit's 784 pixels are read one by one; the class is asked for after the last. Permuted, the
-pixels come in one fixed random order, the same for everybody.
+A model reads the 784 pixels of an image one by one and predicts the digit after the last. In
+permuted MNIST all images have their pixels in the same fixed random order.
 """
 
 import numpy as np
@@ -14,26 +14,28 @@ from seqbench.errors import ConfigError
 from seqbench.spec import Classes, Features, SequenceSpec
 from seqbench.tasks.task import Batch, ExampleTask, Primary, Split
 
-# Of the 60,000 training images, in units of the full brightness.
+# Of the 60,000 training images, for pixels scaled to [0, 1].
 PIXEL_MEAN, PIXEL_STD = 0.1307, 0.3081
 
 
 class SequentialMnist(ExampleTask):
-    """Classify a digit from its pixels, read one at a time.
+    """Sequential MNIST: classify a digit from its pixels, read one at a time.
 
-    Inputs are `(batch, 784, 1)`, normalised; targets `(batch,)` of ten classes.
+    Inputs are `(batch, 784, 1)`, normalised; targets are `(batch,)`, classes 0 to 9.
 
     Args:
-        permutation_seed: fixes the order of the pixels; `None` reads row by row.
-        train_size: training images, the first so many; `None` for all that are not kept for
-            validation, 55,000.
-        eval_size: validation and test images, the first so many; `None` for all 5,000 and 10,000.
-        valid_size: training images that are kept for validation, the last so many; at 0 there is no
+        permutation_seed: seed of the pixel order; `None`: row by row.
+        train_size: number of leading training images used; `None`: all that are not held out for
+            validation (55,000 by default).
+        eval_size: number of leading images used of the validation and of the test split; `None`:
+            all (5,000 by default, and 10,000).
+        valid_size: number of last training images held out for validation; 0: there is no
             validation split.
-        shuffle: draw the order of the training images anew each epoch.
+        shuffle: shuffle the training images every epoch.
 
     Raises:
-        DataError: MNIST cannot be had or is not what it should be.
+        ConfigError: if a size is out of range.
+        DataError: if MNIST cannot be downloaded or is malformed.
     """
 
     primary = Primary("accuracy", "max")
@@ -67,7 +69,7 @@ class SequentialMnist(ExampleTask):
             raise ConfigError(f"task.eval_size must be at least 1, not {eval_size}")
         order = np.arange(784)
         if permutation_seed is not None:
-            # RandomState's streams are frozen by numpy's policy: the same order on every version.
+            # RandomState's streams never change, so every numpy version gives the same order.
             order = np.random.RandomState(permutation_seed).permutation(784)
 
         def part(images: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -85,7 +87,7 @@ class SequentialMnist(ExampleTask):
         self.set_splits(splits)
 
     def encode(self, inputs: Tensor) -> Tensor:
-        """From bytes `(batch, 784)` to normalised features `(batch, 784, 1)`."""
+        """Convert bytes `(batch, 784)` to normalised features `(batch, 784, 1)`."""
         return ((inputs.float() / 255 - PIXEL_MEAN) / PIXEL_STD)[..., None]
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a task is: a sequence problem with its data, its loss and the scores to hold a model to."""
+"""Define the base classes of tasks. A task has a spec, data, a loss, metrics and a baseline."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -24,11 +24,11 @@ class Batch:
     Attributes:
         inputs: `(batch, time)` int64 or `(batch, time, dim)` float.
         targets: `(batch,)` or `(batch, dim)` for readout `last`; `(batch, time)` for `every`.
-        scored: `(batch, time)` bool, the positions that count, none in the context; `None`: all.
-        fresh: new texts begin here, so that a carried state must be dropped.
-        context: leading positions that repeat the end of the segment before, and are not scored.
-            They are there for models without memory; whoever carries a state from that segment
-            skips them.
+        scored: `(batch, time)` bool, the positions that are scored, none in the context; `None`:
+            all.
+        fresh: the batch does not continue the previous one, so a carried state must be reset.
+        context: number of leading positions that repeat the previous segment and are not scored.
+            They give models without carried state some past; models that carry state skip them.
     """
 
     inputs: Tensor
@@ -38,18 +38,18 @@ class Batch:
     context: int = 0
 
     def answered_after_context(self) -> "Batch":
-        """The same segment for a model that reads its context and does not answer there."""
+        """Return the batch without the targets of its context, for models with `skips_context`."""
         if not self.context:
             return self
         scored = None if self.scored is None else self.scored[:, self.context :]
         return replace(self, targets=self.targets[:, self.context :], scored=scored, context=0)
 
     def without_context(self) -> "Batch":
-        """The same segment for a model that remembers the one before."""
+        """Return the batch without its context, for models that carry state."""
         return replace(self.answered_after_context(), inputs=self.inputs[:, self.context :])
 
     def split(self, parts: int) -> list["Batch"]:
-        """Cut into `parts` micro-batches of equal size, along the first dimension."""
+        """Return `parts` micro-batches; the batch size must be a multiple of `parts`."""
         if parts == 1:
             return [self]
         pieces = zip(
@@ -66,9 +66,9 @@ class Primary:
     """The metric that ranks models on a task.
 
     Attributes:
-        metric: its name among what `Task.metrics` returns.
-        direction: `min` or `max`, whichever is better.
-        solved: a model that reaches this value on a split has solved the task, if that can be said.
+        metric: its key in the result of `Task.metrics`.
+        direction: `min` if lower is better, `max` if higher is.
+        solved: the value at which a model has solved the task; `None`: not defined.
     """
 
     metric: str
@@ -76,29 +76,29 @@ class Primary:
     solved: float | None = None
 
     def better(self, a: float, b: float) -> bool:
-        """Whether `a` is better than `b`."""
+        """Return True if `a` is better than `b`."""
         return a < b if self.direction == "min" else a > b
 
     def is_solved(self, value: float) -> bool:
-        """Whether `value` counts as solved; never, where the task names no such value."""
+        """Return True if `value` is at least as good as `solved`; False if that is `None`."""
         return self.solved is not None and not self.better(self.solved, value)
 
 
 class Task(ABC):
-    """A sequence problem. Subclasses set the attributes below in their constructor.
+    """Base class of tasks. Subclasses set the attributes below in their constructor.
 
-    A task is built as `MyTask(**config, batch_size=..., seed=..., data_dir=...)`. Its data and its
-    splits must not depend on `seed`, so that all runs are scored on the same test set; only the
-    order of the training examples does.
+    A task is built as `MyTask(**config, batch_size=..., seed=..., data_dir=...)`. `seed` may change
+    only the order of the training examples, not the data or the splits, so that all runs are scored
+    on the same test set.
 
     Attributes:
-        spec: the form of the problem.
+        spec: the input, target, readout and length of the problem.
         primary: the metric that ranks models.
-        baseline: what a predictor without memory scores on it.
-        optimum: the best score that any predictor can reach, where it is known.
-        steps_per_epoch: training batches in one pass over the training data.
+        baseline: the primary metric of a predictor without memory, such as a uniform guess.
+        optimum: the best possible value of the primary metric; `None`: not known.
+        steps_per_epoch: training batches per epoch.
         checksums: SHA-256 of the data, by name, for the record.
-        notes: facts about the data that a reader of the record should know.
+        notes: facts about the data, for the record.
     """
 
     spec: SequenceSpec
@@ -120,42 +120,41 @@ class Task(ABC):
 
     @abstractmethod
     def to(self, device: torch.device) -> None:
-        """Move the data to the device; a batch is then an index into it."""
+        """Move the data to the device, so that a batch is an indexing operation there."""
 
     @abstractmethod
     def train_batch(self, step: int) -> Batch:
-        """The batch of training step `step` (from 0), a function of the step and the seed only."""
+        """Return the batch of a training step (from 0); it depends on step and seed only."""
 
     @abstractmethod
     def eval_batches(self, split: Split) -> Iterator[Batch]:
-        """All of a split in a fixed order, every scored position once."""
+        """Yield all batches of a split in a fixed order, each scored position once."""
 
     @abstractmethod
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Mean loss over the scored positions, a scalar."""
+        """Return the mean loss over the scored positions, a scalar."""
 
     @abstractmethod
     def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[Tensor, int]]:
-        """Per metric the sum over the batch (a scalar tensor) and the number of terms in it."""
+        """Return each metric's sum over the batch (a scalar tensor) and its number of terms."""
 
 
 class ExampleTask(Task):
-    """A task whose data is a table of independent sequences.
+    """Base class of tasks whose data are independent sequences.
 
-    Subclasses call `set_splits` and may override `encode` to build inputs from what they store.
+    Subclasses call `set_splits` and may override `encode` to build inputs from the stored data.
 
     Attributes:
-        shuffle: draw the order of the training sequences anew each epoch; else it is always that of
-            the data.
+        shuffle: shuffle the training sequences every epoch; if false, keep the order of the data.
     """
 
     shuffle = True
 
     def set_splits(self, splits: dict[Split, tuple[Tensor, Tensor]]) -> None:
-        """Keep `(inputs, targets)` of each split, first dimension the examples.
+        """Store the `(inputs, targets)` of each split; their first dimension is the examples.
 
         Raises:
-            ConfigError: fewer training sequences than one batch needs, or none to evaluate on.
+            ConfigError: if a split is empty, or the training split is smaller than one batch.
         """
         for split, (_, targets) in splits.items():
             if not len(targets):
@@ -172,7 +171,7 @@ class ExampleTask(Task):
         self.splits = {k: (x.to(device), y.to(device)) for k, (x, y) in self.splits.items()}
 
     def encode(self, inputs: Tensor) -> Tensor:
-        """What the model reads, from what is stored."""
+        """Convert stored inputs to model inputs; by default they are the same."""
         return inputs
 
     def train_batch(self, step: int) -> Batch:
@@ -186,26 +185,26 @@ class ExampleTask(Task):
     def eval_batches(self, split: Split) -> Iterator[Batch]:
         if split not in self.splits:
             raise ConfigError(f"the task has no {split} split: set trainer.watch=test")
-        # Evaluation needs no gradients, so a larger batch fits; 256 keeps the CPU's caches warm.
+        # Evaluation needs no gradients, so a larger batch fits; 256 suits the CPU's caches.
         for x, y in zip(*(part.split(256) for part in self.splits[split]), strict=True):
             yield Batch(self.encode(x), y)
 
 
-@lru_cache(maxsize=64)  # seeds that are trained together take turns
+@lru_cache(maxsize=64)  # more than one, since seeds that are trained together alternate
 def shuffled(n: int, seed: int, epoch: int, device: torch.device) -> Tensor:
-    """A permutation of `n` examples, the same on every device, fixed by `(seed, epoch)`."""
+    """Return the permutation of `n` examples for `(seed, epoch)`, the same on every device."""
     order = torch.randperm(n, generator=generator(seed, epoch))
     return order.to(device)
 
 
 def generator(*key: int) -> torch.Generator:
-    """A CPU generator whose stream is fixed by a key of non-negative integers."""
+    """Return a CPU generator seeded by a key of non-negative integers."""
     (state,) = np.random.SeedSequence(key).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state))
 
 
 def checksum(*tensors: Tensor) -> str:
-    """SHA-256 of the bytes of CPU tensors: tells whether two machines made the same data."""
+    """Return the SHA-256 of CPU tensors, to verify that two machines generate the same data."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(tensor.contiguous().numpy().data)

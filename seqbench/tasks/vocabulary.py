@@ -1,8 +1,8 @@
-"""Which character has which id.
+"""Map characters to ids.
 
-A vocabulary is built from the training text alone. A character that first turns up in the
-validation or test text, or in a prompt, is unknown: it gets id 0, so that no score profits from
-having seen the test set's alphabet.
+A vocabulary is built from the training text alone, so that no score profits from knowing the test
+set's alphabet. A character that is only in the validation or test text, or in a prompt, is unknown
+and has id 0.
 """
 
 from collections.abc import Iterable
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 CODE_POINTS = 0x110000
-# The array of code points of a slice this long, and the ids from it, stay in the CPU's cache; of
-# 100 million characters at once they would take over a gigabyte.
+# Characters encoded at a time. The intermediate arrays of one slice fit in the CPU's cache; those
+# of 100 million characters would take over a gigabyte.
 SLICE = 1 << 18
 
 
 class Vocabulary:
-    """A bijection between characters and ids, with id 0 for all other characters.
+    """A bijection between characters and ids; unknown characters have id 0.
 
     Args:
         characters: the character of each id; all distinct.
@@ -27,7 +27,7 @@ class Vocabulary:
 
     def __init__(self, characters: str) -> None:
         self.characters = characters
-        # The smallest type that holds every id; int16, as torch can do little with uint16.
+        # The smallest dtype that holds every id; int16, as PyTorch hardly supports uint16.
         types = (np.uint8, np.int16, np.int32)
         self.dtype = next(t for t in types if len(characters) - 1 <= np.iinfo(t).max)
         self._ids = np.zeros(CODE_POINTS, self.dtype)
@@ -35,34 +35,34 @@ class Vocabulary:
 
     @classmethod
     def from_text(cls, train: str) -> "Vocabulary":
-        """The sorted characters of the training text, after U+FFFD, the unknown one, as id 0."""
+        """Build from a training text: id 0 is U+FFFD (unknown), then its characters, sorted."""
         return cls(REPLACEMENT + "".join(sorted(set(train) - {REPLACEMENT})))
 
     @classmethod
     def from_state(cls, state: Iterable[int]) -> "Vocabulary":
-        """The vocabulary whose `state()` this is."""
+        """Build from the result of `state()`."""
         return cls("".join(map(chr, state)))
 
     def state(self) -> list[int]:
-        """The code point of each id, to be kept as JSON."""
+        """Return the code point of each id, for storage as JSON."""
         return [ord(character) for character in self.characters]
 
     def __len__(self) -> int:
         return len(self.characters)
 
     def encode(self, text: str) -> NDArray[Any]:
-        """The id of each character, `(len(text),)` of type `dtype`."""
+        """Return the id of each character, `(len(text),)` of dtype `self.dtype`."""
         slices = (text[start : start + SLICE] for start in range(0, len(text), SLICE))
         return np.concatenate([np.zeros(0, self.dtype), *map(self._encode, slices)])
 
     def _encode(self, text: str) -> NDArray[Any]:
-        # A prompt from a terminal with another encoding may hold lone surrogates.
+        # "surrogatepass": a prompt from a terminal with another encoding may have lone surrogates.
         return self._ids[np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The characters of ids, in order."""
+        """Return the text of a sequence of ids."""
         return "".join(self.characters[i] for i in ids)
 
     def unknown_count(self, text: str) -> int:
-        """How many characters of a text are not in the vocabulary."""
+        """Return the number of characters of a text that are not in the vocabulary."""
         return sum(text.count(character) for character in set(text) - set(self.characters))

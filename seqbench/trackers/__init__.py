@@ -1,5 +1,5 @@
-"""Trackers that people look at runs with: `tracker=wandb`, or several: `tracker=[wandb,mlflow]`.
+"""Log runs to experiment trackers: `tracker=wandb`, or several: `tracker=[wandb,mlflow]`.
 
-None is needed, and none can harm a run: what goes wrong in one is said once, and the run goes on
-without it.
+Trackers are optional and cannot fail a run: on its first error a tracker is disabled with one
+warning, and the run continues.
 """

@@ -1,4 +1,4 @@
-"""MLflow: a file of SQLite, or a server."""
+"""Log runs to MLflow: an SQLite file or a server."""
 
 import logging
 import os
@@ -18,23 +18,23 @@ from seqbench.runs.record import Record
 from seqbench.runs.run import Run
 from seqbench.trackers.tracker import measured, scores
 
-# By itself it asks a server that does not answer for four minutes, and the training waits.
+# By default MLflow retries an unreachable server for four minutes, while training waits.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-# It tells of every table that it makes.
+# MLflow logs a line for every table it creates.
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 
 STATUS = {"completed": "FINISHED", "failed": "FAILED", "diverged": "FAILED"}
-# The server takes no longer value of a parameter.
+# The longest parameter value that the MLflow server accepts, in characters.
 LONGEST = 500
 
 
 class MLflow(Observer):
-    """A run there for each run here, found again by its id when it goes on.
+    """A tracker with one MLflow run per seqbench run, found by its `run_id` tag on resume.
 
     Args:
-        uri: of the tracking store, as in `sqlite:///outputs/mlflow.db`.
-        experiment: that the runs belong to; made if there is none.
+        uri: tracking store, as in `sqlite:///outputs/mlflow.db`.
+        experiment: name of the MLflow experiment; created if it does not exist.
     """
 
     def __init__(self, uri: str, experiment: str) -> None:
@@ -61,7 +61,7 @@ class MLflow(Observer):
             self.client.log_param(self.id, key, str(value)[:LONGEST])
 
     def first_use(self) -> AbstractContextManager[object]:
-        """One process at a time: the runs of a sweep would all make the same tables."""
+        """Return a lock for setting up SQLite: the runs of a sweep would create the same tables."""
         if not self.uri.startswith("sqlite:///"):
             return nullcontext()
         database = Path(self.uri.removeprefix("sqlite:///"))
@@ -78,10 +78,10 @@ class MLflow(Observer):
         self.client.set_terminated(self.id, STATUS[record.status])
 
     def log(self, values: dict[str, float], step: int) -> None:
-        """Write numbers of a step."""
+        """Log the metrics of one step."""
         now = round(time.time() * 1000)
         metrics = [Metric(name, value, now, step) for name, value in values.items()]
         self.client.log_batch(self.id, metrics=metrics)
 
     def close(self) -> None:
-        """Nothing is left open."""
+        """Do nothing: the client keeps nothing open."""

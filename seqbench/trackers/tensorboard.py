@@ -1,4 +1,4 @@
-"""TensorBoard: a folder for each run."""
+"""Log runs to TensorBoard, one folder per run."""
 
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ from seqbench.trackers.tracker import measured, scores
 
 
 class TensorBoard(Observer):
-    """Writes events that `tensorboard --logdir FOLDER` shows.
+    """A tracker that writes event files for `tensorboard --logdir FOLDER`.
 
     Args:
-        folder: takes a folder for each run, `<task>/<model>/<run_id>`.
+        folder: parent of the runs' folders, `<task>/<model>/<run_id>`.
     """
 
     def __init__(self, folder: str) -> None:
@@ -23,7 +23,7 @@ class TensorBoard(Observer):
 
     def started(self, facts: dict[str, Any]) -> None:
         run = Run.of(facts["config"]).folder
-        # What an earlier part of the run wrote behind its last checkpoint is measured again.
+        # A resumed run repeats the steps after its last checkpoint: purge their old events.
         self.writer = SummaryWriter(
             str(Path(self.folder).joinpath(*run.parts[-3:])), purge_step=facts["step"] + 1
         )

@@ -1,4 +1,4 @@
-"""What all trackers have in common."""
+"""Guard trackers against errors, and name metrics the same way for all of them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,12 +8,12 @@ from seqbench.runs.record import Record
 
 
 class Guarded(Observer):
-    """A tracker that cannot fail a run.
+    """A wrapper around a tracker that keeps its errors from failing the run.
 
     Args:
-        name: of the tracker.
-        make: makes it; that may fail, too.
-        say: takes a line for the person.
+        name: tracker name, for the warning.
+        make: builds the tracker; may raise.
+        say: takes one line of text for the user.
     """
 
     def __init__(self, name: str, make: Callable[[], Observer], say: Callable[[str], None]) -> None:
@@ -40,10 +40,10 @@ class Guarded(Observer):
             self.attempt(tracker.close)
 
     def attempt(self, action: Callable[[], None]) -> None:
-        """Do something; should it fail, the tracker is left alone from then on."""
+        """Call `action`; if it raises, warn once and disable the tracker."""
         try:
             action()
-        except Exception as error:  # of any kind: these are large programs of others
+        except Exception as error:  # third-party trackers may raise anything
             self.tracker = None
             reason = str(error).strip().split("\n")[0]
             self.say(
@@ -53,7 +53,7 @@ class Guarded(Observer):
 
 
 def scores(record: Record) -> dict[str, float]:
-    """Every metric of a record by `split/metric`, as trackers name them."""
+    """Return the metrics of a record that are not `None`, as `split/metric` -> value."""
     return {
         f"{split}/{name}": value
         for split, metrics in record.metrics.items()
@@ -63,7 +63,7 @@ def scores(record: Record) -> dict[str, float]:
 
 
 def measured(event: dict[str, Any]) -> dict[str, float]:
-    """The numbers of an event by `split/metric`."""
+    """Return the numbers of an event, without its step, as `split/metric` -> value."""
     return {
         f"{event['split']}/{name}": value
         for name, value in event.items()

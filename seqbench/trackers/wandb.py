@@ -1,4 +1,4 @@
-"""Weights & Biases, online or offline."""
+"""Log runs to Weights & Biases, online or offline."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -13,13 +13,13 @@ from seqbench.trackers.tracker import measured, scores
 
 
 class WandB(Observer):
-    """A run there for each run here, under the same id, so that one that goes on goes on there.
+    """A tracker with one W&B run per seqbench run, under the same id, resumed with it.
 
     Args:
-        project: that the runs belong to.
-        entity: user or team; `None` for the default one.
+        project: W&B project of the runs.
+        entity: user or team; `None` for the default.
         mode: `offline` keeps everything on disk, for `wandb sync`.
-        folder: takes its files, in `wandb/`.
+        folder: parent of the `wandb/` folder with W&B's files.
     """
 
     def __init__(
@@ -40,10 +40,10 @@ class WandB(Observer):
             name=f"{choices['task']} {choices['model']} seed={config['seed']}",
             group=f"{choices['task']} {choices['model']}",
             config=config | {"parameters": facts["parameters"]},
-            reinit="create_new",  # several seeds may be trained in this process
+            reinit="create_new",  # this process may train several seeds
             settings=wandb.Settings(console="off", silent=True),
         )
-        # Steps of ours, since a run that goes on measures some of them again.
+        # Use seqbench's step as the x-axis: a resumed run logs some steps again.
         self.run.define_metric("step")
         self.run.define_metric("*", step_metric="step")
 

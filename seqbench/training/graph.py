@@ -41,38 +41,34 @@ Form = tuple[Any, ...]
 
 
 class Graphs:
-    """The captured steps of one training, whose weights and slots stay where they are in memory."""
+    """The captured steps of one training, whose weights and slots stay where they are in memory.
 
-    def __init__(self) -> None:
+    Args:
+        optimizer: of weights on the GPU, used by the steps.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
         self.seen: Counter[Form] = Counter()
         self.captured: dict[Form, Captured[Any]] = {}
 
-    def of(self, step: Step[Result], optimizer: Optimizer) -> Step[Result]:
-        """A training step, taken by graphs of it.
+    def wrap(self, step: Step[Result]) -> Step[Result]:
+        """Return a step that runs `step`, which leaves no gradients, as graphs where it can.
 
-        Args:
-            step: as `take` wants it.
-            optimizer: that it uses, of weights on the GPU; its learning rates become tensors.
+        The optimizer's learning rates become tensors.
 
         Raises:
-            ConfigError: the optimiser, as a checkpoint may have it, cannot be captured.
+            ConfigError: if the optimizer, as a checkpoint may have it, cannot be captured.
         """
-        check_fused(optimizer)
-        rates_to_device(optimizer)
-        return partial(self.take, step, optimizer)
+        check_fused(self.optimizer)
+        rates_to_device(self.optimizer)
+        return partial(self.take, step)
 
-    def take(
-        self,
-        step: Step[Result],
-        optimizer: Optimizer,
-        batches: Sequence[Batch],
-        carried: Carried,
-    ) -> Result:
+    def take(self, step: Step[Result], batches: Sequence[Batch], carried: Carried) -> Result:
         """Take a training step.
 
         Args:
             step: does it, and leaves no gradients; the same one at each call.
-            optimizer: that it uses; its learning rates are tensors (`rates_to_device`).
             batches: what it reads.
             carried: the state before it.
 
@@ -89,7 +85,7 @@ class Graphs:
             self.seen[form] += 1
             if self.seen[form] <= WARM_UP:
                 return aside(lambda: step(batches, carried))
-            with capturable(optimizer):
+            with capturable(self.optimizer):
                 self.captured[form] = Captured(step, batches, carried)
         return self.captured[form](batches, carried)
 
@@ -131,7 +127,7 @@ class Captured(Generic[Result]):
 
 
 def can_capture(device: torch.device) -> bool:
-    """Whether steps on a device can be captured."""
+    """Return True if steps on a device can be captured."""
     return device.type == "cuda"
 
 

@@ -15,7 +15,6 @@ from seqbench.errors import RunError
 from seqbench.out_of_memory import is_out_of_memory
 from seqbench.training import checkpoint
 from seqbench.training.carried import Carried, flatten, unflatten
-from seqbench.training.graph import Graphs
 from seqbench.training.schedules import Schedule
 
 
@@ -50,7 +49,6 @@ class TrainingState:
         scaler: the loss scale of fp16.
         progress: counters, and the best score so far.
         carried: the model's state at the end of the last segment, if it carries one.
-        graphs: the step as it was captured on a GPU, bound to where all of this is in memory.
     """
 
     model: nn.Module
@@ -59,7 +57,6 @@ class TrainingState:
     scaler: torch.amp.GradScaler
     progress: Progress = field(default_factory=Progress)
     carried: Carried = None
-    graphs: Graphs = field(default_factory=Graphs)
 
     def save(self, path: Path, events_offset: int) -> None:
         """Write a checkpoint.

@@ -28,11 +28,18 @@ from seqbench.errors import ConfigError, RunError
 from seqbench.out_of_memory import is_out_of_memory
 from seqbench.tasks.task import Batch
 from seqbench.training.carried import Carried
-from seqbench.training.graph import Graphs
 from seqbench.training.prediction import check_outputs
 from seqbench.training.schedules import Plateau, set_rates
 from seqbench.training.state import TrainingState
-from seqbench.training.trainer import Diverged, Interrupted, Trainer, Training
+from seqbench.training.trainer import (
+    Diverged,
+    Interrupted,
+    Step,
+    StepResult,
+    Trainer,
+    Training,
+    train_step,
+)
 
 # Attention has no batched kernel on a CPU: torch loops over the seeds, and says so.
 warnings.filterwarnings("ignore", "There is a performance drop")
@@ -122,22 +129,23 @@ def fit(
     trainings: Sequence[Training],
     optimizer_of: Callable[[list[nn.Parameter]], Optimizer],
     interrupted: Callable[[], int],
+    wrap: Callable[[Optimizer, Step], Step] = lambda optimizer, step: step,
 ) -> list[RunError | None]:
-    """Train to the last step, all at once; as `Trainer.fit` does for one.
+    """Train all seeds to the last step, as `Trainer.fit` does with one.
 
     Args:
         trainer: of all of them.
         trainings: one for each seed, all at the same step; their states change in place.
-        optimizer_of: builds the optimiser of the stacked weights.
-        interrupted: the signal by which somebody asked to stop; 0 if nobody did.
+        optimizer_of: builds the optimizer of the stacked weights.
+        interrupted: returns the number of the signal that asks the runs to stop, or 0.
+        wrap: replaces the training step, given its optimizer, by one with the same results.
 
     Returns:
-        For each seed what ended it early: `Diverged`, which does not end the others, or
-        `Interrupted`, after a checkpoint was written.
+        What ended each seed early: `Diverged`, which does not end the others, or `Interrupted`,
+        after a checkpoint was written; `None` if nothing did.
     """
     states = [training.state for training in trainings]
-    first = trainings[0]
-    total = trainer.total_steps(first.task)
+    first, total = trainings[0], trainer.total_steps(trainings[0].task)
     model = Stack(states)
     parameters = [weight for weight in model.weights if weight.requires_grad]
     optimizer = optimizer_of(parameters)
@@ -146,14 +154,13 @@ def fit(
     for mine, its in zip(optimizer.param_groups, states[0].optimizer.param_groups, strict=True):
         mine["initial_lr"] = its["initial_lr"]
     ends: list[RunError | None] = [None] * len(trainings)
-    step = first.state.progress.step
     before, started = [state.progress.seconds for state in states], time.perf_counter()
 
     def seconds(i: int) -> float:
-        """A seed's share of the time, so that those of all add up to what it took."""
+        """Return a seed's share of the time; the shares add up to all of it."""
         return before[i] + (time.perf_counter() - started) / len(trainings)
 
-    def take(batches: Sequence[Batch], _: Carried) -> tuple[list[Tensor], Tensor | None]:
+    def backward(batches: Sequence[Batch]) -> Tensor:
         with trainer.autocast(parameters[0].device):
             outputs = model(torch.stack([batch.inputs for batch in batches]))
             check_outputs(outputs[0], batches[0].inputs, first.task.spec)
@@ -162,37 +169,39 @@ def fit(
                 for training, output, batch in zip(trainings, outputs, batches, strict=True)
             ]
         torch.stack(losses).sum().backward()
-        norms = clip(parameters, trainer.clip) if trainer.clip is not None else None
-        optimizer.step()
-        optimizer.zero_grad()
-        # What is kept of a step must not keep its history, on which a capture would stumble.
-        return [loss.detach() for loss in losses], norms
+        # Without their history, which a capture cannot keep.
+        return torch.stack([loss.detach() for loss in losses])
 
-    take_step = trainer.captured(take, optimizer, Graphs())
-    while step < total and not all(ends):
-        factor = first.state.schedule.factor(step, total)
+    def step_on(batches: Sequence[Batch], carried: Carried) -> StepResult:
+        clips = None if trainer.clip is None else partial(clip, parameters, trainer.clip)
+        scaler = states[0].scaler  # disabled: fp16 is refused
+        losses, norms = train_step(optimizer, scaler, partial(backward, batches), clips)
+        return StepResult(losses, norms, batches[0].inputs.shape[:2].numel(), carried)
+
+    step = wrap(optimizer, step_on)
+    for number in range(first.state.progress.step, total):
+        factor = first.state.schedule.factor(number, total)
         for each in optimizers:
             set_rates(each, factor)
-        batches = [training.task.train_batch(step) for training in trainings]
-        losses, norms = take_step(batches, None)
-        if step == 0:
+        batches = [training.task.train_batch(number) for training in trainings]
+        result = step(batches, None)
+        if number == 0:
             give_slots(optimizer, states)
-        step += 1
-
-        number = interrupted()
+        signal = interrupted()
         for i, training in enumerate(trainings):
             if ends[i] is not None:
                 continue
-            progress, inputs = training.state.progress, batches[i].inputs
-            progress.step += 1
-            progress.tokens += inputs.shape[0] * inputs.shape[1]
-            loss, norm = losses[i], None if norms is None else norms[i]
+            state = training.state
+            state.progress.step += 1
+            state.progress.tokens += result.tokens
+            norm = None if result.grad_norm is None else result.grad_norm[i]
+            part = StepResult(result.loss[i], norm, result.tokens, None)
             try:
-                trainer.account(
-                    training, training.state.model, loss, norm, partial(seconds, i), number
-                )
+                trainer.after_step(training, state.model, part, partial(seconds, i), signal)
             except (Diverged, Interrupted) as end:
                 ends[i] = end
+        if all(ends):
+            break
     return ends
 
 

@@ -1,11 +1,17 @@
-"""The training loop."""
+"""The training loop.
+
+`fit` takes a batch, calls `train_step`, and then `after_step`, which logs, evaluates, saves a
+checkpoint and stops where that is due. `seqbench.training.together` trains several seeds with the
+same two, `seqbench.training.graph` wraps a step so that a GPU runs it as a CUDA graph.
+"""
 
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,40 +22,63 @@ from seqbench.runs.run import EventLog
 from seqbench.tasks.task import Batch, Split, Task
 from seqbench.training import checkpoint
 from seqbench.training.carried import Carried, joined, rows
-from seqbench.training.graph import Graphs, Result, Step, can_capture, check_fused
 from seqbench.training.prediction import predict
 from seqbench.training.schedules import Plateau, Schedule, set_rates
 from seqbench.training.state import Progress, TrainingState, weights
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+Gradients = TypeVar("Gradients")
 
 
 class Diverged(RunError):
-    """The loss or a score is no longer a finite number."""
+    """The loss, the gradient or a score is not finite."""
 
 
 class Interrupted(RunError):
-    """Somebody asked the run to stop; a checkpoint was written.
+    """A signal stopped the run.
 
-    Attributes:
-        signal: the number of the signal that asked.
+    Args:
+        message: says at which step, and whether a checkpoint was written.
+        signal: number of the signal.
     """
 
     exit_code = 130
-    signal = 0
+
+    def __init__(self, message: str, signal: int = 0) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
+class StepResult(NamedTuple):
+    """The result of a training step.
+
+    Attributes:
+        loss: mean over the batch; `(seeds,)` where several are trained together.
+        grad_norm: before clipping, likewise; `None` without clipping.
+        tokens: time steps that the model read, over all sequences.
+        carried: the model's state at the end of the batch.
+    """
+
+    loss: Tensor
+    grad_norm: Tensor | None
+    tokens: int
+    carried: Carried
+
+
+Step = Callable[[Sequence[Batch], Carried], StepResult]
 
 
 @dataclass
 class Training:
-    """A training under way, and where it leaves its traces.
+    """A run in training, with its outputs.
 
     Attributes:
-        state: what it changes.
+        state: is changed by training.
         task: on the model's device.
         events: receives the metrics.
         folder: receives the checkpoints.
-        observer: is told of every event.
+        observer: receives every event.
     """
 
     state: TrainingState
@@ -59,35 +88,35 @@ class Training:
     observer: Observer
 
     def record(self, event: dict[str, Any]) -> None:
-        """Keep an event, and tell of it."""
+        """Write an event to the log, and pass it to the observer."""
         self.events.append(event)
         self.observer.event(event)
 
 
 class Trainer:
-    """Trains one model on one task.
+    """The training of one model on one task.
 
     Args:
-        steps: optimiser steps; or else
-        epochs: passes over the training data.
-        batch_size: sequences in a batch, all micro-batches together.
-        accumulate: micro-batches that a batch is cut into, to save memory.
+        steps: optimizer steps; `None` if `epochs` is given.
+        epochs: passes over the training data; `None` if `steps` is given.
+        batch_size: sequences in a batch, over all micro-batches.
+        accumulate: micro-batches that a batch is split into, to save memory.
         clip: largest gradient norm, applied after backward; `None` for no clipping.
         precision: `fp32`, or mixed precision in `bf16` or `fp16`.
-        eval_every: steps between evaluations on validation; `epoch` for one after each pass over
-            the training data, `None` for twenty in a run.
-        checkpoint_every: steps between checkpoints; `None` for one at each evaluation.
-        log_every: steps between readings of the loss.
-        stop_when_solved: end as soon as validation reaches the task's mark.
+        eval_every: steps between evaluations on validation; `epoch`: after each pass over the
+            training data; `None`: twenty in a run.
+        checkpoint_every: steps between checkpoints; `None`: at each evaluation.
+        log_every: steps between log events with the loss.
+        stop_when_solved: end when the validation score reaches the task's threshold.
         deterministic: use deterministic algorithms only, so that a CUDA run can be repeated bit
             for bit.
-        compile: hand the model to torch.compile. Seldom pays for models this small.
+        compile: compile the model with torch.compile, which seldom pays for small models.
         graph: on a GPU, capture the step as a CUDA graph (see `seqbench.training.graph`).
-        watch: the split that is evaluated during training. `valid` chooses the weights, and test is
-            read once, with those. `test`, once an epoch, chooses nothing: the last weights stay.
+        watch: the split that is evaluated during training. `valid` selects the weights, and test is
+            read once, with those. `test`, once an epoch, selects nothing: the last weights stay.
 
     Raises:
-        ConfigError: a number that cannot be.
+        ConfigError: if a number is out of range, or two options exclude each other.
     """
 
     def __init__(
@@ -149,7 +178,7 @@ class Trainer:
         self.graph = graph
 
     def total_steps(self, task: Task) -> int:
-        """Optimiser steps of the whole run."""
+        """Return the optimizer steps of the whole run."""
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
@@ -158,160 +187,170 @@ class Trainer:
     def begin(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, schedule: Schedule
     ) -> TrainingState:
-        """The state of a training that has not begun.
+        """Return the state before the first step.
 
         Args:
             model: on the device to train on, with its initial weights.
             optimizer: of the model's parameters.
-            schedule: multiplies the optimiser's learning rates.
+            schedule: multiplies the optimizer's learning rates.
 
         Raises:
-            ConfigError: it would learn of test, or its optimiser cannot be captured.
+            ConfigError: if the schedule would adapt to the test split.
         """
         if self.watch == "test" and isinstance(schedule, Plateau):
             raise ConfigError("schedule=plateau would let test decide: trainer.watch=valid")
-        if self.graph:
-            check_fused(optimizer)
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
         device = next(model.parameters()).device
         scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
         return TrainingState(model, optimizer, schedule, scaler)
 
-    def fit(self, training: Training, interrupted: Callable[[], int]) -> None:
-        """Train until the last step, or until the task is solved if that was asked for.
+    def fit(
+        self,
+        training: Training,
+        interrupted: Callable[[], int],
+        wrap: Callable[[torch.optim.Optimizer, Step], Step] = lambda optimizer, step: step,
+    ) -> None:
+        """Train until the last step, or until the task is solved if `stop_when_solved`.
 
-        The best weights by the task's primary metric on validation stand in
-        `best.safetensors` of its folder afterwards; the last ones, if test is watched instead.
+        Afterwards `best.safetensors` of the folder has the weights with the best validation score,
+        or the last ones if test is watched.
 
         Args:
-            training: with the state as `begin` or a checkpoint gave it; it changes in place.
-            interrupted: the signal by which somebody asked the run to stop; 0 if nobody did.
+            training: with the state of `begin` or of a checkpoint; it is changed in place.
+            interrupted: returns the number of the signal that asks the run to stop, or 0.
+            wrap: replaces the training step, given its optimizer, by one with the same results.
 
         Raises:
-            Diverged: loss, gradient or a score is not finite.
-            Interrupted: after a checkpoint was written, because `interrupted` said so.
+            Diverged: if loss, gradient or a score is not finite.
+            Interrupted: if a signal asked the run to stop; a checkpoint was written.
         """
-        state, task = training.state, training.task
-        model, optimizer, scaler, progress = (
-            state.model,
-            state.optimizer,
-            state.scaler,
-            state.progress,
-        )
+        state, task, progress = training.state, training.task, training.state.progress
         total = self.total_steps(task)
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        forward: nn.Module = torch.compile(model) if self.compile else model  # type: ignore[assignment]
-        model.train()
+        forward: nn.Module = torch.compile(state.model) if self.compile else state.model  # type: ignore[assignment]
+        state.model.train()
         started = time.perf_counter() - progress.seconds
 
         def seconds() -> float:
             return time.perf_counter() - started
 
-        def take(
-            batches: Sequence[Batch], carried: Carried
-        ) -> tuple[Tensor, Tensor | None, int, Carried]:
-            loss, read, after = self.backward(forward, task, batches[0], carried, scaler)
-            norm = None
-            if self.clip is not None:
-                scaler.unscale_(optimizer)
-                norm = nn.utils.clip_grad_norm_(parameters, self.clip)
-            scaler.step(optimizer)
-            scaler.update()
-            optimizer.zero_grad()
-            return loss, norm, read, after
+        def step_on(batches: Sequence[Batch], carried: Carried) -> StepResult:
+            return self.train_step(forward, state, task, batches[0], carried)
 
-        step = self.captured(take, optimizer, state.graphs)
+        step = wrap(state.optimizer, step_on)
         while progress.step < total and not (self.stop_when_solved and progress.solved):
-            set_rates(optimizer, state.schedule.factor(progress.step, total))
+            set_rates(state.optimizer, state.schedule.factor(progress.step, total))
             batch = task.train_batch(progress.step)
-            carried = None if batch.fresh else state.carried
-            loss, norm, read, state.carried = step([batch], carried)
+            result = step([batch], None if batch.fresh else state.carried)
+            state.carried = result.carried
             progress.step += 1
-            progress.tokens += read
-            self.account(training, forward, loss, norm, seconds, interrupted())
+            progress.tokens += result.tokens
+            self.after_step(training, forward, result, seconds, interrupted())
 
-    def captures(self, device: torch.device) -> bool:
-        """Whether a step on a device is captured as a CUDA graph."""
-        return self.graph and can_capture(device)
+    def train_step(
+        self, model: nn.Module, state: TrainingState, task: Task, batch: Batch, carried: Carried
+    ) -> StepResult:
+        """Update the weights with the gradient of one batch.
 
-    def captured(
-        self, step: Step[Result], optimizer: torch.optim.Optimizer, graphs: Graphs
-    ) -> Step[Result]:
-        """A step as CUDA graphs, kept in `graphs`, where that was asked for and there is a GPU."""
-        device = optimizer.param_groups[0]["params"][0].device
-        return graphs.of(step, optimizer) if self.captures(device) else step
+        Args:
+            model: calls `state.model`.
+            state: weights and optimizer are changed in place.
+            task: gives the loss.
+            batch: on the model's device.
+            carried: the model's state before the batch, or `None`.
+        """
+        clip = None
+        if self.clip is not None:
+            parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+            clip = partial(nn.utils.clip_grad_norm_, parameters, self.clip)
+        (loss, tokens, after), norm = train_step(
+            state.optimizer,
+            state.scaler,
+            lambda: self.backward(model, task, batch, carried, state.scaler),
+            clip,
+        )
+        return StepResult(loss, norm, tokens, after)
 
-    def account(
+    def after_step(
         self,
         training: Training,
         forward: nn.Module,
-        loss: Tensor,
-        norm: Tensor | None,
+        result: StepResult,
         seconds: Callable[[], float],
-        number: int,
+        signal: int,
     ) -> None:
-        """After a step, log, evaluate, save and stop where that is due.
+        """Log, evaluate, save a checkpoint and stop, where that is due.
 
         Args:
-            training: its step is done.
-            forward: the model, as it is called.
-            loss: of the step.
-            norm: of its gradient before it was clipped, if it was.
-            seconds: that the training took until now.
-            number: the signal by which somebody asked the run to stop; 0 if nobody did.
+            training: whose step is done.
+            forward: calls its model.
+            result: of the step.
+            seconds: returns the time spent in training so far.
+            signal: number of the signal that asks the run to stop, or 0.
 
         Raises:
-            Diverged: loss, gradient or a score is not finite.
-            Interrupted: after a checkpoint was written.
+            Diverged: if loss, gradient or a score is not finite.
+            Interrupted: if a signal asked the run to stop.
         """
-        state, task, folder = training.state, training.task, training.folder
-        model, progress = state.model, state.progress
-        step, total = progress.step, self.total_steps(task)
-        usual = max(1, total // 20)
-        eval_every = self.eval_every or (usual if self.watch == "valid" else "epoch")
-        if eval_every == "epoch":
-            eval_every = task.steps_per_epoch
+        step, total = training.state.progress.step, self.total_steps(training.task)
+        eval_every = self.steps_between_evaluations(training.task)
         evaluates = step % eval_every == 0 or step == total
         saves = step % (self.checkpoint_every or eval_every) == 0 or step == total
-        stops = bool(number) and step < total
-        if step % self.log_every == 0 or evaluates:
-            first = state.optimizer.param_groups[-1]["initial_lr"]
-            rate = first * state.schedule.factor(step - 1, total)
-            event = {"step": step, "split": "train", "loss": loss.item(), "lr": rate}
-            if norm is not None:
-                event["grad_norm"] = norm.item()
-            training.record(event)
-            # Here alone the loop waits for the device, and where it evaluates or saves.
-            if self.precision != "fp16":  # there the scaler skips overflowing steps, by design
-                check_finite("grad_norm", event.get("grad_norm", 0.0), progress)
-                check_finite("loss", event["loss"], progress)
+        stops = bool(signal) and step < total
+        if evaluates or step % self.log_every == 0:
+            self.log(training, result)
         if evaluates:
-            metrics = self.evaluate(forward, task, self.watch)
-            training.record({"step": step, "split": self.watch, **metrics})
-            value = metrics[task.primary.metric]
-            check_finite(f"{self.watch} {task.primary.metric}", value, progress)
-            improved = progress.best is None or task.primary.better(value, progress.best)
-            state.schedule.observe(improved)
-            progress.solved = task.primary.is_solved(value)
-            if improved or self.watch == "test":
-                progress.best, progress.best_step = value, step
-                best = {"step": step, "metrics": metrics}
-                checkpoint.save(folder / checkpoint.BEST, weights(model), best)
-        progress.seconds = seconds()
-        # Weights that are not finite end the run where it next reads the loss, however often it was
-        # interrupted before; until then the last good checkpoint stays.
-        keeps = (saves or stops) and all(bool(p.isfinite().all()) for p in model.parameters())
-        if keeps:
-            training.events.sync()  # a checkpoint counts on the events before it
-            checkpoint.keep_previous(folder)
-            state.save(folder / checkpoint.LAST, training.events.offset)
+            self.evaluate_and_keep_best(training, forward)
+        training.state.progress.seconds = seconds()
+        saved = (saves or stops) and save_checkpoint(training)
         if stops:
             kept = "a checkpoint was written, from which the same command, without --force, goes on"
             lost = "no checkpoint was written, for the weights are not finite"
-            stop = Interrupted(f"interrupted at step {step} of {total}; {kept if keeps else lost}")
-            stop.signal = number
-            raise stop
+            raise Interrupted(
+                f"interrupted at step {step} of {total}; {kept if saved else lost}", signal
+            )
+
+    def steps_between_evaluations(self, task: Task) -> int:
+        """Return `eval_every` in steps."""
+        usual = max(1, self.total_steps(task) // 20)
+        every = self.eval_every or (usual if self.watch == "valid" else "epoch")
+        return task.steps_per_epoch if every == "epoch" else every
+
+    def log(self, training: Training, result: StepResult) -> None:
+        """Record loss, learning rate and gradient norm; this waits for the device.
+
+        Raises:
+            Diverged: if one of them is not finite.
+        """
+        state, step = training.state, training.state.progress.step
+        first = state.optimizer.param_groups[-1]["initial_lr"]
+        rate = first * state.schedule.factor(step - 1, self.total_steps(training.task))
+        event = {"step": step, "split": "train", "loss": result.loss.item(), "lr": rate}
+        if result.grad_norm is not None:
+            event["grad_norm"] = result.grad_norm.item()
+        training.record(event)
+        if self.precision != "fp16":  # its scaler skips steps whose gradients overflow
+            check_finite("grad_norm", event.get("grad_norm", 0.0), state.progress)
+            check_finite("loss", event["loss"], state.progress)
+
+    def evaluate_and_keep_best(self, training: Training, forward: nn.Module) -> None:
+        """Evaluate the watched split, and keep the weights if they are the best so far.
+
+        Raises:
+            Diverged: if the score is not finite.
+        """
+        state, task, progress = training.state, training.task, training.state.progress
+        metrics = self.evaluate(forward, task, self.watch)
+        training.record({"step": progress.step, "split": self.watch, **metrics})
+        value = metrics[task.primary.metric]
+        check_finite(f"{self.watch} {task.primary.metric}", value, progress)
+        improved = progress.best is None or task.primary.better(value, progress.best)
+        state.schedule.observe(improved)
+        progress.solved = task.primary.is_solved(value)
+        if improved or self.watch == "test":
+            progress.best, progress.best_step = value, progress.step
+            facts = {"step": progress.step, "metrics": metrics}
+            checkpoint.save(training.folder / checkpoint.BEST, weights(state.model), facts)
 
     def backward(
         self,
@@ -321,34 +360,33 @@ class Trainer:
         carried: Carried,
         scaler: torch.amp.GradScaler,
     ) -> tuple[Tensor, int, Carried]:
-        """Add the gradients of a batch, in micro-batches.
+        """Add the gradient of a batch to the parameters, one micro-batch after the other.
 
         Returns:
-            The mean loss, how many time steps the model read, and the state to carry.
+            The mean loss, the time steps that the model read, and its state after the batch.
         """
-        device, read = batch.inputs.device, 0
-        total = torch.zeros((), device=device)
-        states: list[Carried] = []
+        total = torch.zeros((), device=batch.inputs.device)
+        tokens, states = 0, []
         parts = batch.split(self.accumulate)
         for i, part in enumerate(parts):
-            with self.autocast(device):
+            with self.autocast(batch.inputs.device):
                 outputs, part, state = predict(model, part, rows(carried, i, len(parts)), task.spec)
                 loss = task.loss(outputs, part) * share(part, batch)
             scaler.scale(loss).backward()
             total += loss.detach()
-            read += part.inputs.shape[0] * part.inputs.shape[1]
+            tokens += part.inputs.shape[:2].numel()
             states.append(state)
-        return total, read, joined(states)
+        return total, tokens, joined(states)
 
     def autocast(self, device: torch.device) -> Any:
-        """The context in which a forward pass runs."""
+        """Return the context for forward passes on a device, in the precision of the trainer."""
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(device.type, DTYPES[self.precision])
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, task: Task, split: Split) -> dict[str, float]:
-        """The task's metrics over all of a split, dropout off."""
+        """Return the task's metrics over all of a split, without dropout."""
         sums: dict[str, Tensor] = {}
         counts: dict[str, int] = {}
         carried: Carried = None
@@ -366,8 +404,52 @@ class Trainer:
         return {name: (value / counts[name]).item() for name, value in sums.items()}
 
 
+def train_step(
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    backward: Callable[[], Gradients],
+    clip: Callable[[], Tensor] | None,
+) -> tuple[Gradients, Tensor | None]:
+    """Compute gradients, clip them, update the weights, and clear the gradients.
+
+    Args:
+        optimizer: of the weights.
+        scaler: the loss scale of fp16; disabled otherwise.
+        backward: adds the scaled gradients to the parameters.
+        clip: clips the gradients and returns their norm before; `None` for no clipping.
+
+    Returns:
+        The results of `backward` and of `clip`.
+    """
+    result, norm = backward(), None
+    if clip is not None:
+        scaler.unscale_(optimizer)
+        norm = clip()
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad()
+    return result, norm
+
+
+def save_checkpoint(training: Training) -> bool:
+    """Save the state from which the run can be resumed, unless weights are not finite.
+
+    Such weights end the run when its loss is read next; until then the last checkpoint stays.
+
+    Returns:
+        True if a checkpoint was written.
+    """
+    state = training.state
+    if not all(bool(p.isfinite().all()) for p in state.model.parameters()):
+        return False
+    training.events.sync()  # a checkpoint refers to the events before it
+    checkpoint.keep_previous(training.folder)
+    state.save(training.folder / checkpoint.LAST, training.events.offset)
+    return True
+
+
 def share(part: Batch, batch: Batch) -> Tensor | float:
-    """The share of a batch's scored positions that a micro-batch holds."""
+    """Return the share of a batch's scored positions that are in a micro-batch."""
     rows = len(part.inputs) / len(batch.inputs)
     if rows == 1 or part.scored is None or batch.scored is None:
         return rows
@@ -375,7 +457,7 @@ def share(part: Batch, batch: Batch) -> Tensor | float:
 
 
 def check_finite(name: str, value: float, progress: Progress) -> None:
-    """Raise `Diverged` if a number is not finite."""
+    """Raise `Diverged` if a value is not finite."""
     if not abs(value) < float("inf"):
         best = progress.best_step
         kept = f"; the best weights so far, of step {best}, are kept" if best else ""

@@ -54,7 +54,7 @@ def taped(monkeypatch):
         found.append(call)
         return capture(call)
 
-    monkeypatch.setattr("seqbench.training.trainer.can_capture", lambda device: True)
+    monkeypatch.setattr("seqbench.experiment.can_capture", lambda device: True)
     monkeypatch.setattr(graph, "aside", lambda call: call())
     monkeypatch.setattr(graph, "capture", noted)
     # A tape does not see into compiled operators, nor recompute what torch's LSTM saves.
@@ -146,7 +146,7 @@ def test_there_is_a_graph_for_each_form(tmp_path, taped):
     loop = TrainerLoop(config)
     assert loop.experiment.task.steps_per_epoch == 3
     loop.steps(4), loop.steps(5)  # a text begins at the first, fourth and seventh
-    assert len(taped) == len(loop.experiment.state.graphs.captured) == 2
+    assert len(taped) == len(loop.graphs.captured) == 2
 
 
 def test_a_batch_of_a_users_own_kind_goes_in_whole():
@@ -179,12 +179,10 @@ def test_a_batch_of_a_users_own_kind_goes_in_whole():
 def test_forms_without_end_are_neither_captured_nor_counted(monkeypatch):
     monkeypatch.setattr(graph, "MOST_FORMS", 3)
     monkeypatch.setattr(graph, "aside", lambda call: call())
-    graphs, optimizer = graph.Graphs(), torch.optim.Adam([torch.nn.Parameter(torch.zeros(2))])
+    graphs = graph.Graphs(torch.optim.Adam([torch.nn.Parameter(torch.zeros(2))]))
     for size in range(1, 9):
         batch = Batch(torch.zeros(size, 2), torch.zeros(size))
-        assert (
-            graphs.take(lambda batches, _: len(batches[0].inputs), optimizer, [batch], None) == size
-        )
+        assert graphs.take(lambda batches, _: len(batches[0].inputs), [batch], None) == size
     assert len(graphs.seen) == 3
     assert not graphs.captured
 
@@ -246,7 +244,7 @@ def test_on_a_cpu_nothing_is_captured_and_the_run_is_the_same(tmp_path):
     assert Run.of(config).run_id == Run.of(composed("at the last step", tmp_path)).run_id
     loop = TrainerLoop(config)
     loop.steps(5)
-    assert not loop.experiment.state.graphs.captured
+    assert not loop.graphs.captured
     assert isinstance(loop.experiment.state.optimizer.param_groups[0]["lr"], float)
 
 

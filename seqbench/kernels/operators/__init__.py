@@ -1,4 +1,4 @@
-"""The custom operators of torch: schemas, fake implementations, gradients and `vmap` rules."""
+"""Define torch's custom operators: schemas, fake implementations, gradients and `vmap` rules."""
 
 from seqbench.kernels.operators.attention import attention
 from seqbench.kernels.operators.pointwise import linear, rms_norm, swiglu

@@ -1,4 +1,7 @@
-"""`torch.ops.seqbench.attention`: causal attention with rotary positions; csrc/attention.cpp."""
+"""Define `torch.ops.seqbench.attention`: causal attention with rotary positions.
+
+Its kernel is in csrc/attention.cpp.
+"""
 
 from typing import Any
 
@@ -16,10 +19,10 @@ from seqbench.kernels.torch_private import custom_op
 def attention(
     q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, window: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the output, and of each row of scores what backward needs, `(batch, heads, time)`:
-    the largest, and one over the sum of their exponentials.
+    """Return the output and, for backward, two values of each row of scores.
 
-    Arguments as for `reference.attention`; `window` is at most the number of keys.
+    They are the largest score, and one over the sum of the exponentials, each `(batch, heads,
+    time)`. Arguments as for `reference.attention`; `window` is at most the number of keys.
     """
     output, row_max, row_scale = fields = empty_outputs(q)
     library("attention", q.dtype).call(
@@ -43,7 +46,7 @@ def empty_outputs(q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def inputs_of(
     q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, window: int
 ) -> dict[str, Any]:
-    """Return the fields that forward and backward share."""
+    """Return the fields of the kernel's arguments that forward and backward share."""
     (batch, time, heads, head_dim), (_, keys, key_heads, _) = q.shape, k.shape
     tensors = {"q": q, "k": k, "v": v, "cos": cos, "sin": sin}
     return {name: x.contiguous() for name, x in tensors.items()} | {
@@ -74,7 +77,7 @@ def attention_backward(
     row_scale: Tensor,
     window: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of q, k and v."""
+    """Return the gradients of `q`, `k` and `v`."""
     d_q, d_k, d_v = (x.new_empty(x.shape) for x in (q, k, v))
     library("attention", q.dtype).call(
         "attention_backward",
@@ -104,7 +107,7 @@ def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...])
 
 
 def backward(ctx: Any, d_output: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    """Return the gradients of the inputs."""
+    """Return the gradients of the inputs; `cos` and `sin` are constants."""
     *inputs, row_max, row_scale = ctx.saved_tensors
     if torch.is_grad_enabled():
 

@@ -1,4 +1,7 @@
-"""`torch.ops.seqbench.swiglu`, `rms_norm` and `linear`; the first two are in csrc/pointwise.cpp."""
+"""Define `torch.ops.seqbench.swiglu`, `rms_norm` and `linear`.
+
+The kernels of the first two are in csrc/pointwise.cpp; oneDNN computes the third.
+"""
 
 from typing import Any
 
@@ -19,7 +22,7 @@ def save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 @custom_op("swiglu")
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """Return `silu(gate) * up`, of tensors of one shape."""
+    """Return `silu(gate) * up`; both have the same shape."""
     output = gate.new_empty(gate.shape)
     library("pointwise", gate.dtype).call(
         "swiglu_forward",
@@ -39,7 +42,7 @@ def _(gate: Tensor, up: Tensor) -> Tensor:
 
 @custom_op("swiglu_backward")
 def swiglu_backward(d_output: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradients of gate and up."""
+    """Return the gradients of `gate` and `up`."""
     d_gate, d_up = gate.new_empty(gate.shape), up.new_empty(up.shape)
     library("pointwise", gate.dtype).call(
         "swiglu_backward",
@@ -74,7 +77,7 @@ swiglu.register_vmap(one_by_one(swiglu))
 
 @custom_op("rms_norm")
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Return the normalized `x`, and one over the root mean square of each row, for backward."""
+    """Return the normalized `x` and, for backward, one over the root mean square of each row."""
     output, inverse_rms = x.new_empty(x.shape), x.new_empty(x.shape[:-1])
     library("pointwise", x.dtype).call(
         "rms_norm_forward",
@@ -99,7 +102,7 @@ def _(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 def rms_norm_backward(
     d_output: Tensor, x: Tensor, weight: Tensor, inverse_rms: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of x and the weight."""
+    """Return the gradients of `x` and `weight`."""
     d_x, d_weight = x.new_empty(x.shape), weight.new_empty(weight.shape)
     library("pointwise", x.dtype).call(
         "rms_norm_backward",
@@ -156,7 +159,7 @@ def _(x: Tensor, weight: Tensor) -> Tensor:
 def backpropagate_linear(ctx: Any, d_output: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """Return the gradients of the inputs.
 
-    That of the weight has two transposed operands, which oneDNN would copy: it stays with MKL.
+    MKL computes the weight's gradient: oneDNN would copy its two transposed operands.
     """
     x, weight = ctx.saved_tensors
     if torch.is_grad_enabled():

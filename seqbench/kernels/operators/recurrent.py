@@ -1,4 +1,7 @@
-"""`torch.ops.seqbench.recurrent`: an LSTM, GRU or tanh RNN, time first; csrc/recurrent.cpp."""
+"""Define `torch.ops.seqbench.recurrent`: an LSTM, GRU or tanh RNN layer, time first.
+
+Its kernels are in csrc/recurrent.cpp.
+"""
 
 from typing import Any
 
@@ -23,15 +26,15 @@ def recurrent(
     c0: Tensor | None,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Run a layer from its initial state.
+    """Run a layer on `x` `(time, batch, dim)` from its initial state.
 
     Returns:
         The output `(time, batch, hidden)`, the last hidden and cell state, and if `save` the cell
-        states and the gates' activations, for backward. What a kind does not have is empty.
+        states and gate activations of all steps, for backward. Tensors that a kind lacks are empty.
     """
     output, _, c_n, cells, gates = fields = empty_outputs(x, h0, kind, save)
     if kind == "lstm" and not save:
-        cells = c_n  # of the last step alone
+        cells = c_n  # the kernel keeps only the last step's
     library("recurrent", x.dtype).call(
         f"{kind}_forward",
         "Recurrent",
@@ -57,7 +60,7 @@ def recurrent(
 def empty_outputs(
     x: Tensor, h0: Tensor, kind: str, save: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return uninitialized outputs; those that a kind of layer does not have are empty."""
+    """Return uninitialized outputs; those that a kind lacks are empty."""
     (time, batch, _), hidden = x.shape, h0.shape[1]
     lstm, gated = kind == "lstm", kind != "rnn_tanh"
     return (
@@ -70,7 +73,7 @@ def empty_outputs(
 
 
 def sizes(x: Tensor, h0: Tensor) -> dict[str, int]:
-    """Return the fields of the sizes."""
+    """Return the sizes among the kernel's arguments."""
     time, batch, dim = x.shape
     return {"time": time, "batch": batch, "dim": dim, "width": h0.shape[1]}
 
@@ -97,7 +100,10 @@ def recurrent_backward(
     gates: Tensor,
     x_wanted: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of x, of the four weights, and of the initial hidden and cell state."""
+    """Return the gradients of `x`, the four weights, and the initial hidden and cell state.
+
+    The gradient of `x` is empty unless `x_wanted`, that of the cell state without `c0`.
+    """
     d_x, d_w_ih, d_w_hh, d_b_ih, d_b_hh, d_h0, d_c0 = fields = empty_gradients(
         x, w_ih, w_hh, h0, c0, x_wanted
     )

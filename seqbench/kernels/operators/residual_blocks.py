@@ -1,7 +1,8 @@
-"""`torch.ops.seqbench.residual_blocks`: all residual blocks of a TCN; csrc/residual_block.cpp.
+"""Define `torch.ops.seqbench.residual_blocks`: all residual blocks of a TCN.
 
-An operator's list holds no `None`: absent tensors are empty ones here. `tensors` has those of
-`BlockWeights` for each block, `shapes` the numbers of `BlockShape`.
+Its kernels are in csrc/residual_block.cpp. `tensors` holds the ten fields of `BlockWeights` for
+each block, `shapes` the four of `BlockShape`. Lists of operators hold no `None`: absent tensors are
+empty.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from seqbench.kernels.torch_private import custom_op
 def blocks_of(
     tensors: Sequence[Tensor], shapes: Sequence[int]
 ) -> list[tuple[BlockWeights, BlockShape]]:
-    """Return the blocks that the operators' flat lists describe."""
+    """Return weights and shape of each block from the operators' flat lists."""
     return [
         (
             BlockWeights(*(None if t.numel() == 0 else t for t in tensors[10 * i : 10 * i + 10])),  # type: ignore[arg-type]
@@ -35,10 +36,11 @@ def blocks_of(
 def residual_blocks(
     x: Tensor, tensors: list[Tensor], shapes: list[int], save: bool
 ) -> list[Tensor]:
-    """Return the output, and if `save` of each block both convolutions' outputs and the sum.
+    """Return the output, and if `save` the tensors that backward needs.
 
-    `x` is of the weights' dtype, or bfloat16 with float32 weights. The sum of the last block is the
-    output, which stands first. What is saved has channels padded to whole vectors.
+    `x` has the weights' dtype, or is bfloat16 with float32 weights. The output comes first; then
+    follow each block's two convolution outputs and its sum. The last block's sum is the output, and
+    is not repeated. Saved tensors have their channels padded to whole vectors.
     """
     outputs = empty_outputs(x, tensors, shapes)
     kernels = library("residual_block", x.dtype)
@@ -57,7 +59,7 @@ def residual_blocks(
 def empty_outputs(
     x: Tensor, tensors: Sequence[Tensor], shapes: Sequence[int]
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Return uninitialized outputs of each block's convolutions, and of the block."""
+    """Return uninitialized outputs of each block's two convolutions and of the block."""
     found = []
     blocks = blocks_of(tensors, shapes)
     for i, (weights, shape) in enumerate(blocks):
@@ -77,7 +79,7 @@ def empty_outputs(
 def block_fields(
     x: Tensor, weights: BlockWeights, shape: BlockShape, y1: Tensor, y2: Tensor, total: Tensor
 ) -> dict[str, Any]:
-    """Return the fields that forward and backward of a block share."""
+    """Return the fields of the kernel's arguments that a block's forward and backward share."""
     names = [name for name in BlockWeights._fields if not name.startswith("mask")]
     hidden, inputs, taps = weights.direction1.shape
     fields: dict[str, Any] = {
@@ -111,7 +113,7 @@ def strided(name: str, x: Tensor | None) -> dict[str, Any]:
     """Return the fields of a tensor and its strides.
 
     Args:
-        name: of the field.
+        name: name of the tensor's field.
         x: `(batch, steps, channels)`, or `(batch, channels)` for all steps; `None`: no fields.
     """
     if x is None:
@@ -122,7 +124,7 @@ def strided(name: str, x: Tensor | None) -> dict[str, Any]:
 
 
 def contiguous_channels(x: Tensor) -> Tensor:
-    """Return `x` with contiguous channels; in bfloat16, for products of pairs, an even number."""
+    """Return `x` with contiguous channels; in bfloat16 padded to an even number, for pairs."""
     if x.dtype == torch.bfloat16 and x.shape[2] % 2:
         return F.pad(x, (0, 1))
     return x if x.stride(2) == 1 else x.contiguous()
@@ -144,16 +146,16 @@ def residual_blocks_backward(
     first: int,
     x_wanted: bool,
 ) -> list[Tensor]:
-    """Return the gradients of x and of the tensors; those that are not needed are empty.
+    """Return the gradients of `x` and `tensors`; those that are not needed are empty.
 
     Args:
-        d_y: of the output.
+        d_y: gradient of the output.
         x: the input.
-        tensors: of the blocks.
-        shapes: of the blocks.
-        saved: the outputs of the forward pass, the block's own last.
-        first: the first block that needs gradients.
-        x_wanted: whether x does.
+        tensors: as in `residual_blocks`.
+        shapes: as in `residual_blocks`.
+        saved: two convolution outputs and the sum of each block.
+        first: index of the first block that needs gradients.
+        x_wanted: True if `x` needs a gradient.
     """
     found = empty_gradients(x, tensors, first, x_wanted)
     kernels = library("residual_block", x.dtype)
@@ -212,7 +214,7 @@ def setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> No
 
 
 def backward(ctx: Any, d_outputs: list[Tensor | None]) -> tuple[Any, ...]:
-    """Return the gradients of the inputs. Masks are constants."""
+    """Return the gradients of the inputs; masks are constants."""
     x, *others = ctx.saved_tensors
     tensors, saved = others[: ctx.count], others[ctx.count :]
     d_y = d_outputs[0]

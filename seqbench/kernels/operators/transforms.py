@@ -1,4 +1,7 @@
-"""Further derivatives and `vmap` of the custom operators, by their references or one by one."""
+"""Provide second derivatives and a `vmap` rule for the custom operators.
+
+Second derivatives come from the PyTorch reference; `vmap` calls the operator once per element.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,12 +16,15 @@ def differentiable_gradients(
     inputs: Sequence[Tensor | None],
     d_outputs: Sequence[Tensor | None],
 ) -> list[Tensor | None]:
-    """Return gradients that can be differentiated again, those of the reference.
+    """Return the gradients of the inputs by the reference; they can be differentiated again.
 
     Args:
-        function: of `inputs`.
-        inputs: of the forward pass; `None` for what is absent.
-        d_outputs: the gradients of its outputs; `None`: zeros.
+        function: the reference, which maps `inputs` to outputs.
+        inputs: inputs of the forward pass; `None` if absent.
+        d_outputs: gradients of the outputs; `None`: zeros.
+
+    Returns:
+        One gradient per input; `None` if it needs none.
     """
     given = [None if x is None else x.view_as(x) for x in inputs]
     wanted = {i: x for i, x in enumerate(given) if x is not None and x.requires_grad}
@@ -40,12 +46,12 @@ def differentiable_gradients(
 
 
 def one_by_one(op: Any) -> Callable[..., Any]:
-    """Return a `vmap` rule that calls an operator once for each element."""
+    """Return a `vmap` rule that calls an operator once per element, and stacks the results."""
 
     def rule(info: Any, in_dims: Any, *args: Any) -> tuple[Any, Any]:
         values, structure = pytree.tree_flatten(args)
         dims, _ = pytree.tree_flatten(in_dims)
-        # Unbound at once: the gradient of each single selection would fill a whole tensor.
+        # Not indexed one by one: the gradient of each index would fill a whole tensor.
         columns = [
             value.unbind(dim) if dim is not None else (value,) * info.batch_size
             for value, dim in zip(values, dims, strict=True)

@@ -1,6 +1,6 @@
-"""One page to send to somebody: a comparison, its curves and every run, in a single HTML file.
+"""Write a report: a comparison, its curves and every run, in a single HTML file.
 
-    runs on disk -> content.py -> plain data -> page.py -> one file, which page.js shows
+    runs on disk -> content.py -> plain data -> page.py -> one file, which page.js displays
 
-`recipe.py` says how a run differs from its recipe, and which command repeats it.
+`results/recipe.py` computes how a run differs from its recipe, and the command that reproduces it.
 """

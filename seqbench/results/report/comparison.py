@@ -1,4 +1,4 @@
-"""What the page compares: the table, the verdicts against a paper, and curves of seeds together."""
+"""Build the report's comparison: table, verdicts against a paper, and curves over seeds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,32 +15,36 @@ from seqbench.results.tables import build_table
 from seqbench.results.verdict import verdict
 from seqbench.wording import is_accuracy, mean_and_spread, metric_name, number, plain
 
-# How many colours and dash patterns page.css and page.js have.
+# Number of colours and dash patterns in page.css and page.js.
 COLOURS = 7
 DASHES = 6
-# Points of a line; a chart is some 700 pixels wide.
+# Maximum number of points of a line; a chart is about 700 pixels wide.
 MOST_DRAWN = 200
 
 
 def paper_for(cells: Sequence[Cell]) -> str | None:
-    """The first paper that reports on one of the tasks."""
+    """Return the first (oldest) paper that has one of the tasks; `None` if none has."""
     tasks = {cell.column.task for cell in cells}
     return next((p for p in papers() if tasks & {cell.task for cell in load_paper(p)}), None)
 
 
 def label(cell: Cell) -> str:
-    """A model as the table's rows name it."""
+    """Return the model's name with its variant, as the table's rows show it."""
     return plain(cell.model) + (f" ({plain(cell.variant)})" if cell.variant else "")
 
 
 def models_of(cells: Sequence[Cell], others: Sequence[str]) -> list[dict[str, Any]]:
-    """Every model with its colour, and its variants with dash patterns that tell them in grey.
+    """Return the style of every model and variant: a colour per model, a dash pattern per variant.
 
-    A model of ours has one colour in all reports.
+    A model that comes with seqbench has the same colour in all reports. Dash patterns distinguish
+    lines in grayscale.
 
     Args:
-        cells: of the table.
-        others: names of models whose runs are in no cell.
+        cells: the table's cells.
+        others: further model names, of runs that may be in no cell.
+
+    Returns:
+        Dicts with `label`, `model`, and the indices `colour` and `dash`.
     """
     ours = sorted(path.stem for path in (CONFIG_FOLDER / "model").glob("*.yaml"))
     found = sorted({(plain(cell.model), label(cell)) for cell in cells})
@@ -64,10 +68,15 @@ def models_of(cells: Sequence[Cell], others: Sequence[str]) -> list[dict[str, An
 
 
 def table_of(cells: Sequence[Cell], source: str, paper: str | None) -> dict[str, Any] | None:
-    """The comparison as `build_table` makes it, each column with the name of its task.
+    """Return the comparison of `build_table` as a dict, each column with its task's `name`.
+
+    Args:
+        cells: as returned by `aggregate`; `None` is returned if there are none.
+        source: hash of the seqbench sources in use.
+        paper: name of a paper whose published values to include.
 
     Raises:
-        ConfigError: there is no such paper.
+        ConfigError: if there is no such paper.
     """
     if not cells:
         return None
@@ -81,10 +90,10 @@ def table_of(cells: Sequence[Cell], source: str, paper: str | None) -> dict[str,
 
 
 def verdicts_of(cells: Sequence[Cell], paper: str | None) -> list[dict[str, Any]]:
-    """For each cell of which a paper reports: both numbers, and what may be concluded.
+    """Return measured value, published value and verdict of each cell that the paper reports.
 
     Raises:
-        ConfigError: there is no such paper.
+        ConfigError: if there is no such paper.
     """
     found = [(c, published(paper, c.column.task, c.model)) for c in cells if paper]
     judged = [(cell, theirs, verdict(cell, theirs)) for cell, theirs in found if theirs]
@@ -107,13 +116,13 @@ def verdicts_of(cells: Sequence[Cell], paper: str | None) -> list[dict[str, Any]
 def figures_of(
     cells: Sequence[Cell], curves: Mapping[str, Curves], indices: Mapping[str, int], points: int
 ) -> list[dict[str, Any]]:
-    """A figure for each column of the table: every metric, a line and a band for each model.
+    """Return a figure per table column: a chart per metric, a line and band per model.
 
     Args:
-        cells: of the table.
-        curves: run_id -> its curves.
-        indices: run_id -> its place in the page's list of runs.
-        points: how many the curves of a cell may have, all together.
+        cells: the table's cells.
+        curves: run_id -> the run's curves.
+        indices: run_id -> index in the page's list of runs.
+        points: point budget of a cell's curves per run, over all metrics.
     """
     columns: dict[Column, list[Cell]] = {}
     for cell in cells:
@@ -140,7 +149,7 @@ def _charts(
     indices: Mapping[str, int],
     points: int,
 ) -> list[dict[str, Any]]:
-    """A chart for each metric, the one that ranks models first."""
+    """Return a chart for each split and metric, the metric that ranks models first."""
     lines: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for cell in cells:
         seeds = {indices[r.run_id]: curves.get(r.run_id, {}) for r in cell.records}
@@ -166,7 +175,7 @@ def _charts(
 
 def _line(curves: list[Curve], metric: str, points: int) -> dict[str, Any]:
     together = band(curves)
-    # One seed is its own median, and has no band.
+    # A single seed has no band.
     kinds = ("median", "low", "high") if together.n > 1 else ("median",)
     most = max(2, min(MOST_DRAWN, points // len(kinds)))
     thin = {kind: Curve(together.steps, getattr(together, kind)).thinned(most) for kind in kinds}
@@ -178,7 +187,7 @@ def _line(curves: list[Curve], metric: str, points: int) -> dict[str, Any]:
 
 
 def _order(key: tuple[str, str], column: Column) -> tuple[bool, bool, bool, str, str]:
-    """The metric that ranks models comes first, as seen on validation; then the loss."""
+    """Return the sort key of charts: the ranking metric, then the loss; validation first."""
     split, metric = key
     return metric != column.metric, metric != "loss", split != "valid", metric, split
 

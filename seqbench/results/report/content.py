@@ -1,4 +1,4 @@
-"""Everything that the page shows, as plain data, read from runs on disk."""
+"""Collect the contents of the report page as plain data, read from runs on disk."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,10 +24,10 @@ from seqbench.runs.code_hash import source_hash
 from seqbench.runs.record import Record
 from seqbench.wording import metric_name, plain
 
-# Points that all curves of a page may have together, some six characters each: 200 runs stay well
-# below 8 MB, of which Plotly takes 4.8.
+# Point budget of all curves of a page, about six characters each: 200 runs stay well below 8 MB, of
+# which Plotly takes 4.8 MB.
 MOST_POINTS = 200_000
-# A curve that is drawn needs some, however many runs there are; and more than these nobody sees.
+# Limits of a run's share: fewer points distort its curves, more are not visible.
 FEWEST, MOST = 60, 600
 
 
@@ -39,21 +39,21 @@ def build_content(
     left_out: Sequence[str] = (),
     paper: str | None = None,
 ) -> dict[str, Any]:
-    """What the page shows.
+    """Return the contents of the page, ready for JSON.
 
     Args:
-        records: of runs that are over.
+        records: the records of finished runs.
         unfinished: runs without a record.
-        folders: run_id -> where a record was found.
-        left_out: a line for each record that cannot be read.
-        paper: whose numbers to put beside; `None`: a paper that reports on one of the tasks.
+        folders: run_id -> run folder, for each record.
+        left_out: an error message for each record that cannot be read.
+        paper: name of a paper to compare with; `None` for the first that has one of the tasks.
 
     Raises:
-        ConfigError: there is no such paper.
+        ConfigError: if there is no such paper.
     """
     cells = aggregate(records)
     paper = paper or paper_for(cells)
-    # One half goes to runs, the other to their cells.
+    # Half of the budget is for the curves of runs, half for those of cells.
     points = min(MOST, max(FEWEST, MOST_POINTS // 2 // max(1, len(records) + len(unfinished))))
     labels = {record.run_id: label(cell) for cell in cells for record in cell.records}
     newest = sorted(records, key=lambda r: str(r.measured.get("finished", "")), reverse=True)

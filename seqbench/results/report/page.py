@@ -1,7 +1,7 @@
-"""Puts the page together: markup, style, script, Plotly and the data, in one text.
+"""Render the report page: markup, style, script, Plotly and data in one HTML text.
 
-What comes from runs is in one block of JSON, which page.js turns into text nodes: no markup is ever
-made of it. The page's policy lets these very scripts run and no other, and forbids the network.
+All data from runs is in one JSON block, which page.js turns into text nodes, never into markup. The
+page's content security policy allows only its own scripts (by hash) and no network access.
 """
 
 import json
@@ -17,13 +17,13 @@ HERE = Path(__file__).parent
 
 
 def render(content: dict[str, Any]) -> str:
-    """The page as HTML, in ASCII but for our own texts.
+    """Return the page as HTML; all data from runs is ASCII.
 
     Args:
-        content: as `build_content` gives it.
+        content: as returned by `build_content`.
 
     Raises:
-        ConfigError: Plotly is not installed.
+        ConfigError: if Plotly is not installed.
     """
     try:
         from plotly.offline import get_plotlyjs
@@ -41,7 +41,7 @@ def render(content: dict[str, Any]) -> str:
 
 
 def _inert(content: dict[str, Any]) -> str:
-    """JSON that can neither end its block nor begin another: only ASCII, and no `<`."""
+    """Return JSON that cannot close its script block or open another: ASCII without `<`."""
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")
 

@@ -1,4 +1,4 @@
-"""What the page says of one run: texts that are already rounded, and its curves."""
+"""Build the report's data of one run: rounded texts and its curves."""
 
 import json
 import math
@@ -28,30 +28,30 @@ from seqbench.wording import (
 Rows = list[list[str]]
 Curves = dict[tuple[str, str], Curve]
 
-# Significant digits of a point in a curve: a screen has not more.
+# Significant digits of a curve's values: a screen cannot show more.
 DIGITS = 4
-# A run of ours has some 40 settings and 6 curves. One of somebody else's may have any number.
+# Limits for untrusted records; a normal run has about 40 settings and 6 curves.
 MOST_ROWS = 200
 MOST_CURVES = 24
 LONGEST_VALUE = 400
-# Bytes at the end of a log: the traceback.
+# Bytes shown from the end of a log: enough for the traceback.
 LOG_TAIL = 6000
 
 
 def run_page(
     run: Record | Unfinished, folder: Path, curves: Curves, points: int, paper: str | None
 ) -> dict[str, Any]:
-    """A run as plain data.
+    """Return a run as plain data.
 
     Args:
-        run: its record, or what is known without one.
-        folder: where it was found.
-        curves: as `read_curves` gives them.
-        points: how many the curves may have, all together.
-        paper: whose numbers to put beside.
+        run: the run's record, or its `Unfinished` if it has none.
+        folder: the run's folder.
+        curves: as returned by `read_curves`.
+        points: point budget of all curves of the run.
+        paper: name of a paper whose published value to include.
 
     Raises:
-        ConfigError: there is no such paper.
+        ConfigError: if there is no such paper.
     """
     if isinstance(run, Record):
         facts = _of_record(run, paper)
@@ -170,7 +170,7 @@ def _again(config: dict[str, Any]) -> dict[str, str]:
 
 
 def curves_of(curves: Curves, points: int) -> list[dict[str, Any]]:
-    """Curves thinned and rounded; those of a split that have the same steps share them."""
+    """Return thinned and rounded curves, grouped by split and steps."""
     if len(curves) > MOST_CURVES:
         curves = dict(list(curves.items())[:MOST_CURVES])
     most = max(2, points // max(1, len(curves)))
@@ -186,15 +186,15 @@ def curves_of(curves: Curves, points: int) -> list[dict[str, Any]]:
 
 
 def rounded(values: Iterable[float], metric: str) -> list[float | None]:
-    """Values as the page draws them: a few digits, accuracies in per cent."""
+    """Return values as the page draws them: 4 significant digits, accuracies in per cent."""
     return [_real(value, metric) for value in values]
 
 
 def log_end(path: Path) -> str:
-    """The last lines of a run's log.
+    """Return the last lines of a run's log; an empty text if it cannot be read.
 
-    A link is not followed: whoever made the folder could have a file of the reader's put on a page
-    that is sent to others.
+    Symbolic links are not followed: an untrusted run folder could link to a private file of the
+    user, which the report would then show to others.
     """
     if path.is_symlink() or not path.is_file():
         return ""
@@ -206,12 +206,12 @@ def log_end(path: Path) -> str:
     except OSError:
         return ""
     lines = text.splitlines()
-    # Its beginning was cut off.
+    # The first line is incomplete if the log is longer than the tail.
     return "\n".join(plain(line) for line in (lines[1:] if size > LOG_TAIL else lines))
 
 
 def rows(facts: dict[str, Any]) -> Rows:
-    """Names and values as texts; no more of them than a page can show."""
+    """Return names and values as texts, at most 200 of them and a row with the number left out."""
     lines = [[_short(name), _fact(value)] for name, value in list(facts.items())[:MOST_ROWS]]
     if len(facts) > MOST_ROWS:
         lines.append(["...", f"{len(facts) - MOST_ROWS:,} more"])
