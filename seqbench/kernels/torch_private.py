@@ -76,6 +76,8 @@ def weight_norm(magnitude: Tensor, direction: Tensor) -> Tensor:
         magnitude: `(out, 1, 1)`.
         direction: `(out, in, kernel_size)`.
     """
+    if torch.compiler.is_compiling():  # which cannot trace the questions below
+        return torch._weight_norm(direction, magnitude, 0)
     if is_differentiated_by_transform():
         norm = torch.linalg.vector_norm(direction, dim=(1, 2), keepdim=True)
         return magnitude * direction / norm
