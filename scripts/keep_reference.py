@@ -1,9 +1,10 @@
-"""Keeps what is worth keeping of runs: records, which hold the configuration, and thinned events.
+"""Keep records and thinned events of completed runs, and print the tables of the docs anew.
 
     python scripts/keep_reference.py outputs/runs outputs/reference/tcn2018
+    python scripts/keep_reference.py                    the tables only
 
-Runs that did not complete are left out. The README's tables, each below the command that prints it,
-are then made anew.
+Each table in README.md and docs/ stands below the command that prints it. A change of the code that
+computes results changes them, too: tables say which runs are of older code.
 """
 
 import argparse
@@ -15,39 +16,36 @@ from pathlib import Path
 
 from seqbench.results.collect import collect, read_events
 
-# Training losses of a run; those on validation are few, and all kept.
+# Training losses that are kept of a run; metrics on validation are few, and all kept.
 MOST_LOSSES = 200
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
 TABLE = re.compile(r"(<!-- (seqbench table .*?) -->\n).*?(?=\n<!-- end)", re.DOTALL)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("runs", type=Path, nargs="+", help="folders with runs")
-    parser.add_argument("reference", type=Path, help="folder to keep them in")
-    arguments = parser.parse_args()
-    found = collect(arguments.runs)
+    parser.add_argument("folders", type=Path, nargs="*", help="folders with runs; last: the target")
+    *sources, target = parser.parse_args().folders or [None]
+    found = collect(sources)
     for record in found.records:
         if record.status == "completed":
             folder = found.folders[record.run_id]
-            keep(folder, arguments.reference / record.task / record.model / record.run_id)
-    text = TABLE.sub(lambda found: found[1] + printed(found[2]), README.read_text("utf-8"))
-    README.write_text(text, encoding="utf-8")
+            keep(folder, target / record.task / record.model / record.run_id)
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        page.write_text(TABLE.sub(lambda m: m[1] + printed(m[2]), text), encoding="utf-8")
 
 
 def printed(command: str) -> str:
-    """A table as the README shows it: without the mark of older code, which most changes add."""
-    done = subprocess.run(
-        command.split(), cwd=README.parent, capture_output=True, text=True, check=True
-    )
-    lines = [line for line in done.stdout.strip().splitlines() if not line.startswith("- †")]
-    return "\n".join(lines).replace("†", "")
+    """Return the output of a command."""
+    done = subprocess.run(command.split(), cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def keep(run: Path, place: Path) -> None:
-    """Copy the small files of a run."""
+    """Copy the record of a run and some of its events."""
     place.mkdir(parents=True, exist_ok=True)
-    # Its configuration stands in it, without the paths of the machine that it ran on.
+    # The config is part of the record, without paths of the machine that it ran on.
     shutil.copyfile(run / "record.json", place / "record.json")
     events = read_events(run / "events.jsonl")
     losses = [event for event in events if event["split"] == "train"]

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch._dynamo  # an optimiser's first step imports it: before the forks, it is imported once
+import torch._dynamo  # an optimizer's first step imports it: before the forks, it is imported once
 
 from seqbench.configuration import Config, compose
 from seqbench.errors import SeqbenchError
@@ -38,7 +38,7 @@ from seqbench.experiment import run
 from seqbench.runs.run import Run
 from seqbench.training import checkpoint
 
-# Each model with an optimiser, a schedule and a way of cutting batches of its own.
+# Each model with an optimizer, a schedule and a way of cutting batches of its own.
 MODELS = {
     "tcn": [
         *("model.channels=[12,12,12]", "model.kernel_size=3"),

@@ -155,7 +155,7 @@ def trainer_microseconds() -> Spread:
 
 
 def around_ours(config: dict[str, Any]) -> BareLoop:
-    """A bare loop around our model, data and optimiser."""
+    """A bare loop around our model, data and optimizer."""
     parts = experiment.Experiment(config, Run.of(config))
     return BareLoop(parts.state, parts.task, parts.trainer)
 

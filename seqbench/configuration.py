@@ -174,7 +174,7 @@ class Composer:
         for override in overrides:
             group, equals, name = override.partition("=")
             if not group or (not equals and not override.startswith("~")):
-                raise ConfigError(f"values are given as key=value, and '{override}' is none")
+                raise ConfigError(f"expected key=value, got '{override}'")
             if group in OPTIONAL and name not in (known := choices_of(group, self.config_dir)):
                 raise ConfigError(f"no {group} named '{name}'{near_miss(name, known)}")
         freed = free(overrides, self.config_dir)

@@ -5,9 +5,19 @@ The message of an error is one line: what is wrong and, if known, what to do.
 
 
 class SeqbenchError(Exception):
-    """An error that the user can act on; exit code 1."""
+    """An error that the user can act on; exit code 1.
+
+    Args:
+        message: one line.
+        exit_code: instead of that of the class.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "", exit_code: int | None = None) -> None:
+        super().__init__(message)
+        if exit_code is not None:
+            self.exit_code = exit_code
 
 
 class ConfigError(SeqbenchError):

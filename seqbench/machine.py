@@ -7,7 +7,8 @@ import random
 import resource
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,39 @@ from seqbench.kernels import torch_private
 PROC = Path("/proc/self")
 # Settings of glibc's allocator, as malloc.h numbers them.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+M_TRIM_THRESHOLD_DEFAULT, M_MMAP_MAX_DEFAULT = 128 * 1024, 65536
+CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+
+
+@contextmanager
+def settings_restored() -> Iterator[None]:
+    """Restore what `prepare` and `seed_everything` change in this process, at the end."""
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    backend = torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32
+    flushes = flushes_denormals()
+    cublas = os.environ.get(CUBLAS)
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+        torch.set_num_threads(threads)
+        torch_private.use_deterministic_algorithms(deterministic)
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = backend
+        torch.set_flush_denormal(flushes)
+        if cublas is None:
+            os.environ.pop(CUBLAS, None)
+        with suppress(AttributeError):
+            set_allocator(M_MMAP_MAX_DEFAULT, M_TRIM_THRESHOLD_DEFAULT)
+
+
+def flushes_denormals() -> bool:
+    """Return True if this thread's arithmetic replaces denormal numbers by zero."""
+    return (torch.tensor(1e-40) * 0.5).item() == 0
 
 
 def prepare(config: Config) -> torch.device:
@@ -39,7 +73,7 @@ def prepare(config: Config) -> torch.device:
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; bf16 is the fast option
     # Deterministic GEMMs on CUDA need it, and cuBLAS reads it only once, at the first GEMM.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ.setdefault(CUBLAS, ":4096:8")
     name = config["device"]
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -61,9 +95,18 @@ def keep_memory() -> None:
     cleared again: half of an LSTM's time at T=600.
     """
     with suppress(AttributeError):  # other C libraries have no mallopt
-        libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_MAX, 0)
-        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        set_allocator(0, 2**31 - 1)
+
+
+def set_allocator(mmap_max: int, trim_threshold: int) -> None:
+    """Set how many blocks glibc maps one by one, and the free bytes above which it returns some.
+
+    Raises:
+        AttributeError: if the C library is another.
+    """
+    libc = ctypes.CDLL(None)
+    libc.mallopt(M_MMAP_MAX, mmap_max)
+    libc.mallopt(M_TRIM_THRESHOLD, trim_threshold)
 
 
 def available_threads() -> int:

@@ -28,7 +28,7 @@ def as_text(override: str) -> str:
 def free(overrides: Iterable[str], config_dir: str | None = None) -> list[str]:
     """Let every value be set, known to Hydra or not: `lr=1` becomes `++lr=1`.
 
-    Whether a key exists is for `check` to say, which knows the signatures: the keys of an optimiser
+    Whether a key exists is for `check` to say, which knows the signatures: the keys of an optimizer
     that the recipe names are not in the composed tree when Hydra looks.
     """
     known = groups(config_dir)

@@ -49,7 +49,9 @@ def run_seeds(
     """
     alike = [{k: v for k, v in one.items() if k not in ("seed", "tracker")} for one in configs]
     if any(one != alike[0] for one in alike):
-        raise ConfigError("seeds= goes with one configuration, and here more hangs on the seed")
+        raise ConfigError(
+            "seeds= needs one config, but here the configs differ in more than the seed"
+        )
     folders = [Run.of(config) for config in configs]
 
     def due() -> list[int]:

@@ -91,7 +91,7 @@ def type_name(hint: Any) -> str:
     if hint is type(None):
         return "null"
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        # An optimiser takes a rate as a tensor, too; a configuration cannot hold one.
+        # An optimizer takes a rate as a tensor, too; a configuration cannot hold one.
         named = [type_name(option) for option in options if option.__name__ != "Tensor"]
         return " or ".join(named)
     if typing.get_origin(hint) in (list, tuple, collections.abc.Sequence):

@@ -147,7 +147,7 @@ def with_recipe(tmp_path):
     )
 
 
-def test_a_recipe_names_optimiser_and_schedule(with_recipe):
+def test_a_recipe_names_optimizer_and_schedule(with_recipe):
     config = compose(["model=mine"], with_recipe)
     assert config["optimizer"]["_target_"] == "torch.optim.Adam"
     assert config["optimizer"]["betas"] == [0.8, 0.9]
@@ -156,7 +156,7 @@ def test_a_recipe_names_optimiser_and_schedule(with_recipe):
     assert config["recipe"] == {"source": "a test"}
 
 
-def test_an_optimiser_on_the_command_line_replaces_the_recipes_whole(with_recipe):
+def test_an_optimizer_on_the_command_line_replaces_the_recipes_whole(with_recipe):
     config = compose(["model=mine", "optimizer=sgd"], with_recipe)
     assert config["optimizer"] == {
         "_target_": "torch.optim.SGD",
@@ -178,7 +178,7 @@ def test_a_schedule_on_the_command_line_replaces_the_recipes_whole(with_recipe):
     assert config["optimizer"]["lr"] == 0.5
 
 
-def test_single_values_change_the_recipes_optimiser(with_recipe):
+def test_single_values_change_the_recipes_optimizer(with_recipe):
     config = compose(
         ["model=mine", "optimizer.lr=0.125", "optimizer.eps=1e-3", "schedule.final=0.5"],
         with_recipe,
@@ -193,7 +193,7 @@ def test_single_values_change_the_recipes_optimiser(with_recipe):
     assert (config["schedule"]["warmup"], config["schedule"]["final"]) == (0.1, 0.5)
 
 
-def test_single_values_change_the_optimiser_chosen_instead(with_recipe):
+def test_single_values_change_the_optimizer_chosen_instead(with_recipe):
     config = compose(["model=mine", "optimizer=sgd", "optimizer.momentum=0.5"], with_recipe)
     assert (config["optimizer"]["lr"], config["optimizer"]["momentum"]) == (0.1, 0.5)
 
@@ -213,7 +213,7 @@ def test_without_a_recipe_adam_at_a_constant_rate(with_recipe):
         ("trainer: {clp: 3}", "no key 'trainer.clp' (did you mean 'trainer.clip'?)"),
         ("sed: 3", "no key 'sed' (did you mean 'seed'?)"),
         ('"se\\nd": 3', "no key 'sed' (did you mean 'seed'?)"),
-        ("recipe: {optimiser: {}}", "no key 'recipe.optimiser' (did you mean 'recipe.optimizer'?)"),
+        ("recipe: {optimizer: {}}", "no key 'recipe.optimizer' (did you mean 'recipe.optimizer'?)"),
         ("recipe: 3", "recipe must be dict[str, Any], not 3"),
         ("recipe: {optimizer: adam}", "recipe.optimizer must be a group of values, not 'adam'"),
         (
@@ -302,7 +302,7 @@ def test_each_recipe_is_for_a_real_pair_and_holds_there(name):
         ("~budget", "budget needs a choice: full, quick, smoke"),
         ("budget=1", "no budget named '1' (there are: full, quick, smoke)"),
         ("tracker=null", "tracker needs a choice: mlflow, tensorboard, wandb"),
-        ("=5", "values are given as key=value, and '=5' is none"),
+        ("=5", "expected key=value, got '=5'"),
         ("seed=0,,1", "cannot read seed=0,,1: extraneous input ','"),
         ("output_dir=", "output_dir names no folder"),
         ("data_dir=", "data_dir names no folder"),

@@ -1,10 +1,12 @@
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -13,7 +15,7 @@ from seqbench import kernels
 from seqbench.configuration import compose, read
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment import run
-from seqbench.machine import PROC
+from seqbench.machine import PROC, flushes_denormals
 from seqbench.runs.code_hash import source_hash
 from seqbench.runs.identity import without_place
 from seqbench.runs.observer import Observer
@@ -224,6 +226,25 @@ def test_the_peak_memory_is_of_this_run_and_not_of_one_before_it(tmp_path):
     ]
     assert peaks[1] > peaks[0] + 2**28
     assert peaks[2] < peaks[1] - 2**27
+
+
+def test_settings_of_the_process_are_restored(tmp_path):
+    def settings():
+        return (
+            torch.get_num_threads(),
+            torch.are_deterministic_algorithms_enabled(),
+            torch.get_rng_state().tolist(),
+            np.random.get_state()[1].tolist(),
+            random.getstate(),
+            flushes_denormals(),
+            os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+        )
+
+    torch.set_num_threads(2)
+    torch.set_flush_denormal(False)
+    before = settings()
+    run(small(tmp_path, "threads=1", "trainer.deterministic=true"))
+    assert settings() == before
 
 
 # Interruptions

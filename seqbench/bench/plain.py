@@ -348,6 +348,4 @@ def twin(node: dict[str, Any], spec: SequenceSpec) -> nn.Module:
 def check_known(node: dict[str, Any]) -> None:
     """Raise ConfigError if the config's `model` node has no plain form."""
     if node["_target_"] not in PLAIN:
-        raise ConfigError(
-            f"--reference knows plain forms of our own models only, not of {node['_target_']}"
-        )
+        raise ConfigError(f"--reference knows of seqbench's models only, not of {node['_target_']}")

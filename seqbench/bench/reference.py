@@ -97,7 +97,7 @@ class Reference:
                 self.connection.send(count)
             said = self.connection.recv()
         except (EOFError, OSError):
-            raise RunError("the reference's process died; is there memory for two?") from None
+            raise RunError("the reference's process died; possibly out of memory") from None
         if isinstance(said, SeqbenchError):
             raise said
         return said

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 \b
-seqbench bench model=tcn task=adding --reference     beside the same architecture, done plainly
+seqbench bench model=tcn task=adding --reference     beside the same architecture, in plain PyTorch
 seqbench bench model=lstm task=copy trainer.batch_size=64 threads=1
 seqbench bench model=llama task=char_markov --sweep length=96,192,384
 seqbench bench model=gru task=adding --sweep width=64,128,256 --format json

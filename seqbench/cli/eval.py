@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from seqbench.saved_run import SavedRun
 
 Trust = Annotated[
-    list[str] | None, typer.Option(help="A package that the run's folder may name besides ours.")
+    list[str] | None, typer.Option(help="A package that the run may import, besides seqbench.")
 ]
 DataDir = Annotated[str | None, typer.Option(help="Where the datasets lie.")]
 OutputDir = Annotated[Path, typer.Option(help="Where runs lie.")]

@@ -22,7 +22,7 @@ def report(
     ] = None,
     paper: Annotated[
         str | None,
-        typer.Option(help="Whose numbers stand beside; found by the tasks if none is named."),
+        typer.Option(help="Paper to compare with; found by the tasks if none is named."),
     ] = None,
     where: Annotated[
         str | None,

@@ -68,7 +68,7 @@ def runs(
     console = Console(highlight=False)
     found = Runs(to_read(paths, output_dir), status, where)
     if watch and (not console.is_terminal or console.is_dumb_terminal):
-        raise ConfigError("--watch draws in a terminal, and this is none: leave it out")
+        raise ConfigError("--watch draws in a terminal, and stdout is not a terminal: leave it out")
     found.look()
     if watch:
         # SIGTERM acts like Ctrl-C, so that the terminal is restored.

@@ -36,7 +36,7 @@ ConfigDir = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Run again what is finished.")]
 Retry = Annotated[bool, typer.Option("--retry", help="Run again what failed or diverged.")]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Of a sweep: list what there is to do, and what it costs.")
+    bool, typer.Option("--dry-run", help="Sweeps: list the jobs and their estimated cost.")
 ]
 FailFast = Annotated[
     bool, typer.Option("--fail-fast", help="Of a sweep: stop at the first run that fails.")
@@ -97,9 +97,10 @@ def sweep(
         return
     typer.echo(asked.findings)
     if asked.stopped:  # failed trials are part of the findings, not an error
-        error = RunError(f"{asked.stopped}: the search is not over; the same command goes on")
-        error.exit_code = 130 if asked.stopped in INTERRUPTIONS else 1
-        raise error
+        raise RunError(
+            f"{asked.stopped}: the search is not over; the same command goes on",
+            130 if asked.stopped in INTERRUPTIONS else 1,
+        )
 
 
 sweep.__doc__ = f"{sweep.__doc__}\n{EXAMPLES}"
@@ -117,9 +118,9 @@ def watched(view: "Terminal") -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        error = RunError("stopped at once; the same command goes on from the last checkpoints")
-        error.exit_code = 130
-        raise error from None
+        raise RunError(
+            "stopped at once; the same command goes on from the last checkpoints", 130
+        ) from None
     finally:
         view.close()
 
@@ -152,7 +153,7 @@ def show_plan(sweep: "Sweep") -> None:
             took = duration(wall_clock(known, at_a_time))
             parts.append(f"done after {took} with {at_a_time} at a time")
     if unknown := counts["to run"] + counts["to resume"] - len(known):
-        parts.append(f"{unknown} runs with no like on record")
+        parts.append(f"{unknown} runs without a cost estimate")
     summary = ", ".join(f"{count} {state}" for state, count in counts.items())
     what = ", ".join(parts) or "nothing to do"
     typer.echo(f"{summary}: {what}" if summary else what, err=True)
@@ -255,13 +256,13 @@ def complain(sweep: "Sweep") -> None:
     ways = ["the same command goes on"] if recorded < missing else []
     if recorded:
         ways.append("--retry runs again what failed")
-    error = RunError(f"{why}{counts}; {', '.join(ways)}")
     codes = {ending.code for ending in failed.values()}
+    code = 1
     if sweep.stopped in INTERRUPTIONS:
-        error.exit_code = 130
+        code = 130
     elif len(failed) == missing and len(codes) == 1:
-        error.exit_code = codes.pop()
-    raise error
+        code = codes.pop()
+    raise RunError(f"{why}{counts}; {', '.join(ways)}", code)
 
 
 def seconds(text: str | None) -> float | None:

@@ -18,7 +18,7 @@ EXAMPLES = """
 \b
 seqbench train model=tcn task=adding budget=quick       two minutes on a laptop
 seqbench train model=lstm task=copy task.length=500     the task at another size
-seqbench train model=gru optimizer=sgd optimizer.lr=1   another optimiser
+seqbench train model=gru optimizer=sgd optimizer.lr=1   another optimizer
 seqbench train model=tcn task=adding seeds=8            eight runs as one batched model, for a GPU
 seqbench train model=llama task=char_file task.path=my.txt
 seqbench train --config-dir my_configs model=mine       your own model
@@ -57,7 +57,7 @@ def train(
     wait: Wait = True,
     trust: Annotated[
         list[str] | None,
-        typer.Option(help="With --resume: a package that the run may name besides ours."),
+        typer.Option(help="With --resume: a package that the run may import besides seqbench."),
     ] = None,
 ) -> None:
     """Train a model on a task, test it, and write a record."""

@@ -73,7 +73,7 @@ def batches(task: Task, build: BuildTask) -> None:
         for batch in task.eval_batches(split):
             fits(task, batch, f"a batch of {split}")
             if first and not batch.fresh:
-                raise Broken(f"the first batch of {split} goes on from one that there is not")
+                raise Broken(f"the first batch of {split} is not marked fresh")
             first = False
         if first:
             raise Broken(f"{split} has no batches")

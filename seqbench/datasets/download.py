@@ -104,7 +104,7 @@ def ensure(name: str, data_dir: str | None = None, offline: bool = False) -> dic
             if state != "ok":
                 if offline:
                     raise DataError(
-                        f"{file.name} of {name} is missing and nothing is fetched offline: "
+                        f"{file.name} of {name} is missing and offline mode is on: "
                         f"{by_hand(file, path)}"
                     )
                 fetch(file, path)

@@ -154,7 +154,7 @@ def ending_of(work: Work) -> Ending:
     if said is not None:
         return said
     if code == -signal.SIGTERM:
-        return Ending("interrupted", "stopped before there was anything to keep")
+        return Ending("interrupted", "stopped before the first checkpoint")
     log = next((path for path in (output, work.job.run.log_path) if path.exists()), None)
     if code == FORK_SERVER_DIED:
         return Ending("killed", "the process that starts the jobs was killed", log)

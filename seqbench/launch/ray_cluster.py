@@ -156,7 +156,7 @@ class RayEngine:
             ending: Ending = self.ray.get(ref)
             return ending
         except errors.TaskCancelledError:
-            return Ending("interrupted", "stopped before there was anything to keep")
+            return Ending("interrupted", "stopped before the first checkpoint")
         except errors.RayTaskError as error:  # the job could not start
             cause = error.cause or error
             return Ending("failed", f"on its node: {type(cause).__name__}: {first_line(cause)}")
@@ -164,7 +164,7 @@ class RayEngine:
             self.lost[folder] += 1
             if last_event(work.job) != work.before:
                 self.begun.add(folder)
-            reason = f"Ray lost it ({type(error).__name__})"
+            reason = f"Ray lost the job ({type(error).__name__})"
             if self.lost[folder] > self.retries:
                 return Ending("killed", f"{reason} for the {self.lost[folder]}th time")
             # The job's process may still be writing a checkpoint. "held" makes the sweep wait for
@@ -216,7 +216,7 @@ def connected(address: str | None, folder: str) -> Any:
         try:
             socket.create_connection((name, int(port)), timeout=PATIENCE).close()
         except (OSError, ValueError) as error:
-            raise ConfigError(f"launch.address={address}: nobody answers there: {error}") from error
+            raise ConfigError(f"launch.address={address}: connection failed: {error}") from error
     own: dict[str, Any] = {
         "num_cpus": available_cores(),
         "include_dashboard": False,

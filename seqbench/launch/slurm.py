@@ -260,7 +260,7 @@ def lost(job: Job, work: Work) -> Ending:
     except SeqbenchError as error:
         return Ending("failed", str(error))
     if work.stopping:
-        return Ending("interrupted", "stopped before there was anything to keep")
+        return Ending("interrupted", "stopped before the first checkpoint")
     logs = [job.output]
     reason = "gone from SLURM's queue"
     if work.seen is not None:

@@ -90,7 +90,7 @@ def do(job: Job, ticket: Ticket, threads: int, most: int) -> None:
     if begun(job, ticket):
         job = replace(job, retry=False, force=False)  # applied already: resume from the checkpoint
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    ending = Ending("interrupted", "stopped before there was anything to keep")
+    ending = Ending("interrupted", "stopped before the first checkpoint")
     if ticket.is_wanted():
         ending = perform(job)
         if ending.how == "held" and restarts:

@@ -208,7 +208,7 @@ def pareto(cells: Sequence[Cell], x: str = "seconds", log: bool | None = None) -
         if found:
             # Between two of its points, the front has the score of the cheaper one.
             axes.step(*zip(*found, strict=True), where="post", color=GREY, linewidth=1, zorder=1.5)
-            yield "line: front of what nothing cheaper is as good as, of those without divergence"
+            yield "line: Pareto front of configs without divergence"
         yield from draw_points(axes, points, looks)
         for name, value in bounds.items():
             yield from draw_bound(axes, name, [(costs[0], value)], metric, log_y)

@@ -93,7 +93,7 @@ def command(config: dict[str, Any]) -> str:
             ]
             if not chosen:
                 target = nodes[group].get("_target_")
-                raise ConfigError(f"no choice of ours gives the {group} {target}")
+                raise ConfigError(f"no seqbench config has the {group} {target}")
             words.append(f"{group}={chosen[0]}")
             base[group] = _read(group, chosen[0])
     words.append(f"seed={_value(config.get('seed', 0))}")

@@ -290,7 +290,7 @@ def _statements(connection: "duckdb.DuckDBPyConnection", sql: str) -> list["duck
     if word in SELECTS and last in ("SELECT", "MULTI") and set(before) <= {"CREATE"}:
         return statements
     got = word if kinds == ["SELECT"] else " and ".join(kinds) or "nothing"
-    raise ConfigError(f"SQL: one SELECT is answered, not {got}: runs are read, never changed")
+    raise ConfigError(f"SQL: only one SELECT is allowed, got {got}: runs are read, never changed")
 
 
 def _first_word(sql: str) -> str:

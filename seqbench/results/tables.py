@@ -28,8 +28,8 @@ LISTED_RUNS = 5
 BOUNDS = {"baseline": "without memory", "optimum": "best possible"}
 TIED = "≈"
 TIED_NOTE = (
-    f"{TIED} cannot be told from the best: the 95% interval of their mean difference over shared"
-    " seeds (Student's t, paired) holds zero"
+    f"{TIED} not significantly different from the best: the 95% interval of their mean difference "
+    "over shared seeds (Student's t, paired) contains zero"
 )
 
 

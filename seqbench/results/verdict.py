@@ -60,7 +60,7 @@ def verdict(cell: Cell | None, published: PublishedCell | None) -> Verdict:
         return Verdict(better, protocol)
     bound = cell.baseline
     if not within and bound is not None and abs(sample.mean - bound) <= sample.ci95:
-        holds = "the interval holds a predictor without memory, too"
+        holds = "the interval contains the baseline"
         return Verdict("cannot tell", f"{holds}; {protocol}" if protocol else holds)
     return Verdict("reproduced", protocol)
 

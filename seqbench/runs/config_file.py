@@ -48,7 +48,7 @@ def read_config(path: Path) -> dict[str, Any]:
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST or isinstance(event, yaml.AliasEvent):
-                raise ConfigError(f"cannot read {path}: nested too deep, or with references")
+                raise ConfigError(f"cannot read {path}: nested too deep, or with aliases")
         config = yaml.load(content, YamlLoader)
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = str(error).strip().split("\n")[0]

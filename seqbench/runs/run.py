@@ -71,7 +71,7 @@ class Run:
                     mode = path.lstat().st_mode
                     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                         raise RunError(
-                            f"{path} is a link or no file: a run writes into its folder only"
+                            f"{path} is a link or special file: a run writes into its folder only"
                         )
             with lock.held(self.folder, f"run {self.run_id}"):
                 yield

@@ -9,7 +9,7 @@ again what the captured step did, with the same memory. Hence
 - what Python decides is decided once. There is a graph for each form of what goes in: shapes,
   whether a text begins, whether a state is carried. A model that counts its calls in Python, or
   draws from Python's generator, cannot be trained so;
-- the first steps of each form are taken as ever. They make the optimiser's slots and let cuDNN
+- the first steps of each form are taken as ever. They make the optimizer's slots and let cuDNN
   choose its algorithms, and neither can be captured.
 """
 
@@ -196,7 +196,7 @@ def form_of(batches: Sequence[Batch], carried: Carried) -> Form:
 
 
 def check_fused(optimizer: Optimizer) -> None:
-    """Raise `ConfigError` if an optimiser's step cannot be captured as a CUDA graph."""
+    """Raise `ConfigError` if an optimizer's step cannot be captured as a CUDA graph."""
     if not all(group.get("fused") for group in optimizer.param_groups):
         name = type(optimizer).__name__
         raise ConfigError(f"trainer.graph needs adam, adamw or sgd, fused, and not {name}")
@@ -211,7 +211,7 @@ def rates_to_device(optimizer: Optimizer) -> None:
 
 @contextmanager
 def capturable(optimizer: Optimizer) -> Iterator[None]:
-    """Tell an optimiser that asks for it that its step is about to be captured."""
+    """Tell an optimizer that asks for it that its step is about to be captured."""
     groups = [group for group in optimizer.param_groups if "capturable" in group]
     before = [group["capturable"] for group in groups]
     for group in groups:

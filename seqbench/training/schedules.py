@@ -1,4 +1,4 @@
-"""Learning-rate schedules: a factor for each step, by which the optimiser's rates are multiplied.
+"""Learning-rate schedules: a factor for each step, by which the optimizer's rates are multiplied.
 
 They are plain arithmetic on the step number, so that a step costs no scheduler object and a resumed
 run needs no scheduler state (`Plateau` excepted, which learns from validation).

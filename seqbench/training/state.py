@@ -23,7 +23,7 @@ class Progress:
     """How far a run has come; with the weights and states, all that a checkpoint holds.
 
     Attributes:
-        step: optimiser steps done.
+        step: optimizer steps done.
         best: the best validation score so far, and the step it was reached at.
         seconds: time spent in the loop, over all its parts.
         tokens: time steps read in training.
@@ -124,7 +124,7 @@ class TrainingState:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimiser's state as named tensors and JSON."""
+    """An optimizer's state as named tensors and JSON."""
     state = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, dict[str, Any]] = {}

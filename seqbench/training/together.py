@@ -4,7 +4,7 @@ Models as small as these leave most of a GPU idle: it spends a step on starting 
 weights of several seeds stacked, `(seeds, ...)`, one kernel does the work of all: products become
 batched products, convolutions grouped ones (but for the compiled layers of a CPU, which take one
 seed after the other). Nothing else is shared. Each seed has its own initial weights and its own
-order of the data, its gradient is clipped by its own norm, and an optimiser that treats each weight
+order of the data, its gradient is clipped by its own norm, and an optimizer that treats each weight
 by itself does not notice the others. A seed's weights and slots are views into the stacks, so that
 it is evaluated and saved as if it were alone, and can go on so. What a model keeps in plain
 attributes, not in buffers, is not of one seed, and is lost.
@@ -217,7 +217,7 @@ def clip(parameters: Sequence[nn.Parameter], most: float) -> Tensor:
 
 
 def is_stacked(name: str, slot: object) -> bool:
-    """Whether an optimiser's slot has a value for each weight; else it counts steps."""
+    """Whether an optimizer's slot has a value for each weight; else it counts steps."""
     return isinstance(slot, Tensor) and name != "step"
 
 

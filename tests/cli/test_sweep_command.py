@@ -143,7 +143,7 @@ def test_a_dry_run_lists_what_there_is_to_do_and_what_it_costs(seqbench, tmp_pat
         "to run      adding tcn channels=[4,4] seed=1  cost unknown",
     ]
     assert err[-1].startswith("1 completed, 3 to run: about 0.")
-    assert err[-1].endswith("s with 2 at a time, 2 runs with no like on record")
+    assert err[-1].endswith("s with 2 at a time, 2 runs without a cost estimate")
     assert seqbench(*words, "launch.worker=1")[0] == 2
 
 
@@ -156,7 +156,7 @@ def test_a_dry_run_tells_from_which_step_a_run_goes_on(seqbench, tmp_path):
     (folder / "history.jsonl").write_text('{"event": "started", "total_steps": 8}\n' + cut_off)
     code, out, err = seqbench("sweep", *SMALL, "seed=0", "--dry-run")
     assert (code, out) == (0, ["to resume   adding tcn  cost unknown, from step 6"])
-    assert err == ["1 to resume: 1 runs with no like on record"]
+    assert err == ["1 to resume: 1 runs without a cost estimate"]
 
 
 @pytest.mark.parametrize(

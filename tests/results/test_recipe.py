@@ -55,7 +55,7 @@ def test_differences_are_those_of_the_result_only(composer):
     [
         ({"model": {"_target_": "os.system", "command": "rm -rf /"}}, "no command should say"),
         ({"task": {"_target_": "x.Y"}}, "no command should say that"),
-        ({"optimizer": {"_target_": "evil.Adam"}}, "no choice of ours gives the optimizer"),
+        ({"optimizer": {"_target_": "evil.Adam"}}, "no seqbench config has the optimizer"),
         ({"choices": {"task": "adding", "model": "tcn,lstm"}}, "no name"),
         ({"choices": {"task": "../../x", "model": "tcn"}}, "no name"),
         ({"choices": "no"}, "no name"),

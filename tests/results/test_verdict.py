@@ -64,7 +64,7 @@ def test_another_protocol_of_ours_is_said_beside_the_verdict(protocol):
     said = f"protocol {protocol} instead of paper"
     assert judged([5e-5, 6e-5, 7e-5], protocol=protocol) == ("reproduced", said)
     assert judged([1e-5], protocol=protocol) == ("n=1: looks better", said)
-    both = f"the interval holds a predictor without memory, too; {said}"
+    both = f"the interval contains the baseline; {said}"
     assert judged([1e-5, 2e-5, 0.16], protocol=protocol) == ("cannot tell", both)
 
 

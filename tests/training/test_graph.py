@@ -217,7 +217,7 @@ def test_what_failed_a_capture_is_told_and_not_what_came_of_it(monkeypatch):
         graph.Captured(lambda *_: None, [batch], None)
 
 
-def test_an_optimiser_that_asks_is_told_of_a_capture():
+def test_an_optimizer_that_asks_is_told_of_a_capture():
     weight = torch.nn.Parameter(torch.zeros(2))
     adam, sgd = torch.optim.Adam([weight]), torch.optim.SGD([weight], 0.1)
     with graph.capturable(adam), graph.capturable(sgd):

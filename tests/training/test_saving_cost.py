@@ -47,7 +47,7 @@ def test_saving_takes_a_small_share_of_the_time(name, tmp_path):
         state.save(tmp_path / checkpoint.LAST, events.offset)
         checkpoint.save(tmp_path / checkpoint.BEST, weights(state.model), {"step": 1})
 
-    train()  # the optimiser makes its slots
+    train()  # the optimizer makes its slots
     share = shortest(save) / (interval * shortest(train))
     events.close()
     assert share < LARGEST_SHARE

@@ -72,7 +72,7 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_an_optimiser_goes_on_from_what_was_kept(name):
+def test_an_optimizer_goes_on_from_what_was_kept(name):
     def steps(model, optimizer, numbers):
         for number in numbers:
             optimizer.zero_grad()

@@ -144,7 +144,7 @@ class Factor(Schedule):
         return self.factors[step]
 
 
-def test_the_schedule_scales_the_rate_of_the_optimiser(tmp_path):
+def test_the_schedule_scales_the_rate_of_the_optimizer(tmp_path):
     fit = Fit(
         tmp_path, "optimizer.lr=0.5", "trainer.log_every=1", schedule=Factor([1, 0, *[0.1] * 6])
     )

@@ -1,0 +1,118 @@
+"""README and docs: every command works in the order of its page, every link leads somewhere."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README, KOREAN = ROOT / "README.md", ROOT / "README.ko.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
+TEXTS = [*PAGES, KOREAN, ROOT / "CHANGELOG.md", ROOT / "seqbench" / "kernels" / "README.md"]
+BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
+TABLE = re.compile(r"<!-- seqbench (table .*?) -->\n(.*?)\n<!-- end", re.DOTALL)
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+# These need a network or the checkout.
+SKIPPED = {"make", "pip", "git", "cp", "python", "python3", "cd"}
+CLUSTERS = {"launch=slurm", "launch=ray"}
+PROGRAM = str(Path(sys.executable).with_name("seqbench"))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def blocks(language: str, page: Path) -> list[str]:
+    found = BLOCK.findall(page.read_text(encoding="utf-8"))
+    return [text for kind, text in found if kind == language]
+
+
+def commands(page: Path) -> list[list[str]]:
+    text = "\n".join(blocks("bash", page)).replace("\\\n", " ")
+    words = [shlex.split(line, comments=True) for line in text.splitlines()]
+    return [line for line in words if line and line[0] not in SKIPPED and "=" not in line[0]]
+
+
+def small(command: list[str]) -> list[str]:
+    """Return the same command at smoke size."""
+    if command[1] == "bench":
+        return [*command, "--rounds", "1", "--steps", "1"]
+    if command[1] not in ("train", "sweep") or "--resume" in command:
+        return command
+    kept = [word for word in command if not word.startswith(("budget=", "trainer.steps="))]
+    kept = ["search.trials=2" if word.startswith("search.trials") else word for word in kept]
+    return [*kept, "budget=smoke", "threads=1"]
+
+
+@pytest.mark.timeout(900)  # each command is a process that imports torch
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=name_of)
+def test_every_command_of_a_page_works(page: Path, tmp_path: Path, real_data: Path) -> None:
+    for text in [*blocks("python", page), *blocks("yaml", page)]:
+        if found := re.match(r"# (\S+\.(?:py|yaml))\n", text):
+            path = tmp_path / found[1]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    (tmp_path / "my.txt").write_text("The cat sat on the mat, and the dog on the log.\n" * 500)
+    environment = {**os.environ, "SEQBENCH_DATA": str(real_data), "SEQBENCH_OFFLINE": "1"}
+    for command in commands(page):
+        assert command[0] == "seqbench", command
+        if CLUSTERS & set(command):
+            continue
+        newest = max((tmp_path / "outputs/runs").glob("*/*/*"), key=os.path.getmtime, default=None)
+        words = [
+            newest.name if newest and (word == "RUN" or re.fullmatch("[0-9a-f]{8}", word)) else word
+            for word in small(command)
+        ]
+        done = subprocess.run(
+            [PROGRAM, *words[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{shlex.join(words)}\n{done.stderr}"
+
+
+def test_the_commands_are_many() -> None:
+    assert sum(len(commands(page)) for page in PAGES) > 40
+
+
+def test_the_python_of_the_docs_works(tmp_path: Path) -> None:
+    (program,) = [
+        text
+        for page in PAGES
+        for text in blocks("python", page)
+        if "from seqbench.experiment import run" in text
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "mse" in done.stdout
+
+
+def test_the_korean_readme_has_no_other_commands() -> None:
+    known = [command for page in PAGES for command in commands(page)]
+    assert len(commands(KOREAN)) > 5
+    assert [command for command in commands(KOREAN) if command not in known] == []
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=name_of)
+def test_links_lead_to_files(page: Path) -> None:
+    links = LINK.findall(page.read_text(encoding="utf-8"))
+    local = [link for link in links if not re.match(r"[a-z]+:", link)]
+    assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_the_tables_are_those_of_the_kept_runs() -> None:
+    tables = [found for page in PAGES for found in TABLE.findall(page.read_text(encoding="utf-8"))]
+    assert len(tables) >= 2
+    for words, shown in tables:
+        done = subprocess.run(
+            [PROGRAM, *words.split()], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert shown == done.stdout.strip()
