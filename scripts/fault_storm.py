@@ -37,8 +37,8 @@ from kill_storm import MODELS, SETTINGS, STRIDE, TASKS, Lost, compare, ended
 from seqbench.configuration import Config, compose
 from seqbench.errors import RunError, SeqbenchError
 from seqbench.experiment import run
-from seqbench.results.collect import last_step, read_events
 from seqbench.runs import lock
+from seqbench.runs.events import last_step, read_events
 from seqbench.runs.observer import Observer
 from seqbench.runs.run import Run
 from seqbench.training import checkpoint

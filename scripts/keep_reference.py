@@ -14,7 +14,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from seqbench.results.collect import collect, read_events
+from seqbench.results.collect import collect
+from seqbench.runs.events import read_events
 
 # Training losses that are kept of a run; metrics on validation are few, and all kept.
 MOST_LOSSES = 200

@@ -32,8 +32,9 @@ from seqbench.bench.plain import twin
 from seqbench.bench.reference import Reference, Twin, bare_loop
 from seqbench.configuration import compose
 from seqbench.errors import DataError, RunError
+from seqbench.runs.events import EventLog
 from seqbench.runs.observer import Observer
-from seqbench.runs.run import EventLog, Run
+from seqbench.runs.run import Run
 from seqbench.saved_run import SavedRun
 from seqbench.spec import SequenceSpec
 from seqbench.training import together

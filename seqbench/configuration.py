@@ -1,6 +1,6 @@
-"""Configurations: composed by Hydra, finished and checked here before anything is built of them.
+"""Compose configs with Hydra, finish and check them, and build objects from them.
 
-    what a person typed  ->  compose / finish  ->  a plain dict  ->  check  ->  build
+    overrides  ->  Composer.composed  ->  finish  ->  a plain dict  ->  check  ->  build
 
 Precedence, low to high: task, model, trainer, recipe, protocol, budget, command line.
 """
@@ -42,7 +42,7 @@ from seqbench.trust import trust
 
 Config = dict[str, Any]
 
-# Keys at the root that are plain values, and their types; the other keys are nodes.
+# Root keys that are not nodes of `NODES`, and their types.
 VALUES: dict[str, Any] = {
     "choices": dict[str, str],
     "seed": int,
@@ -55,47 +55,50 @@ VALUES: dict[str, Any] = {
     "recipe": dict[str, Any],
     "tracker": dict[str, Any],
 }
-# What a recipe may hold besides values for the nodes.
+# Keys that a recipe may have under `recipe`.
 RECIPE = ("source", "expected", "optimizer", "schedule")
-# What an `auto` choice means where the recipe does not say.
+# The meaning of `optimizer=auto` and `schedule=auto` if the recipe names none.
 FALLBACK = {"optimizer": "adam", "schedule": "constant"}
-# Torch crashes when it is told to use some ten thousands.
+# torch crashes if it is set to use tens of thousands of threads.
 MOST_THREADS = 1024
-# Choices by whose names others are found.
+# Groups that always need a choice: names of other choices contain theirs, `${task}_${model}`.
 NAMED = ("task", "model", "budget", "protocol")
-# Choices that may be missing, which Hydra then passes over in silence.
+# Optional groups: Hydra silently ignores a choice that does not exist.
 OPTIONAL = ("recipe", "budget_for")
 
-# It would print what it then raises, too.
+# Hydra would log each error that it also raises.
 logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)
 
 
 def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> Config:
-    """Compose, finish and check a configuration.
+    """Compose, finish and check a config.
 
     Args:
         overrides: as on the command line: `model=lstm`, `optimizer.lr=0.01`.
-        config_dir: a folder of the user's own choices, searched before ours.
+        config_dir: folder with the user's choices, searched before seqbench's.
 
     Raises:
-        ConfigError: something is named that does not exist, or has the wrong type.
+        ConfigError: if an override names something that does not exist, or has the wrong type.
     """
     with Composer(config_dir) as composer:
         return composer.compose(overrides)
 
 
-# What cannot be done by every combination.
+# Ends the error for an override that only a search supports.
 FOR_A_SEARCH = "is for a search: 'seqbench sweep ... search=optuna'"
 
 
 class Composer:
-    """Composes any number of configurations: a context, since Hydra keeps its state globally.
+    """A context in which configs are composed; Hydra's state is global, so one at a time.
 
-    What Hydra makes of the choices is kept, since that takes it 50 ms; values are then set as it
-    would set them. So a sweep over a thousand seeds is composed in seconds.
+    Composing the choices takes Hydra 50 ms, so the trees are cached by choices, and values are set
+    in a copy the way Hydra sets them. A sweep over a thousand seeds is composed in seconds.
 
     Args:
-        config_dir: a folder of the user's own choices, searched before ours.
+        config_dir: folder with the user's choices, searched before seqbench's.
+
+    Raises:
+        ConfigError: if there is no such folder.
     """
 
     def __init__(self, config_dir: str | None = None) -> None:
@@ -108,7 +111,7 @@ class Composer:
         self.context = initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3")
         self.context.__enter__()
         if self.config_dir:
-            # `hydra.searchpath` would put it behind ours, and be parsed as an override is.
+            # `hydra.searchpath` would be searched after seqbench's, and parsed as an override.
             loader = GlobalHydra.instance().config_loader()
             path = loader.get_search_path()
             path.prepend("user", f"file://{Path(self.config_dir).resolve()}", anchor="main")
@@ -123,21 +126,24 @@ class Composer:
         self.context.__exit__(*exception)
 
     def multirun(self, overrides: Sequence[str], task: Any) -> Any:
-        """Have Hydra sweep over overrides: its sweeper makes the jobs, its launcher does them.
+        """Sweep over overrides with Hydra: its sweeper makes the jobs, its launcher runs them.
 
         Args:
             overrides: as on the command line: `seed=0,1,2`.
-            task: Hydra hands it to the launcher.
+            task: object that Hydra passes to the launcher as its task function.
+
+        Returns:
+            The result of Hydra's `multirun`.
 
         Raises:
-            ConfigError: something is named that does not exist, or has the wrong type.
+            ConfigError: if an override names something that does not exist, or has the wrong type.
         """
         words = free(overrides, self.config_dir)
         for word in words:
             group, _, name = word.partition("=")
             for short, long in SHORT.items():
                 known = choices_of(f"hydra/{long}", self.config_dir)
-                # Hydra's own sweeper can be had, too.
+                # Hydra's basic sweeper is not among seqbench's choices, but works.
                 if group == f"hydra/{long}" and name not in known and word != "hydra/sweeper=basic":
                     raise ConfigError(f"no {short} named '{name}'{near_miss(name, known)}")
         try:
@@ -156,20 +162,23 @@ class Composer:
             raise explained(error) from error
 
     def compose(self, overrides: Sequence[str]) -> Config:
-        """Compose, finish and check a configuration.
+        """Compose, finish and check a config.
 
         Raises:
-            ConfigError: something is named that does not exist, or has the wrong type.
+            ConfigError: if an override names something that does not exist, or has the wrong type.
         """
         config = finish(*self.composed(overrides))
         check(config)
         return config
 
     def composed(self, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
-        """What Hydra makes of overrides, unchecked, and what was chosen of each group.
+        """Compose overrides with Hydra, without checks of keys and types.
+
+        Returns:
+            The tree without its `hydra` node, and the choice of each group.
 
         Raises:
-            ConfigError: Hydra cannot compose it.
+            ConfigError: if Hydra cannot compose the overrides, or if one of them is a sweep.
         """
         for override in overrides:
             group, equals, name = override.partition("=")
@@ -208,29 +217,29 @@ class Composer:
             ConfigLoaderImpl._apply_overrides_to_config(parsed[len(choices) :], tree)
         except ConfigError:
             raise
-        except Exception as error:  # of every kind there is: Hydra's, OmegaConf's, YAML's, Python's
+        except Exception as error:  # any kind: Hydra's, OmegaConf's, YAML's or Python's
             raise explained(error) from error
         return tree, chosen
 
     def parsed(self, overrides: Sequence[str]) -> list[Override]:
-        """Overrides as Hydra reads them.
+        """Parse overrides with Hydra's parser.
 
         Raises:
-            ConfigError: one of them cannot be read.
+            ConfigError: if one of them cannot be parsed.
         """
         found = []
         for override in overrides:
             try:
                 found.append(self.parser.parse_override(override))
-            except Exception as error:  # of the parser's, and of the generated code beneath it
-                # The parser goes on with all that it would have taken.
+            except Exception as error:  # from the parser, or from the generated code below it
+                # The message continues with a long list of expected tokens.
                 reason, _, _ = first_line(error).partition(" expecting {")
                 shown = override.removeprefix("++")
                 raise ConfigError(f"cannot read {shown}: {reason}") from error
         return found
 
     def check_choices(self, parsed: Iterable[Override]) -> None:
-        """Refuse choices that Hydra would stumble over: of nothing, or of a number."""
+        """Raise `ConfigError` for choices that Hydra cannot handle: empty ones and numbers."""
         every = groups(self.config_dir)
         for item in parsed:
             group = item.key_or_group
@@ -246,14 +255,18 @@ class Composer:
 
 
 def finish(composed: DictConfig, choices: dict[str, str]) -> Config:
-    """From what Hydra composed to the plain configuration of a run.
+    """Return the plain config of a run from the tree that Hydra composed.
+
+    Resolves references, replaces `auto` by the recipe's optimizer and schedule, expands `~`, and
+    adds the digest of a task's text file.
 
     Args:
-        composed: without the `hydra` node.
-        choices: what was chosen of each group.
+        composed: the tree without its `hydra` node.
+        choices: the choice of each group.
 
     Raises:
-        ConfigError: a value refers to another that does not exist.
+        ConfigError: if a reference cannot be resolved, an optimizer or schedule is not a node, a
+            folder's name is empty, or task or model are not chosen.
     """
     try:
         config: Config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
@@ -267,7 +280,7 @@ def finish(composed: DictConfig, choices: dict[str, str]) -> Config:
             for key, group in ((f"recipe.{name}", chosen), (name, node)):
                 if not isinstance(group, dict):
                     raise ConfigError(f"{key} must be a group of values, not {group!r}")
-            # A choice on the command line replaces the recipe's whole; single values change it.
+            # A choice on the command line replaces the recipe's node; single values only update it.
             config[name] = node if "_target_" in node else chosen | node
     for key in ("output_dir", "data_dir"):
         if config.get(key) == "":
@@ -286,10 +299,11 @@ def finish(composed: DictConfig, choices: dict[str, str]) -> Config:
 
 
 def check(config: Config) -> None:
-    """Hold a configuration against the signatures of what it builds.
+    """Check a config against the signatures of what it builds.
 
     Raises:
-        ConfigError: an unknown key, a missing one, or a value of the wrong type; in one line.
+        ConfigError: if a key is unknown or missing, or a value has the wrong type or is out of
+            range; in one line.
     """
     for key, value in config.items():
         if key in VALUES:
@@ -324,17 +338,18 @@ def check(config: Config) -> None:
 
 
 def build(name: str, config: Config, *args: Any, **kwargs: Any) -> Any:
-    """Build what a node describes.
+    """Build the object that a node describes.
 
     Args:
-        name: of the node.
-        config: what it stands in, checked: the whole configuration, or a node of nodes.
-        *args: what the program supplies by position.
-        **kwargs: what it supplies by name.
+        name: key of the node in `config`.
+        config: a checked config, or a part of one that contains the node.
+        *args: arguments that seqbench supplies by position.
+        **kwargs: arguments that seqbench supplies by name.
 
     Raises:
-        ConfigError: the constructor refuses its values.
-        RunError: what is built does not fit into memory.
+        ConfigError: if the constructor rejects its values.
+        RunError: if the object does not fit into memory.
+        OSError: if the constructor raises one.
     """
     try:
         built = instantiate(config[name], *args, _convert_="all", _partial_=False, **kwargs)
@@ -346,7 +361,7 @@ def build(name: str, config: Config, *args: Any, **kwargs: Any) -> Any:
             raise cause from error
         if isinstance(cause, OSError):
             raise cause from error
-        from seqbench.out_of_memory import is_out_of_memory  # imports torch, as what is built does
+        from seqbench.out_of_memory import is_out_of_memory  # not at the top: imports torch
 
         if is_out_of_memory(cause):
             raise RunError(f"out of memory: the {name} does not fit; try smaller sizes") from error
@@ -356,17 +371,25 @@ def build(name: str, config: Config, *args: Any, **kwargs: Any) -> Any:
 
 
 def read(path: Path, also: Sequence[str] = ()) -> Config:
-    """The configuration of a run folder, checked, and trusted no further than `trust` allows."""
+    """Read and check a run's config file, without trackers and data folder.
+
+    Args:
+        path: the run's `config.yaml`.
+        also: packages or modules that the user trusts besides `trust.TRUSTED`.
+
+    Raises:
+        ConfigError: if the file cannot be read, names untrusted code, or fails `check`.
+    """
     config = read_config(path)
     trust(config, also)
-    # Datasets would be written, and trackers would write or send, where the folder's maker chose.
+    # The author of a foreign config must not choose where datasets and trackers write or send.
     config |= {"tracker": {}, "data_dir": None}
     check(config)
     return config
 
 
 def explained(error: Exception) -> ConfigError:
-    """One line for a person, from what Hydra says."""
+    """Return an error with a one-line message for the user, from an error of Hydra."""
     while isinstance(error, ConfigCompositionException) and isinstance(
         error.__cause__, (HydraException, OmegaConfBaseException)
     ):

@@ -25,13 +25,13 @@ from seqbench.configuration import Config, build
 from seqbench.errors import ConfigError, RunError, SeqbenchError
 from seqbench.interruption import signals
 from seqbench.out_of_memory import is_out_of_memory
-from seqbench.results.collect import read_events
 from seqbench.runs.code_hash import source_hash
+from seqbench.runs.events import EventLog, read_events
 from seqbench.runs.identity import own_codes, without_place
 from seqbench.runs.log import LineLog
 from seqbench.runs.observer import Observer, Observers
 from seqbench.runs.record import Record, Score
-from seqbench.runs.run import EventLog, Run
+from seqbench.runs.run import Run
 from seqbench.tasks.task import Task
 from seqbench.trackers.tracker import Guarded
 from seqbench.training import checkpoint

@@ -1,20 +1,22 @@
-"""The words of a command line, made into overrides that Hydra takes."""
+"""Rewrite command-line overrides so that Hydra accepts them."""
 
 from collections.abc import Iterable
 
 from seqbench.choices import groups
 
-# Their values are paths.
+# Keys whose values are paths.
 PATHS = ("output_dir", "data_dir", "task.path")
-# Words of ours for Hydra's launcher and sweeper: `launch=slurm`, `search.trials=9`.
+# seqbench's names for Hydra's launcher and sweeper: `launch=slurm`, `search.trials=9`.
 SHORT = {"launch": "launcher", "search": "sweeper"}
-# Which of steps and epochs was not typed follows.
+# Added by `free` to unset steps if the user sets epochs, and epochs if the user sets steps.
 FOLLOWS = ("trainer.steps=null", "trainer.epochs=null")
 
 
 def as_text(override: str) -> str:
-    """An override, quoted if its value is a path: to Hydra `~`, brackets, commas and letters beyond
-    ASCII mean something, or are wrong. A list of texts to sweep over stays one.
+    """Return the override, with its value quoted if it is a path.
+
+    Unquoted, Hydra interprets or rejects `~`, brackets, commas and non-ASCII letters. A `task.path`
+    with a comma is a list of texts to sweep over and stays unquoted.
     """
     key, equals, value = override.partition("=")
     name = key.lstrip("+")
@@ -26,10 +28,12 @@ def as_text(override: str) -> str:
 
 
 def free(overrides: Iterable[str], config_dir: str | None = None) -> list[str]:
-    """Let every value be set, known to Hydra or not: `lr=1` becomes `++lr=1`.
+    """Return overrides with which Hydra sets any value, known to it or not: `lr=1` -> `++lr=1`.
 
-    Whether a key exists is for `check` to say, which knows the signatures: the keys of an optimizer
-    that the recipe names are not in the composed tree when Hydra looks.
+    Hydra would reject the keys of an optimizer that the recipe names, since they are not in the
+    composed tree yet. `configuration.check` rejects unknown keys later, by the signatures.
+
+    Paths are quoted, `launch` and `search` become Hydra's launcher and sweeper.
     """
     known = groups(config_dir)
     result, keys = [], set()
@@ -46,7 +50,7 @@ def free(overrides: Iterable[str], config_dir: str | None = None) -> list[str]:
         result.append(
             f"++{override}" if is_value and "=" in override and "@" not in key else override
         )
-    # A run has a number of steps or of epochs: whoever names one means it instead of the other.
+    # The trainer takes either steps or epochs: setting one unsets the other.
     for named, other in (("steps", "epochs"), ("epochs", "steps")):
         if f"trainer.{named}" in keys and f"trainer.{other}" not in keys:
             result.append(f"++trainer.{other}=null")
@@ -54,6 +58,6 @@ def free(overrides: Iterable[str], config_dir: str | None = None) -> list[str]:
 
 
 def typed(words: Iterable[str]) -> list[str]:
-    """What `free` returned, without what it added."""
+    """Remove the `++` and the unset steps or epochs that `free` added."""
     plain = (word.lstrip("+") for word in words)
     return [word for word in plain if word not in FOLLOWS]

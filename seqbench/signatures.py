@@ -1,4 +1,4 @@
-"""What a configuration may say, told from the signatures of what it builds."""
+"""Check a config's nodes against the signatures of the classes and functions that they build."""
 
 import collections.abc
 import difflib
@@ -17,10 +17,10 @@ from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 from seqbench.errors import ConfigError
 from seqbench.wording import plain
 
-ALL_ITEMS = CollectionCheckStrategy.ALL_ITEMS  # typeguard looks at the first one only, else
+ALL_ITEMS = CollectionCheckStrategy.ALL_ITEMS  # by default typeguard checks only the first item
 
-# What is built from the configuration, and which of its parameters the program itself supplies:
-# by name, or the first one by position.
+# The nodes of a config, each with the parameters that seqbench supplies: the number of those by
+# position, and the names of those by keyword.
 NODES: dict[str, tuple[int, frozenset[str]]] = {
     "task": (0, frozenset({"batch_size", "seed", "data_dir"})),
     "model": (1, frozenset()),
@@ -30,12 +30,21 @@ NODES: dict[str, tuple[int, frozenset[str]]] = {
 }
 
 
-# Packages that only some need, and the extra that brings them.
+# Optional packages, and the extra that installs them.
 EXTRAS = {"tensorboard": "track", "wandb": "track", "mlflow": "track"}
 
 
 def check_node(name: str, node: Any) -> None:
-    """Hold one node against the signature of what its `_target_` names."""
+    """Check a node against the signature of its `_target_`.
+
+    Args:
+        name: name of the node, a key of `NODES` or `tracker.<name>`.
+        node: `_target_` and the values of its parameters.
+
+    Raises:
+        ConfigError: if the node has no `_target_` that can be imported and called, if a key is
+            unknown or missing, or if a value has the wrong type or no form in JSON.
+    """
     if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
         raise ConfigError(f"{name} must be a group of values with a _target_, not {node!r}")
     target = located(node["_target_"], name)
@@ -47,7 +56,7 @@ def check_node(name: str, node: Any) -> None:
     parameters = dict(list(signature.parameters.items())[by_position:])
     try:
         hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except NameError:  # a user's model may name types that it imports for type checkers only
+    except NameError:  # a user's model may use types that it imports under TYPE_CHECKING
         hints = {}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     named = {
@@ -71,10 +80,10 @@ def check_node(name: str, node: Any) -> None:
 
 
 def check_value(name: str, value: Any, hint: Any) -> None:
-    """Hold a value against a type; a list may stand for a tuple, as YAML has no tuples."""
+    """Raise `ConfigError` if a value is not of a type; lists match tuples, which YAML lacks."""
     for candidate in (value, tuple(value)) if isinstance(value, list) else (value,):
         try:
-            # A bool is an int to Python, but `steps: true` is a slip.
+            # In Python a bool is an int, but `steps: true` is a mistake.
             if not (isinstance(value, bool) and "bool" not in str(hint)):
                 check_type(candidate, hint, collection_check_strategy=ALL_ITEMS)
                 return
@@ -84,14 +93,14 @@ def check_value(name: str, value: Any, hint: Any) -> None:
 
 
 def type_name(hint: Any) -> str:
-    """A type in words a person reads in an error."""
+    """Return a readable name of a type for error messages, as in `a list of int`."""
     options = typing.get_args(hint)
     if typing.get_origin(hint) is typing.Literal:
         return "one of " + ", ".join(str(option) for option in options)
     if hint is type(None):
         return "null"
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        # An optimizer takes a rate as a tensor, too; a configuration cannot hold one.
+        # torch's optimizers also accept the learning rate as a tensor, which a config cannot hold.
         named = [type_name(option) for option in options if option.__name__ != "Tensor"]
         return " or ".join(named)
     if typing.get_origin(hint) in (list, tuple, collections.abc.Sequence):
@@ -102,9 +111,9 @@ def type_name(hint: Any) -> str:
 
 
 def import_from(folder: Path) -> None:
-    """Let modules be imported from a folder, unless the same name is installed.
+    """Append a folder to `sys.path`.
 
-    The folder goes last: a `queue.py` of the user's must not replace that of the standard library.
+    The folder goes last: a user's `queue.py` must not replace that of the standard library.
     """
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
@@ -113,14 +122,14 @@ def import_from(folder: Path) -> None:
 def located(target: str, name: str) -> Any:
     """Return the class or function that a `_target_` names.
 
-    Targets other than those of seqbench and torch may be modules of the current folder.
+    Targets outside seqbench and torch may also be in modules of the current folder.
 
     Args:
         target: dotted path.
-        name: of the node, for the error.
+        name: name of the node, for the error.
 
     Raises:
-        ConfigError: if it cannot be imported.
+        ConfigError: if the target cannot be imported.
     """
     if target.partition(".")[0] not in ("seqbench", "torch"):
         import_from(Path.cwd())
@@ -136,12 +145,12 @@ def located(target: str, name: str) -> Any:
 
 
 def no_key(key: str, known: Iterable[str], prefix: str = "") -> ConfigError:
-    """Of a key that nobody knows; in one line, whatever the key is."""
+    """Return the error for an unknown key, in one line, with the nearest known key."""
     return ConfigError(f"no key '{prefix}{plain(key)}'{near_miss(key, known, prefix)}")
 
 
 def near_miss(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """A hint that ends an error: the nearest known word, or all of them."""
+    """Return a hint for the end of an error: the nearest known word, or else all known words."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, 1)
     if close:
@@ -150,5 +159,5 @@ def near_miss(word: str, known: Iterable[str], prefix: str = "") -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an exception says."""
+    """Return the first line of an exception's message, or its type if there is no message."""
     return str(error).strip().split("\n")[0] or type(error).__name__

@@ -1,4 +1,4 @@
-"""What a configuration that came with a run folder may have built."""
+"""Reject configs of run folders that would build untrusted code."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,20 +6,21 @@ from typing import Any
 from seqbench.errors import ConfigError
 from seqbench.signatures import located
 
-# Code that a configuration found in a run folder may name: what runs are made of, and nothing else,
-# because a command of ours can do harm too.
+# Packages whose code a run folder's config may build: only those that runs consist of, since other
+# parts of seqbench, such as its commands, could do harm.
 TRUSTED = ("seqbench.models", "seqbench.tasks", "seqbench.training", "torch.optim")
 
 
 def trust(config: dict[str, Any], also: Sequence[str] = ()) -> None:
-    """Refuse a configuration that came with a run folder and names code that is not trusted.
+    """Raise an error if a run folder's config names code that is not trusted.
 
     Args:
-        config: from the folder.
-        also: packages that the user trusts too.
+        config: the folder's config.
+        also: packages or modules that the user trusts too.
 
     Raises:
-        ConfigError: something else than ours, torch.optim's or `also` is named.
+        ConfigError: if a `_target_` is neither in `TRUSTED` nor in `also`, or if a value is an
+            unresolved reference.
     """
     trusted = (*TRUSTED, *also)
 
@@ -30,15 +31,16 @@ def trust(config: dict[str, Any], also: Sequence[str] = ()) -> None:
         if isinstance(value, dict):
             target = value.get("_target_")
             if target is not None:
-                # The spelling decides what is imported, the object found what is built.
+                # Check the name before importing it, then the module of the object found.
                 found = located(target, "a node") if is_trusted(str(target)) else None
                 if not is_trusted(str(getattr(found, "__module__", ""))):
                     raise ConfigError(f"the run names {target}: add --trust {target} to build it")
             for item in value.values():
                 walk(item)
         elif isinstance(value, str) and ("${" in value or value == "???"):
-            # What a run keeps is resolved, and whole. Hydra would resolve this when it builds: it
-            # could read the environment, or turn into a node that nobody has judged.
+            # A run's own config has no references: they are resolved before it is written. Hydra
+            # would resolve this one when it builds: it could read the environment, or become a
+            # node that was not checked.
             raise ConfigError(f"the run's configuration refers to something outside: {value!r}")
         elif isinstance(value, list):
             for item in value:

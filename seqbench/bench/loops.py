@@ -15,8 +15,9 @@ from torch.optim import Optimizer
 
 from seqbench.configuration import Config
 from seqbench.experiment import Experiment
+from seqbench.runs.events import EventLog
 from seqbench.runs.observer import Observer
-from seqbench.runs.run import EventLog, Run
+from seqbench.runs.run import Run
 from seqbench.tasks.task import Task
 from seqbench.training.graph import Graphs
 from seqbench.training.schedules import set_rates

@@ -42,7 +42,7 @@ def evaluate(
     """Score a run's best weights again; print one JSON object."""
     import json
 
-    from seqbench.runs.run import finite
+    from seqbench.runs.events import finite
 
     saved = opened(run, output_dir, trust, data_dir)
     scores = {name: finite(value) for name, value in saved.evaluate(split.value).items()}

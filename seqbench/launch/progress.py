@@ -3,12 +3,11 @@
 The jobs of every engine write to this folder, so watching them needs no other channel.
 """
 
-import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from seqbench.results.collect import last_events
+from seqbench.runs.events import is_number, last_events
 from seqbench.runs.run import Run
 
 # Bytes to read from the end of an event log; they most likely hold an event of each kind.
@@ -72,6 +71,4 @@ class Progress:
 
 def number(value: Any, kind: type[Any]) -> Any:
     """Return `kind(value)` if `value` is a finite number, else `None`: the file is not trusted."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return None
-    return kind(value) if abs(value) <= sys.float_info.max else None
+    return kind(value) if is_number(value) else None

@@ -2,7 +2,6 @@
 
 import difflib
 import gc
-import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,15 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from seqbench.errors import ConfigError
-from seqbench.runs import foreign
 from seqbench.runs.config_file import read_config
+from seqbench.runs.events import last_step
 from seqbench.runs.record import Record, RecordError, read_record
 from seqbench.wording import plain
-
-# Bytes at the end of an event log that are searched for its last complete line.
-TAIL_BYTES = 65536
-# Limit of an event log in bytes: about ten million events.
-LARGEST_LOG = 2**30
 
 
 @dataclass(frozen=True)
@@ -169,53 +163,6 @@ def read_unfinished(folder: Path) -> Unfinished:
         steps=last_step(events),
         touched=datetime.fromtimestamp(moment, timezone.utc).isoformat(timespec="seconds"),
     )
-
-
-def read_events(path: Path) -> list[dict[str, Any]]:
-    """Return the events of a run, without a truncated last line.
-
-    Raises:
-        RecordError: if the log cannot be read, or a line before the last is not an event.
-    """
-    try:
-        lines = foreign.read(path, LARGEST_LOG).split(b"\n")
-    except OSError as error:
-        raise RecordError(f"{path}: {error.strerror or error}") from error
-    events = []
-    for number, line in enumerate(lines, start=1):
-        event = _event(line)
-        if event is not None:
-            events.append(event)
-        elif line.strip() and number < len(lines):
-            raise RecordError(f"{path}: line {number} is no event")
-    return events
-
-
-def last_step(path: Path) -> int | None:
-    """Return the step of the last complete event, reading only the end of the log."""
-    steps = (event.get("step") for event in reversed(last_events(path)))
-    return next((step for step in steps if isinstance(step, int)), None)
-
-
-def last_events(path: Path, room: int = TAIL_BYTES) -> list[dict[str, Any]]:
-    """Return the complete events in the last `room` bytes of a log; none if it is unreadable."""
-    if not path.is_file():  # opening a pipe would block
-        return []
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - room))
-            lines = file.read().split(b"\n")
-    except OSError:
-        return []
-    return [event for event in map(_event, lines) if event]
-
-
-def _event(line: bytes) -> dict[str, Any] | None:
-    try:
-        event = json.loads(line, parse_constant=lambda name: None)
-    except (ValueError, RecursionError):
-        return None
-    return event if isinstance(event, dict) else None
 
 
 @contextmanager

@@ -1,13 +1,11 @@
 """Read learning curves from the event logs of runs and combine them over seeds."""
 
 import statistics
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeGuard
 
-from seqbench.results.collect import read_events
+from seqbench.runs.events import is_number, read_events
 from seqbench.runs.record import RecordError
 
 
@@ -63,10 +61,10 @@ def read_curves(folder: Path) -> dict[tuple[str, str], Curve]:
     points: dict[tuple[str, str], dict[int, float]] = {}
     for event in events:
         step, split = event.get("step"), event.get("split")
-        if not _is_number(step) or not isinstance(split, str):
+        if not is_number(step) or not isinstance(split, str):
             continue
         for metric, value in event.items():
-            if metric not in ("step", "split") and _is_number(value):
+            if metric not in ("step", "split") and is_number(value):
                 points.setdefault((split, metric), {})[int(step)] = float(value)
     return {
         key: Curve(tuple(sorted(found)), tuple(found[step] for step in sorted(found)))
@@ -94,10 +92,3 @@ def spans_decades(values: Iterable[float]) -> bool:
     """Return True if all values are positive and they span more than a factor of 30."""
     known = list(values)
     return bool(known) and min(known) > 0 and max(known) / min(known) > 30
-
-
-def _is_number(value: object) -> TypeGuard[int | float]:
-    """Return True if a value is a finite number; logs from elsewhere may hold anything."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    return abs(value) <= sys.float_info.max

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from seqbench.errors import ConfigError
 from seqbench.results.aggregate import aggregate
-from seqbench.results.collect import Collected, read_events
+from seqbench.results.collect import Collected
 from seqbench.results.export import long_form
 from seqbench.runs.code_hash import source_hash
+from seqbench.runs.events import read_events
 from seqbench.runs.record import Record, RecordError
 from seqbench.wording import plain
 

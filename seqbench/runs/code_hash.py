@@ -25,7 +25,7 @@ NOT_THE_USERS = ("seqbench", "torch", *sys.stdlib_module_names)
 
 @cache
 def source_hash() -> str:
-    """Return 12 hex digits over the sources of seqbench that compute results."""
+    """Return 12 hex digits of the SHA-256 of the sources of seqbench that compute results."""
     files = {
         path.relative_to(PACKAGE).as_posix(): path
         for part in COMPUTES
@@ -40,13 +40,13 @@ def own_code(target: str) -> str | None:
     """Return the SHA-256 of the code of a user's class or function.
 
     The hash covers the module that defines it and the user's modules that this module imports,
-    directly or not: those of the same package, and others that are not installed.
+    directly or not: modules of the same package, and others that are not installed.
 
     Args:
         target: dotted path of the class or function.
 
     Returns:
-        64 hex digits; `None` if it belongs to seqbench, torch or Python, or has no source.
+        64 hex digits; `None` if the target belongs to seqbench, torch or Python, or has no source.
     """
     from hydra.utils import get_object  # listing runs must not wait for Hydra
 
@@ -62,7 +62,7 @@ def own_code(target: str) -> str | None:
 
 
 def hash_of(files: dict[str, Path]) -> str:
-    """Return the SHA-256 of some files' names and code.
+    """Return the SHA-256 of the names and the code of files.
 
     Args:
         files: name -> path.
@@ -149,7 +149,7 @@ def _imported(tree: ast.AST, package: str) -> Iterator[str]:
             names = [parent, *(f"{parent}.{alias.name}" for alias in node.names)]
         for name in names:
             parts = name.split(".")
-            yield from (".".join(parts[: i + 1]) for i in range(len(parts)))  # a.b runs a
+            yield from (".".join(parts[: i + 1]) for i in range(len(parts)))  # importing a.b runs a
 
 
 def _source(name: str) -> Path | None:

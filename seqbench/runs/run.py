@@ -10,7 +10,6 @@ outputs/runs/<task>/<model>/<run_id>/
 """
 
 import json
-import os
 import socket
 import stat
 from collections.abc import Callable, Iterator
@@ -113,49 +112,3 @@ class Run:
             path.unlink()
         for path in (self.events_path, self.log_path):
             path.unlink(missing_ok=True)
-
-
-class EventLog:
-    """The file of a run's metrics, one JSON object per line.
-
-    Args:
-        path: the file.
-        offset: bytes to keep; events written after the checkpoint that the run resumes from are
-            cut off.
-
-    Raises:
-        RunError: if the file is shorter than `offset`.
-    """
-
-    def __init__(self, path: Path, offset: int) -> None:
-        self.file = path.open("ab")
-        if self.file.tell() < offset:
-            raise RunError(
-                f"{path} has lost events that the checkpoint counts on; "
-                "--force starts the run again"
-            )
-        self.file.truncate(offset)
-        self.file.seek(offset)
-
-    def append(self, event: dict[str, Any]) -> None:
-        """Append one event and flush it to the system; `sync` makes it durable."""
-        line = json.dumps({k: finite(v) for k, v in event.items()}, allow_nan=False)
-        self.file.write(line.encode() + b"\n")
-        self.file.flush()
-
-    def sync(self) -> None:
-        """Write all events to disk."""
-        os.fsync(self.file.fileno())
-
-    @property
-    def offset(self) -> int:
-        """Return the size of the file in bytes."""
-        return self.file.tell()
-
-    def close(self) -> None:
-        self.file.close()
-
-
-def finite(value: Any) -> Any:
-    """Return `None` for NaN and infinity, which JSON does not have; else the value itself."""
-    return None if isinstance(value, float) and not abs(value) < float("inf") else value

@@ -1,4 +1,4 @@
-"""States that a model carries from segment to segment: nested tuples of tensors, batch first."""
+"""Transform carried states: nested tuples of `(batch, ...)` tensors, kept between segments."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ Carried = Any
 
 
 def detached(tree: Carried) -> Carried:
-    """A carried state without its history."""
+    """Return a carried state detached from the autograd graph."""
     if isinstance(tree, Tensor):
         return tree.detach()
     return tuple(detached(branch) for branch in tree)
 
 
 def rows(tree: Carried, part: int, parts: int) -> Carried:
-    """The rows of a carried state that belong to one micro-batch; the batch is dimension 0."""
+    """Return micro-batch number `part` (from 0) of `parts` of a carried state."""
     if tree is None or parts == 1:
         return tree
     if isinstance(tree, Tensor):
@@ -25,7 +25,7 @@ def rows(tree: Carried, part: int, parts: int) -> Carried:
 
 
 def joined(trees: list[Carried]) -> Carried:
-    """The carried state of a batch from those of its micro-batches."""
+    """Concatenate the carried states of micro-batches to that of their batch."""
     if len(trees) == 1 or trees[0] is None:
         return trees[0]
     if isinstance(trees[0], Tensor):
@@ -34,7 +34,7 @@ def joined(trees: list[Carried]) -> Carried:
 
 
 def flatten(tree: Carried, prefix: str) -> dict[str, Tensor]:
-    """The tensors of nested tuples and lists, named by their place."""
+    """Return the tensors of nested tuples or lists by position: `prefix`, or `prefix.0.1`."""
     if isinstance(tree, Tensor):
         return {prefix: tree}
     flat: dict[str, Tensor] = {}
@@ -44,7 +44,7 @@ def flatten(tree: Carried, prefix: str) -> dict[str, Tensor]:
 
 
 def unflatten(flat: dict[str, Tensor], prefix: str) -> Carried:
-    """Nested tuples from what `flatten` gave; `None` if there is nothing under `prefix`."""
+    """Return nested tuples from a result of `flatten`; `None` if it has nothing under `prefix`."""
     if prefix in flat:
         return flat[prefix]
     branches: list[Carried] = []

@@ -1,7 +1,7 @@
-"""Checkpoints: everything a run needs to go on as if it had never stopped.
+"""Write and read checkpoints.
 
-One safetensors file holds the tensors, and in its header the rest as JSON with a digest of both, so
-that a torn or rotten file is known as such. Nothing is ever unpickled.
+A checkpoint is one safetensors file. It holds the tensors, and in its header the facts as JSON and
+a digest of both, by which damaged files are detected. Nothing is unpickled.
 """
 
 import hashlib
@@ -24,12 +24,12 @@ Loaded = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 def save(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Write tensors and facts atomically: the file is whole, or the one before is still there.
+    """Write tensors and facts atomically: an interrupted write leaves the old file in place.
 
     Args:
         path: the file.
-        tensors: by name.
-        facts: anything that JSON can say.
+        tensors: name -> tensor, on any device.
+        facts: JSON-serializable values.
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(facts)
@@ -38,17 +38,21 @@ def save(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
 
 
 def keep_previous(folder: Path) -> None:
-    """Set the last checkpoint aside, until the next one has proven itself by being loaded."""
+    """Rename the last checkpoint to the previous one, the fallback if the next is damaged."""
     last = folder / LAST
     if last.exists():
         last.replace(folder / PREVIOUS)
 
 
 def load_last(folder: Path) -> tuple[Loaded | None, str | None]:
-    """The newest checkpoint of a run that is whole, and a remark if it is not the last one.
+    """Load the last checkpoint of a run, or the previous one if the last is missing or damaged.
+
+    Returns:
+        The checkpoint, `None` if there is none; and a remark for the user, `None` if no file was
+        damaged.
 
     Raises:
-        RunError: there are checkpoints, and none is whole.
+        RunError: if there are checkpoints, all damaged.
     """
     failures: list[str] = []
     for path in (folder / LAST, folder / PREVIOUS):
@@ -60,7 +64,7 @@ def load_last(folder: Path) -> tuple[Loaded | None, str | None]:
                 continue
             if not failures:
                 return loaded, None
-            # Else the rotten one would be set aside in the place of the good one.
+            # Replace the damaged file, or `keep_previous` would replace the intact one by it.
             path.replace(folder / LAST)
             return loaded, f"{failures[0]}: going on from the one before"
     if failures:
@@ -69,18 +73,18 @@ def load_last(folder: Path) -> tuple[Loaded | None, str | None]:
 
 
 def load(path: Path) -> Loaded:
-    """Read tensors and facts back, onto the CPU.
+    """Read tensors, onto the CPU, and facts.
 
     Raises:
-        RunError: the file is torn or rotten.
+        RunError: if the file cannot be read or is damaged.
     """
     try:
         if path.is_fifo():
-            raise OSError("a pipe, and no file")  # it would be waited for
+            raise OSError("a pipe, and no file")  # opening it would block
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            # Cloned into memory that torch aligns: on some processors the last bits of a product of
-            # matrices hang on where these lie.
+            # Clone into memory that torch aligns: on some CPUs the last bits of a GEMM depend on
+            # the alignment of its operands.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         facts = dict(json.loads(header["facts"]))
         whole = header["digest"] == digest(tensors, header["facts"])
@@ -93,8 +97,8 @@ def load(path: Path) -> Loaded:
         TypeError,
         ValueError,
     ) as error:
-        # An intact file that does not fit into memory is not damaged. A MemoryError, though, may
-        # come from a damaged header.
+        # An intact file that does not fit into memory is not damaged. But a MemoryError may come
+        # from a damaged header.
         if isinstance(error, RuntimeError) and is_out_of_memory(error):
             raise
         raise RunError(f"checkpoint {path} cannot be read: {error}") from error
@@ -104,7 +108,7 @@ def load(path: Path) -> Loaded:
 
 
 def digest(tensors: dict[str, Tensor], facts: str) -> str:
-    """SHA-256 over names, shapes and bytes of CPU tensors, and over the facts."""
+    """Return the SHA-256 of facts and of the names, shapes, dtypes and bytes of CPU tensors."""
     result = hashlib.sha256(facts.encode())
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -1,4 +1,4 @@
-"""The state of a training: all that must be put back for a run to go on as if never stopped."""
+"""Save and restore the state of training, so that a resumed run continues bit for bit."""
 
 import random
 from dataclasses import dataclass, field, fields
@@ -20,14 +20,15 @@ from seqbench.training.schedules import Schedule
 
 @dataclass
 class Progress:
-    """How far a run has come; with the weights and states, all that a checkpoint holds.
+    """The counters and the best score of a run.
 
     Attributes:
         step: optimizer steps done.
-        best: the best validation score so far, and the step it was reached at.
-        seconds: time spent in the loop, over all its parts.
-        tokens: time steps read in training.
-        solved: validation reached the score at which the task counts as solved.
+        best: best validation score so far, or the last test score with `trainer.watch=test`.
+        best_step: the step of `best`.
+        seconds: time spent in training, over all restarts.
+        tokens: time steps that the model read in training, over all sequences.
+        solved: the last evaluation reached the score at which the task is solved.
     """
 
     step: int = 0
@@ -40,15 +41,15 @@ class Progress:
 
 @dataclass
 class TrainingState:
-    """What training changes, in one place.
+    """The objects that training changes.
 
     Attributes:
-        model: its weights.
-        optimizer: its slots, and the learning rates that the schedule scales.
-        schedule: what it has learnt of validation.
-        scaler: the loss scale of fp16.
-        progress: counters, and the best score so far.
-        carried: the model's state at the end of the last segment, if it carries one.
+        model: has the weights.
+        optimizer: has the slots, and the learning rates that the schedule scales.
+        schedule: may adapt to the validation score.
+        scaler: the loss scale of fp16; disabled otherwise.
+        progress: counters and the best score so far.
+        carried: the model's state after the last segment; `None` if it carries none.
     """
 
     model: nn.Module
@@ -63,7 +64,7 @@ class TrainingState:
 
         Args:
             path: the file.
-            events_offset: bytes of the event log that this state has seen.
+            events_offset: bytes of the event log up to this state.
         """
         slots, optimizer_facts = optimizer_state(self.optimizer)
         random_tensors, random_facts = random_state(next(self.model.parameters()).device)
@@ -81,13 +82,19 @@ class TrainingState:
         checkpoint.save(path, tensors, facts)
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> int:
-        """Put everything back where `save` took it from, and train with as many threads.
+        """Restore a state from a checkpoint that `save` wrote.
+
+        Also restores the global random generators and the number of threads.
+
+        Args:
+            tensors: the checkpoint's tensors, on the CPU.
+            facts: the checkpoint's facts.
 
         Returns:
-            Bytes of the event log that the state has seen.
+            Bytes of the event log up to the restored state.
 
         Raises:
-            RunError: it was not taken from such a training.
+            RunError: if the checkpoint does not match the model, the optimizer or the schedule.
         """
         load_weights(self.model, tensors)
         device = next(self.model.parameters()).device
@@ -103,7 +110,7 @@ class TrainingState:
                 check_type(getattr(self.progress, part.name), part.type)
             if not 1 <= facts["threads"] <= MOST_THREADS:
                 raise ValueError(f"{facts['threads']} threads")
-            # Sums of gradients differ between one thread and two in the last bits.
+            # The last bits of gradients depend on the number of threads.
             torch.set_num_threads(facts["threads"])
             return int(facts["events_offset"])
         except (
@@ -124,7 +131,7 @@ class TrainingState:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimizer's state as named tensors and JSON."""
+    """Return an optimizer's state as named tensors and JSON-serializable facts."""
     state = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, dict[str, Any]] = {}
@@ -135,7 +142,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor]
             else:
                 scalars.setdefault(str(index), {})[name] = value
     groups = [
-        # A rate on a GPU is a tensor.
+        # `graph.rates_to_device` makes the learning rate a tensor.
         {
             name: value.item() if isinstance(value, Tensor) else value
             for name, value in group.items()
@@ -148,7 +155,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor]
 def load_optimizer_state(
     optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], facts: dict[str, Any]
 ) -> None:
-    """Put back what `optimizer_state` took."""
+    """Restore an optimizer from the result of `optimizer_state`."""
     slots: dict[int, dict[str, Any]] = {int(k): dict(v) for k, v in facts["scalars"].items()}
     for key, tensor in tensors.items():
         if key.startswith("optimizer."):
@@ -158,7 +165,7 @@ def load_optimizer_state(
 
 
 def random_state(device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state of every global random generator: torch's, numpy's and Python's."""
+    """Return the state of the global random generators: torch's, numpy's and Python's."""
     tensors = {"random.cpu": torch.get_rng_state()}
     if device.type == "cuda":
         tensors["random.cuda"] = torch.cuda.get_rng_state(device)
@@ -174,7 +181,7 @@ def random_state(device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any
 def load_random_state(
     tensors: dict[str, Tensor], facts: dict[str, Any], device: torch.device
 ) -> None:
-    """Put back what `random_state` took."""
+    """Restore the global random generators from the result of `random_state`."""
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors and device.type == "cuda":
         torch.cuda.set_rng_state(tensors["random.cuda"], device)
@@ -185,7 +192,7 @@ def load_random_state(
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
-    """A model's parameters and buffers by name; shared ones once, as safetensors wants it."""
+    """Return a model's parameters and buffers by name, shared ones once: safetensors needs that."""
     seen: dict[int, str] = {}
     kept: dict[str, Tensor] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
@@ -195,10 +202,10 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Put back what `weights` took.
+    """Load the weights of a checkpoint, saved by `weights`, into a model.
 
     Raises:
-        RunError: the weights are of another model.
+        RunError: if the names or shapes of the weights are not those of the model.
     """
     state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
     expected = {k.removeprefix("model."): v.shape for k, v in weights(model).items()}

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from seqbench.errors import ConfigError, RunError
+from seqbench.runs.events import EventLog
 from seqbench.runs.observer import Observer
-from seqbench.runs.run import EventLog
 from seqbench.tasks.task import Batch, Split, Task
 from seqbench.training import checkpoint
 from seqbench.training.carried import Carried, joined, rows

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from seqbench.choices import choices_of
-from seqbench.results.collect import read_events
+from seqbench.runs.events import read_events
 from seqbench.runs.record import read_record
 from seqbench.training import checkpoint
 

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from seqbench.results.collect import read_events
+from seqbench.runs.events import read_events
 from seqbench.runs.record import read_record
 from seqbench.training import checkpoint
 

@@ -16,9 +16,10 @@ from seqbench.cli.table_view import show_table
 from seqbench.errors import ConfigError, SeqbenchError
 from seqbench.results import export, html, latex, markdown, store
 from seqbench.results.aggregate import aggregate
-from seqbench.results.collect import Collected, collect, last_step, read_events, read_unfinished
+from seqbench.results.collect import Collected, collect, read_unfinished
 from seqbench.results.tables import build_table
 from seqbench.runs.config_file import read_config, write_config
+from seqbench.runs.events import last_step, read_events
 from seqbench.runs.run import Run
 
 fuzz = settings(

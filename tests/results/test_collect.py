@@ -9,12 +9,9 @@ from seqbench.errors import ConfigError
 from seqbench.results.collect import (
     collect,
     find_run,
-    last_step,
-    read_events,
     read_unfinished,
     run_folders,
 )
-from seqbench.runs.record import RecordError
 
 
 def test_records_are_found_at_any_depth(tmp_path):
@@ -104,30 +101,6 @@ def test_an_unfinished_run_without_events_or_a_readable_config_is_still_one(tmp_
     run = read_unfinished(folder)
     assert run.steps is None
     assert run.config == {}
-
-
-def test_events_are_read_but_for_a_torn_last_line(tmp_path):
-    path = tmp_path / "events.jsonl"
-    path.write_text('{"step": 1, "split": "valid", "mse": null}\n{"step": 2, "spl')
-    assert read_events(path) == [{"step": 1, "split": "valid", "mse": None}]
-    path.write_text('{"step": 1}\n{"step": 2}\n')
-    assert [event["step"] for event in read_events(path)] == [1, 2]
-
-
-def test_a_broken_line_in_the_middle_of_the_events_is_an_error(tmp_path):
-    path = tmp_path / "events.jsonl"
-    path.write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
-    with pytest.raises(RecordError, match="line 2 is no event"):
-        read_events(path)
-    with pytest.raises(RecordError, match="No such file"):
-        read_events(tmp_path / "gone.jsonl")
-
-
-def test_the_last_step_of_a_long_log_is_that_of_its_last_whole_line(tmp_path):
-    path = tmp_path / "events.jsonl"
-    path.write_text("".join(f'{{"step": {i}, "split": "train"}}\n' for i in range(5000)) + "{")
-    assert path.stat().st_size > 2 * 65536
-    assert last_step(path) == 4999
 
 
 @pytest.fixture

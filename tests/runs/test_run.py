@@ -15,7 +15,7 @@ from record_factory import make_record
 
 from seqbench.errors import RunError
 from seqbench.runs import lock
-from seqbench.runs.run import EventLog, Run
+from seqbench.runs.run import Run
 
 HOLD = """
 import sys
@@ -170,47 +170,6 @@ def test_the_log_grows(run):
             with run.log() as write:
                 write(line)
     assert run.log_path.read_text() == "one\ntwo\n"
-
-
-def test_events_behind_the_offset_are_cut_off(tmp_path):
-    path = tmp_path / "events.jsonl"
-    events = EventLog(path, 0)
-    events.append({"step": 1, "loss": 0.5})
-    offset = events.offset
-    events.append({"step": 2, "loss": 0.25})
-    assert path.read_bytes() == b'{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.25}\n'
-    events.file.write(b'{"step": 3, "lo')  # killed in the middle of a line
-    events.close()
-
-    events = EventLog(path, offset)
-    assert events.offset == offset
-    events.append({"step": 2, "loss": 0.125})
-    events.close()
-    assert path.read_bytes() == b'{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.125}\n'
-
-
-def test_lost_events_are_not_made_up(tmp_path):
-    """After a power cut a file may be shorter than what was written to it."""
-    path = tmp_path / "events.jsonl"
-    path.write_bytes(b"{}\n")
-    with pytest.raises(RunError, match=r"events\.jsonl has lost events"):
-        EventLog(path, 4)
-    assert path.read_bytes() == b"{}\n"
-
-
-def test_a_new_log_drops_what_stands_there(tmp_path):
-    path = tmp_path / "events.jsonl"
-    path.write_text("old\n")
-    EventLog(path, 0).close()
-    assert path.read_bytes() == b""
-
-
-def test_a_number_that_is_none_is_null(tmp_path):
-    path = tmp_path / "events.jsonl"
-    events = EventLog(path, 0)
-    events.append({"step": 1, "a": float("nan"), "b": float("inf"), "c": -float("inf"), "d": 1.5})
-    events.close()
-    assert json.loads(path.read_text()) == {"step": 1, "a": None, "b": None, "c": None, "d": 1.5}
 
 
 def test_a_draft_that_vanishes_while_the_folder_is_looked_at_is_no_link(tmp_path, monkeypatch):

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from seqbench.configuration import build, compose
 from seqbench.experiment import build_model, build_task
+from seqbench.runs.events import EventLog
 from seqbench.runs.observer import Observer
-from seqbench.runs.run import EventLog
 from seqbench.training import checkpoint
 from seqbench.training.trainer import Interrupted, Training
 

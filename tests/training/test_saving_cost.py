@@ -6,7 +6,8 @@ import pytest
 
 from seqbench.configuration import compose
 from seqbench.experiment import Experiment
-from seqbench.runs.run import EventLog, Run
+from seqbench.runs.events import EventLog
+from seqbench.runs.run import Run
 from seqbench.training import checkpoint
 from seqbench.training.state import weights
 from seqbench.training.trainer import Trainer

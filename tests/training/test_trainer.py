@@ -9,8 +9,8 @@ from torch import nn
 from seqbench.configuration import build, compose
 from seqbench.errors import ConfigError
 from seqbench.experiment import build_model, build_task
+from seqbench.runs.events import EventLog
 from seqbench.runs.observer import Observer
-from seqbench.runs.run import EventLog
 from seqbench.spec import Features, SequenceSpec, Values
 from seqbench.tasks.task import Batch, Primary, Task
 from seqbench.training import checkpoint
