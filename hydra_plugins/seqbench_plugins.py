@@ -40,13 +40,13 @@ class SeqbenchLauncher(Launcher):
 
     def engine(self) -> "Engine":
         """Return a new engine with these settings."""
-        from seqbench.signatures import located
+        from seqbench.config.schema import located
 
         return located(self.target, "launch")(**self.settings)
 
     def check(self) -> None:
         """Raise `ConfigError` if the engine does not accept these settings."""
-        from seqbench.signatures import check_node
+        from seqbench.config.schema import check_node
 
         check_node("launch", {"_target_": self.target, **self.settings})
 
@@ -123,7 +123,7 @@ class OptunaSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        from seqbench.signatures import check_node, located
+        from seqbench.config.schema import check_node, located
 
         launcher = self.launcher
         assert launcher is not None

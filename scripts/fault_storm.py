@@ -34,7 +34,7 @@ from unittest.mock import patch
 import torch
 from kill_storm import MODELS, SETTINGS, STRIDE, TASKS, Lost, compare, ended
 
-from seqbench.configuration import Config, compose
+from seqbench.config.compose import Config, compose
 from seqbench.errors import RunError, SeqbenchError
 from seqbench.experiment import run
 from seqbench.runs import lock

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from seqbench import kernels, machine
-from seqbench.configuration import compose
+from seqbench.config.compose import compose
 from seqbench.kernels import build
 from seqbench.models.llama import rotation
 from seqbench.models.tcn import TCN

@@ -22,7 +22,7 @@ from unittest import mock
 
 import numpy as np
 
-from seqbench.configuration import compose
+from seqbench.config.compose import compose
 from seqbench.datasets.mnist import load_mnist
 from seqbench.datasets.text import Text, load_text, split
 from seqbench.experiment import run

@@ -30,7 +30,7 @@ from seqbench.bench.loops import BareLoop, Clock, Enough, TrainerLoop
 from seqbench.bench.measure import Spread, take_turns
 from seqbench.bench.plain import twin
 from seqbench.bench.reference import Reference, Twin, bare_loop
-from seqbench.configuration import compose
+from seqbench.config.compose import compose
 from seqbench.errors import DataError, RunError
 from seqbench.runs.events import EventLog
 from seqbench.runs.observer import Observer

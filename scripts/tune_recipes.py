@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from seqbench.configuration import compose
+from seqbench.config.compose import compose
 from seqbench.experiment import run
 
 RECIPES = Path(__file__).parents[1] / "configs" / "recipe"

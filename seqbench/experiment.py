@@ -1,6 +1,6 @@
 """Train and test what a config describes, and return the record. The public Python API.
 
-from seqbench.configuration import compose
+from seqbench.config.compose import compose
 from seqbench.experiment import run
 
 record = run(compose(["model=tcn", "task=adding", "budget=quick"]))
@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from seqbench import kernels, machine
-from seqbench.configuration import Config, build
+from seqbench.config.compose import Config, build
 from seqbench.errors import ConfigError, RunError, SeqbenchError
 from seqbench.interruption import signals
 from seqbench.out_of_memory import is_out_of_memory

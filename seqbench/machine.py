@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import seqbench
-from seqbench.configuration import Config
+from seqbench.config.compose import Config
 from seqbench.errors import ConfigError
 from seqbench.kernels import torch_private
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from seqbench import configuration, machine
+from seqbench import machine
+from seqbench.config import compose
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment import build_model, build_task
 from seqbench.runs.identity import own_codes
@@ -37,14 +38,14 @@ class SavedRun:
     def __init__(
         self, folder: Path, trust: Sequence[str] = (), data_dir: str | None = None
     ) -> None:
-        self.config = configuration.read(folder / "config.yaml", trust)
+        self.config = compose.read(folder / "config.yaml", trust)
         best = folder / "checkpoints" / checkpoint.BEST
         if not best.exists():
             raise RunError("this run has no weights: it did not come to its first evaluation")
         self.config["device"] = "auto"
         self.config["data_dir"] = data_dir
         self.device = machine.prepare(self.config)
-        self.trainer: Trainer = configuration.build("trainer", self.config)
+        self.trainer: Trainer = compose.build("trainer", self.config)
         self.task = build_task(self.config, self.trainer)
         self.task.to(self.device)
         self.model = build_model(self.config, self.task)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from record_factory import PARAMETERS, make_record, write_run, write_unfinished
 
-from seqbench.configuration import Composer
+from seqbench.config.compose import Composer
 from seqbench.runs.code_hash import source_hash
 from seqbench.runs.identity import run_id, without_place
 from seqbench.runs.record import Record

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from seqbench import kernels
-from seqbench.configuration import compose, read
+from seqbench.config.compose import compose, read
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment import run
 from seqbench.machine import PROC, flushes_denormals

@@ -22,10 +22,10 @@ LAYERS = (
     {"trackers"},
     {"results"},
     {"training", "machine", "interruption"},
-    {"tasks", "models", "configuration"},
-    {"trust"},
-    {"runs", "datasets", "signatures", "overrides"},
-    {"spec", "wording", "choices", "kernels", "out_of_memory"},
+    {"tasks", "models"},
+    {"config"},
+    {"runs", "datasets"},
+    {"spec", "wording", "kernels", "out_of_memory"},
     {"errors"},
 )
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}

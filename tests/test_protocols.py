@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from seqbench.choices import choices_of
-from seqbench.configuration import build, compose
+from seqbench.config.choices import choices_of
+from seqbench.config.compose import build, compose
 from seqbench.errors import ConfigError
 from seqbench.experiment import build_model, build_task, run
 from seqbench.results.aggregate import aggregate

@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from seqbench.cli.main import app
-from seqbench.configuration import compose
+from seqbench.config.compose import compose
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment import run
 from seqbench.runs.run import Run

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from seqbench.configuration import compose
+from seqbench.config.compose import compose
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment import run
 from seqbench.runs.log import headline

@@ -18,10 +18,10 @@ from torch import nn
 from seqbench import SPIN, SPIN_BY_DEFAULT, machine
 from seqbench.bench import plain
 from seqbench.bench.loops import BareLoop
-from seqbench.configuration import Config, build
+from seqbench.config.compose import Config, build
+from seqbench.config.schema import located
 from seqbench.errors import RunError, SeqbenchError
 from seqbench.experiment import build_task
-from seqbench.signatures import located
 from seqbench.spec import SequenceSpec
 
 # Seconds to wait after the reference's steps. With torch's defaults its idle threads spin for some

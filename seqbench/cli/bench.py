@@ -70,7 +70,7 @@ def bench(
     from rich.console import Console
 
     from seqbench.bench import growth
-    from seqbench.configuration import compose
+    from seqbench.config.compose import compose
 
     words = overrides or []
     configs, key = [compose(words, config_dir)], ""

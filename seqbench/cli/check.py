@@ -10,7 +10,7 @@ from seqbench.cli.sweep import ConfigDir
 from seqbench.errors import ConfigError, SeqbenchError
 
 if TYPE_CHECKING:
-    from seqbench.configuration import Composer
+    from seqbench.config.compose import Composer
 
 # Mark and color of a contract that holds, is broken, or does not apply.
 MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("-", "dim")}
@@ -72,7 +72,7 @@ def made(kind: str, node: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         ConfigError: if the constructor refuses a kind of task or a value, by a ValueError or a
             SeqbenchError. Any other exception is a bug in the constructor, and is not converted.
     """
-    from seqbench.configuration import build
+    from seqbench.config.compose import build
 
     try:
         return build(kind, {kind: node}, *args, **kwargs)
@@ -91,9 +91,9 @@ def described(
     Raises:
         ConfigError: if the target does not exist, or its constructor does not take the values.
     """
-    from seqbench.choices import choices_of
-    from seqbench.configuration import Composer
-    from seqbench.signatures import check_node, near_miss
+    from seqbench.config.choices import choices_of
+    from seqbench.config.compose import Composer
+    from seqbench.config.schema import check_node, near_miss
 
     given = parsed(values)
     composer = Composer(config_dir)
@@ -120,7 +120,7 @@ def chosen(kind: str, name: str, composer: "Composer") -> dict[str, Any]:
     """
     from omegaconf import OmegaConf
 
-    from seqbench.choices import read_choice
+    from seqbench.config.choices import read_choice
 
     if composer.config_dir is None:
         return read_choice(kind, name)
@@ -161,7 +161,7 @@ def found_class(target: str) -> tuple[str, str]:
 
     from torch import nn
 
-    from seqbench.signatures import first_line, import_from, near_miss
+    from seqbench.config.schema import first_line, import_from, near_miss
     from seqbench.tasks.task import Task
 
     file, colon, name = target.rpartition(":")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from seqbench.choices import CONFIG_FOLDER, choices_of
+from seqbench.config.choices import CONFIG_FOLDER, choices_of
 
 # Config group as the user types it -> folder of its files.
 GROUPS = {

@@ -31,7 +31,7 @@ def show(
     """Check and print the config of a run, as YAML."""
     import yaml
 
-    from seqbench.configuration import compose
+    from seqbench.config.compose import compose
 
     print(
         yaml.safe_dump(compose(overrides or [], config_dir), sort_keys=False, allow_unicode=True),

@@ -38,7 +38,7 @@ def listing(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None
 
         rows = [(name, dataset.description) for name, dataset in DATASETS.items()]
     else:
-        from seqbench.choices import CONFIG_FOLDER, plugins
+        from seqbench.config.choices import CONFIG_FOLDER, plugins
 
         paths = sorted((CONFIG_FOLDER / GROUPS[kind]).glob("*.yaml"))
         describe = source if kind is Kind.recipes else header

@@ -29,6 +29,7 @@ from seqbench.cli import (
     table,
     train,
 )
+from seqbench.cli.overriding import OverrideCommand
 from seqbench.errors import SeqbenchError
 from seqbench.wording import plain
 
@@ -60,8 +61,8 @@ def seqbench(
     """Train sequence models on benchmark tasks, and compare them across seeds."""
 
 
-app.command("train")(train.train)
-app.command("sweep")(sweep.sweep)
+app.command("train", cls=OverrideCommand)(train.train)
+app.command("sweep", cls=OverrideCommand)(sweep.sweep)
 app.command("eval")(eval.evaluate)
 app.command("generate")(generate.generate)
 app.command("table")(table.table)
@@ -71,7 +72,7 @@ app.command("plot")(plot.plot)
 app.command("runs")(runs.runs)
 app.command("show")(show.show)
 app.command("compare")(compare.compare)
-app.command("bench")(bench.bench)
+app.command("bench", cls=OverrideCommand)(bench.bench)
 app.command("sql")(sql.sql)
 app.add_typer(config.app, name="config")
 app.command("list")(listing.listing)

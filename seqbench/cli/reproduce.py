@@ -70,7 +70,7 @@ def reproduce(
 
     from seqbench.cli.sweep_view import Terminal
     from seqbench.cli.table_view import show_table
-    from seqbench.configuration import Composer
+    from seqbench.config.compose import Composer
     from seqbench.launch.sweep import Policy, Sweep, View
     from seqbench.results.reproduction import build_reproduction
     from seqbench.runs.code_hash import source_hash
@@ -121,10 +121,10 @@ def wanted(paper: str, only: str | None, budget: str, protocol: str) -> "list[Ta
     Raises:
         ConfigError: if a name does not exist, or no cell is left.
     """
-    from seqbench.choices import choices_of
+    from seqbench.config.choices import choices_of
+    from seqbench.config.schema import near_miss
     from seqbench.errors import ConfigError
     from seqbench.results.reproduction import targets
-    from seqbench.signatures import near_miss
 
     for group, name in (("budget", budget), ("protocol", protocol)):
         if name not in (known := choices_of(group)):

@@ -73,7 +73,7 @@ def sweep(
 ) -> None:
     """Train all combinations of the given values, in parallel. Interrupted runs resume."""
     from seqbench.cli.sweep_view import Terminal
-    from seqbench.configuration import Composer
+    from seqbench.config.compose import Composer
     from seqbench.errors import ConfigError, RunError
     from seqbench.launch.sweep import Policy, Sweep, View
 

@@ -69,7 +69,7 @@ def train(
         return
 
     from seqbench.cli.progress import OneOfMany, Terminal
-    from seqbench.configuration import Composer, compose, read
+    from seqbench.config.compose import Composer, compose, read
     from seqbench.results.collect import find_run
     from seqbench.runs.identity import own_codes
     from seqbench.runs.run import Run

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable
 from typing import Any
 
-from seqbench.configuration import Config
+from seqbench.config.compose import Config
 from seqbench.launch.job import Job
 from seqbench.runs.identity import without_place
 from seqbench.runs.record import Record

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from seqbench.configuration import Config, check
+from seqbench.config.compose import Config, check
 from seqbench.errors import Held, SeqbenchError
 from seqbench.experiment import run
 from seqbench.runs.record import Record

@@ -19,16 +19,16 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from seqbench.choices import CONFIG_FOLDER, choices_of
-from seqbench.configuration import build
+from seqbench.config.choices import CONFIG_FOLDER, choices_of
+from seqbench.config.compose import build
+from seqbench.config.overrides import typed
+from seqbench.config.schema import near_miss
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment import build_task
 from seqbench.launch.job import Job
 from seqbench.launch.progress import Progress
 from seqbench.launch.sweep import Sweep
-from seqbench.overrides import typed
 from seqbench.runs import atomic, lock
-from seqbench.signatures import near_miss
 
 try:
     import optuna

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from seqbench.configuration import Composer
+from seqbench.config.compose import Composer
+from seqbench.config.overrides import typed
 from seqbench.errors import ConfigError, SeqbenchError
 from seqbench.interruption import signals
 from seqbench.launch.engine import Engine
 from seqbench.launch.job import Ending, Job, of_record
 from seqbench.launch.progress import Progress
 from seqbench.machine import host
-from seqbench.overrides import typed
 from seqbench.runs import lock
 from seqbench.runs.run import Run
 

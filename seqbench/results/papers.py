@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import yaml
 
-from seqbench.choices import CONFIG_FOLDER
+from seqbench.config.choices import CONFIG_FOLDER
 from seqbench.errors import ConfigError
 from seqbench.results.aggregate import Cell
 from seqbench.results.recipe import other_amount

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from seqbench.choices import CONFIG_FOLDER
+from seqbench.config.choices import CONFIG_FOLDER
 from seqbench.errors import ConfigError
 from seqbench.results.where import MISSING, flatten
 from seqbench.runs.config_file import YamlLoader

@@ -34,12 +34,16 @@ def joined(trees: list[Carried]) -> Carried:
 
 
 def flatten(tree: Carried, prefix: str) -> dict[str, Tensor]:
-    """Return the tensors of nested tuples or lists by position: `prefix`, or `prefix.0.1`."""
+    """Return the tensors of nested tuples or lists by position: `prefix`, or `prefix.0.1`.
+
+    A branch without tensors is an empty tensor under `prefix.0.1:`.
+    """
     if isinstance(tree, Tensor):
         return {prefix: tree}
     flat: dict[str, Tensor] = {}
     for i, branch in enumerate(tree or ()):
-        flat |= flatten(branch, f"{prefix}.{i}")
+        name = f"{prefix}.{i}"
+        flat |= flatten(branch, name) or {f"{name}:": torch.empty(0)}
     return flat
 
 
@@ -47,6 +51,8 @@ def unflatten(flat: dict[str, Tensor], prefix: str) -> Carried:
     """Return nested tuples from a result of `flatten`; `None` if it has nothing under `prefix`."""
     if prefix in flat:
         return flat[prefix]
+    if f"{prefix}:" in flat:
+        return ()
     branches: list[Carried] = []
     while any(name.startswith(f"{prefix}.{len(branches)}") for name in flat):
         branches.append(unflatten(flat, f"{prefix}.{len(branches)}"))

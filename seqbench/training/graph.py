@@ -1,16 +1,16 @@
-"""A training step as a CUDA graph: captured once, then started as a whole.
+"""Capture training steps as CUDA graphs and replay them.
 
-A step of models as small as these is some hundreds of kernels that take microseconds each, and a
-GPU waits for Python to start one after the other. A graph of them is started by one call. It does
-again what the captured step did, with the same memory. Hence
-- what goes in is copied to where that step read it;
-- what else differs from step to step lies in tensors on the device: learning rates, counters of
-  steps, the state of the random generator;
-- what Python decides is decided once. There is a graph for each form of what goes in: shapes,
-  whether a text begins, whether a state is carried. A model that counts its calls in Python, or
-  draws from Python's generator, cannot be trained so;
-- the first steps of each form are taken as ever. They make the optimizer's slots and let cuDNN
-  choose its algorithms, and neither can be captured.
+A step of a small model is hundreds of kernels that take microseconds each, and the GPU waits for
+Python to launch them one by one. One call launches all kernels of a graph. A replay runs the
+captured kernels again in the same memory. Hence
+- inputs are copied to the tensors that the captured step read;
+- all else that changes from step to step is in tensors on the GPU: learning rates, step counters,
+  the state of the random generator;
+- Python code runs only during capture. There is one graph for each form of the inputs: tensor
+  shapes and dtypes, whether a text begins, whether a state is carried. A model that counts its
+  calls in Python, or draws from Python's random generator, cannot be trained like this;
+- the first steps of each form are warm-up and run without a graph. They create the optimizer's
+  slots and let cuDNN choose its algorithms, neither of which can be captured.
 """
 
 from collections import Counter
@@ -30,21 +30,21 @@ from seqbench.tasks.task import Batch
 from seqbench.training.carried import Carried, flatten, unflatten
 
 WARM_UP = 2
-# Each graph keeps the memory of a step: forms beyond these are not captured. Nor are all counted,
-# should each step have one of its own.
+# Each graph keeps the memory of a step, so at most 8 forms are captured. At most 1000 are counted,
+# in case every step has a new form.
 MOST_GRAPHS, MOST_FORMS = 8, 1000
 
 Result = TypeVar("Result")
 Step = Callable[[Sequence[Batch], Carried], Result]
-# Names, shapes and types of the tensors that go in, and all that goes in besides.
+# Names, shapes and dtypes of the input tensors, and the values of all other inputs.
 Form = tuple[Any, ...]
 
 
 class Graphs:
-    """The captured steps of one training, whose weights and slots stay where they are in memory.
+    """The captured steps of one training, whose weights and slots must keep their memory.
 
     Args:
-        optimizer: of weights on the GPU, used by the steps.
+        optimizer: the optimizer that the steps use; its weights are on the GPU.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -53,30 +53,33 @@ class Graphs:
         self.captured: dict[Form, Captured[Any]] = {}
 
     def wrap(self, step: Step[Result]) -> Step[Result]:
-        """Return a step that runs `step`, which leaves no gradients, as graphs where it can.
+        """Return a step that does the same as `step`, with CUDA graphs where possible.
 
-        The optimizer's learning rates become tensors.
+        Turns the optimizer's learning rates into tensors.
+
+        Args:
+            step: a training step that clears the gradients at its end.
 
         Raises:
-            ConfigError: if the optimizer, as a checkpoint may have it, cannot be captured.
+            ConfigError: if the optimizer is not fused, which a checkpoint may have changed.
         """
         check_fused(self.optimizer)
         rates_to_device(self.optimizer)
         return partial(self.take, step)
 
     def take(self, step: Step[Result], batches: Sequence[Batch], carried: Carried) -> Result:
-        """Take a training step.
+        """Run a training step: directly in warm-up or beyond the limits, else as a graph.
 
         Args:
-            step: does it, and leaves no gradients; the same one at each call.
-            batches: what it reads.
-            carried: the state before it.
+            step: clears the gradients at its end; must be the same one at each call.
+            batches: the input of `step`, on the GPU.
+            carried: the model's state before the step, or `None`.
 
         Returns:
-            What `step` returns; its tensors are overwritten by the next step of this form.
+            The result of `step`. Its tensors are overwritten by the next step of the same form.
 
         Raises:
-            RunError: the step cannot be captured.
+            RunError: if the step cannot be captured.
         """
         form = form_of(batches, carried)
         if form not in self.captured:
@@ -91,15 +94,15 @@ class Graphs:
 
 
 class Captured(Generic[Result]):
-    """A captured step.
+    """A training step, captured as a CUDA graph for one form of its inputs.
 
     Args:
-        step: is captured, not taken.
-        batches: of the form that it is for.
+        step: is captured but not executed; the weights do not change.
+        batches: of the form to capture; they are copied.
         carried: likewise.
 
     Raises:
-        RunError: it cannot be captured.
+        RunError: if the step cannot be captured.
     """
 
     def __init__(self, step: Step[Result], batches: Sequence[Batch], carried: Carried) -> None:
@@ -108,7 +111,7 @@ class Captured(Generic[Result]):
         try:
             self.replay, self.result = capture(lambda: step(self.batches, self.carried))
         except RuntimeError as error:
-            # To end a capture in which something was raised raises once more.
+            # An error in a capture makes its end raise a second one: report the first.
             cause = error.__context__ or error
             if is_out_of_memory(cause):
                 raise cause from None
@@ -119,7 +122,7 @@ class Captured(Generic[Result]):
             ) from error
 
     def __call__(self, batches: Sequence[Batch], carried: Carried) -> Result:
-        """Take the step with what is given now."""
+        """Copy the inputs to the captured tensors, and replay the step."""
         mine, given = inputs(self.batches, self.carried), inputs(batches, carried)
         torch._foreach_copy_(list(mine.values()), [given[name] for name in mine])
         self.replay()
@@ -127,12 +130,12 @@ class Captured(Generic[Result]):
 
 
 def can_capture(device: torch.device) -> bool:
-    """Return True if steps on a device can be captured."""
+    """Return True if training steps on the device can be captured."""
     return device.type == "cuda"
 
 
 def aside(call: Callable[[], Result]) -> Result:
-    """Call on the stream of captures, as torch wants it of the steps before."""
+    """Run `call` on the capture stream, as torch requires of warm-up steps."""
     stream = stream_of(torch.cuda.current_device())
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -143,41 +146,41 @@ def aside(call: Callable[[], Result]) -> Result:
 
 @cache
 def stream_of(device: int) -> torch.cuda.Stream:
-    """One for all captures on a device: libraries keep memory to work in for each stream."""
+    """Return the device's one capture stream: libraries keep a workspace for each stream."""
     return torch.cuda.Stream(device)
 
 
 def capture(call: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
-    """Capture what a call does on the GPU: what does it again, and where its result will lie."""
+    """Capture a call; return a function that replays it, and the result that each replay fills."""
     graph, stream = torch.cuda.CUDAGraph(), stream_of(torch.cuda.current_device())
-    # The outer context for a capture that fails, which leaves its stream the current one.
+    # The outer context restores the current stream: `torch.cuda.graph` does not after a failure.
     with torch.cuda.stream(stream), torch.cuda.graph(graph, stream=stream):
         result = call()
     return graph.replay, result
 
 
 def tensors(batch: Batch) -> dict[str, Tensor]:
-    """The tensors of a batch by name, those of a user's own kind of batch among them."""
+    """Return the tensors of a batch by field name, also those of a user's subclass of `Batch`."""
     values = {field.name: getattr(batch, field.name) for field in fields(batch)}
     return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
 def clones(named: dict[str, Tensor]) -> dict[str, Any]:
-    """Copies of tensors, under their names."""
+    """Return copies of tensors under the same names."""
     return {name: x.clone() for name, x in named.items()}
 
 
 def inputs(batches: Sequence[Batch], carried: Carried) -> dict[str, Tensor]:
-    """All tensors that go into a step, by a name."""
+    """Return all input tensors of a step by a unique name."""
     named = {f"{i}.{k}": x for i, batch in enumerate(batches) for k, x in tensors(batch).items()}
     return named | flatten(carried, "carried")
 
 
 def form_of(batches: Sequence[Batch], carried: Carried) -> Form:
-    """What a graph is for: it can take whatever has the same form.
+    """Return the form of a step's inputs: inputs of the same form can use the same graph.
 
     Raises:
-        RunError: a batch of a user's own kind has what can be neither copied nor compared.
+        RunError: if a field of a batch is neither a tensor nor a number, text, bool or `None`.
     """
     shapes = tuple((name, x.shape, x.dtype) for name, x in inputs(batches, carried).items())
     rest = []
@@ -196,14 +199,14 @@ def form_of(batches: Sequence[Batch], carried: Carried) -> Form:
 
 
 def check_fused(optimizer: Optimizer) -> None:
-    """Raise `ConfigError` if an optimizer's step cannot be captured as a CUDA graph."""
+    """Raise `ConfigError` if an optimizer is not fused, so that its step cannot be captured."""
     if not all(group.get("fused") for group in optimizer.param_groups):
         name = type(optimizer).__name__
         raise ConfigError(f"trainer.graph needs adam, adamw or sgd, fused, and not {name}")
 
 
 def rates_to_device(optimizer: Optimizer) -> None:
-    """Let the learning rates be tensors beside the weights, which a captured step reads anew."""
+    """Turn the learning rates into tensors on the weights' device: each replay reads them."""
     for group in optimizer.param_groups:
         if not isinstance(group["lr"], Tensor):
             group["lr"] = torch.tensor(float(group["lr"]), device=group["params"][0].device)
@@ -211,7 +214,7 @@ def rates_to_device(optimizer: Optimizer) -> None:
 
 @contextmanager
 def capturable(optimizer: Optimizer) -> Iterator[None]:
-    """Tell an optimizer that asks for it that its step is about to be captured."""
+    """Hold the flag `capturable` at True in the optimizer's parameter groups that have it."""
     groups = [group for group in optimizer.param_groups if "capturable" in group]
     before = [group["capturable"] for group in groups]
     for group in groups:

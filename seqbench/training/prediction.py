@@ -1,9 +1,11 @@
-"""A model's answer to a batch, with the state that it carries.
+"""Run the forward pass of a model on a batch, with the state that the model carries.
 
-A model is called with the inputs. One with an attribute `carry_state` is called with a state, too,
-and returns the next beside its answer; if the attribute is true, the state goes on from segment to
-segment. One with a true attribute `skips_context` is called with the number of leading steps that
-only repeat what was scored before, and does not answer at these.
+A model is called as `model(inputs)`. Two attributes change that:
+- `carry_state`: called as `model(inputs, state)`, returns `(outputs, state)`. If the attribute is
+  True, the state is carried to the next segment; if it is False, each segment starts with `None`.
+- `skips_context`, if True, on tasks with readout `every`: called as `model(inputs, context)` if the
+  batch has a context, the number of leading steps that repeat the previous segment. The outputs
+  leave these steps out.
 """
 
 from torch import Tensor, nn
@@ -17,14 +19,20 @@ from seqbench.training.carried import Carried, detached
 def predict(
     model: nn.Module, batch: Batch, carried: Carried, spec: SequenceSpec
 ) -> tuple[Tensor, Batch, Carried]:
-    """Run a model over a batch, with its state of the segment before if it carries one.
+    """Run the forward pass of a model on a batch.
+
+    Args:
+        model: see the module's docstring for how it is called.
+        batch: on the model's device.
+        carried: the state after the previous segment, or `None`.
+        spec: the task's spec.
 
     Returns:
-        The outputs, the batch that they answer (without the context that a state made needless,
-        or its targets), and the state to carry on, cut off from the graph that made it.
+        The outputs; the batch with the targets that match them, without the context if the model
+        skips it or has a carried state; and the detached state to carry, `None` if there is none.
 
     Raises:
-        ConfigError: the outputs are not of the shape that the task asks for.
+        ConfigError: if the outputs do not have the shape that the task requires.
     """
     state, skipped = None, 0
     skips = getattr(model, "skips_context", False) and spec.readout == "every"
@@ -44,9 +52,9 @@ def predict(
 
 
 def check_outputs(outputs: Tensor, inputs: Tensor, spec: SequenceSpec) -> None:
-    """Raise `ConfigError` if outputs are not of the shape that is asked for at these inputs."""
+    """Raise `ConfigError` if outputs do not have the shape that the spec requires."""
     size, time = inputs.shape[:2]
     asked = (size, spec.output_dim) if spec.readout == "last" else (size, time, spec.output_dim)
     if outputs.shape != asked:
-        # Else broadcasting would make a number of it, and not the one that is meant.
+        # Broadcasting in the loss could turn a wrong shape into a wrong number.
         raise ConfigError(f"the model answers {tuple(outputs.shape)} where {asked} is asked for")

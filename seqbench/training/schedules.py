@@ -1,7 +1,7 @@
-"""Learning-rate schedules: a factor for each step, by which the optimizer's rates are multiplied.
+"""Define learning-rate schedules: factors by which the initial learning rates are multiplied.
 
-They are plain arithmetic on the step number, so that a step costs no scheduler object and a resumed
-run needs no scheduler state (`Plateau` excepted, which learns from validation).
+A factor depends only on the step number, so a resumed run needs no state of the schedule. The
+exception is `Plateau`, which adapts to the validation score.
 """
 
 import math
@@ -15,13 +15,13 @@ from seqbench.errors import ConfigError
 
 
 class Schedule:
-    """A constant rate after a linear warm-up; the base of the others.
+    """The base class of schedules: a constant rate after a linear warm-up.
 
     Args:
-        warmup: share of all steps over which the rate climbs from near zero, in [0, 1).
+        warmup: share of all steps over which the rate rises from near zero, in [0, 1).
 
     Raises:
-        ConfigError: a share outside of [0, 1).
+        ConfigError: if `warmup` is outside [0, 1).
     """
 
     def __init__(self, warmup: float) -> None:
@@ -30,37 +30,40 @@ class Schedule:
         self.warmup = warmup
 
     def factor(self, step: int, total: int) -> float:
-        """The factor of step `step` (from 0) of `total`."""
+        """Return the factor of step number `step` (from 0) of `total` steps."""
         climb = self.warmup * total
         if step < climb:
             return (step + 1) / (climb + 1)
         return self.after_warmup((step - climb) / (total - climb))
 
     def after_warmup(self, progress: float) -> float:
-        """The factor when `progress`, in [0, 1), of the steps after the warm-up are done."""
+        """Return the factor after a share `progress`, in [0, 1), of the steps after the warm-up."""
         return 1.0
 
     def observe(self, improved: bool) -> None:
-        """Learn whether validation was better than ever before."""
+        """Adapt to an evaluation; `improved` is True if its score is the best so far."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must know, as JSON."""
+        """Return the state that a resumed run needs, JSON-serializable."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a saved state."""
+        """Restore a state that `state_dict` returned."""
 
 
 class Constant(Schedule):
-    """A constant rate, after a warm-up if asked for."""
+    """A constant rate after a linear warm-up."""
 
 
 class Cosine(Schedule):
     """Cosine decay to a share of the peak rate (Loshchilov and Hutter 2017; LLaMA, section 2.3).
 
     Args:
-        warmup: share of all steps over which the rate climbs.
-        final: share of the peak rate at the end.
+        warmup: share of all steps over which the rate rises.
+        final: share of the peak rate at the end, in [0, 1].
+
+    Raises:
+        ConfigError: if a share is out of range.
     """
 
     def __init__(self, warmup: float, final: float) -> None:
@@ -77,9 +80,12 @@ class Step(Schedule):
     """A rate that falls by a factor at given points.
 
     Args:
-        warmup: share of all steps over which the rate climbs.
+        warmup: share of all steps over which the rate rises.
         milestones: shares of the steps after the warm-up at which the rate falls.
-        gamma: the factor of each fall.
+        gamma: factor of each fall, in (0, 1].
+
+    Raises:
+        ConfigError: if `warmup` or `gamma` is out of range.
     """
 
     def __init__(self, warmup: float, milestones: Sequence[float], gamma: float) -> None:
@@ -94,12 +100,16 @@ class Step(Schedule):
 
 
 class Plateau(Schedule):
-    """A rate that falls when validation has stalled.
+    """A rate that falls by a factor when the validation score stops improving.
 
     Args:
-        warmup: share of all steps over which the rate climbs.
-        gamma: the factor of each fall.
-        patience: evaluations in a row without a better score before the rate falls.
+        warmup: share of all steps over which the rate rises.
+        gamma: factor of each fall, in (0, 1].
+        patience: evaluations in a row without a new best score that are tolerated; the next one
+            lowers the rate.
+
+    Raises:
+        ConfigError: if an argument is out of range.
     """
 
     def __init__(self, warmup: float, gamma: float, patience: int) -> None:
@@ -129,7 +139,7 @@ class Plateau(Schedule):
 
 
 def set_rates(optimizer: Optimizer, factor: float) -> None:
-    """Set the learning rates to so much of the initial ones."""
+    """Set the learning rates to `factor` times the initial ones, in place if they are tensors."""
     for group in optimizer.param_groups:
         rate = group["initial_lr"] * factor
         if isinstance(group["lr"], Tensor):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from typeguard import TypeCheckError, check_type
 
-from seqbench.configuration import MOST_THREADS
+from seqbench.config.compose import MOST_THREADS
 from seqbench.errors import RunError
 from seqbench.out_of_memory import is_out_of_memory
 from seqbench.training import checkpoint

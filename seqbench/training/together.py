@@ -1,16 +1,16 @@
-"""Several seeds of one configuration, trained as one batched model.
+"""Train several seeds of one config as one batched model.
 
-Models as small as these leave most of a GPU idle: it spends a step on starting kernels. With the
-weights of several seeds stacked, `(seeds, ...)`, one kernel does the work of all: products become
-batched products, convolutions grouped ones (but for the compiled layers of a CPU, which take one
-seed after the other). Nothing else is shared. Each seed has its own initial weights and its own
-order of the data, its gradient is clipped by its own norm, and an optimizer that treats each weight
-by itself does not notice the others. A seed's weights and slots are views into the stacks, so that
-it is evaluated and saved as if it were alone, and can go on so. What a model keeps in plain
-attributes, not in buffers, is not of one seed, and is lost.
+Small models leave most of a GPU idle: launching kernels takes most of a step. With the weights of
+all seeds stacked, `(seeds, ...)`, one kernel computes all seeds: GEMMs become batched GEMMs, and
+convolutions grouped convolutions. The compiled CPU kernels are the exception: they run once per
+seed. Each seed has its own initial weights and order of the training data, its gradient is clipped
+by its own norm, and only elementwise optimizers are accepted, so seeds do not influence each other.
+A seed's weights and slots are views into the stacks, so it is evaluated and saved like a single
+run, and can be resumed as one. State that a model keeps in plain attributes instead of buffers is
+lost.
 
-Dropout is drawn anew for each seed, but from one generator: only without it is a seed's result
-that of its own run, up to rounding.
+Dropout masks differ between seeds but come from one generator. Without dropout a seed's result is
+that of a single run, up to rounding.
 """
 
 import time
@@ -41,18 +41,18 @@ from seqbench.training.trainer import (
     train_step,
 )
 
-# Attention has no batched kernel on a CPU: torch loops over the seeds, and says so.
+# torch has no batching rule for attention on a CPU: it loops over the seeds, and warns.
 warnings.filterwarnings("ignore", "There is a performance drop")
 
 ELEMENTWISE = (Adagrad, Adam, AdamW, RMSprop, SGD)
 
 
 class Stack(nn.Module):
-    """The models of several seeds as one.
+    """The models of several seeds as one module with stacked weights.
 
     Args:
-        states: of the seeds, all of one configuration. From here on their models' weights and
-            buffers are views into this one's.
+        states: one for each seed, all of one config. Their models' weights and buffers become
+            views into the stacked ones.
     """
 
     def __init__(self, states: Sequence[TrainingState]) -> None:
@@ -70,12 +70,12 @@ class Stack(nn.Module):
         for name, stacked in self.stacked_buffers.items():
             for model, buffer in zip(models, stacked, strict=True):
                 model.get_buffer(name).data = buffer
-        # What a call needs besides weights: a model of the same form, whose own take no memory. In
-        # a list, since a module's modules are trained.
+        # The module for `functional_call`; its own weights are on the meta device and take no
+        # memory. In a list, so that they are not registered as parameters.
         self.form = [deepcopy(models[0]).to("meta").train()]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Outputs `(seeds, batch, ...)` of inputs `(seeds, batch, time, ...)`."""
+        """Return outputs `(seeds, batch, ...)` of inputs `(seeds, batch, time, ...)`."""
 
         def one(weights: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
             outputs = functional_call(self.form[0], (weights, buffers), (x,))
@@ -86,12 +86,12 @@ class Stack(nn.Module):
 
 
 def check(trainer: Trainer, training: TrainingState, inputs: Tensor) -> None:
-    """Raise `ConfigError` if seeds of such a training cannot be trained together.
+    """Raise `ConfigError` if seeds of a config cannot be trained together.
 
     Args:
-        trainer: of all of them.
-        training: of one of them.
-        inputs: a batch of it.
+        trainer: the trainer of all seeds.
+        training: the state of one seed; it is not changed.
+        inputs: inputs of one training batch, `(batch, time, ...)`.
     """
     instead = "a sweep over seed=0,1,2 trains them side by side"
     for key, value in {
@@ -131,18 +131,18 @@ def fit(
     interrupted: Callable[[], int],
     wrap: Callable[[Optimizer, Step], Step] = lambda optimizer, step: step,
 ) -> list[RunError | None]:
-    """Train all seeds to the last step, as `Trainer.fit` does with one.
+    """Train all seeds to the last step, as `Trainer.fit` trains one.
 
     Args:
-        trainer: of all of them.
-        trainings: one for each seed, all at the same step; their states change in place.
+        trainer: the trainer of all seeds.
+        trainings: one for each seed, all at the same step; their states are changed in place.
         optimizer_of: builds the optimizer of the stacked weights.
         interrupted: returns the number of the signal that asks the runs to stop, or 0.
         wrap: replaces the training step, given its optimizer, by one with the same results.
 
     Returns:
-        What ended each seed early: `Diverged`, which does not end the others, or `Interrupted`,
-        after a checkpoint was written; `None` if nothing did.
+        For each seed `None` if it reached the last step, `Diverged`, which does not stop the other
+        seeds, or `Interrupted`, raised after a checkpoint was written if its weights are finite.
     """
     states = [training.state for training in trainings]
     first, total = trainings[0], trainer.total_steps(trainings[0].task)
@@ -157,7 +157,7 @@ def fit(
     before, started = [state.progress.seconds for state in states], time.perf_counter()
 
     def seconds(i: int) -> float:
-        """Return a seed's share of the time; the shares add up to all of it."""
+        """Return a seed's share of the training time: an equal part of it."""
         return before[i] + (time.perf_counter() - started) / len(trainings)
 
     def backward(batches: Sequence[Batch]) -> Tensor:
@@ -169,7 +169,7 @@ def fit(
                 for training, output, batch in zip(trainings, outputs, batches, strict=True)
             ]
         torch.stack(losses).sum().backward()
-        # Without their history, which a capture cannot keep.
+        # Detached: a CUDA graph cannot keep the autograd graph.
         return torch.stack([loss.detach() for loss in losses])
 
     def step_on(batches: Sequence[Batch], carried: Carried) -> StepResult:
@@ -206,7 +206,7 @@ def fit(
 
 
 def clip(parameters: Sequence[nn.Parameter], most: float) -> Tensor:
-    """Scale each seed's gradient down to a norm of `most`; the norms before, `(seeds,)`."""
+    """Clip each seed's gradient to a norm of `most`; return the norms before, `(seeds,)`."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     each = torch.stack([torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1) for g in gradients])
     norms = torch.linalg.vector_norm(each, dim=0)
@@ -217,12 +217,12 @@ def clip(parameters: Sequence[nn.Parameter], most: float) -> Tensor:
 
 
 def is_stacked(name: str, slot: object) -> bool:
-    """Whether an optimizer's slot has a value for each weight; else it counts steps."""
+    """Return True if an optimizer's slot has values for each weight, unlike a step counter."""
     return isinstance(slot, Tensor) and name != "step"
 
 
 def take_slots(optimizer: Optimizer, states: Sequence[TrainingState]) -> None:
-    """Go on from the seeds' slots, if they have some, and let them be views into the stacks."""
+    """Stack the seeds' slots, if they have any, and make them views into the stacked ones."""
     own = [state.optimizer.param_groups[0]["params"] for state in states]
     for i, stacked in enumerate(optimizer.param_groups[0]["params"]):
         slots = [state.optimizer.state.get(p[i], {}) for state, p in zip(states, own, strict=True)]
@@ -237,7 +237,7 @@ def take_slots(optimizer: Optimizer, states: Sequence[TrainingState]) -> None:
 
 
 def give_slots(optimizer: Optimizer, states: Sequence[TrainingState]) -> None:
-    """Let each seed's slots be views into the stacked ones."""
+    """Make each seed's slots views into the stacked ones."""
     for j, state in enumerate(states):
         own = state.optimizer.param_groups[0]["params"]
         for weight, stacked in zip(own, optimizer.param_groups[0]["params"], strict=True):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from seqbench.configuration import compose
+from seqbench.config.compose import compose
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import pytest
 
 from seqbench.bench.growth import error, exponent, overrides, parse
-from seqbench.configuration import compose
+from seqbench.config.compose import compose
 from seqbench.errors import ConfigError
 
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from seqbench.cli.progress import Terminal
-from seqbench.configuration import compose
+from seqbench.config.compose import compose
 from seqbench.runs.run import Run
 from seqbench.tasks.task import Primary
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from seqbench.cli.main import app
 from seqbench.cli.runs import Runs, picture
-from seqbench.configuration import compose
+from seqbench.config.compose import compose
 from seqbench.errors import ConfigError
 from seqbench.runs import lock
 

@@ -7,7 +7,7 @@ from typer.testing import CliRunner, Result
 
 from seqbench.cli.main import app
 from seqbench.cli.show import LOG_LINES
-from seqbench.configuration import compose
+from seqbench.config.compose import compose
 from seqbench.errors import ConfigError
 from seqbench.runs import lock
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from seqbench.choices import choices_of
+from seqbench.config.choices import choices_of
 from seqbench.runs.events import read_events
 from seqbench.runs.record import read_record
 from seqbench.training import checkpoint

@@ -40,7 +40,7 @@ def until_step(folder, step):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The record of the same run, never interrupted."""
-    from seqbench.configuration import compose
+    from seqbench.config.compose import compose
     from seqbench.experiment import run
 
     folder = tmp_path_factory.mktemp("whole")

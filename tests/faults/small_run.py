@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import pytest
 
-from seqbench.configuration import Config, compose
+from seqbench.config.compose import Config, compose
 from seqbench.experiment import run
 from seqbench.runs.observer import Observer
 from seqbench.runs.run import Run

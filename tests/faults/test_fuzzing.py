@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from seqbench import configuration
 from seqbench.cli import compare, runs, show
 from seqbench.cli.table_view import show_table
+from seqbench.config import compose
 from seqbench.errors import ConfigError, SeqbenchError
 from seqbench.results import export, html, latex, markdown, store
 from seqbench.results.aggregate import aggregate
@@ -179,7 +179,7 @@ def test_any_configuration_is_one_or_refused(finished, data):
             (folder / "config.yaml").write_bytes(drawn(data, path))
         show.of_unfinished(read_unfinished(folder))
         try:
-            config = configuration.read(folder / "config.yaml")
+            config = compose.read(folder / "config.yaml")
         except ConfigError as error:
             one_line(error)
             return

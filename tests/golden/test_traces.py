@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from seqbench.choices import choices_of
+from seqbench.config.choices import choices_of
 
 ROOT = Path(__file__).parents[2]
 # Run by its path, since `scripts` is no package.

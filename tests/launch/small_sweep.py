@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from seqbench.configuration import Composer
+from seqbench.config.compose import Composer
 from seqbench.launch.job import Ending, Job, perform
 from seqbench.launch.sweep import Policy, Sweep, View
 from seqbench.runs.code_hash import own_code

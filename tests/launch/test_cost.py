@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from record_factory import make_record
 
-from seqbench.configuration import compose
+from seqbench.config.compose import compose
 from seqbench.launch.cost import Costs, wall_clock
 from seqbench.launch.job import Job
 from seqbench.runs.identity import without_place

@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 from small_sweep import SMALL, history, kept, sweep, write_misbehaving
 
-from seqbench.configuration import compose
+from seqbench.config.compose import compose
 from seqbench.errors import ConfigError
 from seqbench.launch import local
 from seqbench.launch.job import Job

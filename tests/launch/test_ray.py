@@ -11,7 +11,7 @@ import pytest
 from small_sweep import SMALL, Seen, history, kept, sweep, write_misbehaving
 from test_local import LAUNCHER, StopAt, processes, until
 
-from seqbench.configuration import compose
+from seqbench.config.compose import compose
 from seqbench.errors import ConfigError
 from seqbench.launch.job import Job
 from seqbench.launch.ray_cluster import RayEngine, train

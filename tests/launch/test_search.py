@@ -12,8 +12,8 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from small_sweep import SMALL, Seen, history, sweep
 
-from seqbench.choices import choices_of
-from seqbench.configuration import Composer, compose
+from seqbench.config.choices import choices_of
+from seqbench.config.compose import Composer, compose
 from seqbench.errors import ConfigError, Held, RunError
 from seqbench.launch.sweep import Policy, View
 from seqbench.runs import lock

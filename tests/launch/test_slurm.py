@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from small_sweep import SMALL, Seen, history, kept, sweep
 
-from seqbench.configuration import compose
+from seqbench.config.compose import compose
 from seqbench.errors import ConfigError
 from seqbench.launch import slurm, slurm_job, slurm_queue
 from seqbench.launch.job import Ending, Job

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_sweep import SMALL, Here, Seen, history, kept, sweep
 
-from seqbench.configuration import Composer
+from seqbench.config.compose import Composer
 from seqbench.errors import ConfigError
 from seqbench.launch import sweep as sweep_module
 from seqbench.launch.job import Ending, perform

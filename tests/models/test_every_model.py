@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from seqbench.choices import CONFIG_FOLDER, choices_of, read_choice
+from seqbench.config.choices import CONFIG_FOLDER, choices_of, read_choice
+from seqbench.config.schema import check_node
 from seqbench.errors import ConfigError
-from seqbench.signatures import check_node
 from seqbench.spec import Classes, Features, SequenceSpec, Tokens, Values
 
 MODELS = choices_of("model")

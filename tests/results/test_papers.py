@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 from record_factory import make_record
 
-from seqbench.choices import CONFIG_FOLDER
+from seqbench.config.choices import CONFIG_FOLDER
 from seqbench.errors import ConfigError
 from seqbench.results.papers import like_for_like, load_paper, papers, published
 

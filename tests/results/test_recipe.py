@@ -3,8 +3,8 @@ from itertools import product
 
 import pytest
 
-from seqbench.choices import CONFIG_FOLDER
-from seqbench.configuration import Composer
+from seqbench.config.choices import CONFIG_FOLDER
+from seqbench.config.compose import Composer
 from seqbench.errors import ConfigError
 from seqbench.results.recipe import command, differences, other_amount
 from seqbench.runs.identity import run_id, without_place

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqbench.configuration import compose
+from seqbench.config.compose import compose
 from seqbench.runs.identity import run_id, what_matters, without_place
 
 # A configuration as `compose` gave it when ids were first kept; its id must never change.

@@ -16,7 +16,7 @@ from seqbench.bench.measure import Spread, take_turns
 from seqbench.bench.plain import twin
 from seqbench.bench.reference import bare_loop
 from seqbench.bench.split import time_split
-from seqbench.configuration import compose
+from seqbench.config.compose import compose
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment import run
 from seqbench.models.tcn import TCN

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from seqbench.configuration import build, compose
+from seqbench.config.compose import build, compose
 from seqbench.errors import ConfigError
 from seqbench.experiment import build_task
 from seqbench.training.prediction import predict

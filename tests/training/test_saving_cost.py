@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from seqbench.configuration import compose
+from seqbench.config.compose import compose
 from seqbench.experiment import Experiment
 from seqbench.runs.events import EventLog
 from seqbench.runs.run import Run

@@ -6,7 +6,7 @@ from tape import NO_KERNEL
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from seqbench.configuration import build, compose
+from seqbench.config.compose import build, compose
 from seqbench.kernels import disabled
 from seqbench.spec import Features, SequenceSpec, Values
 from seqbench.training.schedules import Constant

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from seqbench.configuration import build, compose
+from seqbench.config.compose import build, compose
 from seqbench.errors import ConfigError
 from seqbench.experiment import build_model, build_task
 from seqbench.runs.events import EventLog

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from seqbench.choices import CONFIG_FOLDER
+from seqbench.config.choices import CONFIG_FOLDER
 from seqbench.results.aggregate import Cell, Column
 from seqbench.results.curves import Curve, band
 from seqbench.results.layout import arrange, measured_on_texts

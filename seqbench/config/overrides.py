@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from seqbench.choices import groups
+from seqbench.config.choices import groups
 
 # Keys whose values are paths.
 PATHS = ("output_dir", "data_dir", "task.path")

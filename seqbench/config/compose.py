@@ -26,11 +26,16 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from seqbench.choices import CONFIG_FOLDER, PLUGGABLE, choices_of, groups, plugins, read_choice
-from seqbench.errors import ConfigError, RunError, SeqbenchError
-from seqbench.overrides import SHORT, free
-from seqbench.runs.config_file import read_config
-from seqbench.signatures import (
+from seqbench.config.choices import (
+    CONFIG_FOLDER,
+    PLUGGABLE,
+    choices_of,
+    groups,
+    plugins,
+    read_choice,
+)
+from seqbench.config.overrides import SHORT, free
+from seqbench.config.schema import (
     NODES,
     check_node,
     check_value,
@@ -38,7 +43,9 @@ from seqbench.signatures import (
     near_miss,
     no_key,
 )
-from seqbench.trust import trust
+from seqbench.config.trust import trust
+from seqbench.errors import ConfigError, RunError, SeqbenchError
+from seqbench.runs.config_file import read_config
 
 Config = dict[str, Any]
 
@@ -64,7 +71,7 @@ MOST_THREADS = 1024
 # Groups that always need a choice: names of other choices contain theirs, `${task}_${model}`.
 NAMED = ("task", "model", "budget", "protocol")
 # Optional groups: Hydra silently ignores a choice that does not exist.
-OPTIONAL = ("recipe", "budget_for")
+OPTIONAL = ("recipe", "budget_for", "protocol_for")
 
 # Hydra would log each error that it also raises.
 logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)

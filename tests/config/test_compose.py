@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from seqbench.choices import CONFIG_FOLDER, choices_of
-from seqbench.configuration import Composer, build, compose, finish, read
+from seqbench.config.choices import CONFIG_FOLDER, choices_of
+from seqbench.config.compose import Composer, build, compose, finish, read
+from seqbench.config.overrides import free
 from seqbench.errors import ConfigError
-from seqbench.overrides import free
 from seqbench.runs.run import Run
 
 RNN = {
@@ -213,7 +213,7 @@ def test_without_a_recipe_adam_at_a_constant_rate(with_recipe):
         ("trainer: {clp: 3}", "no key 'trainer.clp' (did you mean 'trainer.clip'?)"),
         ("sed: 3", "no key 'sed' (did you mean 'seed'?)"),
         ('"se\\nd": 3', "no key 'sed' (did you mean 'seed'?)"),
-        ("recipe: {optimizer: {}}", "no key 'recipe.optimizer' (did you mean 'recipe.optimizer'?)"),
+        ("recipe: {optimiser: {}}", "no key 'recipe.optimiser' (did you mean 'recipe.optimizer'?)"),
         ("recipe: 3", "recipe must be dict[str, Any], not 3"),
         ("recipe: {optimizer: adam}", "recipe.optimizer must be a group of values, not 'adam'"),
         (
@@ -345,6 +345,7 @@ def test_a_model_of_the_users_is_among_those_one_may_have_meant(tmp_path):
         ("model.channels=8", "model.channels must be"),
         ("model.channels=[8,x]", "model.channels must be"),
         ("model.channels=[8,8.5]", "model.channels must be"),
+        ("model.channels=[8,true]", "model.channels must be"),
         ("model.channels=abc", "model.channels must be"),
         ("optimizer.betas=[0.9]", "optimizer.betas must be a list of 2 float, not [0.9]"),
         ("seed=true", "seed must be int, not True"),
@@ -587,8 +588,8 @@ EVIL = "open('pwned', 'w').close()\ndef call(*args, **kwargs): open('pwned', 'w'
         {"_target_": "builtins.eval", "_args_": ["open('pwned', 'w')"]},
         {"_target_": "evil_module.call"},
         {"_target_": "evil_module"},
-        {"_target_": "seqbench.configuration.get_object", "path": "evil_module"},
-        {"_target_": "seqbench.signatures.located", "target": "evil_module", "name": "x"},
+        {"_target_": "seqbench.config.compose.get_object", "path": "evil_module"},
+        {"_target_": "seqbench.config.schema.located", "target": "evil_module", "name": "x"},
         {"_target_": "seqbench.cli.main.main"},
         {"_target_": "seqbench_evil.Model"},
         {"_target_": "torch.optimal.Model"},
@@ -646,7 +647,8 @@ def test_the_users_word_lets_a_run_name_other_code(tmp_path, monkeypatch):
     path = saved(tmp_path, model={"_target_": "trusted_by_name.Model"})
     with pytest.raises(ConfigError, match=r"--trust trusted_by_name\.Model"):
         read(path)
-    assert read(path, ["trusted_by_name"])["model"] == {"_target_": "trusted_by_name.Model"}
+    for named in ("trusted_by_name", "trusted_by_name.Model"):
+        assert read(path, [named])["model"] == {"_target_": "trusted_by_name.Model"}
     with pytest.raises(ConfigError, match="--trust"):
         read(path, ["trusted_by"])  # a prefix of the name is another name
 

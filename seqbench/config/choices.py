@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 # In the package if installed from a wheel, next to it in a checkout.
-_inside = Path(__file__).parent / "configs"
-CONFIG_FOLDER = _inside if _inside.is_dir() else Path(__file__).parents[1] / "configs"
+_inside = Path(__file__).parents[1] / "configs"
+CONFIG_FOLDER = _inside if _inside.is_dir() else Path(__file__).parents[2] / "configs"
 # Groups that installed packages extend by the entry points `seqbench.models` and `seqbench.tasks`.
 PLUGGABLE = ("model", "task")
 

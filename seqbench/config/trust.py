@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from seqbench.config.schema import located
 from seqbench.errors import ConfigError
-from seqbench.signatures import located
 
 # Packages whose code a run folder's config may build: only those that runs consist of, since other
 # parts of seqbench, such as its commands, could do harm.
@@ -31,10 +31,15 @@ def trust(config: dict[str, Any], also: Sequence[str] = ()) -> None:
         if isinstance(value, dict):
             target = value.get("_target_")
             if target is not None:
-                # Check the name before importing it, then the module of the object found.
-                found = located(target, "a node") if is_trusted(str(target)) else None
-                if not is_trusted(str(getattr(found, "__module__", ""))):
-                    raise ConfigError(f"the run names {target}: add --trust {target} to build it")
+                # Check the name before importing it, then the object found, which may be of
+                # another module.
+                name = str(target)
+                if is_trusted(name):
+                    found = located(name, "a node")
+                    parts = (getattr(found, part, "") for part in ("__module__", "__qualname__"))
+                    name = ".".join(map(str, parts))
+                if not is_trusted(name):
+                    raise ConfigError(f"the run names {target}: add --trust {name} to build it")
             for item in value.values():
                 walk(item)
         elif isinstance(value, str) and ("${" in value or value == "???"):

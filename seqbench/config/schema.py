@@ -8,6 +8,7 @@ import sys
 import types
 import typing
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,14 +82,16 @@ def check_node(name: str, node: Any) -> None:
 
 def check_value(name: str, value: Any, hint: Any) -> None:
     """Raise `ConfigError` if a value is not of a type; lists match tuples, which YAML lacks."""
+    items = value if isinstance(value, list) else [value]
+    # In Python a bool is an int, but `steps: true` is a mistake.
+    is_mistake = any(isinstance(item, bool) for item in items) and not any(
+        name in str(hint) for name in ("bool", "Any", "object")
+    )
     for candidate in (value, tuple(value)) if isinstance(value, list) else (value,):
-        try:
-            # In Python a bool is an int, but `steps: true` is a mistake.
-            if not (isinstance(value, bool) and "bool" not in str(hint)):
-                check_type(candidate, hint, collection_check_strategy=ALL_ITEMS)
+        with suppress(TypeCheckError):
+            check_type(candidate, hint, collection_check_strategy=ALL_ITEMS)
+            if not is_mistake:
                 return
-        except TypeCheckError:
-            continue
     raise ConfigError(f"{name} must be {type_name(hint)}, not {value!r}")
 
 
