@@ -36,14 +36,16 @@ class LineLog(Observer):
             self.loss = event["loss"]
             return
         value, step = event[self.primary.metric], event["step"]
-        if self.best is None or self.primary.better(value, self.best):
-            self.best = value
+        best = ""
+        if event["split"] == "valid":  # test selects nothing
+            if self.best is None or self.primary.better(value, self.best):
+                self.best = value
+            best = f"best {number(self.best, self.primary.metric)}  "
         speed = (step - self.first_step) / (time.perf_counter() - self.begin)
         left = duration((self.total_steps - step) / speed) if speed else "?"
         self.write(
             f"step {step}/{self.total_steps}  loss {number(self.loss)}  "
-            f"valid {score(self.primary.metric, value)}  "
-            f"best {number(self.best, self.primary.metric)}  "
+            f"{event['split']} {score(self.primary.metric, value)}  {best}"
             f"{speed:.1f} steps/s  {left} left"
         )
 
@@ -64,7 +66,7 @@ def headline(facts: dict[str, Any]) -> list[str]:
     ]
     bounds = f"without memory: {score(primary.metric, facts['baseline'])}"
     if facts["optimum"] is not None:
-        bounds += f"; the best possible: {number(facts['optimum'])}"
+        bounds += f"; the best possible: {number(facts['optimum'], primary.metric)}"
     lines.append(bounds)
     field = facts["receptive_field"]
     if field is not None:
