@@ -178,7 +178,7 @@ def test_while_one_is_held_elsewhere_none_is_touched(tmp_path):
 def test_what_hangs_on_the_seed_is_refused(tmp_path):
     config = composed("at the last step", tmp_path)
     model = config["model"] | {"kernel_size": 4}
-    with pytest.raises(ConfigError, match="more hangs on the seed"):
+    with pytest.raises(ConfigError, match="differ in more than the seed"):
         run_seeds([config, config | {"seed": 1, "model": model}], lambda one, shown: Observer())
 
 

@@ -211,7 +211,7 @@ def test_the_examples_of_the_help_work(output_dir):
     ("query", "message"),
     [
         ("select scor from runs", "Candidate bindings"),
-        ("copy runs to 'out.csv'", "not COPY: runs are read, never changed"),
+        ("copy runs to 'out.csv'", "got COPY: runs are read, never changed"),
     ],
 )
 def test_a_mistake_costs_one_line_and_exit_code_2(tmp_path, query, message):

@@ -186,7 +186,7 @@ class Leaky(Adding):
         (WrongToken, "gives batches", "tokens outside 0 to 9"),
         (FewTargets, "gives batches", "40 inputs and 39 targets"),
         (NoSplit, "gives batches", "valid has no batches"),
-        (MidText, "gives batches", "the first batch of valid goes on from one"),
+        (MidText, "gives batches", "the first batch of valid is not marked fresh"),
         (ScoredContext, "gives batches", "valid scores its context"),
         (ConstantLoss, "scores outputs", "no gradient"),
         (LossPerSequence, "scores outputs", "the loss of random outputs is (8,)"),
