@@ -172,7 +172,7 @@ def found_class(target: str) -> tuple[str, str]:
         module_name = source.stem
     else:
         raise ConfigError(f"there is no Python file '{file}'")
-    import_from(Path.cwd() if source is None else source.resolve().parent)
+    import_from("" if source is None else str(source.resolve().parent))
     try:
         module = import_module(module_name)
     except Exception as error:

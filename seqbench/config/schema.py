@@ -9,7 +9,6 @@ import types
 import typing
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_object
@@ -113,13 +112,16 @@ def type_name(hint: Any) -> str:
     return getattr(hint, "__name__", str(hint)) if not options else str(hint).replace("typing.", "")
 
 
-def import_from(folder: Path) -> None:
-    """Append a folder to `sys.path`.
+def import_from(folder: str) -> None:
+    """Let modules be imported from a folder, unless the same name is installed.
 
-    The folder goes last: a user's `queue.py` must not replace that of the standard library.
+    The folder goes last: a `queue.py` of the user must not replace the standard library's.
+
+    Args:
+        folder: a path, or the empty string for whatever folder is the current one.
     """
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
+    if folder not in sys.path:
+        sys.path.append(folder)
 
 
 def located(target: str, name: str) -> Any:
@@ -135,7 +137,7 @@ def located(target: str, name: str) -> Any:
         ConfigError: if the target cannot be imported.
     """
     if target.partition(".")[0] not in ("seqbench", "torch"):
-        import_from(Path.cwd())
+        import_from("")
     try:
         return get_object(target)
     except Exception as error:
