@@ -57,7 +57,7 @@ def test_an_edited_model_is_another_one(copy):
     run([PROGRAM, "train", *words], copy)
     (first,) = copy.glob("outputs/runs/*/*/*")
     model = copy / "my_model.py"
-    model.write_text(model.read_text() + "\n# Edited.\n")
+    model.write_text(model.read_text() + "\nEDITED = True\n")
     run([PROGRAM, "train", *words, "seed=1"], copy)
     table = run([PROGRAM, "table", "--format", "csv"], copy)
     assert len(re.findall("code=[0-9a-f]{12}", table)) == 2
