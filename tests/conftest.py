@@ -33,6 +33,16 @@ def real_data() -> Path:
 
 
 @pytest.fixture(autouse=True)
+def safe_path() -> Iterator[None]:
+    """Restore PYTHONSAFEPATH, which the command sets for its child processes."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    yield
+    os.environ.pop("PYTHONSAFEPATH", None)
+    if before is not None:
+        os.environ["PYTHONSAFEPATH"] = before
+
+
+@pytest.fixture(autouse=True)
 def denormal_numbers() -> Iterator[None]:
     """A run flushes denormal numbers to zero, process-wide; hypothesis refuses to work so."""
     yield
