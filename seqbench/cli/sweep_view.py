@@ -202,7 +202,7 @@ def needs_retry(job: "Job", ending: "Ending") -> bool:
 
 
 def record_of(job: "Job") -> Record | None:
-    """Return the record of a job's run; `None` if there is none or it cannot be read."""
+    """Return the record of a job's run; `None` if it is missing or unreadable."""
     with suppress(RecordError):
         return job.run.record
     return None

@@ -72,7 +72,7 @@ def find(name: str) -> Dataset:
     """Return the dataset called `name`.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: if no dataset has this name.
     """
     if name in DATASETS:
         return DATASETS[name]

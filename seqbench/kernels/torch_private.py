@@ -70,7 +70,9 @@ def custom_op(name: str) -> Callable[[Callable[..., Any]], CustomOpDef]:
 
 
 def weight_norm(magnitude: Tensor, direction: Tensor) -> Tensor:
-    """Return `magnitude * direction / |direction|`, if possible by torch's fused operation.
+    """Return `magnitude * direction / |direction|`.
+
+    Uses torch's fused operation, except under transforms that cannot differentiate it.
 
     Args:
         magnitude: `(out, 1, 1)`.

@@ -69,7 +69,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a job ended, by its record or else by the exit of its process.
+    """The ending of a job: from its record, else from the exit of its process.
 
     Attributes:
         how: `completed`, `failed` and `diverged`: the status of the record; `killed`: the process

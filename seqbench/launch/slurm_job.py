@@ -61,7 +61,7 @@ class Ticket:
 
 
 def noted(note: Path) -> Ticket | None:
-    """Return the job that a note names; `None` if there is none or it cannot be read."""
+    """Return the job that a note names; `None` if the note is missing or unreadable."""
     with suppress(OSError, ValueError, TypeError):
         return Ticket(**json.loads(note.read_bytes()), note=note)
     return None
@@ -125,7 +125,7 @@ def leave(number: int, frame: FrameType | None) -> None:
 
 
 def read_ending(path: Path) -> Ending | None:
-    """Read the ending that a job wrote; `None` if there is none or it cannot be read."""
+    """Read the ending that a job wrote; `None` if it is missing or unreadable."""
     with suppress(OSError, ValueError, TypeError):
         content = json.loads(path.read_bytes())
         log = content.pop("log")

@@ -210,7 +210,7 @@ class Sweep:
             engine.close()
 
     def reason_to_stop(self, asked: bool) -> str | None:
-        """Return the reason to start no more jobs; `None` if there is none.
+        """Return the reason to start no more jobs, or `None` to go on.
 
         Args:
             asked: True if a signal asked the sweep to stop.

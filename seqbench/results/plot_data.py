@@ -214,7 +214,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _epochs_per_step(cell: Cell) -> float | None:
-    """Return epochs per step, from a completed run without early stop; `None` if there is none."""
+    """Return epochs per step, from a completed run without early stop, or `None`."""
     for record in cell.records:
         epochs = value_of(record, "trainer.epochs")
         whole = value_of(record, "trainer.stop_when_solved") is not True

@@ -48,7 +48,7 @@ def load_last(folder: Path) -> tuple[Loaded | None, str | None]:
     """Load the last checkpoint of a run, or the previous one if the last is missing or damaged.
 
     Returns:
-        The checkpoint, `None` if there is none; and a remark for the user, `None` if no file was
+        The checkpoint, or `None`; and a remark for the user, `None` if no file was
         damaged.
 
     Raises:

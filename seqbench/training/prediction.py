@@ -29,7 +29,7 @@ def predict(
 
     Returns:
         The outputs; the batch with the targets that match them, without the context if the model
-        skips it or has a carried state; and the detached state to carry, `None` if there is none.
+        skips it or has a carried state; and the detached state to carry, or `None`.
 
     Raises:
         ConfigError: if the outputs do not have the shape that the task requires.
