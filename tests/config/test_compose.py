@@ -349,6 +349,7 @@ def test_a_model_of_the_users_is_among_those_one_may_have_meant(tmp_path):
         ("model.channels=abc", "model.channels must be"),
         ("optimizer.betas=[0.9]", "optimizer.betas must be a list of 2 float, not [0.9]"),
         ("seed=true", "seed must be int, not True"),
+        ("protocol_for=typo", "no protocol_for named 'typo'"),
         ("seed=-1", "seed must be in [0, 2^63), not -1"),
         (f"seed={2**63}", f"seed must be in [0, 2^63), not {2**63}"),
         ("threads=0", "threads must be 1 to 1024, not 0"),
