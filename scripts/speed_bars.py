@@ -32,10 +32,12 @@ from seqbench.bench.plain import twin
 from seqbench.bench.reference import Reference, Twin, bare_loop
 from seqbench.config.compose import compose
 from seqbench.errors import DataError, RunError
+from seqbench.experiment.build import Experiment, build_optimizer
+from seqbench.experiment.saved_run import SavedRun
+from seqbench.models.sequence_model import SequenceModel, as_sequence_model
 from seqbench.runs.events import EventLog
 from seqbench.runs.observer import Observer
 from seqbench.runs.run import Run
-from seqbench.saved_run import SavedRun
 from seqbench.spec import SequenceSpec
 from seqbench.training import together
 from seqbench.training.trainer import Training
@@ -94,7 +96,7 @@ def never_slower(*models: str) -> Spread:
     return min(found.values(), key=lambda spread: spread.median)
 
 
-def hugging_face(node: dict[str, Any], spec: SequenceSpec) -> nn.Module:
+def hugging_face(node: dict[str, Any], spec: SequenceSpec) -> SequenceModel:
     """Transformers' decoder of the same sizes."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -108,7 +110,8 @@ def hugging_face(node: dict[str, Any], spec: SequenceSpec) -> nn.Module:
         max_position_embeddings=spec.length,
         use_cache=False,
     )
-    return Logits(LlamaForCausalLM._from_config(config, attn_implementation="sdpa"))
+    model = LlamaForCausalLM._from_config(config, attn_implementation="sdpa")
+    return as_sequence_model(Logits(model))
 
 
 class Logits(nn.Module):
@@ -157,7 +160,7 @@ def trainer_microseconds() -> Spread:
 
 def around_ours(config: dict[str, Any]) -> BareLoop:
     """A bare loop around our model, data and optimizer."""
-    parts = experiment.Experiment(config, Run.of(config))
+    parts = Experiment(config)
     return BareLoop(parts.state, parts.task, parts.trainer)
 
 
@@ -191,7 +194,7 @@ class TogetherLoop:
 
     def __init__(self, config: dict[str, Any], seeds: int) -> None:
         configs = [config | {"seed": seed} for seed in range(seeds)]
-        self.optimizer_of = partial(experiment.build_optimizer, config)
+        self.optimizer_of = partial(build_optimizer, config)
         self.loops = [TrainerLoop(one) for one in configs]
 
     def steps(self, count: int) -> list[float]:

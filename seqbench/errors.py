@@ -38,3 +38,22 @@ class RunError(SeqbenchError):
 
 class Held(RunError):
     """A run that another process is training; its record exists when that process is done."""
+
+
+# Texts of torch's RuntimeErrors for a failed allocation.
+NO_MEMORY = ("DefaultCPUAllocator: ", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True if the error is a failed allocation, on any device.
+
+    Only torch's CUDA allocator raises `torch.OutOfMemoryError`. Its CPU allocator, the CUDA driver
+    and cuBLAS raise RuntimeErrors that differ from others only in their text.
+    """
+    if isinstance(error, MemoryError):
+        return True
+    # By name: this module must not import torch.
+    by_torch = type(error).__name__ == "OutOfMemoryError" or any(
+        text in str(error) for text in NO_MEMORY
+    )
+    return isinstance(error, RuntimeError) and by_torch

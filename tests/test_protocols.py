@@ -10,7 +10,8 @@ from torch import nn
 from seqbench.config.choices import choices_of
 from seqbench.config.compose import build, compose
 from seqbench.errors import ConfigError
-from seqbench.experiment import build_model, build_task, run
+from seqbench.experiment import run
+from seqbench.experiment.build import build_model, build_task
 from seqbench.results.aggregate import aggregate
 from seqbench.runs.identity import run_id
 from seqbench.runs.run import Run
@@ -165,7 +166,7 @@ def test_the_code_clips_nothing_on_copy():
         for step in range(3):
             batch = task.train_batch(step)
             optimizer.zero_grad()
-            loss = task.loss(model(batch.inputs), batch)
+            loss = task.loss(model(batch.inputs)[0], batch)
             if clip is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), clip)
             loss.backward()
@@ -199,7 +200,7 @@ def test_a_watched_run_that_is_cut_off_ends_as_if_it_had_not_been(tmp_path):
     whole = run(small(tmp_path / "whole", "protocol=paper"))
     config = small(tmp_path / "cut", "protocol=paper")
     asked_to_stop = iter([0] * 11 + [2])
-    with patch("seqbench.experiment.signals") as signals:
+    with patch("seqbench.experiment.single.signals") as signals:
         signals.return_value.__enter__.return_value = lambda: next(asked_to_stop)
         signals.return_value.__exit__.return_value = False
         with pytest.raises(Interrupted):

@@ -11,8 +11,8 @@ from seqbench.cli.main import app
 from seqbench.config.compose import compose
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment import run
+from seqbench.experiment.saved_run import SavedRun
 from seqbench.runs.run import Run
-from seqbench.saved_run import SavedRun
 
 TEXT = "the cat sat on the mat and the dog sat on the log. " * 200
 
@@ -62,8 +62,7 @@ def test_generates_what_a_reading_of_the_whole_text_says(folder, model: str) -> 
     # Greedy, one pass over prompt and answer must give the same characters as step by step.
     ids = torch.from_numpy(saved.task.vocabulary.encode(prompt + written)).long()[None]
     with torch.no_grad():
-        outputs = saved.model(ids)
-    outputs = outputs if model == "tcn" else outputs[0]
+        outputs, _ = saved.model(ids)
     greedy = outputs[0, len(prompt) - 1 : -1].argmax(-1)
     assert saved.task.vocabulary.decode(greedy.tolist()) == written
 

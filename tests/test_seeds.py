@@ -13,10 +13,10 @@ import torch
 from seqbench.config.compose import compose
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment import run
+from seqbench.experiment.seeds import run_seeds
 from seqbench.runs.log import headline
 from seqbench.runs.observer import Observer
 from seqbench.runs.run import Run
-from seqbench.seeds import run_seeds
 from seqbench.training import checkpoint
 from seqbench.training.trainer import Interrupted, Trainer
 
@@ -127,7 +127,7 @@ def cut(monkeypatch, config, step):
         yield stopped_at(step)
 
     with monkeypatch.context() as patch:
-        patch.setattr("seqbench.seeds.signals", signals)
+        patch.setattr("seqbench.experiment.seeds.signals", signals)
         with pytest.raises(Interrupted) as stop:
             together(config)
     assert stop.value.signal == signal.SIGTERM

@@ -14,10 +14,9 @@ import torch
 from torch.optim import Optimizer
 
 from seqbench.config.compose import Config
-from seqbench.experiment import Experiment
+from seqbench.experiment.build import Experiment
 from seqbench.runs.events import EventLog
 from seqbench.runs.observer import Observer
-from seqbench.runs.run import Run
 from seqbench.tasks.task import Task
 from seqbench.training.graph import Graphs
 from seqbench.training.schedules import set_rates
@@ -93,7 +92,7 @@ class TrainerLoop:
         keys = ("steps", "eval_every", "checkpoint_every")
         endless = {**dict.fromkeys(keys, ENDLESS), "epochs": None, "stop_when_solved": False}
         config = config | {"trainer": config["trainer"] | endless}
-        self.experiment = Experiment(config, Run.of(config))
+        self.experiment = Experiment(config)
         self.trainer = self.experiment.trainer
         self.graphs = Graphs(self.experiment.state.optimizer)
 

@@ -17,6 +17,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from seqbench.errors import ConfigError
 from seqbench.kernels import reference
 from seqbench.models.embedding import input_layer, tie
+from seqbench.models.sequence_model import SequenceModel, State, as_sequence_model
 from seqbench.spec import Features, SequenceSpec
 
 # Settings of seqbench's models that only affect the initial weights.
@@ -105,7 +106,7 @@ class TCN(nn.Module):
         return self.output(y[:, -1] if self.readout == "last" else y)
 
 
-class Recurrent(nn.Module):
+class Recurrent(SequenceModel):
     """Torch's recurrent layers and a linear output layer.
 
     Args:
@@ -117,6 +118,7 @@ class Recurrent(nn.Module):
         tied: True to share the embedding's weights with the output layer.
     """
 
+    has_state = True
     carry_state = True
     kind: type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]
 
@@ -139,7 +141,7 @@ class Recurrent(nn.Module):
             tie(self.output, self.embedding)
         self.readout = spec.readout
 
-    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+    def forward(self, x: Tensor, state: State = None, context: int = 0) -> tuple[Tensor, State]:
         """Return the outputs and the state after the last step; the state is that of `layers`."""
         h, state = self.layers(self.embedding(x), state)
         return self.output(self.dropout(h[:, -1] if self.readout == "last" else h)), state
@@ -330,7 +332,7 @@ PLAIN: dict[str, type[nn.Module]] = {
 }
 
 
-def twin(node: dict[str, Any], spec: SequenceSpec) -> nn.Module:
+def twin(node: dict[str, Any], spec: SequenceSpec) -> SequenceModel:
     """Build the plain model of the same architecture and sizes.
 
     Args:
@@ -342,7 +344,7 @@ def twin(node: dict[str, Any], spec: SequenceSpec) -> nn.Module:
     """
     check_known(node)
     sizes = {k: v for k, v in node.items() if not k.startswith("_") and k not in INITIAL}
-    return PLAIN[node["_target_"]](spec, **sizes)
+    return as_sequence_model(PLAIN[node["_target_"]](spec, **sizes))
 
 
 def check_known(node: dict[str, Any]) -> None:

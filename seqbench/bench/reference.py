@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from torch import nn
 
 from seqbench import SPIN, SPIN_BY_DEFAULT, machine
 from seqbench.bench import plain
@@ -21,7 +20,8 @@ from seqbench.bench.loops import BareLoop
 from seqbench.config.compose import Config, build
 from seqbench.config.schema import located
 from seqbench.errors import RunError, SeqbenchError
-from seqbench.experiment import build_task
+from seqbench.experiment.build import build_task
+from seqbench.models.sequence_model import SequenceModel
 from seqbench.spec import SequenceSpec
 
 # Seconds to wait after the reference's steps. With torch's defaults its idle threads spin for some
@@ -29,7 +29,7 @@ from seqbench.spec import SequenceSpec
 REST = 0.02
 
 # Builds a model from the config's `model` node and the task's spec.
-Twin = Callable[[dict[str, Any], SequenceSpec], nn.Module]
+Twin = Callable[[dict[str, Any], SequenceSpec], SequenceModel]
 
 
 class Reference:

@@ -11,7 +11,7 @@ from seqbench.cli import completion
 from seqbench.wording import plain
 
 if TYPE_CHECKING:
-    from seqbench.saved_run import SavedRun
+    from seqbench.experiment.saved_run import SavedRun
 
 Trust = Annotated[
     list[str] | None, typer.Option(help="A package that the run may import, besides seqbench.")
@@ -51,8 +51,8 @@ def evaluate(
 
 def opened(run: str, output_dir: Path, trust: list[str] | None, data_dir: str | None) -> "SavedRun":
     """Load a run's best weights; note on stderr which of the user's code was edited since."""
+    from seqbench.experiment.saved_run import SavedRun
     from seqbench.results.collect import find_run
-    from seqbench.saved_run import SavedRun
 
     saved = SavedRun(find_run(run, output_dir), trust or (), data_dir)
     for target in saved.edited:

@@ -30,7 +30,7 @@ from seqbench.cli import (
     train,
 )
 from seqbench.cli.overriding import OverrideCommand
-from seqbench.errors import SeqbenchError
+from seqbench.errors import SeqbenchError, is_out_of_memory
 from seqbench.wording import plain
 
 app = typer.Typer(
@@ -97,8 +97,6 @@ def main() -> None:
     except KeyboardInterrupt as error:
         leave("interrupted", 130, error)
     except (MemoryError, RuntimeError) as error:
-        from seqbench.out_of_memory import is_out_of_memory  # imports torch
-
         if not is_out_of_memory(error):
             raise
         leave("out of memory; SEQBENCH_TRACEBACK=1 shows where", 1, error)

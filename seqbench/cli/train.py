@@ -100,7 +100,7 @@ def train(
 
     again = [f"--config-dir={config_dir}"] * (config_dir is not None) + (overrides or [])
     if many and resume is None:
-        from seqbench.seeds import run_seeds
+        from seqbench.experiment.seeds import run_seeds
 
         words = [word for word in overrides or [] if word not in many]
         with Composer(config_dir) as composer:

@@ -44,7 +44,7 @@ from seqbench.config.schema import (
     no_key,
 )
 from seqbench.config.trust import trust
-from seqbench.errors import ConfigError, RunError, SeqbenchError
+from seqbench.errors import ConfigError, RunError, SeqbenchError, is_out_of_memory
 from seqbench.runs.config_file import read_config
 
 Config = dict[str, Any]
@@ -368,7 +368,6 @@ def build(name: str, config: Config, *args: Any, **kwargs: Any) -> Any:
             raise cause from error
         if isinstance(cause, OSError):
             raise cause from error
-        from seqbench.out_of_memory import is_out_of_memory  # not at the top: imports torch
 
         if is_out_of_memory(cause):
             raise RunError(f"out of memory: the {name} does not fit; try smaller sizes") from error

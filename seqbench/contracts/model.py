@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from seqbench.contracts.contract import Broken, NotAsked, Result, listed, said, tried
 from seqbench.errors import ConfigError
+from seqbench.models.sequence_model import SequenceModel, State, as_sequence_model
 from seqbench.spec import Classes, Features, Readout, SequenceSpec, Tokens, Values
 
 BuildModel = Callable[[SequenceSpec], nn.Module]
@@ -73,10 +74,10 @@ def check_model(build: BuildModel) -> Iterator[Result]:
             yield Result(name, True)
 
 
-def seeded(build: BuildModel, spec: SequenceSpec, seed: int = 0) -> nn.Module:
+def seeded(build: BuildModel, spec: SequenceSpec, seed: int = 0) -> SequenceModel:
     """Return a new model in evaluation mode, built after `torch.manual_seed(seed)`."""
     torch.manual_seed(seed)
-    return build(spec).eval()
+    return as_sequence_model(build(spec)).eval()
 
 
 def example(spec: SequenceSpec, seed: int = 0) -> Tensor:
@@ -87,23 +88,20 @@ def example(spec: SequenceSpec, seed: int = 0) -> Tensor:
     return torch.randn(BATCH, spec.length, spec.input.dim, generator=random)
 
 
-def run(model: nn.Module, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-    """Return a model's output and its state; `None` for a model without `carry_state`.
+def run(
+    model: SequenceModel, x: Tensor, state: State = None, context: int = 0
+) -> tuple[Tensor, State]:
+    """Return a model's output and its state.
 
     Raises:
-        Broken: if the model returns another type than its attributes promise.
+        Broken: if the model does not return a pair of a tensor and a state.
     """
-    if not hasattr(model, "carry_state"):
-        output = model(x)
-        if not isinstance(output, Tensor):
-            raise Broken(
-                f"forward returned a {type(output).__name__}, not a tensor (a model that returns a "
-                "state too needs an attribute carry_state, true or false)"
-            )
-        return output, None
-    result = model(x, state)
-    if not isinstance(result, tuple) or len(result) != 2:
-        raise Broken("a model with an attribute carry_state must return (output, state)")
+    try:
+        result = model(x, state, context)
+    except ConfigError as error:
+        raise Broken(str(error)) from error
+    if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[0], Tensor):
+        raise Broken("forward must return (output, state), the output a tensor")
     return result
 
 
@@ -162,7 +160,8 @@ def gradients(build: BuildModel, spec: SequenceSpec) -> None:
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
     output, _ = run(model, example(spec))
     (output * torch.randn_like(output)).sum().backward()
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    weights = model.state_dict(keep_vars=True).items()
+    trained = {name: p for name, p in weights if p.requires_grad}
     if not trained:
         raise Broken("it has no parameters to train")
     dead = [name for name, p in trained.items() if p.grad is None or not p.grad.any()]
@@ -209,8 +208,10 @@ def deterministic(build: BuildModel, spec: SequenceSpec) -> None:
 def segments(build: BuildModel, spec: SequenceSpec) -> None:
     """Require that forward passes over segments, with state carried, match one over the whole."""
     model = seeded(build, spec)
-    if not hasattr(model, "carry_state"):
-        raise NotAsked("it carries no state (no attribute carry_state)")
+    if not model.has_state:
+        if model.carry_state:
+            raise Broken("carry_state needs has_state = True")
+        raise NotAsked("the model has no state")
     x = example(spec)
     whole, _ = run(model, x)
     state = None
@@ -237,16 +238,16 @@ def segments(build: BuildModel, spec: SequenceSpec) -> None:
 def context(build: BuildModel, spec: SequenceSpec) -> None:
     """Require that a model told to skip a context's outputs leaves the later outputs unchanged."""
     model = seeded(build, spec)
-    if not getattr(model, "skips_context", False):
-        raise NotAsked("it skips none (no attribute skips_context)")
+    if not model.skips_context:
+        raise NotAsked("the model does not skip its context")
     if spec.readout == "last":
         raise NotAsked("it answers at the last step alone")
-    if hasattr(model, "carry_state"):
-        raise Broken("it has carry_state and skips_context: a state makes the context needless")
+    if model.has_state:
+        raise Broken("it has has_state and skips_context: a state makes the context needless")
     x = example(spec)
     whole, _ = run(model, x)
     for steps in (1, 2, 20, spec.length - 1):
-        after = model(x, steps)
+        after, _ = run(model, x, None, steps)
         if after.shape != whole[:, steps:].shape:
             raise Broken(
                 f"with a context of {steps} steps the output is {tuple(after.shape)}, not "

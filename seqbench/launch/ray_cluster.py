@@ -21,11 +21,11 @@ from typing import Any
 
 from seqbench.config.schema import first_line
 from seqbench.errors import ConfigError
-from seqbench.interruption import signals
 from seqbench.launch.job import Ending, Job
 from seqbench.launch.local import LocalEngine
 from seqbench.machine import available_cores, host
 from seqbench.runs.run import Run
+from seqbench.training.interruption import signals
 
 # Bytes of shared memory of a cluster that seqbench starts; only jobs and endings pass through it.
 OBJECT_STORE = 100 * 2**20

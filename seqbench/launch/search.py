@@ -24,7 +24,7 @@ from seqbench.config.compose import build
 from seqbench.config.overrides import typed
 from seqbench.config.schema import near_miss
 from seqbench.errors import ConfigError, RunError
-from seqbench.experiment import build_task
+from seqbench.experiment.build import build_task
 from seqbench.launch.job import Job
 from seqbench.launch.progress import Progress
 from seqbench.launch.sweep import Sweep

@@ -12,10 +12,10 @@ from pathlib import Path
 from types import FrameType
 
 from seqbench.errors import RunError
-from seqbench.interruption import WARNINGS
 from seqbench.launch.job import Ending, Job, perform
 from seqbench.launch.slurm_queue import requeue
 from seqbench.runs import atomic, lock
+from seqbench.training.interruption import WARNINGS
 
 # While Python imports torch, for some seconds, it has no signal handlers yet, and a warning signal
 # kills it. Then this shell code requeues the job.

@@ -16,13 +16,13 @@ from pathlib import Path
 from seqbench.config.compose import Composer
 from seqbench.config.overrides import typed
 from seqbench.errors import ConfigError, SeqbenchError
-from seqbench.interruption import signals
 from seqbench.launch.engine import Engine
 from seqbench.launch.job import Ending, Job, of_record
 from seqbench.launch.progress import Progress
 from seqbench.machine import host
 from seqbench.runs import lock
 from seqbench.runs.run import Run
+from seqbench.training.interruption import signals
 
 # Seconds between two reads of the folders of running jobs.
 LOOK = 1.0

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from seqbench import kernels
 from seqbench.errors import ConfigError
 from seqbench.models.embedding import input_layer, tie
+from seqbench.models.sequence_model import SequenceModel
 from seqbench.spec import SequenceSpec
 
 # Keys and values of one layer, each (batch, cached, num_kv_heads, head_dim), oldest first.
@@ -180,7 +181,7 @@ class Block(nn.Module):
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), cache
 
 
-class Llama(nn.Module):
+class Llama(SequenceModel):
     """Small LLaMA decoder.
 
     Weights are initialized from a normal distribution of standard deviation 0.02. Those of the
@@ -208,6 +209,8 @@ class Llama(nn.Module):
     Raises:
         ConfigError: if a value is out of range or the sizes do not fit together.
     """
+
+    has_state = True
 
     def __init__(
         self,
@@ -275,13 +278,14 @@ class Llama(nn.Module):
             tie(self.output, self.embedding)
 
     def forward(
-        self, x: Tensor, state: tuple[Cache, ...] | None = None
+        self, x: Tensor, state: tuple[Cache, ...] | None = None, context: int = 0
     ) -> tuple[Tensor, tuple[Cache, ...]]:
         """Map a sequence to logits or values.
 
         Args:
             x: `(batch, time)` int64 or `(batch, time, dim)` float.
             state: the state returned for the previous time steps; `None`: there are none.
+            context: must be 0.
 
         Returns:
             `(batch, out)` for readout `last`, `(batch, time, out)` for `every`; and the state, the

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from seqbench import kernels
 from seqbench.errors import ConfigError
 from seqbench.models.embedding import tie
+from seqbench.models.sequence_model import SequenceModel
 from seqbench.spec import Features, SequenceSpec
 
 # One tuple per layer, of tensors (batch, hidden_size): hidden and cell state for an LSTM, the
@@ -21,7 +22,7 @@ from seqbench.spec import Features, SequenceSpec
 State = tuple[tuple[Tensor, ...], ...]
 
 
-class Recurrent(nn.Module):
+class Recurrent(SequenceModel):
     """Base class of the recurrent networks: an embedding, recurrent layers and an output layer.
 
     Args:
@@ -41,6 +42,7 @@ class Recurrent(nn.Module):
 
     kind: ClassVar[kernels.RecurrentKind]
     layer_type: ClassVar[type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]]
+    has_state = True
     carry_state = True
 
     def __init__(
@@ -79,12 +81,15 @@ class Recurrent(nn.Module):
         if tied:
             tie(self.output, self.embedding)
 
-    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    def forward(
+        self, x: Tensor, state: State | None = None, context: int = 0
+    ) -> tuple[Tensor, State]:
         """Map a sequence to logits or values.
 
         Args:
             x: `(batch, time)` int64 or `(batch, time, dim)` float.
             state: the state returned for the previous time steps; `None`: zeros.
+            context: must be 0.
 
         Returns:
             `(batch, out)` for readout `last`, `(batch, time, out)` for `every`; and the state after

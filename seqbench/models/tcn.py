@@ -23,6 +23,7 @@ from seqbench import kernels
 from seqbench.errors import ConfigError
 from seqbench.kernels import BlockShape, BlockWeights
 from seqbench.models.embedding import tie
+from seqbench.models.sequence_model import SequenceModel
 from seqbench.spec import Features, SequenceSpec
 
 DropoutKind = Literal["channel", "element"]
@@ -117,7 +118,7 @@ class Block(nn.Module):
         return self.dropout(magnitude.new_ones(batch, length, conv.out_channels))
 
 
-class TCN(nn.Module):
+class TCN(SequenceModel):
     """Temporal convolutional network.
 
     Args:
@@ -166,7 +167,7 @@ class TCN(nn.Module):
         self.readout = spec.readout
         # Time steps by which each block, with its two convolutions, extends the receptive field.
         self.reaches = [2 * (kernel_size - 1) * 2**i for i in range(len(channels))]
-        self.receptive_field = 1 + sum(self.reaches)
+        self.receptive_field: int = 1 + sum(self.reaches)
         self.blocks = nn.ModuleList(
             Block(before, after, kernel_size, dropout, dropout_kind)
             for before, after in zip([width, *channels[:-1]], channels, strict=True)
@@ -177,15 +178,17 @@ class TCN(nn.Module):
         if tied:
             tie(self.output, self.embedding)
 
-    def forward(self, x: Tensor, context: int = 0) -> Tensor:
+    def forward(self, x: Tensor, state: None = None, context: int = 0) -> tuple[Tensor, None]:
         """Map a sequence to logits or values.
 
         Args:
             x: `(batch, time)` int64 or `(batch, time, dim)` float.
+            state: must be `None`.
             context: for readout `every`, number of leading steps whose outputs are skipped.
 
         Returns:
-            `(batch, out)` for readout `last`, `(batch, time - context, out)` for `every`.
+            `(batch, out)` for readout `last`, `(batch, time - context, out)` for `every`; and
+            `None`, since a TCN has no state.
         """
         last = self.readout == "last"
         length = 1 if last else x.shape[1] - context
@@ -195,7 +198,7 @@ class TCN(nn.Module):
         blocks: list[Any] = list(self.blocks)
         weights = [b.weights(len(x), shape) for b, shape in zip(blocks, shapes, strict=True)]
         h = kernels.residual_blocks(h, weights, shapes)
-        return self.output(h[:, -1] if last else h)
+        return self.output(h[:, -1] if last else h), None
 
     def shapes(self, time: int, length: int) -> list[BlockShape]:
         """Return the outputs that each block computes, first block to last.

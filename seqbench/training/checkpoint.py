@@ -14,8 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from seqbench.errors import RunError
-from seqbench.out_of_memory import is_out_of_memory
+from seqbench.errors import RunError, is_out_of_memory
 from seqbench.runs import atomic
 
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"

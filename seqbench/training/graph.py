@@ -24,8 +24,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from seqbench.errors import ConfigError, RunError
-from seqbench.out_of_memory import is_out_of_memory
+from seqbench.errors import ConfigError, RunError, is_out_of_memory
 from seqbench.tasks.task import Batch
 from seqbench.training.carried import Carried, flatten, unflatten
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from typeguard import TypeCheckError, check_type
 
 from seqbench.config.compose import MOST_THREADS
-from seqbench.errors import RunError
-from seqbench.out_of_memory import is_out_of_memory
+from seqbench.errors import RunError, is_out_of_memory
+from seqbench.models.sequence_model import SequenceModel
 from seqbench.training import checkpoint
 from seqbench.training.carried import Carried, flatten, unflatten
 from seqbench.training.schedules import Schedule
@@ -52,7 +52,7 @@ class TrainingState:
         carried: the model's state after the last segment; `None` if it carries none.
     """
 
-    model: nn.Module
+    model: SequenceModel
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     scaler: torch.amp.GradScaler

@@ -24,8 +24,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
-from seqbench.errors import ConfigError, RunError
-from seqbench.out_of_memory import is_out_of_memory
+from seqbench.errors import ConfigError, RunError, is_out_of_memory
 from seqbench.tasks.task import Batch
 from seqbench.training.carried import Carried
 from seqbench.training.prediction import check_outputs
@@ -78,8 +77,8 @@ class Stack(nn.Module):
         """Return outputs `(seeds, batch, ...)` of inputs `(seeds, batch, time, ...)`."""
 
         def one(weights: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
-            outputs = functional_call(self.form[0], (weights, buffers), (x,))
-            return outputs[0] if isinstance(outputs, tuple) else outputs
+            outputs, _ = functional_call(self.form[0], (weights, buffers), (x,))
+            return outputs
 
         weights = dict(zip(self.names, self.weights, strict=True))
         return vmap(one, randomness="different")(weights, self.stacked_buffers, inputs)
@@ -100,7 +99,7 @@ def check(trainer: Trainer, training: TrainingState, inputs: Tensor) -> None:
         "trainer.stop_when_solved": trainer.stop_when_solved,
         "trainer.precision=fp16": trainer.precision == "fp16",
         "schedule=plateau": isinstance(training.schedule, Plateau),
-        "a model that carries state": getattr(training.model, "carry_state", False),
+        "a model that carries state": training.model.carry_state,
         f"optimizer {type(training.optimizer).__name__}": type(training.optimizer)
         not in ELEMENTWISE,
     }.items():

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from seqbench.errors import ConfigError, RunError
+from seqbench.models.sequence_model import SequenceModel
 from seqbench.runs.events import EventLog
 from seqbench.runs.observer import Observer
 from seqbench.tasks.task import Batch, Split, Task
@@ -185,7 +186,7 @@ class Trainer:
         return max(1, round(self.epochs * task.steps_per_epoch))
 
     def begin(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, schedule: Schedule
+        self, model: SequenceModel, optimizer: torch.optim.Optimizer, schedule: Schedule
     ) -> TrainingState:
         """Return the state before the first step.
 
@@ -227,7 +228,7 @@ class Trainer:
         """
         state, task, progress = training.state, training.task, training.state.progress
         total = self.total_steps(task)
-        forward: nn.Module = torch.compile(state.model) if self.compile else state.model  # type: ignore[assignment]
+        forward: SequenceModel = torch.compile(state.model) if self.compile else state.model  # type: ignore[assignment]
         state.model.train()
         started = time.perf_counter() - progress.seconds
 
@@ -248,7 +249,7 @@ class Trainer:
             self.after_step(training, forward, result, seconds, interrupted())
 
     def train_step(
-        self, model: nn.Module, state: TrainingState, task: Task, batch: Batch, carried: Carried
+        self, model: SequenceModel, state: TrainingState, task: Task, batch: Batch, carried: Carried
     ) -> StepResult:
         """Update the weights with the gradient of one batch.
 
@@ -274,7 +275,7 @@ class Trainer:
     def after_step(
         self,
         training: Training,
-        forward: nn.Module,
+        forward: SequenceModel,
         result: StepResult,
         seconds: Callable[[], float],
         signal: int,
@@ -333,7 +334,7 @@ class Trainer:
             check_finite("grad_norm", event.get("grad_norm", 0.0), state.progress)
             check_finite("loss", event["loss"], state.progress)
 
-    def evaluate_and_keep_best(self, training: Training, forward: nn.Module) -> None:
+    def evaluate_and_keep_best(self, training: Training, forward: SequenceModel) -> None:
         """Evaluate the watched split, and keep the weights if they are the best so far.
 
         Raises:
@@ -354,7 +355,7 @@ class Trainer:
 
     def backward(
         self,
-        model: nn.Module,
+        model: SequenceModel,
         task: Task,
         batch: Batch,
         carried: Carried,
@@ -385,7 +386,7 @@ class Trainer:
         return torch.autocast(device.type, DTYPES[self.precision])
 
     @torch.no_grad()
-    def evaluate(self, model: nn.Module, task: Task, split: Split) -> dict[str, float]:
+    def evaluate(self, model: SequenceModel, task: Task, split: Split) -> dict[str, float]:
         """Return the task's metrics over all of a split, without dropout."""
         sums: dict[str, Tensor] = {}
         counts: dict[str, int] = {}

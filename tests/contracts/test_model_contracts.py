@@ -10,6 +10,7 @@ from seqbench.config.choices import choices_of, read_choice
 from seqbench.config.compose import build
 from seqbench.contracts.model import check_model
 from seqbench.errors import ConfigError
+from seqbench.models.sequence_model import SequenceModel
 from seqbench.spec import Tokens
 
 SHAPE = "answers in the shape the task asks for"
@@ -115,12 +116,12 @@ class WritesToInput(Running):
         return super().forward(x.mul_(0.5))
 
 
-class Carrying(Running):
+class Carrying(Running, SequenceModel):
     """As `Running`, with the sum and the number of steps so far as its state."""
 
-    carry_state = True
+    has_state = carry_state = True
 
-    def forward(self, x, state=None):
+    def forward(self, x, state=None, context=0):
         h = self.first(x).tanh()
         total, count = (h.new_zeros(len(h), 8), h.new_zeros(len(h), 1)) if state is None else state
         totals = h.cumsum(1) + total[:, None]
@@ -130,48 +131,48 @@ class Carrying(Running):
 
 
 class Forgetful(Carrying):
-    def forward(self, x, state=None):
+    def forward(self, x, state=None, context=0):
         return super().forward(x)
 
 
 class BatchSecond(Carrying):
-    def forward(self, x, state=None):
+    def forward(self, x, state=None, context=0):
         state = None if state is None else (state[0][0], state[1][0])
         output, state = super().forward(x, state)
         return output, (state[0][None], state[1][None])
 
 
 class DictState(Carrying):
-    def forward(self, x, state=None):
+    def forward(self, x, state=None, context=0):
         state = None if state is None else (state["sum"], state["count"])
         output, state = super().forward(x, state)
         return output, {"sum": state[0], "count": state[1]}
 
 
-class StateForgotten(Running):
-    carry_state = True
+class StateForgotten(Running, SequenceModel):
+    has_state = True
 
-    def forward(self, x, state=None):
+    def forward(self, x, state=None, context=0):
         return super().forward(x)
 
 
-class Skipping(Running):
+class Skipping(Running, SequenceModel):
     """As `Running`, without answers in the context."""
 
     skips_context = True
 
-    def forward(self, x, context=0):
+    def forward(self, x, state=None, context=0):
         outputs = super().forward(x)
-        return outputs[:, context:] if self.every else outputs
+        return (outputs[:, context:] if self.every else outputs), None
 
 
 class Blind(Skipping):
-    def forward(self, x, context=0):
+    def forward(self, x, state=None, context=0):
         return super().forward(x[:, context:])
 
 
 class Deaf(Skipping):
-    def forward(self, x, context=0):
+    def forward(self, x, state=None, context=0):
         return super().forward(x)
 
 
@@ -179,11 +180,13 @@ class Both(Carrying):
     skips_context = True
 
 
-class Undeclared(Carrying):
-    def __getattribute__(self, name):
-        if name == "carry_state":
-            raise AttributeError(name)
-        return super().__getattribute__(name)
+class Undeclared(Running):
+    def forward(self, x):
+        return super().forward(x), None
+
+
+class NotDerived(Running):
+    carry_state = True
 
 
 @pytest.mark.parametrize("model", [Running, Carrying, Skipping])
@@ -213,8 +216,8 @@ def test_the_models_that_are_broken_below_hold_whole(model):
         (StateForgotten, SHAPE, "must return (output, state)"),
         (Blind, CONTEXT, "after a context of 1 steps, outputs differ by"),
         (Deaf, CONTEXT, "with a context of 1 steps the output is (3, 37, 11), not (3, 36, 11)"),
-        (Both, CONTEXT, "it has carry_state and skips_context"),
-        (Undeclared, SHAPE, "needs an attribute carry_state"),
+        (Both, CONTEXT, "it has has_state and skips_context"),
+        (Undeclared, SHAPE, "forward returned a tuple, expected a tensor"),
     ],
 )
 def test_a_broken_model_is_told_what_it_breaks(model, contract, message):
@@ -227,7 +230,7 @@ def test_what_a_model_does_not_do_is_not_asked():
         SEGMENTS,
         CONTEXT,
     ]
-    assert "no attribute carry_state" in results[SEGMENTS].message
+    assert "the model has no state" in results[SEGMENTS].message
     (skipping,) = (r for r in check_model(Skipping) if r.name == CONTEXT)
     assert skipping.passed
 

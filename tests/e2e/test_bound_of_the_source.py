@@ -13,8 +13,8 @@ import torch
 
 from seqbench.config.compose import build, compose
 from seqbench.experiment import run
+from seqbench.experiment.saved_run import SavedRun
 from seqbench.results.collect import find_run
-from seqbench.saved_run import SavedRun
 from seqbench.tasks.char_lm import UNSCORED, scored_targets
 from seqbench.training.prediction import predict
 

@@ -10,9 +10,8 @@ import pytest
 import torch
 from small_run import SMALL, difference, prepared, small
 
-from seqbench.errors import RunError
+from seqbench.errors import RunError, is_out_of_memory
 from seqbench.experiment import run
-from seqbench.out_of_memory import is_out_of_memory
 from seqbench.runs.run import Run
 from seqbench.training.trainer import Trainer
 

@@ -19,10 +19,10 @@ from seqbench.bench.split import time_split
 from seqbench.config.compose import compose
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment import run
+from seqbench.experiment.seeds import run_seeds
 from seqbench.models.tcn import TCN
 from seqbench.runs.observer import Observer
 from seqbench.runs.run import Run
-from seqbench.seeds import run_seeds
 from seqbench.tasks.task import Batch
 from seqbench.training import checkpoint, graph
 from seqbench.training.trainer import Interrupted
@@ -54,7 +54,7 @@ def taped(monkeypatch):
         found.append(call)
         return capture(call)
 
-    monkeypatch.setattr("seqbench.experiment.can_capture", lambda device: True)
+    monkeypatch.setattr("seqbench.experiment.build.can_capture", lambda device: True)
     monkeypatch.setattr(graph, "aside", lambda call: call())
     monkeypatch.setattr(graph, "capture", noted)
     # A tape does not see into compiled operators, nor recompute what torch's LSTM saves.
@@ -88,7 +88,7 @@ def cut_at(step, config, monkeypatch):
         yield lambda: signal.SIGTERM if next(asked) == step else 0
 
     with monkeypatch.context() as patch:
-        patch.setattr("seqbench.experiment.signals", signals)
+        patch.setattr("seqbench.experiment.single.signals", signals)
         with pytest.raises(Interrupted):
             run(config)
 

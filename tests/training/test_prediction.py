@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from torch import nn
 
 from seqbench.config.compose import build, compose
 from seqbench.errors import ConfigError
-from seqbench.experiment import build_task
+from seqbench.experiment.build import build_task
+from seqbench.models.sequence_model import SequenceModel
 from seqbench.training.prediction import predict
 
 WORDS = ["task=char_markov", "task.train_size=20000", "task.eval_size=500", "device=cpu"]
@@ -37,16 +37,16 @@ def test_a_context_that_is_skipped_changes_no_loss_and_no_gradient(task, step, m
         found[skips] = [loss, *(p.grad for p in model.parameters())]
         # Both have read all of it.
         assert batch.inputs.shape[1] == task.length
-    assert asked == ([(task.context,), ()] if step else [(), ()])
+    assert asked == [(None, task.context if step else 0), (None, 0)]
     torch.testing.assert_close(found[True], found[False], rtol=1e-5, atol=1e-10)
 
 
 def test_a_model_that_answers_in_its_context_all_the_same_is_refused(task):
-    class Deaf(nn.Module):
+    class Deaf(SequenceModel):
         skips_context = True
 
-        def forward(self, x, context=0):
-            return torch.zeros(*x.shape, task.spec.output_dim)
+        def forward(self, x, state=None, context=0):
+            return torch.zeros(*x.shape, task.spec.output_dim), None
 
-    with pytest.raises(ConfigError, match=r"answers \(16, 192, 8\) where \(16, 128, 8\) is asked"):
+    with pytest.raises(ConfigError, match=r"shape \(16, 192, 8\), expected \(16, 128, 8\)"):
         predict(Deaf(), task.train_batch(1), None, task.spec)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqbench.config.compose import build, compose
-from seqbench.experiment import build_model, build_task
+from seqbench.experiment.build import build_model, build_task
 from seqbench.runs.events import EventLog
 from seqbench.runs.observer import Observer
 from seqbench.training import checkpoint

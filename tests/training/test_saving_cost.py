@@ -5,9 +5,8 @@ import time
 import pytest
 
 from seqbench.config.compose import compose
-from seqbench.experiment import Experiment
+from seqbench.experiment.build import Experiment
 from seqbench.runs.events import EventLog
-from seqbench.runs.run import Run
 from seqbench.training import checkpoint
 from seqbench.training.state import weights
 from seqbench.training.trainer import Trainer
@@ -27,7 +26,7 @@ CONFIGURATIONS = {
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_saving_takes_a_small_share_of_the_time(name, tmp_path):
     config = compose([*CONFIGURATIONS[name], "threads=1", f"output_dir={tmp_path}"])
-    experiment = Experiment(config, Run.of(config))
+    experiment = Experiment(config)
     trainer: Trainer = experiment.trainer
     state, task = experiment.state, experiment.task
     total = trainer.total_steps(task)

@@ -8,7 +8,8 @@ from torch import nn
 
 from seqbench.config.compose import build, compose
 from seqbench.errors import ConfigError
-from seqbench.experiment import build_model, build_task
+from seqbench.experiment.build import build_model, build_task
+from seqbench.models.sequence_model import SequenceModel
 from seqbench.runs.events import EventLog
 from seqbench.runs.observer import Observer
 from seqbench.spec import Features, SequenceSpec, Values
@@ -312,14 +313,14 @@ def test_the_loss_is_read_only_at_steps_that_log(tmp_path):
     assert read == {3, 4, 6, 8}
 
 
-class Recording(nn.Module):
+class Recording(SequenceModel):
     """Notes whether it was asked in training mode."""
 
     def __init__(self, model):
         super().__init__()
         self.model, self.modes = model, []
 
-    def forward(self, x):
+    def forward(self, x, state=None, context=0):
         self.modes.append(self.training)
         return self.model(x)
 

@@ -7,15 +7,16 @@ from itertools import groupby
 
 from seqbench import kernels
 from seqbench.config.compose import Config
-from seqbench.errors import ConfigError, RunError, SeqbenchError
-from seqbench.experiment import Experiment, build_optimizer, finished
-from seqbench.interruption import signals
-from seqbench.out_of_memory import is_out_of_memory
+from seqbench.errors import ConfigError, RunError, SeqbenchError, is_out_of_memory
+from seqbench.experiment.build import Experiment, build_optimizer
+from seqbench.experiment.recording import Recording, observed
+from seqbench.experiment.single import finished
 from seqbench.runs.observer import Observer
 from seqbench.runs.record import Record
 from seqbench.runs.run import Run
 from seqbench.training import together
-from seqbench.training.trainer import Interrupted, Training
+from seqbench.training.interruption import signals
+from seqbench.training.trainer import Interrupted
 
 
 def run_seeds(
@@ -31,7 +32,7 @@ def run_seeds(
     interrupted ones resume from their checkpoints. A record says how many were trained together.
 
     Args:
-        configs: checked configs from `configuration.compose`; they differ in the seed only.
+        configs: checked configs from `config.compose.compose`; they differ in the seed only.
         observer_of: returns the observer of a config's run; its second argument is True for the one
             run that is shown for all.
         force: True to train all runs again from the start.
@@ -62,7 +63,7 @@ def run_seeds(
     observers = [observer_of(config, i == shown) for i, config in enumerate(configs)]
     with ExitStack() as stack:
         try:
-            experiments = {i: Experiment(configs[i], folders[i]) for i in due()}
+            experiments = {i: Experiment(configs[i]) for i in due()}
             if experiments:
                 first = next(iter(experiments.values()))
                 inputs = first.task.train_batch(0).inputs
@@ -74,12 +75,14 @@ def run_seeds(
             for i, folder in enumerate(folders):
                 if i not in trained and folder.record is not None:
                     observers[i].finished(folder.record)
-            trainings: dict[int, Training] = {}
+            recordings: dict[int, Recording] = {}
             for i in trained:
-                watching = stack.enter_context(experiments[i].watched(observers[i], force=force))
-                trainings[i] = experiments[i].start(watching, len(trained))
-                stack.callback(trainings[i].events.close)
-            fit_all(experiments, trainings)
+                watching = stack.enter_context(
+                    observed(configs[i], folders[i], observers[i], force=force)
+                )
+                recordings[i] = Recording(experiments[i], folders[i], watching, len(trained))
+                stack.callback(recordings[i].training.events.close)
+            fit_all(list(recordings.values()))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -91,24 +94,24 @@ def run_seeds(
     return [record for record in records if record is not None]
 
 
-def fit_all(experiments: dict[int, Experiment], trainings: dict[int, Training]) -> None:
+def fit_all(recordings: Sequence[Recording]) -> None:
     """Train, test and record the runs; train those together that are at the same step.
 
     Raises:
         Interrupted: if a signal asked to stop; all runs of the group have been handled by then.
     """
 
-    def step(i: int) -> int:
-        return trainings[i].state.progress.step
+    def step(recording: Recording) -> int:
+        return recording.training.state.progress.step
 
-    for _, members in groupby(sorted(trainings, key=step), key=step):
+    for _, members in groupby(sorted(recordings, key=step), key=step):
         group = list(members)
-        experiment = experiments[group[0]]
+        experiment = group[0].experiment
         try:
             with signals() as interrupted, kernels.recording() as compiled:
                 ends: Sequence[Exception | None] = together.fit(
                     experiment.trainer,
-                    [trainings[i] for i in group],
+                    [recording.training for recording in group],
                     partial(build_optimizer, experiment.config),
                     interrupted,
                     experiment.wrap_step,
@@ -120,10 +123,9 @@ def fit_all(experiments: dict[int, Experiment], trainings: dict[int, Training]) 
                 raise
             ends = [error] * len(group)
         stop: Interrupted | None = None
-        for i, end in zip(group, ends, strict=True):
-            fit = partial(raise_, end)
+        for recording, end in zip(group, ends, strict=True):
             try:
-                experiments[i].finish(trainings[i], fit, len(group), compiled)
+                recording.finish(partial(raise_, end), len(group), compiled)
             except Interrupted as interruption:
                 stop = interruption
         if stop is not None:

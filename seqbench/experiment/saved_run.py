@@ -10,7 +10,8 @@ from torch import Tensor
 from seqbench import machine
 from seqbench.config import compose
 from seqbench.errors import ConfigError, RunError
-from seqbench.experiment import build_model, build_task
+from seqbench.experiment.build import build_model, build_task
+from seqbench.models.sequence_model import State
 from seqbench.runs.identity import own_codes
 from seqbench.runs.record import RecordError
 from seqbench.runs.run import Run
@@ -117,15 +118,10 @@ class SavedRun:
             ids = torch.cat([ids, chosen[None].to(self.device)], 1)[:, -task.length :]
             logits, state = self.read(ids if state is None else ids[:, -1:], state)
 
-    def read(self, ids: Tensor, state: object) -> tuple[Tensor, object]:
+    def read(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
         """Run the model on ids `(1, time)`.
 
         Returns:
             Logits of one or more last positions, and the state; `None` for a model without one.
         """
-        if hasattr(self.model, "carry_state"):
-            outputs, state = self.model(ids, state)
-            return outputs, state
-        if getattr(self.model, "skips_context", False):
-            return self.model(ids, ids.shape[1] - 1), None
-        return self.model(ids), None
+        return self.model(ids, state, ids.shape[1] - 1 if self.model.skips_context else 0)

@@ -1,0 +1,96 @@
+"""Build the parts of a run from its config: task, model, optimizer, schedule, trainer."""
+
+from contextlib import suppress
+
+import torch
+from torch import nn
+
+from seqbench import machine
+from seqbench.config.compose import Config, build
+from seqbench.errors import ConfigError
+from seqbench.models.sequence_model import SequenceModel, as_sequence_model
+from seqbench.tasks.task import Task
+from seqbench.training.graph import Graphs, can_capture, check_fused
+from seqbench.training.trainer import Step, Trainer
+
+
+class Experiment:
+    """The parts of a run, built from its config, before the first step.
+
+    Args:
+        config: as `config.compose.compose` returns it.
+
+    Attributes:
+        device: the device that the run uses.
+        task: with its data on the device.
+        trainer: takes the training steps.
+        state: model, optimizer and schedule; training changes it.
+        parameters: number of trainable parameters.
+
+    Raises:
+        ConfigError: if a part cannot be built.
+        DataError: if the task's data cannot be loaded.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.device = machine.prepare(config)
+        machine.reset_peak_memory(self.device)
+        self.trainer: Trainer = build("trainer", config)
+        # Load data first: the most common failure.
+        self.task = build_task(config, self.trainer)
+        model = build_model(config, self.task)
+        self.task.to(self.device)
+        model.to(self.device)
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        if not trainable:
+            raise ConfigError("the model has no parameters to train")
+        self.parameters = sum(p.numel() for p in trainable)
+        optimizer = build_optimizer(config, trainable)
+        self.state = self.trainer.begin(model, optimizer, build("schedule", config))
+        if self.trainer.graph:
+            check_fused(optimizer)
+
+    @property
+    def length(self) -> int:
+        """The task's size as its paper counts it: T of copy memory is less than the model reads."""
+        return int(self.config["task"].get("length", self.task.spec.length))
+
+    @property
+    def captures_steps(self) -> bool:
+        """True if training steps are captured as CUDA graphs."""
+        return self.trainer.graph and can_capture(self.device)
+
+    def wrap_step(self, optimizer: torch.optim.Optimizer, step: Step) -> Step:
+        """Return a training step that runs as CUDA graphs, if that is configured."""
+        return Graphs(optimizer).wrap(step) if self.captures_steps else step
+
+
+def build_task(config: Config, trainer: Trainer) -> Task:
+    """Return the task of a config, with its data on the CPU."""
+    task: Task = build(
+        "task",
+        config,
+        batch_size=trainer.batch_size,
+        seed=config["seed"],
+        data_dir=config["data_dir"],
+    )
+    return task
+
+
+def build_model(config: Config, task: Task) -> SequenceModel:
+    """Return the model of a config, with initial weights drawn from the seed."""
+    machine.seed_everything(config["seed"])
+    module: nn.Module = build("model", config, task.spec)
+    return as_sequence_model(module)
+
+
+def build_optimizer(config: Config, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return the optimizer of a config, fused if torch has a fused version.
+
+    For a TCN of 70K parameters on a CPU an update then takes 0.2 ms, not 1.2, of a step's 25 ms.
+    """
+    if "fused" not in config["optimizer"]:
+        with suppress(ConfigError):
+            return build("optimizer", config, parameters, fused=True)
+    return build("optimizer", config, parameters)
