@@ -17,15 +17,14 @@ LAYERS = (
     {"__main__"},
     {"cli"},
     {"launch", "bench"},
-    {"saved_run", "seeds"},
     {"experiment", "contracts"},
     {"trackers"},
     {"results"},
-    {"training", "machine", "interruption"},
+    {"training", "machine"},
     {"tasks", "models"},
     {"config"},
     {"runs", "datasets"},
-    {"spec", "wording", "kernels", "out_of_memory"},
+    {"spec", "wording", "kernels"},
     {"errors"},
 )
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
