@@ -40,7 +40,7 @@ from seqbench.runs.observer import Observer
 from seqbench.runs.run import Run
 from seqbench.spec import SequenceSpec
 from seqbench.training import together
-from seqbench.training.trainer import Training
+from seqbench.training.training import Training
 
 ADDING = ("task=adding", "task.train_size=3200", "task.eval_size=100")
 COPY = ("task=copy", "task.eval_size=100")

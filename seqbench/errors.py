@@ -40,6 +40,25 @@ class Held(RunError):
     """A run that another process is training; its record exists when that process is done."""
 
 
+class Diverged(RunError):
+    """The loss, the gradient or a score is not finite."""
+
+
+class Interrupted(RunError):
+    """A signal stopped the run.
+
+    Args:
+        message: says at which step, and whether a checkpoint was written.
+        signal: number of the signal.
+    """
+
+    exit_code = 130
+
+    def __init__(self, message: str, signal: int = 0) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
 # Texts of torch's RuntimeErrors for a failed allocation.
 NO_MEMORY = ("DefaultCPUAllocator: ", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 

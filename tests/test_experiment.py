@@ -13,7 +13,7 @@ import yaml
 
 from seqbench import kernels
 from seqbench.config.compose import compose, read
-from seqbench.errors import ConfigError, RunError
+from seqbench.errors import ConfigError, Interrupted, RunError
 from seqbench.experiment import run
 from seqbench.machine import PROC, flushes_denormals
 from seqbench.runs.code_hash import source_hash
@@ -23,7 +23,6 @@ from seqbench.runs.record import read_record
 from seqbench.runs.run import Run
 from seqbench.tasks.adding import Adding
 from seqbench.training import checkpoint
-from seqbench.training.trainer import Interrupted
 
 STEPS = 9
 SMALL = [

@@ -9,14 +9,13 @@ from torch import nn
 
 from seqbench.config.choices import choices_of
 from seqbench.config.compose import build, compose
-from seqbench.errors import ConfigError
+from seqbench.errors import ConfigError, Interrupted
 from seqbench.experiment import run
 from seqbench.experiment.build import build_model, build_task
 from seqbench.results.aggregate import aggregate
 from seqbench.runs.identity import run_id
 from seqbench.runs.run import Run
 from seqbench.training import checkpoint
-from seqbench.training.trainer import Interrupted
 
 # Tables 2 and 3 of Bai, Kolter, Koltun 2018, typed a second time.
 TCN = {

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from seqbench.config.compose import compose
-from seqbench.errors import ConfigError, RunError
+from seqbench.errors import ConfigError, Interrupted, RunError
 from seqbench.experiment import run
 from seqbench.experiment.seeds import run_seeds
 from seqbench.runs.log import headline
 from seqbench.runs.observer import Observer
 from seqbench.runs.run import Run
 from seqbench.training import checkpoint
-from seqbench.training.trainer import Interrupted, Trainer
+from seqbench.training.trainer import Trainer
 
 HOLD = """
 import sys

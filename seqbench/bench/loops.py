@@ -21,7 +21,8 @@ from seqbench.tasks.task import Task
 from seqbench.training.graph import Graphs
 from seqbench.training.schedules import set_rates
 from seqbench.training.state import TrainingState
-from seqbench.training.trainer import Step, Trainer, Training
+from seqbench.training.trainer import Step, Trainer
+from seqbench.training.training import Training
 
 ENDLESS = 10**9  # steps
 

@@ -14,7 +14,7 @@ import torch
 
 from seqbench import kernels, machine
 from seqbench.config.compose import Config, build
-from seqbench.errors import RunError, SeqbenchError, is_out_of_memory
+from seqbench.errors import Diverged, Interrupted, RunError, SeqbenchError, is_out_of_memory
 from seqbench.experiment.build import Experiment
 from seqbench.runs.code_hash import source_hash
 from seqbench.runs.events import EventLog, read_events
@@ -26,7 +26,8 @@ from seqbench.runs.run import Run
 from seqbench.trackers.tracker import Guarded
 from seqbench.training import checkpoint
 from seqbench.training.state import load_weights
-from seqbench.training.trainer import Diverged, Interrupted, Training, check_finite
+from seqbench.training.trainer import check_finite
+from seqbench.training.training import Training
 
 Metrics = dict[str, dict[str, float | None]]  # split -> metric -> value
 

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from seqbench import kernels
 from seqbench.config.compose import Config
-from seqbench.errors import ConfigError, RunError, SeqbenchError, is_out_of_memory
+from seqbench.errors import ConfigError, Interrupted, RunError, SeqbenchError, is_out_of_memory
 from seqbench.experiment.build import Experiment, build_optimizer
 from seqbench.experiment.recording import Recording, observed
 from seqbench.experiment.single import finished
@@ -16,7 +16,6 @@ from seqbench.runs.record import Record
 from seqbench.runs.run import Run
 from seqbench.training import together
 from seqbench.training.interruption import signals
-from seqbench.training.trainer import Interrupted
 
 
 def run_seeds(

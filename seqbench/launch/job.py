@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from seqbench.config.compose import Config, check
-from seqbench.errors import Held, SeqbenchError
+from seqbench.errors import Held, Interrupted, SeqbenchError
 from seqbench.experiment import run
 from seqbench.runs.record import Record
 from seqbench.runs.run import Run
 from seqbench.training import checkpoint
-from seqbench.training.trainer import Interrupted
 
 State = Literal["new", "resume", "completed", "failed", "diverged"]
 How = Literal["completed", "failed", "diverged", "killed", "interrupted", "pruned", "held"]

@@ -86,7 +86,7 @@ class Graphs:
                 return step(batches, carried)
             self.seen[form] += 1
             if self.seen[form] <= WARM_UP:
-                return aside(lambda: step(batches, carried))
+                return on_capture_stream(lambda: step(batches, carried))
             with capturable(self.optimizer):
                 self.captured[form] = Captured(step, batches, carried)
         return self.captured[form](batches, carried)
@@ -133,7 +133,7 @@ def can_capture(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def aside(call: Callable[[], Result]) -> Result:
+def on_capture_stream(call: Callable[[], Result]) -> Result:
     """Run `call` on the capture stream, as torch requires of warm-up steps."""
     stream = stream_of(torch.cuda.current_device())
     stream.wait_stream(torch.cuda.current_stream())

@@ -24,21 +24,14 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
-from seqbench.errors import ConfigError, RunError, is_out_of_memory
+from seqbench.errors import ConfigError, Diverged, Interrupted, RunError, is_out_of_memory
 from seqbench.tasks.task import Batch
 from seqbench.training.carried import Carried
 from seqbench.training.prediction import check_outputs
 from seqbench.training.schedules import Plateau, set_rates
 from seqbench.training.state import TrainingState
-from seqbench.training.trainer import (
-    Diverged,
-    Interrupted,
-    Step,
-    StepResult,
-    Trainer,
-    Training,
-    train_step,
-)
+from seqbench.training.trainer import Step, StepResult, Trainer, train_step
+from seqbench.training.training import Training
 
 # torch has no batching rule for attention on a CPU: it loops over the seeds, and warns.
 warnings.filterwarnings("ignore", "There is a performance drop")
@@ -148,7 +141,7 @@ def fit(
     model = Stack(states)
     parameters = [weight for weight in model.weights if weight.requires_grad]
     optimizer = optimizer_of(parameters)
-    take_slots(optimizer, states)
+    stack_slots(optimizer, states)
     optimizers = [optimizer, *(state.optimizer for state in states)]
     for mine, its in zip(optimizer.param_groups, states[0].optimizer.param_groups, strict=True):
         mine["initial_lr"] = its["initial_lr"]
@@ -185,7 +178,7 @@ def fit(
         batches = [training.task.train_batch(number) for training in trainings]
         result = step(batches, None)
         if number == 0:
-            give_slots(optimizer, states)
+            view_slots(optimizer, states)
         signal = interrupted()
         for i, training in enumerate(trainings):
             if ends[i] is not None:
@@ -220,7 +213,7 @@ def is_stacked(name: str, slot: object) -> bool:
     return isinstance(slot, Tensor) and name != "step"
 
 
-def take_slots(optimizer: Optimizer, states: Sequence[TrainingState]) -> None:
+def stack_slots(optimizer: Optimizer, states: Sequence[TrainingState]) -> None:
     """Stack the seeds' slots, if they have any, and make them views into the stacked ones."""
     own = [state.optimizer.param_groups[0]["params"] for state in states]
     for i, stacked in enumerate(optimizer.param_groups[0]["params"]):
@@ -232,10 +225,10 @@ def take_slots(optimizer: Optimizer, states: Sequence[TrainingState]) -> None:
                 else slot
                 for name, slot in slots[0].items()
             }
-    give_slots(optimizer, states)
+    view_slots(optimizer, states)
 
 
-def give_slots(optimizer: Optimizer, states: Sequence[TrainingState]) -> None:
+def view_slots(optimizer: Optimizer, states: Sequence[TrainingState]) -> None:
     """Make each seed's slots views into the stacked ones."""
     for j, state in enumerate(states):
         own = state.optimizer.param_groups[0]["params"]

@@ -8,47 +8,25 @@ same two, `seqbench.training.graph` wraps a step so that a GPU runs it as a CUDA
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from seqbench.errors import ConfigError, RunError
+from seqbench.errors import ConfigError, Diverged, Interrupted
 from seqbench.models.sequence_model import SequenceModel
-from seqbench.runs.events import EventLog
-from seqbench.runs.observer import Observer
 from seqbench.tasks.task import Batch, Split, Task
 from seqbench.training import checkpoint
 from seqbench.training.carried import Carried, joined, rows
 from seqbench.training.prediction import predict
 from seqbench.training.schedules import Plateau, Schedule, set_rates
 from seqbench.training.state import Progress, TrainingState, weights
+from seqbench.training.training import Training
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 Gradients = TypeVar("Gradients")
-
-
-class Diverged(RunError):
-    """The loss, the gradient or a score is not finite."""
-
-
-class Interrupted(RunError):
-    """A signal stopped the run.
-
-    Args:
-        message: says at which step, and whether a checkpoint was written.
-        signal: number of the signal.
-    """
-
-    exit_code = 130
-
-    def __init__(self, message: str, signal: int = 0) -> None:
-        super().__init__(message)
-        self.signal = signal
 
 
 class StepResult(NamedTuple):
@@ -68,30 +46,6 @@ class StepResult(NamedTuple):
 
 
 Step = Callable[[Sequence[Batch], Carried], StepResult]
-
-
-@dataclass
-class Training:
-    """A run in training, with its outputs.
-
-    Attributes:
-        state: is changed by training.
-        task: on the model's device.
-        events: receives the metrics.
-        folder: receives the checkpoints.
-        observer: receives every event.
-    """
-
-    state: TrainingState
-    task: Task
-    events: EventLog
-    folder: Path
-    observer: Observer
-
-    def record(self, event: dict[str, Any]) -> None:
-        """Write an event to the log, and pass it to the observer."""
-        self.events.append(event)
-        self.observer.event(event)
 
 
 class Trainer:
@@ -303,7 +257,7 @@ class Trainer:
         if evaluates:
             self.evaluate_and_keep_best(training, forward)
         training.state.progress.seconds = seconds()
-        saved = (saves or stops) and save_checkpoint(training)
+        saved = (saves or stops) and training.save()
         if stops:
             kept = "a checkpoint was written, from which the same command, without --force, goes on"
             lost = "no checkpoint was written, for the weights are not finite"
@@ -430,23 +384,6 @@ def train_step(
     scaler.update()
     optimizer.zero_grad()
     return result, norm
-
-
-def save_checkpoint(training: Training) -> bool:
-    """Save the state from which the run can be resumed, unless weights are not finite.
-
-    Such weights end the run when its loss is read next; until then the last checkpoint stays.
-
-    Returns:
-        True if a checkpoint was written.
-    """
-    state = training.state
-    if not all(bool(p.isfinite().all()) for p in state.model.parameters()):
-        return False
-    training.events.sync()  # a checkpoint refers to the events before it
-    checkpoint.keep_previous(training.folder)
-    state.save(training.folder / checkpoint.LAST, training.events.offset)
-    return True
 
 
 def share(part: Batch, batch: Batch) -> Tensor | float:

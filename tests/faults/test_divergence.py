@@ -12,10 +12,11 @@ import pytest
 from small_run import prepared, small
 
 from seqbench import experiment
+from seqbench.errors import Interrupted
 from seqbench.experiment import run
 from seqbench.runs.run import Run
 from seqbench.training import checkpoint
-from seqbench.training.trainer import Interrupted, Trainer
+from seqbench.training.trainer import Trainer
 
 MODELS = {
     "tcn": ["model=tcn", "model.channels=[4,4]", "model.kernel_size=3"],

@@ -17,7 +17,7 @@ from seqbench.bench.plain import twin
 from seqbench.bench.reference import bare_loop
 from seqbench.bench.split import time_split
 from seqbench.config.compose import compose
-from seqbench.errors import ConfigError, RunError
+from seqbench.errors import ConfigError, Interrupted, RunError
 from seqbench.experiment import run
 from seqbench.experiment.seeds import run_seeds
 from seqbench.models.tcn import TCN
@@ -25,7 +25,6 @@ from seqbench.runs.observer import Observer
 from seqbench.runs.run import Run
 from seqbench.tasks.task import Batch
 from seqbench.training import checkpoint, graph
-from seqbench.training.trainer import Interrupted
 
 SMALL = ["budget=smoke", "threads=1", "trainer.steps=14", "trainer.eval_every=5", "recipe=none"]
 NET = ["model=tcn", "model.channels=[6,6,6]", "model.kernel_size=3"]
@@ -55,7 +54,7 @@ def taped(monkeypatch):
         return capture(call)
 
     monkeypatch.setattr("seqbench.experiment.build.can_capture", lambda device: True)
-    monkeypatch.setattr(graph, "aside", lambda call: call())
+    monkeypatch.setattr(graph, "on_capture_stream", lambda call: call())
     monkeypatch.setattr(graph, "capture", noted)
     # A tape does not see into compiled operators, nor recompute what torch's LSTM saves.
     with kernels.disabled(), torch.backends.mkldnn.flags(enabled=False):
@@ -178,7 +177,7 @@ def test_a_batch_of_a_users_own_kind_goes_in_whole():
 
 def test_forms_without_end_are_neither_captured_nor_counted(monkeypatch):
     monkeypatch.setattr(graph, "MOST_FORMS", 3)
-    monkeypatch.setattr(graph, "aside", lambda call: call())
+    monkeypatch.setattr(graph, "on_capture_stream", lambda call: call())
     graphs = graph.Graphs(torch.optim.Adam([torch.nn.Parameter(torch.zeros(2))]))
     for size in range(1, 9):
         batch = Batch(torch.zeros(size, 2), torch.zeros(size))

@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqbench.config.compose import build, compose
+from seqbench.errors import Interrupted
 from seqbench.experiment.build import build_model, build_task
 from seqbench.runs.events import EventLog
 from seqbench.runs.observer import Observer
 from seqbench.training import checkpoint
-from seqbench.training.trainer import Interrupted, Training
+from seqbench.training.training import Training
 
 STEPS = 13
 # None of the intervals divides another: a cut may fall between any two of them.

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from seqbench.config.compose import build, compose
-from seqbench.errors import ConfigError
+from seqbench.errors import ConfigError, Diverged, Interrupted
 from seqbench.experiment.build import build_model, build_task
 from seqbench.models.sequence_model import SequenceModel
 from seqbench.runs.events import EventLog
@@ -17,7 +17,8 @@ from seqbench.tasks.task import Batch, Primary, Task
 from seqbench.training import checkpoint
 from seqbench.training.schedules import Schedule
 from seqbench.training.state import load_weights, weights
-from seqbench.training.trainer import Diverged, Interrupted, Trainer, Training
+from seqbench.training.trainer import Trainer
+from seqbench.training.training import Training
 
 ADDING = [
     "task=adding",
