@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from seqbench.contracts.contract import Broken, Result, listed, said, tried
+from seqbench.contracts.contract import Broken, NotAsked, Result, listed, said, tried
 from seqbench.errors import ConfigError, DataError
 from seqbench.spec import SequenceSpec, Tokens
 from seqbench.tasks.task import Batch, Split, Task
+from seqbench.training.trainer import check_accumulation
 
 BuildTask = Callable[[int], Task]
 
@@ -129,6 +130,18 @@ def scores(task: Task, build: BuildTask) -> None:
             raise Broken(f"metric {name} is {described(total)} over {count} terms")
 
 
+def micro_batches(task: Task, build: BuildTask) -> None:
+    """Require that the loss of a batch is the weighted sum of the losses of its micro-batches."""
+    if task.batch_size == 1:
+        raise NotAsked("a batch of one sequence cannot be split")
+    parts = next(n for n in range(2, task.batch_size + 1) if task.batch_size % n == 0)
+    for step in range(min(5, task.steps_per_epoch)):
+        try:
+            check_accumulation(task, task.train_batch(step), parts)
+        except ConfigError as error:
+            raise Broken(str(error)) from error
+
+
 def by_step(task: Task, build: BuildTask) -> None:
     """Require that a training batch depends on the step and the seed only."""
     steps = sorted({0, 1, 2, task.steps_per_epoch - 1, task.steps_per_epoch, 10**6})
@@ -191,6 +204,7 @@ CONTRACTS: dict[str, Callable[[Task, BuildTask], None]] = {
     "says what it is": facts,
     "gives batches as its spec promises": batches,
     "scores outputs with finite numbers": scores,
+    "has the same loss in micro-batches": micro_batches,
     "draws a batch from step and seed alone": by_step,
     "has fixed validation and test splits": same_splits,
     "keeps its splits apart": disjoint,

@@ -3,9 +3,9 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -49,16 +49,16 @@ class Batch:
         return replace(self.answered_after_context(), inputs=self.inputs[:, self.context :])
 
     def split(self, parts: int) -> list["Batch"]:
-        """Return `parts` micro-batches; the batch size must be a multiple of `parts`."""
+        """Return `parts` micro-batches; the batch size must be a multiple of `parts`.
+
+        All tensors are split along their first dimension, also those of a subclass.
+        """
         if parts == 1:
             return [self]
-        pieces = zip(
-            self.inputs.chunk(parts),
-            self.targets.chunk(parts),
-            [None] * parts if self.scored is None else self.scored.chunk(parts),
-            strict=True,
-        )
-        return [Batch(x, y, scored, self.fresh, self.context) for x, y, scored in pieces]
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        pieces = {k: x.chunk(parts) for k, x in values.items() if isinstance(x, Tensor)}
+        changes: list[dict[str, Any]] = [{k: x[i] for k, x in pieces.items()} for i in range(parts)]
+        return [replace(self, **change) for change in changes]
 
 
 @dataclass(frozen=True)

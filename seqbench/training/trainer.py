@@ -8,6 +8,7 @@ same two, `seqbench.training.graph` wraps a step so that a GPU runs it as a CUDA
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -192,6 +193,11 @@ class Trainer:
         def step_on(batches: Sequence[Batch], carried: Carried) -> StepResult:
             return self.train_step(forward, state, task, batches[0], carried)
 
+        if self.accumulate > 1 and progress.step < total:
+            # Of two micro-batches, if possible: a whole batch may not fit into memory.
+            pairs = self.accumulate // 2 if self.accumulate % 2 == 0 else 1
+            batch = task.train_batch(progress.step).split(pairs)[0]
+            check_accumulation(task, batch, self.accumulate // pairs)
         step = wrap(state.optimizer, step_on)
         while progress.step < total and not (self.stop_when_solved and progress.solved):
             set_rates(state.optimizer, state.schedule.factor(progress.step, total))
@@ -326,7 +332,9 @@ class Trainer:
         for i, part in enumerate(parts):
             with self.autocast(batch.inputs.device):
                 outputs, part, state = predict(model, part, rows(carried, i, len(parts)), task.spec)
-                loss = task.loss(outputs, part) * share(part, batch)
+                weight = share(part, batch)
+                part = part if len(parts) == 1 else never_empty(part)
+                loss = task.loss(outputs, part) * weight
             scaler.scale(loss).backward()
             total += loss.detach()
             tokens += part.inputs.shape[:2].numel()
@@ -392,6 +400,37 @@ def share(part: Batch, batch: Batch) -> Tensor | float:
     if rows == 1 or part.scored is None or batch.scored is None:
         return rows
     return part.scored.sum() / batch.scored.sum()
+
+
+def never_empty(part: Batch) -> Batch:
+    """Return a micro-batch with all positions scored if none was.
+
+    Its share of the loss is 0. The mean over no position would be NaN, and 0 * NaN is NaN.
+    """
+    if part.scored is None:
+        return part
+    return replace(part, scored=part.scored | ~part.scored.any())
+
+
+@torch.no_grad()
+def check_accumulation(task: Task, batch: Batch, parts: int) -> None:
+    """Check on random outputs that the loss of a batch is the weighted sum of its micro-batches'.
+
+    Raises:
+        ConfigError: if it is not: a task may mask positions in its loss that `Batch.scored` does
+            not name, and accumulated gradients would silently differ from those of the batch.
+    """
+    shape = batch.inputs.shape[: 2 if task.spec.readout == "every" else 1]
+    random = torch.Generator().manual_seed(0)
+    outputs = torch.randn(*shape, task.spec.output_dim, generator=random).to(batch.inputs.device)
+    whole = task.loss(outputs, batch)
+    pieces = zip(outputs.chunk(parts), batch.split(parts), strict=True)
+    total = sum(task.loss(y, never_empty(part)) * share(part, batch) for y, part in pieces)
+    if not torch.allclose(torch.as_tensor(total), whole, rtol=1e-4, atol=1e-6):
+        raise ConfigError(
+            f"trainer.accumulate={parts} would change the loss from {whole:.6g} to {total:.6g}: "
+            "the task's loss must be the mean over the positions in Batch.scored"
+        )
 
 
 def check_finite(name: str, value: float, progress: Progress) -> None:

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import dataclass
 from unittest.mock import patch
 
 import pytest
@@ -13,6 +14,7 @@ from seqbench.models.sequence_model import SequenceModel
 from seqbench.runs.events import EventLog
 from seqbench.runs.observer import Observer
 from seqbench.spec import Features, SequenceSpec, Values
+from seqbench.tasks.char_markov import CharMarkov
 from seqbench.tasks.task import Batch, Primary, Task
 from seqbench.training import checkpoint
 from seqbench.training.schedules import Schedule
@@ -46,8 +48,8 @@ MARKOV = [
 class Fit:
     """A training of real parts, and what it left behind."""
 
-    def __init__(self, folder, *overrides, schedule=None):
-        config = compose([*ADDING, *overrides])
+    def __init__(self, folder, *overrides, schedule=None, base=ADDING):
+        config = compose([*base, *overrides])
         self.folder = folder
         self.trainer = build("trainer", config)
         self.task = build_task(config, self.trainer)
@@ -101,6 +103,53 @@ def test_micro_batches_give_the_gradients_of_the_whole_batch(overrides, fresh, a
         torch.testing.assert_close(parts[name], expected, rtol=1e-5, atol=1e-7)
     if state is not None:
         torch.testing.assert_close(joined, state)
+
+
+@dataclass(frozen=True)
+class WeightedBatch(Batch):
+    """A batch of a user's task, with a field of its own."""
+
+    weight: torch.Tensor | None = None
+
+
+class MaskedTask(CharMarkov):
+    """Scores the first rows of a batch only; says so in `scored`, or hides it in the loss."""
+
+    hides_mask = False
+
+    def train_batch(self, step):
+        batch = super().train_batch(step)
+        scored = torch.zeros_like(batch.inputs, dtype=torch.bool)
+        scored[: len(scored) // 4, 3:] = True
+        weight = scored.float()
+        scored = None if self.hides_mask else scored
+        return WeightedBatch(batch.inputs, batch.targets, scored, batch.fresh, weight=weight)
+
+    def loss(self, outputs, batch):
+        mask = batch.weight.bool() if self.hides_mask else batch.scored
+        return nn.functional.cross_entropy(outputs[mask], batch.targets[mask])
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_a_micro_batch_without_scored_positions_adds_nothing(accumulate):
+    with patch("seqbench.tasks.char_markov.CharMarkov", MaskedTask):
+        whole, _ = gradients(MARKOV, fresh=True)
+        parts, _ = gradients([*MARKOV, f"trainer.accumulate={accumulate}"], fresh=True)
+    for name, expected in whole.items():
+        assert expected.isfinite().all()
+        torch.testing.assert_close(parts[name], expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("accumulate", [2, 3])
+def test_a_task_whose_loss_hides_its_mask_is_refused_in_micro_batches(tmp_path, accumulate):
+    with patch("seqbench.tasks.char_markov.CharMarkov", MaskedTask):
+        words = ["trainer.batch_size=12", f"trainer.accumulate={accumulate}"]
+        fit = Fit(tmp_path, *words, base=MARKOV)
+        with (
+            patch.object(MaskedTask, "hides_mask", True),
+            pytest.raises(ConfigError, match=r"trainer.accumulate=[23] would change the loss"),
+        ):
+            fit.run()
 
 
 def test_the_gradient_is_clipped_after_backward(tmp_path):
