@@ -5,7 +5,7 @@ task. The spec states the readout, so a model can skip outputs that the loss doe
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Readout = Literal["last", "every"]
 
@@ -59,3 +59,27 @@ class SequenceSpec:
     def output_dim(self) -> int:
         """Return the size of the last dimension of a model's output."""
         return self.target.n if isinstance(self.target, Classes) else self.target.dim
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the spec as a JSON-serializable dict, for `from_json`."""
+        return {
+            "input": vars(self.input),
+            "target": vars(self.target),
+            "readout": self.readout,
+            "length": self.length,
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "SequenceSpec":
+        """Return the spec of a result of `to_json`.
+
+        Raises:
+            KeyError, TypeError: if it is not one.
+        """
+        source, target = values["input"], values["target"]
+        return cls(
+            Tokens(**source) if "vocab_size" in source else Features(**source),
+            Classes(**target) if "n" in target else Values(**target),
+            values["readout"],
+            values["length"],
+        )

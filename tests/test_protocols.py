@@ -160,7 +160,7 @@ def test_the_code_clips_nothing_on_copy():
     task = build_task(config, trainer)
 
     def stepped(clip):
-        model = build_model(config, task)
+        model = build_model(config, task.spec)
         optimizer = build("optimizer", config, model.parameters())
         for step in range(3):
             batch = task.train_batch(step)

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from seqbench.cli.main import app
 from seqbench.config.compose import compose
-from seqbench.errors import ConfigError, RunError
+from seqbench.errors import ConfigError, DataError, RunError
 from seqbench.experiment import run
 from seqbench.experiment.saved_run import SavedRun
 from seqbench.runs.run import Run
@@ -99,6 +99,22 @@ def test_generate_says_what_of_a_prompt_is_unknown(folder) -> None:
     assert known.stderr == ""
     assert "note: 2 of the prompt's characters did not occur in training" in partly.stderr
     assert partly.stdout.startswith("Жthe Ж")
+
+
+def test_text_is_generated_without_the_training_text(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the cat sat on the mat. " * 400)
+    words = ["model=gru", "model.hidden_size=8", "task=char_file", f"task.path={text}"]
+    config = compose([*words, "trainer.steps=4", "threads=1", f"output_dir={tmp_path}"])
+    run(config)
+    text.unlink()
+    saved = SavedRun(Run.of(config).folder)
+    for temperature in (0, 1e-38, 1.0):
+        written = "".join(saved.generate("the ", 20, temperature=temperature, seed=0))
+        assert len(written) == 20
+        assert set(written) <= set("the cat sat on the mat. ")
+    with pytest.raises(DataError, match=r"text\.txt"):
+        saved.evaluate("test")
 
 
 def test_generate_needs_a_language_model(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from seqbench import machine
 from seqbench.config.compose import Config, build
 from seqbench.errors import ConfigError
 from seqbench.models.sequence_model import SequenceModel, as_sequence_model
+from seqbench.spec import SequenceSpec
 from seqbench.tasks.task import Task
 from seqbench.training.graph import Graphs, can_capture, check_fused
 from seqbench.training.trainer import Step, Trainer
@@ -39,7 +40,7 @@ class Experiment:
         self.trainer: Trainer = build("trainer", config)
         # Load data first: the most common failure.
         self.task = build_task(config, self.trainer)
-        model = build_model(config, self.task)
+        model = build_model(config, self.task.spec)
         self.task.to(self.device)
         model.to(self.device)
         trainable = [p for p in model.parameters() if p.requires_grad]
@@ -78,10 +79,10 @@ def build_task(config: Config, trainer: Trainer) -> Task:
     return task
 
 
-def build_model(config: Config, task: Task) -> SequenceModel:
-    """Return the model of a config, with initial weights drawn from the seed."""
+def build_model(config: Config, spec: SequenceSpec) -> SequenceModel:
+    """Return the model of a config for a spec, with initial weights drawn from the seed."""
     machine.seed_everything(config["seed"])
-    module: nn.Module = build("model", config, task.spec)
+    module: nn.Module = build("model", config, spec)
     return as_sequence_model(module)
 
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,16 +17,18 @@ from seqbench.models.sequence_model import State
 from seqbench.runs.identity import own_codes
 from seqbench.runs.record import RecordError
 from seqbench.runs.run import Run
-from seqbench.tasks.char_lm import SegmentTask
-from seqbench.tasks.task import Split
-from seqbench.tasks.vocabulary import REPLACEMENT
+from seqbench.spec import SequenceSpec
+from seqbench.tasks.task import Split, Task
+from seqbench.tasks.vocabulary import REPLACEMENT, Vocabulary
 from seqbench.training import checkpoint
 from seqbench.training.state import load_weights
 from seqbench.training.trainer import Trainer
 
 
 class SavedRun:
-    """The best weights of a run, with the task that they were trained on.
+    """The best weights of a run.
+
+    The data are loaded only where they are needed: `evaluate`, or weights of an earlier version.
 
     Args:
         folder: the run's folder.
@@ -47,12 +51,18 @@ class SavedRun:
         self.config["data_dir"] = data_dir
         self.device = machine.prepare(self.config)
         self.trainer: Trainer = compose.build("trainer", self.config)
-        self.task = build_task(self.config, self.trainer)
-        self.task.to(self.device)
-        self.model = build_model(self.config, self.task)
         tensors, facts = checkpoint.load(best)
-        load_weights(self.model, tensors)
         self.step: int | None = facts.get("step")
+        # Earlier versions kept neither with the weights.
+        self.preprocessing: dict[str, Any] | None = facts.get("preprocessing")
+        try:
+            spec = SequenceSpec.from_json(facts["spec"]) if "spec" in facts else self.task.spec
+        except (KeyError, TypeError) as error:
+            raise RunError(f"checkpoint {best} has no valid spec: {error}") from error
+        self.spec = spec
+        self.model = build_model(self.config, spec)
+        load_weights(self.model, tensors)
+        self.model.to(self.device).eval()
         record, now = None, own_codes(self.config)
         with suppress(RecordError):
             record = Run(folder, folder.name).record
@@ -62,26 +72,34 @@ class SavedRun:
             for node, code in (record.code if record else {}).items()
             if node in now and now[node] != code
         ]
-        self.model.to(self.device).eval()
+
+    @cached_property
+    def task(self) -> Task:
+        """The run's task, with its data on the device."""
+        task = build_task(self.config, self.trainer)
+        task.to(self.device)
+        return task
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The vocabulary of a language model.
+
+        Raises:
+            ConfigError: if the run is of another task.
+        """
+        kept = self.task.preprocessing() if self.preprocessing is None else self.preprocessing
+        if "vocabulary" not in kept:
+            name = self.config["choices"]["task"]
+            raise ConfigError(f"generate needs a language model, and this run is one of {name}")
+        return Vocabulary.from_state(kept["vocabulary"])
 
     def evaluate(self, split: Split) -> dict[str, float]:
         """Return the task's metrics on a split."""
         return self.trainer.evaluate(self.model, self.task, split)
 
-    def language_task(self) -> SegmentTask:
-        """Return the run's task, if it is language modeling.
-
-        Raises:
-            ConfigError: if it is another task.
-        """
-        if not isinstance(self.task, SegmentTask):
-            name = self.config["choices"]["task"]
-            raise ConfigError(f"generate needs a language model, and this run is one of {name}")
-        return self.task
-
     def unknown(self, text: str) -> int:
         """Return how many characters of a text are not in the language model's vocabulary."""
-        return self.language_task().vocabulary.unknown_count(text)
+        return self.vocabulary.unknown_count(text)
 
     @torch.no_grad()
     def generate(self, prompt: str, length: int, temperature: float, seed: int) -> Iterator[str]:
@@ -99,23 +117,25 @@ class SavedRun:
         Raises:
             ConfigError: if the run is not a language model, or knows no character of the prompt.
         """
-        task = self.language_task()
+        vocabulary, window = self.vocabulary, self.spec.length
         if not prompt or self.unknown(prompt) == len(prompt):
             raise ConfigError("--prompt needs at least one character that was seen in training")
-        characters = task.vocabulary.characters
+        characters = vocabulary.characters
         others = [i for i, character in enumerate(characters) if character == REPLACEMENT]
         no_character = torch.tensor(others, dtype=torch.int64)
         random = torch.Generator().manual_seed(seed)
-        ids = torch.from_numpy(task.vocabulary.encode(prompt)).long()[None].to(self.device)
-        logits, state = self.read(ids[:, -task.length :], None)
+        ids = torch.from_numpy(vocabulary.encode(prompt)).long()[None].to(self.device)
+        logits, state = self.read(ids[:, -window:], None)
         for _ in range(length):
             logits = logits[0, -1].float().cpu().index_fill(0, no_character, -torch.inf)
             if temperature == 0:
                 chosen = logits.argmax()[None]
             else:
-                chosen = torch.multinomial((logits / temperature).softmax(0), 1, generator=random)
-            yield task.vocabulary.decode(chosen.tolist())
-            ids = torch.cat([ids, chosen[None].to(self.device)], 1)[:, -task.length :]
+                # A quotient by a tiny temperature overflows, unless the maximum is subtracted.
+                scaled = (logits - logits.max()).double() / temperature
+                chosen = torch.multinomial(scaled.softmax(0), 1, generator=random)
+            yield vocabulary.decode(chosen.tolist())
+            ids = torch.cat([ids, chosen[None].to(self.device)], 1)[:, -window:]
             logits, state = self.read(ids if state is None else ids[:, -1:], state)
 
     def read(self, ids: Tensor, state: State) -> tuple[Tensor, State]:

@@ -92,6 +92,9 @@ class SegmentTask(Task):
         self.baseline = math.log2(size)
         self.notes["unigram_bpc"] = entropy(torch.bincount(train, minlength=size))
 
+    def preprocessing(self) -> dict[str, Any]:
+        return {"vocabulary": self.vocabulary.state()}
+
     def to(self, device: torch.device) -> None:
         self.texts = {split: text.to(device) for split, text in self.texts.items()}
 

@@ -118,6 +118,13 @@ class Task(ABC):
         self.checksums = {}
         self.notes = {}
 
+    def preprocessing(self) -> dict[str, Any]:
+        """Return what turns raw data into model inputs, JSON-serializable; none by default.
+
+        It is saved with the weights, so that a trained model can be used without the data.
+        """
+        return {}
+
     @abstractmethod
     def to(self, device: torch.device) -> None:
         """Move the data to the device, so that a batch is an indexing operation there."""

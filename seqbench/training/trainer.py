@@ -310,7 +310,12 @@ class Trainer:
         progress.solved = task.primary.is_solved(value)
         if improved or self.watch == "test":
             progress.best, progress.best_step = value, progress.step
-            facts = {"step": progress.step, "metrics": metrics}
+            facts = {
+                "step": progress.step,
+                "metrics": metrics,
+                "spec": task.spec.to_json(),
+                "preprocessing": task.preprocessing(),
+            }
             checkpoint.save(training.folder / checkpoint.BEST, weights(state.model), facts)
 
     def backward(

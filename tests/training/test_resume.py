@@ -77,7 +77,7 @@ def train(case, folder, stops=()):
     for stop in [*sorted(stops), None]:
         trainer = build("trainer", config)
         task = build_task(config, trainer)
-        model = build_model(config, task)
+        model = build_model(config, task.spec)
         optimizer = build("optimizer", config, model.parameters())
         state = trainer.begin(model, optimizer, build("schedule", config))
         offset = 0

@@ -53,7 +53,7 @@ class Fit:
         self.folder = folder
         self.trainer = build("trainer", config)
         self.task = build_task(config, self.trainer)
-        self.model = build_model(config, self.task)
+        self.model = build_model(config, self.task.spec)
         self.optimizer = build("optimizer", config, self.model.parameters())
         schedule = schedule or build("schedule", config)
         self.state = self.trainer.begin(self.model, self.optimizer, schedule)
@@ -80,7 +80,7 @@ def gradients(overrides, *, fresh):
     config = compose(overrides)
     trainer = build("trainer", config)
     task = build_task(config, trainer)
-    model = build_model(config, task)
+    model = build_model(config, task.spec)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     state = None
     if not fresh:
