@@ -10,7 +10,7 @@ from seqbench.contracts.contract import Broken, NotAsked, Result, listed, said, 
 from seqbench.errors import ConfigError, DataError
 from seqbench.spec import SequenceSpec, Tokens
 from seqbench.tasks.task import Batch, Split, Task
-from seqbench.training.trainer import check_accumulation
+from seqbench.training.accumulation import check_accumulation
 
 BuildTask = Callable[[int], Task]
 

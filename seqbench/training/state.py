@@ -29,6 +29,7 @@ class Progress:
         seconds: time spent in training, over all restarts.
         tokens: time steps that the model read in training, over all sequences.
         solved: the last evaluation reached the score at which the task is solved.
+        unimproved: evaluations since the best one.
     """
 
     step: int = 0
@@ -37,6 +38,7 @@ class Progress:
     seconds: float = 0.0
     tokens: int = 0
     solved: bool = False
+    unimproved: int = 0
 
 
 @dataclass

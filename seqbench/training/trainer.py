@@ -8,7 +8,6 @@ same two, `seqbench.training.graph` wraps a step so that a GPU runs it as a CUDA
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -19,6 +18,7 @@ from seqbench.errors import ConfigError, Diverged, Interrupted
 from seqbench.models.sequence_model import SequenceModel
 from seqbench.tasks.task import Batch, Split, Task
 from seqbench.training import checkpoint
+from seqbench.training.accumulation import check_accumulation, never_empty, share
 from seqbench.training.carried import Carried, joined, rows
 from seqbench.training.prediction import predict
 from seqbench.training.schedules import Plateau, Schedule, set_rates
@@ -68,6 +68,8 @@ class Trainer:
             for bit.
         compile: compile the model with torch.compile, which seldom pays for small models.
         graph: on a GPU, capture the step as a CUDA graph (see `seqbench.training.graph`).
+        patience: end after this many evaluations on validation without a better score; `None`:
+            train all steps.
         watch: the split that is evaluated during training. `valid` selects the weights, and test is
             read once, with those. `test`, once an epoch, selects nothing: the last weights stay.
 
@@ -91,6 +93,7 @@ class Trainer:
         compile: bool,
         watch: Literal["valid", "test"] = "valid",
         graph: bool = False,
+        patience: int | None = None,
     ) -> None:
         if (steps is None) == (epochs is None):
             raise ConfigError(
@@ -105,6 +108,7 @@ class Trainer:
             "eval_every": eval_every,
             "checkpoint_every": checkpoint_every,
             "log_every": log_every,
+            "patience": patience,
         }.items():
             if isinstance(value, int | float) and value <= 0:
                 raise ConfigError(f"trainer.{name} must be positive, not {value}")
@@ -116,8 +120,9 @@ class Trainer:
         if graph and (compile or precision == "fp16"):
             other = "trainer.compile" if compile else "trainer.precision=fp16"
             raise ConfigError(f"trainer.graph does not go together with {other}")
-        if watch == "test" and stop_when_solved:
-            raise ConfigError("trainer.stop_when_solved would let test decide: trainer.watch=valid")
+        if watch == "test" and (stop_when_solved or patience is not None):
+            name = "stop_when_solved" if stop_when_solved else "patience"
+            raise ConfigError(f"trainer.{name} would let test decide: trainer.watch=valid")
         self.steps = steps
         self.epochs = epochs
         self.batch_size = batch_size
@@ -132,6 +137,7 @@ class Trainer:
         self.compile = compile
         self.watch = watch
         self.graph = graph
+        self.patience = patience
 
     def total_steps(self, task: Task) -> int:
         """Return the optimizer steps of the whole run."""
@@ -167,7 +173,7 @@ class Trainer:
         interrupted: Callable[[], int],
         wrap: Callable[[torch.optim.Optimizer, Step], Step] = lambda optimizer, step: step,
     ) -> None:
-        """Train until the last step, or until the task is solved if `stop_when_solved`.
+        """Train until the last step, or until `stop_when_solved` or `patience` ends it.
 
         Afterwards `best.safetensors` of the folder has the weights with the best validation score,
         or the last ones if test is watched.
@@ -199,7 +205,7 @@ class Trainer:
             batch = task.train_batch(progress.step).split(pairs)[0]
             check_accumulation(task, batch, self.accumulate // pairs)
         step = wrap(state.optimizer, step_on)
-        while progress.step < total and not (self.stop_when_solved and progress.solved):
+        while progress.step < total and not self.is_over(progress):
             set_rates(state.optimizer, state.schedule.factor(progress.step, total))
             batch = task.train_batch(progress.step)
             result = step([batch], None if batch.fresh else state.carried)
@@ -207,6 +213,11 @@ class Trainer:
             progress.step += 1
             progress.tokens += result.tokens
             self.after_step(training, forward, result, seconds, interrupted())
+
+    def is_over(self, progress: Progress) -> bool:
+        """Return True if validation scores end the training before its last step."""
+        solved = self.stop_when_solved and progress.solved
+        return solved or (self.patience is not None and progress.unimproved >= self.patience)
 
     def train_step(
         self, model: SequenceModel, state: TrainingState, task: Task, batch: Batch, carried: Carried
@@ -308,6 +319,7 @@ class Trainer:
         improved = progress.best is None or task.primary.better(value, progress.best)
         state.schedule.observe(improved)
         progress.solved = task.primary.is_solved(value)
+        progress.unimproved = 0 if improved else progress.unimproved + 1
         if improved or self.watch == "test":
             progress.best, progress.best_step = value, progress.step
             facts = {
@@ -397,45 +409,6 @@ def train_step(
     scaler.update()
     optimizer.zero_grad()
     return result, norm
-
-
-def share(part: Batch, batch: Batch) -> Tensor | float:
-    """Return the share of a batch's scored positions that are in a micro-batch."""
-    rows = len(part.inputs) / len(batch.inputs)
-    if rows == 1 or part.scored is None or batch.scored is None:
-        return rows
-    return part.scored.sum() / batch.scored.sum()
-
-
-def never_empty(part: Batch) -> Batch:
-    """Return a micro-batch with all positions scored if none was.
-
-    Its share of the loss is 0. The mean over no position would be NaN, and 0 * NaN is NaN.
-    """
-    if part.scored is None:
-        return part
-    return replace(part, scored=part.scored | ~part.scored.any())
-
-
-@torch.no_grad()
-def check_accumulation(task: Task, batch: Batch, parts: int) -> None:
-    """Check on random outputs that the loss of a batch is the weighted sum of its micro-batches'.
-
-    Raises:
-        ConfigError: if it is not: a task may mask positions in its loss that `Batch.scored` does
-            not name, and accumulated gradients would silently differ from those of the batch.
-    """
-    shape = batch.inputs.shape[: 2 if task.spec.readout == "every" else 1]
-    random = torch.Generator().manual_seed(0)
-    outputs = torch.randn(*shape, task.spec.output_dim, generator=random).to(batch.inputs.device)
-    whole = task.loss(outputs, batch)
-    pieces = zip(outputs.chunk(parts), batch.split(parts), strict=True)
-    total = sum(task.loss(y, never_empty(part)) * share(part, batch) for y, part in pieces)
-    if not torch.allclose(torch.as_tensor(total), whole, rtol=1e-4, atol=1e-6):
-        raise ConfigError(
-            f"trainer.accumulate={parts} would change the loss from {whole:.6g} to {total:.6g}: "
-            "the task's loss must be the mean over the positions in Batch.scored"
-        )
 
 
 def check_finite(name: str, value: float, progress: Progress) -> None:

@@ -246,13 +246,13 @@ class Stub(Task):
         return {"score": (torch.tensor(next(self.valid)), 1)}
 
 
-class Constant(nn.Module):
+class Constant(SequenceModel):
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
 
-    def forward(self, x):
-        return self.weight.expand(len(x), 1)
+    def forward(self, x, state=None, context=0):
+        return self.weight.expand(len(x), 1), None
 
 
 def stub_fit(folder, task, *overrides, interrupted=lambda: False):
@@ -272,7 +272,8 @@ def stub_fit(folder, task, *overrides, interrupted=lambda: False):
 def test_the_best_weights_are_those_that_validation_chose(tmp_path):
     state = stub_fit(tmp_path, Stub([1.0, 2.5, 2.5, 0.5]))
     tensors, facts = checkpoint.load(tmp_path / checkpoint.BEST)
-    assert facts == {"step": 4, "metrics": {"score": 2.5}}  # the first of two equals
+    assert (facts["step"], facts["metrics"]) == (4, {"score": 2.5})  # the first of two equals
+    assert SequenceSpec.from_json(facts["spec"]) == Stub.spec
     assert tensors["model.weight"].item() == 1 - 4
     assert state.model.weight.item() == 1 - 8
     assert (state.progress.best, state.progress.best_step) == (2.5, 4)
@@ -284,6 +285,13 @@ def test_stops_when_solved_if_asked_to(tmp_path, stops, steps):
     state = stub_fit(tmp_path, task, f"trainer.stop_when_solved={stops}")
     assert state.progress.step == steps
     assert state.progress.solved
+
+
+def test_patience_ends_the_training_after_evaluations_without_a_better_score(tmp_path):
+    scores = [1.0, 0.5, 2.0, 2.0, 1.0, 3.0, 4.0, 5.0]
+    words = ["trainer.steps=16", "trainer.patience=2"]
+    assert stub_fit(tmp_path, Stub(scores), *words).progress.step == 10
+    assert checkpoint.load(tmp_path / checkpoint.BEST)[1]["step"] == 6
 
 
 def test_a_loss_that_is_no_number_is_divergence(tmp_path):
