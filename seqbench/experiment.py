@@ -21,13 +21,14 @@ import torch
 from torch import nn
 
 from seqbench import kernels, machine
-from seqbench.config.compose import Config, build
+from seqbench.config import Config
+from seqbench.config.build import build
 from seqbench.errors import ConfigError, RunError, SeqbenchError
 from seqbench.interruption import signals
 from seqbench.out_of_memory import is_out_of_memory
 from seqbench.runs.code_hash import source_hash
 from seqbench.runs.events import EventLog, read_events
-from seqbench.runs.identity import own_codes, without_place
+from seqbench.runs.identity import own_codes, without_environment
 from seqbench.runs.log import LineLog
 from seqbench.runs.observer import Observer, Observers
 from seqbench.runs.record import Record, Score
@@ -337,7 +338,7 @@ class Experiment:
             versions=machine.versions(),
             source=source_hash(),
             code=own_codes(self.config),
-            config=without_place(self.config),
+            config=without_environment(self.config),
             error=error,
             notes=notes,
             measured={

@@ -6,7 +6,7 @@ from functools import partial
 from itertools import groupby
 
 from seqbench import kernels
-from seqbench.config.compose import Config
+from seqbench.config import Config
 from seqbench.errors import ConfigError, RunError, SeqbenchError
 from seqbench.experiment import Experiment, build_optimizer, finished
 from seqbench.interruption import signals

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from seqbench.config.compose import build, compose
+from seqbench.config.build import build
+from seqbench.config.compose import compose
 from seqbench.errors import ConfigError
 from seqbench.experiment import build_task
 from seqbench.training.prediction import predict
