@@ -40,9 +40,9 @@ class SeqbenchLauncher(Launcher):
 
     def engine(self) -> "Engine":
         """Return a new engine with these settings."""
-        from seqbench.config.schema import located
+        from seqbench.config.schema import import_target
 
-        return located(self.target, "launch")(**self.settings)
+        return import_target(self.target, "launch")(**self.settings)
 
     def check(self) -> None:
         """Raise `ConfigError` if the engine does not accept these settings."""
@@ -123,10 +123,10 @@ class OptunaSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        from seqbench.config.schema import check_node, located
+        from seqbench.config.schema import check_node, import_target
 
         launcher = self.launcher
         assert launcher is not None
         check_node("search", {"_target_": self.target, **self.settings})
-        search = located(self.target, "search")(**self.settings)
+        search = import_target(self.target, "search")(**self.settings)
         search.run(self.asked, lambda words: launcher.launch(words, 0), arguments)

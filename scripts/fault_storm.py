@@ -34,7 +34,8 @@ from unittest.mock import patch
 import torch
 from kill_storm import MODELS, SETTINGS, STRIDE, TASKS, Lost, compare, ended
 
-from seqbench.config.compose import Config, compose
+from seqbench.config import Config
+from seqbench.config.compose import compose
 from seqbench.errors import RunError, SeqbenchError
 from seqbench.experiment import run
 from seqbench.runs import lock

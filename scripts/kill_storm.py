@@ -32,7 +32,8 @@ from typing import Any
 import torch
 import torch._dynamo  # an optimizer's first step imports it: before the forks, it is imported once
 
-from seqbench.config.compose import Config, compose
+from seqbench.config import Config
+from seqbench.config.compose import compose
 from seqbench.errors import SeqbenchError
 from seqbench.experiment import run
 from seqbench.runs.run import Run

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import seqbench
-from seqbench.config.compose import Config
+from seqbench.config import Config
 from seqbench.errors import ConfigError
 from seqbench.kernels import torch_private
 

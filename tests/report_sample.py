@@ -10,7 +10,7 @@ from record_factory import PARAMETERS, make_record, write_run, write_unfinished
 
 from seqbench.config.compose import Composer
 from seqbench.runs.code_hash import source_hash
-from seqbench.runs.identity import run_id, without_place
+from seqbench.runs.identity import run_id, without_environment
 from seqbench.runs.record import Record
 
 MODELS = ("tcn", "gru", "lstm", "llama")  # from the quickest learner to the slowest
@@ -35,22 +35,22 @@ RuntimeError: shape '[32, -1, 7]' is invalid for input of size 1228800
 
 def write_sample(output_dir: Path) -> list[Record]:
     """200 runs below `output_dir`: 4 models on 4 tasks, failures, and two that are not over."""
-    with Composer() as composer:
-        records = [
-            sample_record(composer, task, model, seed)
-            for task in ENDS
-            for model in MODELS
-            for seed in range(SEEDS)
-        ]
-        records += [
-            sample_record(composer, "copy", "llama", 20 + i, status)
-            for i, status in enumerate(["failed", "diverged", "failed"])
-        ]
-        smaller = ("model.kernel_size=4", "optimizer.lr=0.002")
-        records += [
-            sample_record(composer, "adding", "tcn", i, "completed", *smaller) for i in (0, 1, 2)
-        ]
-        unfinished = [sample_record(composer, "smnist", "lstm", seed) for seed in (30, 31)]
+    composer = Composer()
+    records = [
+        sample_record(composer, task, model, seed)
+        for task in ENDS
+        for model in MODELS
+        for seed in range(SEEDS)
+    ]
+    records += [
+        sample_record(composer, "copy", "llama", 20 + i, status)
+        for i, status in enumerate(["failed", "diverged", "failed"])
+    ]
+    smaller = ("model.kernel_size=4", "optimizer.lr=0.002")
+    records += [
+        sample_record(composer, "adding", "tcn", i, "completed", *smaller) for i in (0, 1, 2)
+    ]
+    unfinished = [sample_record(composer, "smnist", "lstm", seed) for seed in (30, 31)]
     for record in records:
         write_events(write_run(output_dir, record), record)
     for record in unfinished:
@@ -71,7 +71,7 @@ def sample_record(composer, task, model, seed, status="completed", *overrides):
     return replace(
         record,
         run_id=run_id(config),
-        config=without_place(config),
+        config=without_environment(config),
         budget=budget,
         length=config["task"].get("length", record.length),
         parameters=PARAMETERS[model] - 20000 * bool(overrides),

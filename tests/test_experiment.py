@@ -12,12 +12,13 @@ import torch
 import yaml
 
 from seqbench import kernels
-from seqbench.config.compose import compose, read
+from seqbench.config.compose import compose
+from seqbench.config.trust import read
 from seqbench.errors import ConfigError, Interrupted, RunError
 from seqbench.experiment import run
 from seqbench.machine import PROC, flushes_denormals
 from seqbench.runs.code_hash import source_hash
-from seqbench.runs.identity import without_place
+from seqbench.runs.identity import without_environment
 from seqbench.runs.observer import Observer
 from seqbench.runs.record import read_record
 from seqbench.runs.run import Run
@@ -122,7 +123,7 @@ def test_what_a_record_says(done):
     assert record.tokens == STEPS * 8 * 12
     assert record.baseline == 1 / 6
     assert record.source == source_hash()
-    assert record.config == without_place(config)
+    assert record.config == without_environment(config)
     assert record.versions["torch"] == torch.__version__
     assert set(record.data) == {"train", "valid", "test"}
     assert record.notes["solved"] == 0

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from seqbench.config.build import build
 from seqbench.config.choices import choices_of
-from seqbench.config.compose import build, compose
+from seqbench.config.compose import compose
 from seqbench.errors import ConfigError, Interrupted
 from seqbench.experiment import run
 from seqbench.experiment.build import build_model, build_task

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from seqbench.bench.measure import Measurement
-from seqbench.config.compose import Config
+from seqbench.config import Config
 from seqbench.errors import ConfigError
 
 # Short name -> config key.

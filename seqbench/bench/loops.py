@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch.optim import Optimizer
 
-from seqbench.config.compose import Config
+from seqbench.config import Config
 from seqbench.experiment.build import Experiment
 from seqbench.runs.events import EventLog
 from seqbench.runs.observer import Observer

@@ -18,7 +18,7 @@ from seqbench.bench.memory import Growth
 from seqbench.bench.plain import check_known, twin
 from seqbench.bench.reference import Reference
 from seqbench.bench.split import time_split
-from seqbench.config.compose import Config
+from seqbench.config import Config
 from seqbench.errors import RunError, SeqbenchError, is_out_of_memory
 
 ROUNDS = 5

@@ -17,8 +17,9 @@ import torch
 from seqbench import SPIN, SPIN_BY_DEFAULT, machine
 from seqbench.bench import plain
 from seqbench.bench.loops import BareLoop
-from seqbench.config.compose import Config, build
-from seqbench.config.schema import located
+from seqbench.config import Config
+from seqbench.config.build import build
+from seqbench.config.schema import import_target
 from seqbench.errors import RunError, SeqbenchError
 from seqbench.experiment.build import build_task
 from seqbench.models.sequence_model import SequenceModel
@@ -108,7 +109,7 @@ def serve(
 ) -> None:
     """Set up the bare loop, then run steps on request until the connection closes."""
     try:
-        located(config["task"]["_target_"], "task")  # the user's module, in this process too
+        import_target(config["task"]["_target_"], "task")  # the user's module, in this process too
         torch.set_num_threads(threads)
         where = torch.device(device)
         if where.type == "cuda":

@@ -72,7 +72,7 @@ def made(kind: str, node: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         ConfigError: if the constructor refuses a kind of task or a value, by a ValueError or a
             SeqbenchError. Any other exception is a bug in the constructor, and is not converted.
     """
-    from seqbench.config.compose import build
+    from seqbench.config.build import build
 
     try:
         return build(kind, {kind: node}, *args, **kwargs)
@@ -93,7 +93,8 @@ def described(
     """
     from seqbench.config.choices import choices_of
     from seqbench.config.compose import Composer
-    from seqbench.config.schema import check_node, near_miss
+    from seqbench.config.messages import suggestion
+    from seqbench.config.schema import check_node
 
     given = parsed(values)
     composer = Composer(config_dir)
@@ -106,7 +107,7 @@ def described(
     else:
         if "." not in target:
             known = [name for kind in ("model", "task") for name in choices_of(kind, config_dir)]
-            raise ConfigError(f"no model or task named '{target}'{near_miss(target, known)}")
+            raise ConfigError(f"no model or task named '{target}'{suggestion(target, known)}")
         kind, path = found_class(target)
         node = {"_target_": path} | given
     check_node(kind, node)
@@ -124,8 +125,7 @@ def chosen(kind: str, name: str, composer: "Composer") -> dict[str, Any]:
 
     if composer.config_dir is None:
         return read_choice(kind, name)
-    with composer:
-        tree, _ = composer.composed([f"{kind}={name}", "recipe=none"])
+    tree, _ = composer.composed([f"{kind}={name}", "recipe=none"])
     node: dict[str, Any] = OmegaConf.to_container(tree[kind], resolve=True)  # type: ignore[assignment]
     return {key: value for key, value in node.items() if value != "???"}
 
@@ -161,7 +161,8 @@ def found_class(target: str) -> tuple[str, str]:
 
     from torch import nn
 
-    from seqbench.config.schema import first_line, import_from, near_miss
+    from seqbench.config.messages import first_line, suggestion
+    from seqbench.config.schema import import_from
     from seqbench.tasks.task import Task
 
     file, colon, name = target.rpartition(":")
@@ -181,7 +182,7 @@ def found_class(target: str) -> tuple[str, str]:
         raise ConfigError(f"another module is named '{module_name}' too: rename {file}")
     classes = {key: value for key, value in vars(module).items() if isinstance(value, type)}
     if name not in classes:
-        raise ConfigError(f"{module_name} has no class '{name}'{near_miss(name, classes)}")
+        raise ConfigError(f"{module_name} has no class '{name}'{suggestion(name, classes)}")
     if not issubclass(classes[name], (nn.Module, Task)):
         raise ConfigError(f"{target} is neither a torch.nn.Module nor a Task of seqbench")
     return "task" if issubclass(classes[name], Task) else "model", f"{module_name}.{name}"

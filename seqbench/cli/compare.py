@@ -9,7 +9,7 @@ import typer
 from seqbench.cli import completion
 from seqbench.cli.show import baselines, learning_curves, metrics, read_run, settings, text, whole
 from seqbench.errors import ConfigError
-from seqbench.runs.identity import without_place
+from seqbench.runs.identity import without_environment
 from seqbench.runs.record import Record
 from seqbench.wording import duration, number, plain
 
@@ -81,7 +81,7 @@ def side_by_side(runs: list[Facts]) -> dict[str, list[str]]:
 def facts(run: "Record | Unfinished") -> Facts:
     """Return the settings, versions and hashes of a run, without where and when it ran."""
     # Records leave out place, tracker and recipe; configs of unfinished runs hold them.
-    config = without_place(run.config)
+    config = without_environment(run.config)
     settled = {"status": run.status, "task": run.task, "model": run.model} | settings(config)
     if isinstance(run, Record):
         settled |= {"steps taken": whole(run.steps)}

@@ -5,57 +5,82 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 
-from seqbench.config.choices import CONFIG_FOLDER, choices_of
+import typer
 
-# Config group as the user types it -> folder of its files.
-GROUPS = {
-    **{name: name for name in ("model", "task", "budget", "optimizer", "schedule", "protocol")},
-    "tracker": "tracker",
-    "recipe": "recipe",
-    "launch": "hydra/launcher",
-    "search": "hydra/sweeper",
-}
-# Groups whose keys are completed; `trainer` has a single file, so it is not in GROUPS.
-VALUES = ("model", "task", "optimizer", "schedule", "trainer", "launch", "search")
+from seqbench.config.choices import choices_of
+from seqbench.config.overrides import SHORT
+from seqbench.errors import SeqbenchError
+
+# Config groups as the user types them, and the folders of those with another name.
+GROUPS = ("model", "task", "budget", "optimizer", "schedule", "protocol", "tracker", "recipe")
+FOLDERS = {short: f"hydra/{name}" for short, name in SHORT.items()}
+# Groups whose keys are completed; `trainer` has a single choice, so it is not in GROUPS.
+NODES = ("model", "task", "optimizer", "schedule", "trainer")
 ROOT = ("seed", "device", "threads", "data_dir", "output_dir")
 
 
-def overrides(incomplete: str) -> list[str]:
+def overrides(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the overrides that complete a word, after those that are typed already."""
+    is_sweep = ctx.info_name == "sweep" or bool(ctx.params.get("multirun"))
+    words, config_dir = ctx.params.get("overrides") or [], ctx.params.get("config_dir")
+    try:
+        return completions(incomplete, words, config_dir, is_sweep)
+    except SeqbenchError:  # of a file in the user's folder; a completion has no place to say so
+        return []
+
+
+def completions(
+    incomplete: str, words: Sequence[str] = (), config_dir: str | None = None, is_sweep: bool = True
+) -> list[str]:
     """Return the overrides that complete a word.
 
-    Before `=` these are keys, after it the choices of the group, also after a comma.
+    Before `=` these are keys that the config has, after it the choices of the group, also after a
+    comma.
+
+    Args:
+        incomplete: the beginning of the word.
+        words: overrides before it.
+        config_dir: folder with the user's choices.
+        is_sweep: True if the command takes a launcher and a search.
     """
+    more = tuple(SHORT) if is_sweep else ()
+    groups, nodes = (*GROUPS, *more), (*NODES, *more)
     key, equals, value = incomplete.partition("=")
     if equals:
         *before, last = value.split(",")
-        names = [name for name in choices(key) if name.startswith(last) and name not in before]
+        known = choices_of(FOLDERS.get(key, key), config_dir) if key in groups else []
+        names = [name for name in known if name.startswith(last) and name not in before]
         return [f"{key}={','.join([*before, name])}" for name in names]
-    group = key.partition(".")[0]
-    known = [*GROUPS, *ROOT]
-    if "." in key and group in VALUES:
-        known = [f"{group}.{name}" for name in values(group)]
-    offered = [f"{name}=" for name in known] + [f"{name}." for name in VALUES if "." not in key]
+    node = key.partition(".")[0]
+    if "." not in key:
+        offered = [f"{name}=" for name in (*groups, *ROOT)] + [f"{name}." for name in nodes]
+    else:
+        keys = keys_of(node, words, config_dir) if node in nodes else []
+        offered = [f"{node}.{name}=" for name in keys]
     return [word for word in offered if word.startswith(incomplete)]
 
 
-def choices(group: str) -> list[str]:
-    """Return the choices of a group; empty if there is no such group."""
-    return choices_of(GROUPS.get(group, "nothing"))
+def keys_of(node: str, words: Sequence[str], config_dir: str | None) -> list[str]:
+    """Return the sorted keys that a node has with all choices that are typed already."""
+    from seqbench.config.choices import CONFIG_FOLDER, read_choice
+    from seqbench.config.precedence import baseline
+    from seqbench.config.yaml_file import read_yaml  # not at the top: names need no YAML
 
-
-@cache
-def values(group: str) -> list[str]:
-    """Return the keys that any of the group's files sets, sorted."""
-    import yaml
-
-    found: set[str] = set()
-    for path in (CONFIG_FOLDER / GROUPS.get(group, group)).glob("*.yaml"):
-        found |= (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).keys()
-    return sorted(name for name in found if not name.startswith("_"))
+    typed = dict(word.partition("=")[::2] for word in words)
+    if node in SHORT:
+        defaults = read_yaml(CONFIG_FOLDER / "sweep.yaml").content["defaults"]
+        [usual] = [e[k] for e in defaults for k in e if k == f"override {FOLDERS[node]}"]
+        found = [read_choice(FOLDERS[node], typed.get(node, usual))]
+    else:
+        named = [[(g, name) for name in typed[g].split(",")] for g in GROUPS if g in typed]
+        configs = [baseline(config_dir, **dict(chosen)) for chosen in product(*named)]
+        found = [config.get(node, {}) for config in configs]
+    keys = set.intersection(*map(set, found))
+    return sorted(key for key in keys if not key.startswith("_"))
 
 
 def runs(incomplete: str) -> list[str]:

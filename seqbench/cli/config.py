@@ -28,12 +28,11 @@ def show(
         str | None, typer.Option(help="A folder with choices of your own.")
     ] = None,
 ) -> None:
-    """Check and print the config of a run, as YAML."""
+    """Check and print the config of a run, with all defaults, as YAML."""
     import yaml
 
     from seqbench.config.compose import compose
+    from seqbench.config.schema import with_defaults
 
-    print(
-        yaml.safe_dump(compose(overrides or [], config_dir), sort_keys=False, allow_unicode=True),
-        end="",
-    )
+    shown = with_defaults(compose(overrides or [], config_dir))
+    print(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), end="")

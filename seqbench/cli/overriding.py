@@ -4,11 +4,9 @@ from typing import Any
 
 from typer.core import TyperCommand
 
+from seqbench.cli.completion import ROOT
 from seqbench.config.choices import groups
 from seqbench.errors import ConfigError
-
-# Keys of a config that are not groups of choices.
-KEYS = ("seed", "device", "threads", "data_dir", "output_dir", "trainer")
 
 
 class OverrideCommand(TyperCommand):
@@ -26,7 +24,7 @@ class OverrideCommand(TyperCommand):
         except Exception as error:
             option = str(getattr(error, "option_name", ""))
             key = option.lstrip("-").replace("-", "_")
-            if key.partition(".")[0] not in (*groups(), *KEYS):
+            if key.partition(".")[0] not in (*groups(), *ROOT):
                 raise
             raise ConfigError(
                 f"no option {option}: expected {key}={value_of(option, given)}, without dashes"

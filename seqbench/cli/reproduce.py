@@ -71,6 +71,7 @@ def reproduce(
     from seqbench.cli.sweep_view import Terminal
     from seqbench.cli.table_view import show_table
     from seqbench.config.compose import Composer
+    from seqbench.config.multirun import multirun
     from seqbench.launch.sweep import Policy, Sweep, View
     from seqbench.results.reproduction import build_reproduction
     from seqbench.runs.code_hash import source_hash
@@ -81,11 +82,11 @@ def reproduce(
     command = [f"budget={budget}", f"protocol={protocol}", f"seed=range({seeds})", *words]
     policy = Policy(retry, False, fail_fast, seconds(max_time), dry_run, wait)
     view = Terminal()
-    with Composer() as composer:
-        sweep = Sweep(command, composer, policy, View() if dry_run else view)
-        plan = Plan(sweep, asked, [f"budget={budget}", f"protocol={protocol}"], seeds)
-        with watched(view):
-            composer.multirun(words, plan)
+    composer = Composer()
+    sweep = Sweep(command, composer, policy, View() if dry_run else view)
+    plan = Plan(sweep, asked, [f"budget={budget}", f"protocol={protocol}"], seeds)
+    with watched(view):
+        multirun(composer, words, plan)
     if dry_run:
         if plan.kept:
             typer.echo(f"{len(plan.kept)} kept in a folder 'reference', not listed", err=True)
@@ -106,12 +107,12 @@ def check_place(words: Iterable[str]) -> None:
         ConfigError: if a word does not just set the launcher or where and how a run executes.
     """
     from seqbench.errors import ConfigError
-    from seqbench.runs.identity import OUTSIDE
+    from seqbench.runs.identity import IGNORED_KEYS
 
     for word in words:
         group, _, name = word.partition("=")[0].lstrip("+").partition(".")
-        places = {"launch", "hydra/launcher", *OUTSIDE[""]} - {"recipe"}
-        if group not in places and name not in OUTSIDE.get(group, ()):
+        places = {"launch", "hydra/launcher", *IGNORED_KEYS[""]} - {"recipe"}
+        if group not in places and name not in IGNORED_KEYS.get(group, ()):
             raise ConfigError(f"paper and protocol say what is trained: leave out '{word}'")
 
 
@@ -122,13 +123,13 @@ def wanted(paper: str, only: str | None, budget: str, protocol: str) -> "list[Ta
         ConfigError: if a name does not exist, or no cell is left.
     """
     from seqbench.config.choices import choices_of
-    from seqbench.config.schema import near_miss
+    from seqbench.config.messages import suggestion
     from seqbench.errors import ConfigError
     from seqbench.results.reproduction import targets
 
     for group, name in (("budget", budget), ("protocol", protocol)):
         if name not in (known := choices_of(group)):
-            raise ConfigError(f"no {group} named '{name}'{near_miss(name, known)}")
+            raise ConfigError(f"no {group} named '{name}'{suggestion(name, known)}")
     found = targets(paper, choices_of("model"), only)
     if protocol != "code":
         return found

@@ -113,7 +113,7 @@ def baselines(run: "Record | Unfinished", metric: str) -> list[float]:
 
 def of_record(record: Record, folder: Path) -> dict[str, Section]:
     """Return the sections to show for a run with a record, by title."""
-    from seqbench.results.recipe import command
+    from seqbench.results.command import command
     from seqbench.runs.code_hash import source_hash
 
     measured = dict(record.measured)

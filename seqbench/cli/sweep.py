@@ -74,6 +74,7 @@ def sweep(
     """Train all combinations of the given values, in parallel. Interrupted runs resume."""
     from seqbench.cli.sweep_view import Terminal
     from seqbench.config.compose import Composer
+    from seqbench.config.multirun import multirun
     from seqbench.errors import ConfigError, RunError
     from seqbench.launch.sweep import Policy, Sweep, View
 
@@ -82,10 +83,10 @@ def sweep(
             raise ConfigError(f"a sweep takes seed=0,1,2, not {word}")
     policy = Policy(retry, force, fail_fast, seconds(max_time), dry_run, wait)
     view = Terminal()
-    with Composer(config_dir) as composer:
-        asked = Sweep(overrides or [], composer, policy, View() if dry_run else view)
-        with watched(view):
-            composer.multirun(overrides or [], asked)
+    composer = Composer(config_dir)
+    asked = Sweep(overrides or [], composer, policy, View() if dry_run else view)
+    with watched(view):
+        multirun(composer, overrides or [], asked)
     if dry_run:
         show_plan(asked)
         if asked.findings is not None:

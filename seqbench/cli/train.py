@@ -69,7 +69,8 @@ def train(
         return
 
     from seqbench.cli.progress import OneOfMany, Terminal
-    from seqbench.config.compose import Composer, compose, read
+    from seqbench.config.compose import Composer, compose
+    from seqbench.config.trust import read
     from seqbench.results.collect import find_run
     from seqbench.runs.identity import own_codes
     from seqbench.runs.run import Run
@@ -103,10 +104,10 @@ def train(
         from seqbench.experiment.seeds import run_seeds
 
         words = [word for word in overrides or [] if word not in many]
-        with Composer(config_dir) as composer:
-            first = composer.compose(words)["seed"]
-            seeds = range(first, first + number_of_seeds(many[-1]))
-            configs = [composer.compose([*words, f"seed={seed}"]) for seed in seeds]
+        composer = Composer(config_dir)
+        first = composer.compose(words)["seed"]
+        seeds = range(first, first + number_of_seeds(many[-1]))
+        configs = [composer.compose([*words, f"seed={seed}"]) for seed in seeds]
 
         def observer(one: dict[str, Any], shown: bool) -> "Observer":
             return Terminal(one, ()) if shown else OneOfMany()

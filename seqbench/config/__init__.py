@@ -1,6 +1,14 @@
 """Configs: what the user types, composed by Hydra and checked before anything is built.
 
-`overrides` turns words of the command line into Hydra's grammar, `choices` finds what can be
-chosen, `compose` makes a plain dict of both and builds from it, `schema` checks the dict against
-the signatures of what it builds, and `trust` restricts what a config from a run folder may build.
+    overrides -> compose -> finish -> check        a config: a plain, checked dict
+    config -> build                                 an object of it
+    config.yaml of a run folder -> trust            a config that builds trusted code only
+
+`choices` and `yaml_file` find and read the files, `precedence` merges them, `schema` compares a
+node with the signature of what it builds.
 """
+
+from typing import Any
+
+# A resolved config: plain dicts, lists and values that JSON can hold.
+Config = dict[str, Any]

@@ -1,15 +1,32 @@
-"""Find choices: seqbench's configs, those of the user's config folder, and plug-ins."""
+"""Find and read choices: seqbench's configs, those of the user's config folder, and plug-ins."""
 
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from seqbench.config.messages import suggestion
+from seqbench.errors import ConfigError
+from seqbench.wording import plain
 
 # In the package if installed from a wheel, next to it in a checkout.
 _inside = Path(__file__).parents[1] / "configs"
 CONFIG_FOLDER = _inside if _inside.is_dir() else Path(__file__).parents[2] / "configs"
 # Groups that installed packages extend by the entry points `seqbench.models` and `seqbench.tasks`.
 PLUGGABLE = ("model", "task")
+
+
+class Choice(NamedTuple):
+    """What a choice sets.
+
+    Attributes:
+        content: parsed YAML, mostly a dict; shared, so it must not be changed.
+        package: dotted key below which the content goes, `_global_` for the top level; `None`: the
+            group's name.
+    """
+
+    content: Any
+    package: str | None = None
 
 
 @cache
@@ -27,8 +44,8 @@ def plugins(group: str) -> dict[str, dict[str, Any]]:
 
 
 def folders(config_dir: str | None = None) -> list[Path]:
-    """Return the folders of choices: seqbench's, and the user's if given."""
-    return [CONFIG_FOLDER, *([Path(config_dir)] if config_dir else [])]
+    """Return the folders of choices: the user's if given, which goes first, and seqbench's."""
+    return [*([Path(config_dir)] if config_dir else []), CONFIG_FOLDER]
 
 
 def groups(config_dir: str | None = None) -> list[str]:
@@ -43,10 +60,55 @@ def choices_of(group: str, config_dir: str | None = None) -> list[str]:
     return sorted({path.stem for path in found} | plugins(group).keys())
 
 
-def read_choice(group: str, name: str) -> dict[str, Any]:
-    """Return the node of a plug-in, or the content of one of seqbench's YAML files, unresolved."""
-    import yaml  # not at the top: shell completion needs only names
+def find_choice(path: str, config_dir: str | None = None) -> Choice | None:
+    """Return the choice at a path below the folders of choices; `None` if there is none.
 
-    if name in plugins(group):
-        return plugins(group)[name]
-    return yaml.safe_load((CONFIG_FOLDER / group / f"{name}.yaml").read_text(encoding="utf-8"))
+    Args:
+        path: group and name, as in `model/tcn`.
+        config_dir: folder with the user's choices.
+
+    Raises:
+        ConfigError: if its file cannot be read.
+    """
+    for folder in folders(config_dir):
+        file = folder / f"{path}.yaml"
+        if file.is_file():
+            from seqbench.config.yaml_file import (
+                read_yaml,  # not at the top: completion needs names
+            )
+
+            return read_yaml(file)
+    group, _, name = path.rpartition("/")
+    return Choice(plugins(group)[name]) if name in plugins(group) else None
+
+
+def read_choice(group: str, name: str, config_dir: str | None = None) -> dict[str, Any]:
+    """Return the content of a choice, unresolved.
+
+    Raises:
+        ConfigError: if there is no such choice, or its file cannot be read.
+    """
+    found = find_choice(f"{group}/{name}", config_dir)
+    if found is None:
+        raise unknown_choice_error(group, name, config_dir)
+    content: dict[str, Any] = found.content
+    return content
+
+
+def unknown_choice_error(
+    group: str, name: str, config_dir: str | None = None, label: str | None = None
+) -> ConfigError:
+    """Return the error for a choice that does not exist.
+
+    Args:
+        group: the group's folder.
+        name: the choice as typed.
+        config_dir: folder with the user's choices.
+        label: the group as the user types it, if that differs.
+    """
+    for folder in folders(config_dir):
+        file = folder / group / f"{name.removesuffix('.yml')}.yml"
+        if file.is_file():
+            return ConfigError(f"{file} is not read: rename it to {file.stem}.yaml")
+    known = choices_of(group, config_dir)
+    return ConfigError(f"no {label or group} named '{plain(name)}'{suggestion(name, known)}")

@@ -1,5 +1,6 @@
 """Rewrite command-line overrides so that Hydra accepts them."""
 
+import re
 from collections.abc import Iterable
 
 from seqbench.config.choices import groups
@@ -8,7 +9,7 @@ from seqbench.config.choices import groups
 PATHS = ("output_dir", "data_dir", "task.path")
 # seqbench's names for Hydra's launcher and sweeper: `launch=slurm`, `search.trials=9`.
 SHORT = {"launch": "launcher", "search": "sweeper"}
-# Added by `free` to unset steps if the user sets epochs, and epochs if the user sets steps.
+# Added by `for_hydra` to unset steps if the user sets epochs, and epochs if the user sets steps.
 FOLLOWS = ("trainer.steps=null", "trainer.epochs=null")
 
 
@@ -27,13 +28,14 @@ def as_text(override: str) -> str:
     return f"{key}='{escaped}'"
 
 
-def free(overrides: Iterable[str], config_dir: str | None = None) -> list[str]:
+def for_hydra(overrides: Iterable[str], config_dir: str | None = None) -> list[str]:
     """Return overrides with which Hydra sets any value, known to it or not: `lr=1` -> `++lr=1`.
 
     Hydra would reject the keys of an optimizer that the recipe names, since they are not in the
-    composed tree yet. `configuration.check` rejects unknown keys later, by the signatures.
+    composed tree yet. `check` rejects unknown keys later, by the signatures.
 
-    Paths are quoted, `launch` and `search` become Hydra's launcher and sweeper.
+    Paths are quoted, `launch` and `search` become Hydra's launcher and sweeper, and the name of a
+    choice loses its `.yaml`.
     """
     known = groups(config_dir)
     result, keys = [], set()
@@ -43,13 +45,13 @@ def free(overrides: Iterable[str], config_dir: str | None = None) -> list[str]:
                 override = override.replace(short, f"hydra/{name}", 1)
             elif override.startswith(f"{short}."):
                 override = override.replace(short, f"hydra.{name}", 1)
-        key = override.split("=", 1)[0]
+        key, equals, value = override.partition("=")
         keys.add(key.lstrip("+"))
+        if key.lstrip("+~") in known:
+            override = key + equals + re.sub(r"\.yaml(?=[],]|$)", "", value)
         is_value = key[:1] not in "+~" and key not in known and not key.startswith("hydra")
         is_value |= key.startswith(tuple(f"hydra.{name}." for name in SHORT.values()))
-        result.append(
-            f"++{override}" if is_value and "=" in override and "@" not in key else override
-        )
+        result.append(f"++{override}" if is_value and equals and "@" not in key else override)
     # The trainer takes either steps or epochs: setting one unsets the other.
     for named, other in (("steps", "epochs"), ("epochs", "steps")):
         if f"trainer.{named}" in keys and f"trainer.{other}" not in keys:
@@ -57,7 +59,7 @@ def free(overrides: Iterable[str], config_dir: str | None = None) -> list[str]:
     return result
 
 
-def typed(words: Iterable[str]) -> list[str]:
-    """Remove the `++` and the unset steps or epochs that `free` added."""
+def as_typed(words: Iterable[str]) -> list[str]:
+    """Remove the `++` and the unset steps or epochs that `for_hydra` added."""
     plain = (word.lstrip("+") for word in words)
     return [word for word in plain if word not in FOLLOWS]

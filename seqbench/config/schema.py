@@ -1,21 +1,21 @@
 """Check a config's nodes against the signatures of the classes and functions that they build."""
 
 import collections.abc
-import difflib
 import inspect
-import json
 import sys
 import types
 import typing
-from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
 from hydra.utils import get_object
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
+from seqbench.config import Config
+from seqbench.config.messages import first_line, unknown_key_error
 from seqbench.errors import ConfigError
-from seqbench.wording import plain
+from seqbench.runs.config_file import is_plain
+from seqbench.runs.defaults import changed_defaults, signature_defaults
 
 ALL_ITEMS = CollectionCheckStrategy.ALL_ITEMS  # by default typeguard checks only the first item
 
@@ -47,7 +47,7 @@ def check_node(name: str, node: Any) -> None:
     """
     if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
         raise ConfigError(f"{name} must be a group of values with a _target_, not {node!r}")
-    target = located(node["_target_"], name)
+    target = import_target(node["_target_"], name)
     by_position, supplied = NODES.get(name, (0, frozenset()))
     try:
         signature = inspect.signature(target)
@@ -67,16 +67,28 @@ def check_node(name: str, node: Any) -> None:
         if key in ("_target_", "_partial_", "_recursive_", "_convert_"):
             continue
         if key not in settable and not takes_any:
-            raise no_key(key, settable, f"{name}.")
+            raise unknown_key_error(key, settable, f"{name}.")
         if key in hints:
             check_value(f"{name}.{key}", value, hints[key])
-        try:
-            json.dumps(value, allow_nan=False, sort_keys=True)
-        except (ValueError, TypeError):
-            raise ConfigError(f"{name}.{key} must be something JSON can say, not {value}") from None
+        if not is_plain(value):
+            raise ConfigError(f"{name}.{key} must be JSON-serializable, not {value}")
     for key in settable:
         if named[key].default is inspect.Parameter.empty and key not in node:
             raise ConfigError(f"'{name}.{key}' is needed by {node['_target_']} and has no value")
+
+
+def with_defaults(config: Config) -> Config:
+    """Return a checked config whose nodes name every option, at its default if nothing sets it."""
+    shown = dict(config)
+    for name, (by_position, supplied) in NODES.items():
+        node = config[name]
+        defaults = signature_defaults(node["_target_"]) | changed_defaults(node["_target_"])
+        parameters = list(inspect.signature(import_target(node["_target_"], name)).parameters)
+        options = {
+            k: defaults[k] for k in parameters[by_position:] if k in defaults.keys() - supplied
+        }
+        shown[name] = node | {k: v for k, v in options.items() if k not in node and is_plain(v)}
+    return shown
 
 
 def check_value(name: str, value: Any, hint: Any) -> None:
@@ -124,7 +136,7 @@ def import_from(folder: str) -> None:
         sys.path.append(folder)
 
 
-def located(target: str, name: str) -> Any:
+def import_target(target: str, name: str) -> Any:
     """Return the class or function that a `_target_` names.
 
     Targets outside seqbench and torch may also be in modules of the current folder.
@@ -147,22 +159,3 @@ def located(target: str, name: str) -> Any:
         raise ConfigError(
             f"{name}._target_: cannot import {target}: {first_line(cause)}{hint}"
         ) from error
-
-
-def no_key(key: str, known: Iterable[str], prefix: str = "") -> ConfigError:
-    """Return the error for an unknown key, in one line, with the nearest known key."""
-    return ConfigError(f"no key '{prefix}{plain(key)}'{near_miss(key, known, prefix)}")
-
-
-def near_miss(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """Return a hint for the end of an error: the nearest known word, or else all known words."""
-    known = sorted(known)
-    close = difflib.get_close_matches(word, known, 1)
-    if close:
-        return f" (did you mean '{prefix}{close[0]}'?)"
-    return f" (there are: {', '.join(known)})" if known else ""
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an exception's message, or its type if there is no message."""
-    return str(error).strip().split("\n")[0] or type(error).__name__

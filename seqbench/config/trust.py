@@ -1,14 +1,36 @@
-"""Reject configs of run folders that would build untrusted code."""
+"""Read the config of a run folder, and reject one that would build untrusted code."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from seqbench.config.schema import located
+from seqbench.config import Config
+from seqbench.config.check import check
+from seqbench.config.schema import import_target
 from seqbench.errors import ConfigError
+from seqbench.runs.config_file import read_config
 
 # Packages whose code a run folder's config may build: only those that runs consist of, since other
 # parts of seqbench, such as its commands, could do harm.
 TRUSTED = ("seqbench.models", "seqbench.tasks", "seqbench.training", "torch.optim")
+
+
+def read(path: Path, also: Sequence[str] = ()) -> Config:
+    """Read and check a run's config file, without trackers and data folder.
+
+    Args:
+        path: the run's `config.yaml`.
+        also: packages or modules that the user trusts besides `TRUSTED`.
+
+    Raises:
+        ConfigError: if the file cannot be read, names untrusted code, or fails `check`.
+    """
+    config = read_config(path)
+    trust(config, also)
+    # The author of a foreign config must not choose where datasets and trackers write or send.
+    config |= {"tracker": {}, "data_dir": None}
+    check(config)
+    return config
 
 
 def trust(config: dict[str, Any], also: Sequence[str] = ()) -> None:
@@ -35,7 +57,7 @@ def trust(config: dict[str, Any], also: Sequence[str] = ()) -> None:
                 # another module.
                 name = str(target)
                 if is_trusted(name):
-                    found = located(name, "a node")
+                    found = import_target(name, "a node")
                     parts = (getattr(found, part, "") for part in ("__module__", "__qualname__"))
                     name = ".".join(map(str, parts))
                 if not is_trusted(name):

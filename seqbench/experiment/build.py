@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from seqbench import machine
-from seqbench.config.compose import Config, build
+from seqbench.config import Config
+from seqbench.config.build import build
 from seqbench.errors import ConfigError
 from seqbench.models.sequence_model import SequenceModel, as_sequence_model
 from seqbench.spec import SequenceSpec
@@ -19,7 +20,7 @@ class Experiment:
     """The parts of a run, built from its config, before the first step.
 
     Args:
-        config: as `config.compose.compose` returns it.
+        config: as `compose` returns it.
 
     Attributes:
         device: the device that the run uses.

@@ -13,12 +13,13 @@ from typing import Any, Literal
 import torch
 
 from seqbench import kernels, machine
-from seqbench.config.compose import Config, build
+from seqbench.config import Config
+from seqbench.config.build import build
 from seqbench.errors import Diverged, Interrupted, RunError, SeqbenchError, is_out_of_memory
 from seqbench.experiment.build import Experiment
 from seqbench.runs.code_hash import source_hash
 from seqbench.runs.events import EventLog, read_events
-from seqbench.runs.identity import own_codes, without_place
+from seqbench.runs.identity import own_codes, without_environment
 from seqbench.runs.log import LineLog
 from seqbench.runs.observer import Observer, Observers
 from seqbench.runs.record import Record, Score
@@ -251,7 +252,7 @@ class Recording:
             versions=machine.versions(),
             source=source_hash(),
             code=own_codes(config),
-            config=without_place(config),
+            config=without_environment(config),
             error=error,
             notes=notes,
             measured={

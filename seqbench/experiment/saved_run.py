@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from seqbench import machine
-from seqbench.config import compose
+from seqbench.config.build import build
+from seqbench.config.trust import read
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment.build import build_model, build_task
 from seqbench.models.sequence_model import State
@@ -43,14 +44,14 @@ class SavedRun:
     def __init__(
         self, folder: Path, trust: Sequence[str] = (), data_dir: str | None = None
     ) -> None:
-        self.config = compose.read(folder / "config.yaml", trust)
+        self.config = read(folder / "config.yaml", trust)
         best = folder / "checkpoints" / checkpoint.BEST
         if not best.exists():
             raise RunError("this run has no weights: it did not come to its first evaluation")
         self.config["device"] = "auto"
         self.config["data_dir"] = data_dir
         self.device = machine.prepare(self.config)
-        self.trainer: Trainer = compose.build("trainer", self.config)
+        self.trainer: Trainer = build("trainer", self.config)
         tensors, facts = checkpoint.load(best)
         self.step: int | None = facts.get("step")
         # Earlier versions kept neither with the weights.

@@ -6,7 +6,7 @@ from functools import partial
 from itertools import groupby
 
 from seqbench import kernels
-from seqbench.config.compose import Config
+from seqbench.config import Config
 from seqbench.errors import ConfigError, Interrupted, RunError, SeqbenchError, is_out_of_memory
 from seqbench.experiment.build import Experiment, build_optimizer
 from seqbench.experiment.recording import Recording, observed
@@ -31,7 +31,7 @@ def run_seeds(
     interrupted ones resume from their checkpoints. A record says how many were trained together.
 
     Args:
-        configs: checked configs from `config.compose.compose`; they differ in the seed only.
+        configs: checked configs from `compose`; they differ in the seed only.
         observer_of: returns the observer of a config's run; its second argument is True for the one
             run that is shown for all.
         force: True to train all runs again from the start.

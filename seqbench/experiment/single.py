@@ -1,7 +1,7 @@
 """Train and test one run."""
 
 from seqbench import machine
-from seqbench.config.compose import Config
+from seqbench.config import Config
 from seqbench.errors import RunError, is_out_of_memory
 from seqbench.experiment.build import Experiment
 from seqbench.experiment.recording import Recording, observed
@@ -24,7 +24,7 @@ def run(
     number of threads and the states of random generators, are restored at the end.
 
     Args:
-        config: as `config.compose.compose` returns it.
+        config: as `compose` returns it.
         observer: receives what happens.
         force: start again, whatever is there.
         retry: start a failed or diverged run again.

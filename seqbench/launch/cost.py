@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable
 from typing import Any
 
-from seqbench.config.compose import Config
+from seqbench.config import Config
 from seqbench.launch.job import Job
-from seqbench.runs.identity import without_place
+from seqbench.runs.identity import without_environment
 from seqbench.runs.record import Record
 
 # The trainer options that set the length of a training; the first that is set counts.
@@ -44,7 +44,7 @@ class Costs:
         Returns:
             Seconds; `None` if no record is similar.
         """
-        config = without_place(job.config)
+        config = without_environment(job.config)
         if known := self.same.get(but_seed(config)):
             return statistics.median(known)
         rates, length = self.similar.get(kind(config)), length_of(config)

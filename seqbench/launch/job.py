@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from seqbench.config.compose import Config, check
+from seqbench.config import Config
+from seqbench.config.check import check
 from seqbench.errors import Held, Interrupted, SeqbenchError
 from seqbench.experiment import run
 from seqbench.runs.record import Record

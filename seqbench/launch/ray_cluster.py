@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from seqbench.config.schema import first_line
+from seqbench.config.messages import first_line
 from seqbench.errors import ConfigError
 from seqbench.launch.job import Ending, Job
 from seqbench.launch.local import LocalEngine

@@ -19,10 +19,10 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from seqbench.config.choices import CONFIG_FOLDER, choices_of
-from seqbench.config.compose import build
-from seqbench.config.overrides import typed
-from seqbench.config.schema import near_miss
+from seqbench.config.build import build
+from seqbench.config.choices import choices_of, read_choice
+from seqbench.config.messages import suggestion
+from seqbench.config.overrides import as_typed
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment.build import build_task
 from seqbench.launch.job import Job
@@ -61,11 +61,12 @@ class Search:
         sampler: Optuna sampler that proposes hyperparameters.
         pruner: Optuna pruner that stops unpromising trials.
         seed: seed of the sampler.
-        space: name of a search space in configs/search_space; `none`: search only the overrides
-            with several values; `None`: the search space named after the model, if there is one.
+        space: name of a search space in configs/search_space or in the user's config folder;
+            `none`: search only the overrides with several values; `None`: the search space named
+            after the model, if there is one.
 
     Raises:
-        ConfigError: if a number is not positive, or the search space does not exist.
+        ConfigError: if a number is not positive.
     """
 
     def __init__(
@@ -79,8 +80,6 @@ class Search:
     ) -> None:
         if trials < 1 or parallel < 1:
             raise ConfigError("search.trials and search.parallel must be positive")
-        if space not in (None, "none") and space not in (known := choices_of("search_space")):
-            raise ConfigError(f"no search space named '{space}'{near_miss(str(space), known)}")
         self.trials, self.parallel, self.seed, self.space = trials, parallel, seed, space
         self.sampler, self.pruner = sampler, pruner
 
@@ -112,7 +111,8 @@ class Search:
             )
         fixed = [str(o.input_line) for o in given if not o.is_sweep_override()]
         first = sweep.composer.compose(fixed)
-        searched = {plain_key(o): o for o in self.own_space(parser, first["choices"]["model"])}
+        space = self.own_space(sweep.composer.config_dir, first["choices"]["model"])
+        searched = {plain_key(override): override for override in parser.parse_overrides(space)}
         for override in given:
             searched.pop(plain_key(override), None)
             if override.is_sweep_override():
@@ -179,14 +179,22 @@ class Search:
         """Return the overrides of a trial's run."""
         return [*self.fixed, *overrides(trial.params)]
 
-    def own_space(self, parser: OverridesParser, model: str) -> list[Override]:
-        """Return the overrides of the chosen search space, or else of the model's own, if any."""
+    def own_space(self, config_dir: str | None, model: str) -> list[str]:
+        """Return the overrides of the chosen search space, or else of the model's own, if any.
+
+        Raises:
+            ConfigError: if there is no such search space, or it holds no overrides.
+        """
+        known = choices_of("search_space", config_dir)
         name = model if self.space is None else self.space
-        if name not in choices_of("search_space"):
+        if name not in known and self.space in (None, "none"):
             return []
-        text = (CONFIG_FOLDER / "search_space" / f"{name}.yaml").read_text(encoding="utf-8")
-        lines = [f"{key}={value}" for key, value in yaml.safe_load(text).items()]
-        return parser.parse_overrides(lines)
+        if name not in known:
+            raise ConfigError(f"no search space named '{name}'{suggestion(name, known)}")
+        content = read_choice("search_space", name, config_dir)
+        if not isinstance(content, dict):
+            raise ConfigError(f"search space {name} must hold one override a line: model.key: 1,2")
+        return [f"{key}={value}" for key, value in content.items()]
 
     def study(self, path: Path, direction: str, to_keep: bool) -> optuna.Study:
         """Open or create the study.
@@ -257,7 +265,7 @@ class Search:
             for trial in trials:
                 values = [trial.params.get(key, "") for key in keys]
                 writer.writerow([trial.number, trial.state.name.lower(), trial.value, *values])
-        fixed = typed(self.fixed)
+        fixed = as_typed(self.fixed)
         chosen = [*fixed, *overrides(best.params)]
         # Drop overrides that would replace a node of the recipe, such as optimizer=adam.
         told = IN_RECIPE | {key.partition(".")[0] for key in best.params}

@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from seqbench.config.compose import Composer
-from seqbench.config.overrides import typed
+from seqbench.config.overrides import as_typed
 from seqbench.errors import ConfigError, SeqbenchError
 from seqbench.launch.engine import Engine
 from seqbench.launch.job import Ending, Job, of_record
@@ -155,7 +155,7 @@ class Sweep:
         try:
             config = self.composer.compose(words)
         except ConfigError as error:
-            raise ConfigError(f"{error} (in the job {' '.join(typed(words))})") from error
+            raise ConfigError(f"{error} (in the job {' '.join(as_typed(words))})") from error
         run = Run.of(config)
         output = Path(config["output_dir"]) / "sweeps" / self.id / f"{run.run_id}.txt"
         return Job(tuple(words), config, run, output, self.policy.retry, self.policy.force)

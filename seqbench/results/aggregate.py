@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from seqbench.results.statistics import Statistics, describe
 from seqbench.results.where import flatten
-from seqbench.runs.identity import without_place
+from seqbench.runs.identity import without_environment
 from seqbench.runs.record import Record
 from seqbench.wording import plain
 
@@ -306,7 +306,7 @@ def _codes(record: Record) -> dict[str, str]:
 
 
 def _without_task(config: dict[str, Any]) -> dict[str, Any]:
-    kept = without_place(config)
+    kept = without_environment(config)
     return {key: value for key, value in kept.items() if key not in ("seed", "task", "recipe")}
 
 

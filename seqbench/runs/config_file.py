@@ -11,10 +11,10 @@ from seqbench.runs import atomic, foreign
 
 # libyaml is ten times faster than PyYAML's Python parser; not every build has it.
 YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-# Most levels of nested lists and mappings; a config that seqbench writes has five.
-DEEPEST = 50
-# Most bytes; a config that seqbench writes has two thousand.
-LARGEST = 2**20
+# Levels of nested lists and mappings; a config that seqbench writes has five.
+MAX_DEPTH = 50
+# Bytes; a config that seqbench writes has two thousand.
+MAX_BYTES = 2**20
 
 
 class Dumper(yaml.SafeDumper):
@@ -40,14 +40,14 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         if not path.is_file():
             raise ConfigError(f"there is no {path}")
-        content = foreign.read(path, LARGEST)
+        content = foreign.read(path, MAX_BYTES)
         depth = 0
         # Check before loading: a few lines of aliases expand to gigabytes, and nesting that is too
         # deep crashes the process.
         for event in yaml.parse(content, YamlLoader):
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
-            if depth > DEEPEST or isinstance(event, yaml.AliasEvent):
+            if depth > MAX_DEPTH or isinstance(event, yaml.AliasEvent):
                 raise ConfigError(f"cannot read {path}: nested too deep, or with aliases")
         config = yaml.load(content, YamlLoader)
     except (OSError, ValueError, yaml.YAMLError) as error:

@@ -1,16 +1,15 @@
 """Compute a run's id from its config: equal configs are the same run, on any machine."""
 
 import hashlib
-import inspect
 import json
-from functools import cache
 from typing import Any
 
 from seqbench.runs.code_hash import own_code
+from seqbench.runs.defaults import defaults_for_ids
 
 # Node -> keys that do not count for a run's identity: they only say where and how fast it runs, how
 # often it logs and where it writes. The node "" is the top level.
-OUTSIDE: dict[str, frozenset[str]] = {
+IGNORED_KEYS: dict[str, frozenset[str]] = {
     "": frozenset({"device", "threads", "data_dir", "output_dir", "recipe", "tracker"}),
     "trainer": frozenset({"log_every", "checkpoint_every", "deterministic", "compile", "graph"}),
 }
@@ -18,8 +17,8 @@ OUTSIDE: dict[str, frozenset[str]] = {
 
 def run_id(config: dict[str, Any]) -> str:
     """Return 12 hex digits that name a config: of the SHA-256 of what can change its result."""
-    what = plain_numbers(what_matters(config))
-    text = json.dumps(what, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    kept = plain_numbers(result_config(config))
+    text = json.dumps(kept, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -32,34 +31,34 @@ def plain_numbers(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def without_place(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a config without the keys in `OUTSIDE`: equal for equal runs."""
+def without_environment(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a config without the keys in `IGNORED_KEYS`: equal for equal runs."""
     return {
-        key: {k: v for k, v in value.items() if k not in OUTSIDE.get(key, ())}
+        key: {k: v for k, v in value.items() if k not in IGNORED_KEYS.get(key, ())}
         if isinstance(value, dict)
         else value
         for key, value in config.items()
-        if key not in OUTSIDE[""]
+        if key not in IGNORED_KEYS[""]
     }
 
 
-def what_matters(config: dict[str, Any]) -> dict[str, Any]:
+def result_config(config: dict[str, Any]) -> dict[str, Any]:
     """Return the part of a config that can change the result, with hashes of custom code.
 
-    An option with its default value in the signature of its `_target_` is left out. So an option
-    that is added later, with the old behavior as its default, does not change old ids.
+    An option at its default is left out (see `defaults_for_ids`). So an option that is added later,
+    with the old behavior as its default, does not change old ids.
     """
     kept: dict[str, Any] = {}
     for key, value in config.items():
-        if key in OUTSIDE[""]:
+        if key in IGNORED_KEYS[""]:
             continue
         if isinstance(value, dict) and "_target_" in value:
-            defaults = signature_defaults(value["_target_"])
-            outside = OUTSIDE.get(key, frozenset())
+            defaults = defaults_for_ids(value["_target_"])
+            ignored = IGNORED_KEYS.get(key, frozenset())
             value = {
                 name: option
                 for name, option in value.items()
-                if name not in outside and not (name in defaults and defaults[name] == option)
+                if name not in ignored and not (name in defaults and defaults[name] == option)
             }
             # The hash identifies a text; its path does not matter.
             if value.get("sha256"):
@@ -75,20 +74,6 @@ def own_codes(config: dict[str, Any]) -> dict[str, str]:
     targets = {
         key: node["_target_"]
         for key, node in config.items()
-        if key not in OUTSIDE[""] and isinstance(node, dict) and "_target_" in node
+        if key not in IGNORED_KEYS[""] and isinstance(node, dict) and "_target_" in node
     }
     return {key: code for key, target in targets.items() if (code := own_code(target))}
-
-
-@cache
-def signature_defaults(target: str) -> dict[str, Any]:
-    """Return the defaults of the parameters of the class or function that `target` names."""
-    from hydra.utils import get_object  # here, because listing runs must not wait for Hydra
-
-    parameters = inspect.signature(get_object(target)).parameters.values()
-    # A config has lists where Python has tuples.
-    return {
-        p.name: list(p.default) if isinstance(p.default, tuple) else p.default
-        for p in parameters
-        if p.default is not p.empty
-    }

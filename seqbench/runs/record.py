@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 from seqbench.errors import RunError, SeqbenchError
 from seqbench.runs import atomic, foreign
-from seqbench.runs.config_file import DEEPEST
+from seqbench.runs.config_file import MAX_DEPTH
 
 SCHEMA = 1
 # Most bytes; a record that seqbench writes has three thousand.
 LARGEST = 2**24
 # Most levels of nesting, including those of the config.
-MOST_LEVELS = DEEPEST + 10
+MOST_LEVELS = MAX_DEPTH + 10
 
 # A file that seqbench did not write may hold NaN, which strict JSON does not have.
 _decode = json.JSONDecoder(parse_constant=lambda name: None).decode

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 
 from seqbench.results.where import flatten
-from seqbench.runs.identity import without_place
+from seqbench.runs.identity import without_environment
 from seqbench.runs.observer import Observer
 from seqbench.runs.record import Record
 from seqbench.runs.run import Run
@@ -45,7 +45,7 @@ class MLflow(Observer):
             self.client = MlflowClient(self.uri)
             found = self.client.get_experiment_by_name(self.experiment)
             place = found.experiment_id if found else self.client.create_experiment(self.experiment)
-        config, choices = without_place(facts["config"]), facts["config"]["choices"]
+        config, choices = without_environment(facts["config"]), facts["config"]["choices"]
         name = Run.of(facts["config"]).run_id
         runs = self.client.search_runs([place], f"tags.run_id = '{name}'", max_results=1)
         if runs:

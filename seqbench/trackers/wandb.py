@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import wandb
 
-from seqbench.runs.identity import without_place
+from seqbench.runs.identity import without_environment
 from seqbench.runs.observer import Observer
 from seqbench.runs.record import Record
 from seqbench.runs.run import Run
@@ -28,7 +28,7 @@ class WandB(Observer):
         self.project, self.entity, self.mode, self.folder = project, entity, mode, folder
 
     def started(self, facts: dict[str, Any]) -> None:
-        config, choices = without_place(facts["config"]), facts["config"]["choices"]
+        config, choices = without_environment(facts["config"]), facts["config"]["choices"]
         Path(self.folder).mkdir(parents=True, exist_ok=True)
         self.run = wandb.init(
             project=self.project,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from typeguard import TypeCheckError, check_type
 
-from seqbench.config.compose import MOST_THREADS
+from seqbench.config.check import MAX_THREADS
 from seqbench.errors import RunError, is_out_of_memory
 from seqbench.models.sequence_model import SequenceModel
 from seqbench.training import checkpoint
@@ -110,7 +110,7 @@ class TrainingState:
             self.progress = Progress(**facts["progress"])
             for part in fields(Progress):
                 check_type(getattr(self.progress, part.name), part.type)
-            if not 1 <= facts["threads"] <= MOST_THREADS:
+            if not 1 <= facts["threads"] <= MAX_THREADS:
                 raise ValueError(f"{facts['threads']} threads")
             # The last bits of gradients depend on the number of threads.
             torch.set_num_threads(facts["threads"])

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from seqbench.bench.plain import INITIAL, PLAIN, twin
+from seqbench.config.build import build
 from seqbench.config.choices import choices_of, read_choice
-from seqbench.config.compose import build
 from seqbench.errors import ConfigError
 from seqbench.spec import Classes, Features, SequenceSpec, Tokens, Values
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from seqbench.cli import completion
+from seqbench.config.compose import compose
+from seqbench.config.schema import with_defaults
 
 PROGRAM = Path(sys.executable).with_name("seqbench")
 # As bash has them: a word ends before and after an equals sign.
@@ -36,23 +38,52 @@ def in_bash(*words, cwd=None):
 
 
 @pytest.mark.parametrize(
-    ("incomplete", "expected"),
+    ("incomplete", "words", "expected"),
     [
-        ("mo", ["model=", "model."]),
-        ("model=t", ["model=tcn"]),
-        ("model=tcn,l", ["model=tcn,llama", "model=tcn,lstm"]),
-        ("model=lstm,l", ["model=lstm,llama"]),
-        ("launch=lo", ["launch=local"]),
-        ("launch.jobs", ["launch.jobs_per_device="]),
-        ("trainer.eval", ["trainer.eval_every="]),
-        ("task=char_m", ["task=char_markov"]),
-        ("seed=", []),
-        ("nosuch=", []),
-        ("nosuch.", []),
+        ("mo", [], ["model=", "model."]),
+        ("model=t", [], ["model=tcn"]),
+        ("model=tcn,l", [], ["model=tcn,llama", "model=tcn,lstm"]),
+        ("model=lstm,l", [], ["model=lstm,llama"]),
+        ("launch=lo", [], ["launch=local"]),
+        ("launch.jobs", [], ["launch.jobs_per_device="]),
+        ("launch.jobs", ["launch=slurm"], []),
+        ("search.t", [], []),
+        ("search.t", ["search=optuna"], ["search.trials="]),
+        ("trainer.eval", [], ["trainer.eval_every="]),
+        ("task=char_m", [], ["task=char_markov"]),
+        ("model.hid", [], []),
+        ("model.hid", ["model=lstm"], ["model.hidden_size="]),
+        ("model.hid", ["model=lstm,tcn"], []),
+        ("optimizer.m", ["optimizer=sgd"], ["optimizer.momentum="]),
+        ("seed=", [], []),
+        ("nosuch=", [], []),
+        ("nosuch.", [], []),
     ],
 )
-def test_overrides(incomplete, expected):
-    assert completion.overrides(incomplete) == expected
+def test_completions(incomplete, words, expected):
+    assert completion.completions(incomplete, words) == expected
+
+
+@pytest.mark.parametrize("words", [[], ["model=llama", "task=char_ptb"], ["schedule=step"]])
+def test_every_key_offered_is_one_of_the_config(words):
+    config = with_defaults(compose(words))
+    for node in completion.NODES:
+        keys = [
+            word.removeprefix(f"{node}.").rstrip("=")
+            for word in completion.completions(f"{node}.", words)
+        ]
+        assert keys
+        assert set(keys) <= config[node].keys()
+
+
+def test_a_folder_of_the_user_is_completed_and_one_that_is_wrong_completes_nothing(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/mine.yaml").write_text("_target_: my.Model\nwidth: 3\n")
+    (tmp_path / "model/wrong.yaml").write_text("off: 3\n")
+    words = ["train", "--config-dir", str(tmp_path)]
+    assert in_bash(*words, "model", "=", "mi") == ["mine"]
+    assert in_bash(*words, "model", "=", "mine", "model.") == ["model.width="]
+    assert in_bash(*words, "model", "=", "wrong", "model.") == []
 
 
 @pytest.mark.parametrize(
@@ -62,7 +93,9 @@ def test_overrides(incomplete, expected):
         (["train", "model", "=", "l"], ["llama", "lstm"]),
         (["train", "model", "="], ["gru", "llama", "lstm", "rnn", "tcn"]),
         (["sweep", "model", "=", "tcn,l"], ["tcn,llama", "tcn,lstm"]),
-        (["train", "model", "=", "tcn", "trainer.eval"], ["trainer.eval_every="]),
+        (["train", "model", "=", "lstm", "model.hid"], ["model.hidden_size="]),
+        (["train", "laun"], []),
+        (["train", "-m", "laun"], ["launch=", "launch."]),
     ],
 )
 def test_bash_which_splits_words_at_the_sign(words, expected):

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from seqbench.config.build import build
 from seqbench.config.choices import choices_of, read_choice
-from seqbench.config.compose import build
 from seqbench.contracts.model import check_model
 from seqbench.errors import ConfigError
 from seqbench.models.sequence_model import SequenceModel

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from seqbench.config.build import build
 from seqbench.config.choices import read_choice
-from seqbench.config.compose import build
 from seqbench.contracts.task import check_task
 from seqbench.errors import ConfigError, DataError
 from seqbench.spec import Classes, Features, SequenceSpec, Tokens, Values

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from seqbench.config.compose import build, compose
+from seqbench.config.build import build
+from seqbench.config.compose import compose
 from seqbench.experiment import run
 from seqbench.experiment.saved_run import SavedRun
 from seqbench.results.collect import find_run

@@ -10,7 +10,7 @@ import torch
 from small_run import Cut, CutAt, small
 
 from seqbench.cli.main import main
-from seqbench.config.compose import Config
+from seqbench.config import Config
 from seqbench.experiment import run
 from seqbench.runs.run import Run
 

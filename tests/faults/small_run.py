@@ -10,7 +10,8 @@ from unittest.mock import patch
 
 import pytest
 
-from seqbench.config.compose import Config, compose
+from seqbench.config import Config
+from seqbench.config.compose import compose
 from seqbench.experiment import run
 from seqbench.runs.observer import Observer
 from seqbench.runs.run import Run

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from small_run import Cut, CutAt, difference, history, small
 
-from seqbench.config import compose
+from seqbench.config import trust
 from seqbench.errors import RunError
 from seqbench.experiment import run
 from seqbench.runs.observer import Observer
@@ -59,7 +59,7 @@ def readable(config) -> None:
     assert folder.record is None or folder.record.status == "completed"
     checkpoint.load_last(folder.checkpoints)
     if (folder.folder / "config.yaml").exists():
-        assert compose.read(folder.folder / "config.yaml") == config
+        assert trust.read(folder.folder / "config.yaml") == config
 
 
 def fails_or_finishes(config, reason: str) -> bool:

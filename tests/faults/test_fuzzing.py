@@ -12,7 +12,7 @@ from rich.console import Console
 
 from seqbench.cli import compare, runs, show
 from seqbench.cli.table_view import show_table
-from seqbench.config import compose
+from seqbench.config import trust
 from seqbench.errors import ConfigError, SeqbenchError
 from seqbench.results import export, html, latex, markdown, store
 from seqbench.results.aggregate import aggregate
@@ -179,7 +179,7 @@ def test_any_configuration_is_one_or_refused(finished, data):
             (folder / "config.yaml").write_bytes(drawn(data, path))
         show.of_unfinished(read_unfinished(folder))
         try:
-            config = compose.read(folder / "config.yaml")
+            config = trust.read(folder / "config.yaml")
         except ConfigError as error:
             one_line(error)
             return

@@ -93,7 +93,7 @@ TARGETS = [
     *("os.system", "posix.system", "builtins.eval", "subprocess.call", "pathlib.Path.touch"),
     *("hydra.utils.call", "hydra._internal.instantiate._instantiate2.instantiate"),
     # Ours, and more than what a run is made of.
-    *("seqbench.config.compose.build", "seqbench.experiment.run", "seqbench.cli.main.main"),
+    *("seqbench.config.build.build", "seqbench.experiment.run", "seqbench.cli.main.main"),
     "seqbench.runs.atomic.write",
     # Ours by its spelling, and not by what is found.
     *("seqbench.models.tcn.torch.os.system", "seqbench.models.tcn.torch.load"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from seqbench.config.compose import Composer
+from seqbench.config.multirun import multirun
 from seqbench.launch.job import Ending, Job, perform
 from seqbench.launch.sweep import Policy, Sweep, View
 from seqbench.runs.code_hash import own_code
@@ -82,11 +83,11 @@ def sweep(
     **attributes: Any,
 ) -> Sweep:
     """Sweep as the command does, through Hydra; gives what became of it."""
-    with Composer(config_dir) as composer:
-        asked = Sweep(words, composer, policy or Policy(), view or Seen())
-        for name, value in attributes.items():
-            setattr(asked, name, value)
-        composer.multirun(words, asked)
+    composer = Composer(config_dir)
+    asked = Sweep(words, composer, policy or Policy(), view or Seen())
+    for name, value in attributes.items():
+        setattr(asked, name, value)
+    multirun(composer, words, asked)
     return asked
 
 

@@ -8,7 +8,7 @@ from record_factory import make_record
 from seqbench.config.compose import compose
 from seqbench.launch.cost import Costs, wall_clock
 from seqbench.launch.job import Job
-from seqbench.runs.identity import without_place
+from seqbench.runs.identity import without_environment
 from seqbench.runs.run import Run
 
 
@@ -17,7 +17,7 @@ def config(*words):
 
 
 def record(seconds, *words, **changed):
-    found = without_place(config(*words))
+    found = without_environment(config(*words))
     return replace(make_record(**changed), config=found, measured={"seconds": seconds})
 
 

@@ -196,8 +196,8 @@ def test_both_commands_that_it_advises_train_the_same(tmp_path):
     done = sweep([*words, "optimizer=sgd", "search.trials=2", f"output_dir={tmp_path}"])
     plain, with_recipe = (shlex.split(line)[2:] for line in done.findings.splitlines()[1::2])
     folder = with_recipe[with_recipe.index("--config-dir") + 1]
-    with Composer(folder) as composer:
-        again = composer.compose([w for w in with_recipe if w not in ("--config-dir", folder)])
+    composer = Composer(folder)
+    again = composer.compose([w for w in with_recipe if w not in ("--config-dir", folder)])
     best = compose(plain)
     for node in ("model", "optimizer", "trainer", "task"):
         assert again[node] == best[node]

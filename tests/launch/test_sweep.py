@@ -27,9 +27,9 @@ def asked(tmp_path):
 
     def make(*seeds, engine=Here, view=None, **policy):
         words = [[*SMALL, f"output_dir={tmp_path}", f"seed={seed}"] for seed in seeds]
-        with Composer() as composer:
-            made = Sweep(["typed"], composer, Policy(**policy), view or Seen())
-            made.launch(words, engine)
+        composer = Composer()
+        made = Sweep(["typed"], composer, Policy(**policy), view or Seen())
+        made.launch(words, engine)
         return made
 
     return make
@@ -57,21 +57,21 @@ def test_the_same_run_asked_for_twice_is_one_job(asked):
 
 
 def test_a_launcher_is_told_of_every_job_in_order(tmp_path):
-    with Composer() as composer:
-        made = Sweep([], composer, Policy())
-        words = [[*SMALL, f"output_dir={tmp_path}", f"seed={seed}"] for seed in (3, 1, 3)]
-        endings = made.launch(words, Here)
+    composer = Composer()
+    made = Sweep([], composer, Policy())
+    words = [[*SMALL, f"output_dir={tmp_path}", f"seed={seed}"] for seed in (3, 1, 3)]
+    endings = made.launch(words, Here)
     scores = [ending.score for ending in endings]
     assert scores[0] == scores[2] != scores[1]
 
 
 def test_a_wrong_job_is_found_before_the_first_is_started(tmp_path):
-    with Composer() as composer:
-        made = Sweep([], composer, Policy())
-        right = [*SMALL, f"output_dir={tmp_path}"]
-        wrong = [*right, "model.kernel_sice=3"]
-        with pytest.raises(ConfigError, match=r"did you mean 'model.kernel_size'\?\) \(in the job"):
-            made.launch([right, wrong], Here)
+    composer = Composer()
+    made = Sweep([], composer, Policy())
+    right = [*SMALL, f"output_dir={tmp_path}"]
+    wrong = [*right, "model.kernel_sice=3"]
+    with pytest.raises(ConfigError, match=r"did you mean 'model.kernel_size'\?\) \(in the job"):
+        made.launch([right, wrong], Here)
     assert not (tmp_path / "runs").exists()
 
 
@@ -225,11 +225,11 @@ def test_whatever_happens_each_run_is_trained_once_in_the_end(tmp_path_factory, 
     folder, dice = tmp_path_factory.mktemp("moody"), random.Random(seed)
     words = [[*SMALL, f"output_dir={folder}", f"seed={seed}"] for seed in range(4)]
     trained = []
-    with Composer() as composer:
-        for _ in range(30):
-            made = Sweep([], composer, Policy(), Seen())
-            made.launch(words, lambda: Moody(dice))
-            trained += made.view.trained
-            assert len(made.endings) == 4, "every job comes to an end"
+    composer = Composer()
+    for _ in range(30):
+        made = Sweep([], composer, Policy(), Seen())
+        made.launch(words, lambda: Moody(dice))
+        trained += made.view.trained
+        assert len(made.endings) == 4, "every job comes to an end"
     assert sorted(trained) == [f"adding tcn seed={seed}" for seed in range(4)]
     assert len(kept(folder)) == 4

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
+from seqbench.config.build import build
 from seqbench.config.choices import read_choice
-from seqbench.config.compose import build
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,14 @@
 import copy
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seqbench.config.build import build
 from seqbench.config.compose import compose
-from seqbench.runs.identity import run_id, what_matters, without_place
+from seqbench.runs.defaults import changed_defaults, defaults_for_ids, signature_defaults
+from seqbench.runs.identity import result_config, run_id, without_environment
 
 # A configuration as `compose` gave it when ids were first kept; its id must never change.
 CONFIG = {
@@ -107,7 +110,7 @@ def test_where_a_run_happens_is_no_part_of_it(path):
     config = changed(path, PLACE[path])
     assert run_id(config) == run_id(CONFIG)
     if path != "recipe":
-        assert without_place(config) == without_place(CONFIG)
+        assert without_environment(config) == without_environment(CONFIG)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +140,7 @@ def test_where_a_run_happens_is_no_part_of_it(path):
 )
 def test_what_can_change_the_result_changes_the_id(path, value):
     assert run_id(changed(path, value)) != run_id(CONFIG)
-    assert without_place(changed(path, value)) != without_place(CONFIG)
+    assert without_environment(changed(path, value)) != without_environment(CONFIG)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +149,37 @@ def test_what_can_change_the_result_changes_the_id(path, value):
 )
 def test_an_option_at_its_default_leaves_the_id_as_it_is(key, default):
     assert run_id(changed(f"optimizer.{key}", default)) == run_id(CONFIG)
-    assert key not in what_matters(changed(f"optimizer.{key}", default))["optimizer"]
+    assert key not in result_config(changed(f"optimizer.{key}", default))["optimizer"]
+
+
+TORCH = [name for name, cls in vars(torch.optim).items() if isinstance(cls, type)]
+
+
+@pytest.mark.parametrize("name", [name for name in TORCH if name != "Optimizer"])
+def test_the_frozen_defaults_of_optimizers_are_those_of_torch(name):
+    """If a new torch has others: runs keep the frozen ones. Then list the change here."""
+    target = f"torch.optim.{name}"
+    here, frozen = signature_defaults(target), defaults_for_ids(target)
+    assert {key: frozen[key] for key in here} == here
+    assert changed_defaults(target) == {}
+
+
+def test_a_default_that_torch_changes_changes_neither_id_nor_run(monkeypatch):
+    old, config = run_id(CONFIG), changed("optimizer.eps", 1e-8)
+
+    class Adam(torch.optim.Adam):
+        def __init__(self, params, lr=1e-3, eps=1e-3):
+            super().__init__(params, lr, eps=eps)
+
+    monkeypatch.setattr(torch.optim, "Adam", Adam)
+    signature_defaults.cache_clear()
+    assert run_id(CONFIG) == run_id(config) == old
+    assert run_id(changed("optimizer.eps", 1e-3)) != old
+    for each in (CONFIG, config):
+        built = build("optimizer", each, [torch.nn.Parameter(torch.zeros(1))])
+        assert built.defaults["eps"] == 1e-8
+    monkeypatch.undo()
+    signature_defaults.cache_clear()
 
 
 @given(st.integers(0, 2**31), st.integers(0, 2**31))

@@ -10,7 +10,8 @@ from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto.wandb_internal_pb2 import Record as WandBRecord
 
-from seqbench.config.compose import compose, read
+from seqbench.config.compose import compose
+from seqbench.config.trust import read
 from seqbench.errors import ConfigError
 from seqbench.experiment import run
 from seqbench.runs.observer import Observer

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from seqbench.config.compose import build, compose
+from seqbench.config.build import build
+from seqbench.config.compose import compose
 from seqbench.errors import ConfigError
 from seqbench.experiment.build import build_task
 from seqbench.models.sequence_model import SequenceModel

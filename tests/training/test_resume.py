@@ -12,7 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqbench.config.compose import build, compose
+from seqbench.config.build import build
+from seqbench.config.compose import compose
 from seqbench.errors import Interrupted
 from seqbench.experiment.build import build_model, build_task
 from seqbench.runs.events import EventLog

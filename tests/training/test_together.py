@@ -6,7 +6,8 @@ from tape import NO_KERNEL
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from seqbench.config.compose import build, compose
+from seqbench.config.build import build
+from seqbench.config.compose import compose
 from seqbench.kernels import disabled
 from seqbench.spec import Features, SequenceSpec, Values
 from seqbench.training.schedules import Constant

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from seqbench.config.compose import build, compose
+from seqbench.config.build import build
+from seqbench.config.compose import compose
 from seqbench.errors import ConfigError, Diverged, Interrupted
 from seqbench.experiment.build import build_model, build_task
 from seqbench.models.sequence_model import SequenceModel

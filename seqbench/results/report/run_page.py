@@ -9,9 +9,10 @@ from typing import Any
 
 from seqbench.errors import ConfigError
 from seqbench.results.collect import Unfinished
+from seqbench.results.command import command
 from seqbench.results.curves import Curve
 from seqbench.results.papers import like_for_like, published
-from seqbench.results.recipe import command, differences
+from seqbench.results.recipe import differences
 from seqbench.results.where import MISSING, flatten
 from seqbench.runs.code_hash import source_hash
 from seqbench.runs.record import Record

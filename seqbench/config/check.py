@@ -1,0 +1,66 @@
+"""Check a config: its keys, types and ranges, before anything is built."""
+
+import re
+from typing import Any
+
+from seqbench.config import Config
+from seqbench.config.messages import unknown_key_error
+from seqbench.config.schema import NODES, check_node, check_value
+from seqbench.errors import ConfigError
+
+# Root keys that are not nodes of `NODES`, and their types.
+VALUES: dict[str, Any] = {
+    "choices": dict[str, str],
+    "seed": int,
+    "device": str,
+    "threads": int | None,
+    "data_dir": str | None,
+    "output_dir": str,
+    "budget": str,
+    "protocol": str,
+    "recipe": dict[str, Any],
+    "tracker": dict[str, Any],
+}
+# Keys that a recipe may have under `recipe`.
+RECIPE = ("source", "expected", "optimizer", "schedule")
+# torch crashes if it is set to use tens of thousands of threads.
+MAX_THREADS = 1024
+
+
+def check(config: Config) -> None:
+    """Check a config against the signatures of what it builds.
+
+    Raises:
+        ConfigError: if a key is unknown or missing, or a value has the wrong type or is out of
+            range; in one line.
+    """
+    for key, value in config.items():
+        if key in VALUES:
+            check_value(key, value, VALUES[key])
+        elif key not in NODES:
+            nodes = [node for node in NODES if isinstance(config.get(node), dict)]
+            within = [f"'{n}.{key}'" for n in nodes if key in config[n] and key[:1] != "_"]
+            if within:
+                raise ConfigError(f"no key '{key}' (did you mean {' or '.join(within)}?)")
+            raise unknown_key_error(key, [*VALUES, *NODES])
+    for key in [*VALUES, *NODES]:
+        if key not in config:
+            raise ConfigError(f"the configuration has no '{key}'")
+    for key in config["recipe"]:
+        if key not in RECIPE:
+            raise unknown_key_error(key, RECIPE, "recipe.")
+    for key in NODES:
+        check_node(key, config[key])
+    for name, node in config["tracker"].items():
+        check_node(f"tracker.{name}", node)
+    if not 0 <= config["seed"] < 2**63:
+        raise ConfigError(f"seed must be in [0, 2^63), not {config['seed']}")
+    if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d?))?", config["device"]):
+        name = config["device"]
+        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, not '{name}'")
+    if config["threads"] is not None and not 1 <= config["threads"] <= MAX_THREADS:
+        raise ConfigError(f"threads must be 1 to {MAX_THREADS}, not {config['threads']}")
+    for key in ("task", "model"):
+        name = config["choices"].get(key, "")
+        if not name or not name.isprintable():
+            raise ConfigError(f"choices.{key} must be the name of a {key}, not {name!r}")

@@ -1,0 +1,47 @@
+"""Turn the tree that Hydra composed into the plain config of a run."""
+
+import hashlib
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from seqbench.config import Config
+from seqbench.config.messages import first_line
+from seqbench.config.precedence import with_recipe
+from seqbench.errors import ConfigError
+
+
+def finish(composed: DictConfig, choices: dict[str, str]) -> Config:
+    """Return the plain config of a run from the tree that Hydra composed.
+
+    Resolves references, replaces `auto` by the recipe's optimizer and schedule, expands `~`, and
+    adds the digest of a task's text file.
+
+    Args:
+        composed: the tree without its `hydra` node.
+        choices: the choice of each group.
+
+    Raises:
+        ConfigError: if a reference cannot be resolved, an optimizer or schedule is not a node, a
+            folder's name is empty, or task or model are not chosen.
+    """
+    try:
+        config: Config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        raise ConfigError(first_line(error)) from error
+    config = with_recipe(config)
+    for key in ("output_dir", "data_dir"):
+        if config.get(key) == "":
+            raise ConfigError(f"{key} names no folder")
+        if str(config.get(key)).startswith("~"):
+            config[key] = str(Path(config[key]).expanduser())
+    task = config.get("task")
+    if isinstance(task, dict) and isinstance(task.get("path"), str) and "sha256" in task:
+        path = Path(task["path"]).expanduser().absolute()
+        if path.is_file() and task["sha256"] is None:
+            task |= {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    if not {"task", "model"} <= choices.keys():
+        raise ConfigError("no task or no model is chosen: a train.yaml of yours hides ours")
+    config["choices"] = {"task": choices["task"], "model": choices["model"]}
+    return config

@@ -1,0 +1,85 @@
+"""Write the command line that trains a run again."""
+
+import re
+import shlex
+from typing import Any
+
+from seqbench.config.choices import choices_of, read_choice
+from seqbench.config.precedence import FALLBACK, baseline
+from seqbench.errors import ConfigError
+from seqbench.results.recipe import choices, compare, nodes_of
+from seqbench.results.where import MISSING
+
+# Untrusted words that are safe on a command line: names, keys and unquoted values.
+NAME = re.compile(r"\w[\w.-]*")
+KEY = re.compile(r"[a-z]\w*(\.\w+)*")
+BARE = re.compile(r"[A-Za-z/][\w/.-]*")
+NOT_TEXT = ("null", "true", "false", "nan", "inf")
+
+
+def command(config: dict[str, Any]) -> str:
+    """Return the command line that trains the same run.
+
+    Users copy the command, so it never holds text from the record that could run other code.
+
+    Args:
+        config: the run's resolved config.
+
+    Raises:
+        ConfigError: if no safe command trains this run; the message says why.
+    """
+    chosen = choices(config)
+    for group, name in chosen.items():
+        if not NAME.fullmatch(name):
+            raise ConfigError(f"'{group}={name}' is no name that a command could choose")
+    words = [f"{group}={name}" for group, name in chosen.items()]
+    base, nodes = nodes_of(baseline(**chosen)), nodes_of(config)
+    for group in FALLBACK:
+        target = nodes[group].get("_target_")
+        # Keys of the recipe's node cannot be deleted; those of a chosen one can.
+        if base[group].get("_target_") != target or not base[group].keys() <= nodes[group].keys():
+            name = _choice_of(group, target)
+            words.append(f"{group}={name}")
+            base[group] = read_choice(group, name)
+    words.append(f"seed={_value(config.get('seed', 0))}")
+    # A custom model or task is found by its name, in a --config-dir that the user fills in.
+    own = [group for group in ("task", "model") if chosen[group] not in choices_of(group)]
+    for key, recipe, value in compare(base, nodes):
+        node = key.partition(".")[0]
+        if key == f"{node}._target_" and node in own:
+            continue
+        # Hydra cannot delete a null, which is the default of an option that earlier versions lack.
+        if value is MISSING and recipe is None:
+            continue
+        if not KEY.fullmatch(key) or any(part[0] == "_" for part in key.split(".")):
+            raise ConfigError(f"{key} is {value!r}, and not {recipe!r}: no command should say that")
+        words.append(f"~{key}" if value is MISSING else f"{key}={_value(value)}")
+    return shlex.join(["seqbench", "train", *(["--config-dir", "FOLDER"] if own else []), *words])
+
+
+def _choice_of(group: str, target: Any) -> str:
+    for name in choices_of(group):
+        if read_choice(group, name).get("_target_") == target:
+            return name
+    raise ConfigError(f"no seqbench config has the {group} {target}")
+
+
+def _value(value: Any) -> str:
+    """Return a value in Hydra's override grammar.
+
+    Raises:
+        ConfigError: if the grammar cannot express the value safely.
+    """
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list):
+        return f"[{','.join(map(_value, value))}]"
+    if isinstance(value, str) and value.isprintable() and "${" not in value and value != "???":
+        if BARE.fullmatch(value) and value.lower() not in NOT_TEXT:
+            return value
+        for quote in "'\"":
+            if quote not in value and not value.endswith("\\"):
+                return f"{quote}{value}{quote}"
+    raise ConfigError(f"a command cannot hold the value {value!r}")
