@@ -33,7 +33,7 @@ def test_what_is_missing_is_trained_and_nothing_twice(reproduce, tmp_path):
     cut = reproduce(*ONE, "--seeds", "1", "--max-time", "0s")
     assert cut[0] == 130
     assert any("adding tcn" in line and "not measured" in line for line in cut[1])
-    assert cut[2][-1] == "error: its time is up: 1 of 1 runs are missing; the same command goes on"
+    assert cut[2][-1] == "error: time limit reached: 1 of 1 runs are missing; rerun the same command to resume"
     code, first, err = reproduce(*ONE, "--seeds", "1")
     assert code == 0
     assert any("not comparable¹" in line and "5.8e-5" in line for line in first)
@@ -54,8 +54,8 @@ def test_a_second_ctrl_c_costs_a_line(reproduce, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("seqbench.launch.sweep.Sweep.conduct", stop)
-    stopped = "error: stopped at once; the same command goes on from the last checkpoints"
+    monkeypatch.setattr("seqbench.launch.sweep.Sweep.run_jobs", stop)
+    stopped = "error: stopped at once; rerun the same command to resume from the last checkpoints"
     assert reproduce(*ONE) == (130, [], [stopped])
 
 

@@ -138,7 +138,7 @@ class Once(Seen):
         self.deed, self.step, self.runs = deed, step, runs
 
     def look(self, sweep):
-        if self.deed and sum(p.step >= self.step for p in sweep.working.values()) >= self.runs:
+        if self.deed and sum(p.step >= self.step for p in sweep.running.values()) >= self.runs:
             deed, self.deed = self.deed, None
             deed()
 
@@ -244,7 +244,7 @@ def test_what_becomes_of_jobs_that_are_cancelled_or_fail_or_have_no_prospects(as
     swept = asked(
         *("trainer.steps=1500", "seed=0,1,2,3"),
         view=Patient(cancel),
-        judge=lambda job, progress: job.config["seed"] != 1 or progress.step < 60,
+        prune=lambda job, progress: job.config["seed"] == 1 and progress.step >= 60,
     )
     ends = {job.config["seed"]: swept.endings[folder] for folder, job in swept.jobs.items()}
     assert [ends[seed].how for seed in range(4)] == ["killed", "pruned", "completed", "killed"]

@@ -11,7 +11,7 @@ from small_sweep import SMALL, Here, Seen, history, kept, sweep
 from seqbench.config.compose import Composer
 from seqbench.errors import ConfigError
 from seqbench.launch import sweep as sweep_module
-from seqbench.launch.job import Ending, perform
+from seqbench.launch.job import Ending, train_job
 from seqbench.launch.sweep import Policy, Sweep
 from seqbench.runs import lock
 
@@ -100,7 +100,7 @@ def test_one_failure_leaves_the_others_alone_unless_asked(asked):
 
 def test_when_its_time_is_up_it_starts_no_other(asked):
     late = asked(0, 1, seconds=0.0)
-    assert late.stopped == "its time is up"
+    assert late.stopped == "time limit reached"
     assert hows(late) == []
 
 
@@ -143,7 +143,7 @@ def test_a_run_that_another_process_holds_is_left_to_it(asked, tmp_path):
     def other():
         with lock.held(job.run.folder, "it"):
             assert begun.wait(60)
-        perform(job)
+        train_job(job)
 
     thread = threading.Thread(target=other)
     with lock.held(job.run.folder, "it"):
@@ -216,7 +216,7 @@ class Moody(Here):
         for job in self.jobs[: self.dice.randint(0, 3)]:
             self.jobs.remove(job)
             how = self.dice.choice(["killed", "held", "interrupted", "completed"])
-            yield job, perform(job) if how == "completed" else Ending(how, "by the dice")
+            yield job, train_job(job) if how == "completed" else Ending(how, "by the dice")
 
 
 @settings(max_examples=5, deadline=None)
