@@ -23,8 +23,9 @@ seqbench sweep 'model=glob(*)' task=adding launch.workers=4 --max-time 8h
 seqbench sweep model=tcn seed=0,1,2 launch=slurm launch.partition=gpu
 
 The same sweep, run again, trains what is missing. Sweeps that overlap share the work.
-Ctrl-C stops it with checkpoints; a second Ctrl-C kills its jobs. It exits with 0 if all runs completed, 1 if some
-did not, 3 if they have no data, 130 if it was stopped or reached its time limit.
+Ctrl-C stops it with checkpoints; a second Ctrl-C kills its jobs. It exits with 0 if all runs
+completed, 1 if some did not, 3 if they have no data, 130 if it was stopped or reached its time
+limit.
 """
 
 ConfigDir = Annotated[

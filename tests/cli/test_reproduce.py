@@ -33,7 +33,10 @@ def test_what_is_missing_is_trained_and_nothing_twice(reproduce, tmp_path):
     cut = reproduce(*ONE, "--seeds", "1", "--max-time", "0s")
     assert cut[0] == 130
     assert any("adding tcn" in line and "not measured" in line for line in cut[1])
-    assert cut[2][-1] == "error: time limit reached: 1 of 1 runs are missing; rerun the same command to resume"
+    assert (
+        cut[2][-1]
+        == "error: time limit reached: 1 of 1 runs are missing; rerun the same command to resume"
+    )
     code, first, err = reproduce(*ONE, "--seeds", "1")
     assert code == 0
     assert any("not comparable¹" in line and "5.8e-5" in line for line in first)

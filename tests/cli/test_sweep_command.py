@@ -117,14 +117,19 @@ def test_data_that_cannot_be_had_has_its_own_exit_code(seqbench):
     assert (code, out) == (3, [])
     assert sum("failed: no.txt is not there" in line for line in err) == 3, "each, and all of them"
     assert err[-2].startswith("  the same: char_file tcn seed=")
-    assert err[-1].endswith("2 of 2 runs are missing, 2 of them failed; rerun the same command to resume")
+    assert err[-1].endswith(
+        "2 of 2 runs are missing, 2 of them failed; rerun the same command to resume"
+    )
 
 
 def test_when_its_time_is_up_it_says_so(seqbench):
     code, _, err = seqbench("sweep", *SMALL, "seed=0,1", "--max-time", "0s")
     assert code == 130
     assert err[0] == "0/2 completed, time limit reached"
-    assert err[1] == "error: time limit reached: 2 of 2 runs are missing; rerun the same command to resume"
+    assert (
+        err[1]
+        == "error: time limit reached: 2 of 2 runs are missing; rerun the same command to resume"
+    )
 
 
 def test_a_dry_run_lists_what_there_is_to_do_and_what_it_costs(seqbench, tmp_path):

@@ -323,7 +323,7 @@ def ticket(job):
     """A job of SLURM's that the run has been given to."""
     home = slurm.home_of(job)
     made = Ticket("seqbench-1", 3, home / f"{job.run.run_id}.json")
-    made.said.parent.mkdir(parents=True)
+    made.ending.parent.mkdir(parents=True)
     job.output.parent.mkdir(parents=True)
     made.write()
     return made
@@ -331,14 +331,14 @@ def ticket(job):
 
 def on_node(job, ticket, during=lambda process: None, **environment):
     """Do a job as a node does, in a process of its own."""
-    code = "import pickle, sys; from seqbench.launch.slurm_job import do; "
-    code += "do(*pickle.load(sys.stdin.buffer), threads=2, most=2)"
+    code = "import pickle, sys; from seqbench.launch.slurm_job import run_on_node; "
+    code += "run_on_node(*pickle.load(sys.stdin.buffer), threads=2, max_requeue=2)"
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | environment) as process:
         pickle.dump((job, ticket), process.stdin)
         process.stdin.close()
         during(process)
-    return slurm_job.read_ending(ticket.said)
+    return slurm_job.read_ending(ticket.ending)
 
 
 def test_a_job_says_how_it_ended(job, ticket):
@@ -350,7 +350,7 @@ def test_a_job_says_how_it_ended(job, ticket):
 
 def test_a_job_that_was_given_up_trains_nothing(job, ticket):
     Ticket("seqbench-2", 0, ticket.note).write()
-    assert not ticket.is_wanted()
+    assert not ticket.is_current()
     assert on_node(job, ticket).how == "interrupted"
     assert not job.run.folder.exists()
 
@@ -390,12 +390,12 @@ def test_a_note_that_is_damaged_names_no_job(ticket):
 def test_the_ending_of_a_job_that_said_nothing(job, ticket):
     work = slurm.Work(ticket, ticket.note.stat().st_mtime)
     assert slurm.lost(job, work) == Ending("killed", "gone from SLURM's queue")
-    work.seen = slurm_queue.Seen("7_3", "OUT_OF_MEMORY")
+    work.entry = slurm_queue.QueueEntry("7_3", "OUT_OF_MEMORY")
     log = ticket.folder / "7_3_0_log.err"
     log.write_text("Killed")
     reason = "SLURM says OUT_OF_MEMORY: raise launch.memory"
     assert slurm.lost(job, work) == Ending("killed", reason, log)
-    work.stopping = True
+    work.stopping = "checkpoint"
     assert slurm.lost(job, work).how == "interrupted"
     on_node(job, ticket)
     assert slurm.lost(job, work).how == "completed", "its record is the truth"

@@ -174,14 +174,14 @@ def test_a_tracker_that_fails_says_so_once_and_the_run_goes_on(tmp_path, capsys,
     config["tracker"] = {"broken": {"_target_": f"{__name__}.Broken", "at": moment}}
     assert run(config).status == "completed"
     [line] = [line for line in capsys.readouterr().err.splitlines() if "broken" in line]
-    assert line.startswith("warning: tracker broken gave up, the run goes on: ")
+    assert line.startswith("warning: tracker broken disabled, the run continues: ")
     assert line in Run.of(config).log_path.read_text().splitlines()
 
 
 def test_a_server_that_is_gone_is_asked_once_more_and_no_longer(tmp_path, capsys):
     config = small(tmp_path, "tracker=mlflow", "tracker.mlflow.uri=http://127.0.0.1:9")
     assert run(config).status == "completed"
-    assert "warning: tracker mlflow gave up, the run goes on: " in capsys.readouterr().err
+    assert "warning: tracker mlflow disabled, the run continues: " in capsys.readouterr().err
     assert MLFLOW_HTTP_REQUEST_MAX_RETRIES.get() == 1  # else it would be asked for minutes
 
 
