@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LIVE_INTERVAL, LOG_INTERVAL = 0.25, 60.0
 # Numbers of latest failures and of latest ended runs below the live table.
 FAILURES_SHOWN, ENDS_SHOWN = 5, 3
+QUOTE = "'"
 
 
 class Terminal(View):
@@ -168,7 +169,7 @@ class Names:
             key, _, value = word.lstrip("+").partition("=")
             end = key.rpartition(".")[2]
             if key in varied and key not in ("task", "model"):
-                words.append(f"{end if ends[end] == 1 else key}={value}")
+                words.append(f"{end if ends[end] == 1 else key}={value.strip(QUOTE)}")
         return plain(" ".join(words))
 
 

@@ -51,10 +51,10 @@ def report(study: Study, sweep: Sweep, fixed: list[str], metric: str, folder: Pa
             raise RunError(f"{failed}; --retry runs them again")
         return f"no trial completed yet: {counts}"
     best = study.best_trial
-    job = sweep.job([*fixed, *overrides(best.params)])
     # Compare with a config without a recipe: what the recipe in force sets is kept, too.
     bare = [word for word in fixed if not word.lstrip("+").startswith("recipe=")]
-    without = sweep.job([*bare, "recipe=none", *overrides(best.params)])
+    chosen = overrides(best.params)
+    job, without = sweep.compose([[*fixed, *chosen], [*bare, "recipe=none", *chosen]])
     task, model = job.config["choices"]["task"], job.config["choices"]["model"]
     file = folder / "recipe" / f"{task}_{model}.yaml"
     file.parent.mkdir(exist_ok=True)
@@ -65,7 +65,7 @@ def report(study: Study, sweep: Sweep, fixed: list[str], metric: str, folder: Pa
     # Drop overrides that would replace a node of the recipe, such as optimizer=adam.
     replaced = IN_RECIPE | {key.partition(".")[0] for key in best.params}
     rest = [word for word in shared if word.partition("=")[0] not in replaced]
-    command = ["seqbench", "train", *shared, *overrides(best.params)]
+    command = ["seqbench", "train", *shared, *chosen]
     with_recipe = ["--config-dir", str(folder), f"model={model}", f"task={task}", *rest]
     return (
         f"best of {len(trials)} trials ({counts}): valid {metric} {best.value:.4g}\n"

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from seqbench.config.compose import Composer, Config
-from seqbench.config.overrides import typed
-from seqbench.errors import ConfigError, SeqbenchError
+from seqbench.config.compose import Composer
+from seqbench.errors import SeqbenchError
 from seqbench.interruption import signals
+from seqbench.launch.configs import compose_all
 from seqbench.launch.engine import Engine
 from seqbench.launch.job import Ending, Job, of_record
 from seqbench.launch.progress import Progress
@@ -150,48 +150,19 @@ class Sweep:
         missing = Ending("interrupted", self.stopped or "not started")
         return [self.endings.get(job.run.folder, missing) for job in jobs]
 
-    def compose(self, overrides: Iterable[Sequence[str]]) -> list[Job]:
+    def compose(self, overrides: Sequence[Sequence[str]]) -> list[Job]:
         """Return the job of each list of overrides.
-
-        Jobs that differ in nothing but the seed are composed twice only: if these two configs
-        differ in nothing but `seed`, so do the others.
 
         Raises:
             ConfigError: if the overrides of a job are invalid.
         """
         jobs = []
-        first: dict[tuple[str, ...], Config] = {}
-        only_seed: dict[tuple[str, ...], bool] = {}
-        for words in overrides:
-            others, seed = without_seed(words)
-            if seed is None:
-                jobs.append(self.job(words))
-                continue
-            known = first.get(others)
-            if known is not None and only_seed.get(others):
-                jobs.append(self.job(words, known | {"seed": seed}))
-                continue
-            jobs.append(self.job(words))
-            config = jobs[-1].config
-            if known is None:
-                first[others] = config
-            elif known["seed"] != seed:
-                only_seed.setdefault(others, known | {"seed": seed} == config)
+        for words, config in zip(overrides, compose_all(self.composer, overrides), strict=True):
+            run = Run.of(config)
+            output = Path(config["output_dir"]) / "sweeps" / self.id / f"{run.run_id}.txt"
+            policy = self.policy
+            jobs.append(Job(tuple(words), config, run, output, policy.retry, policy.force))
         return jobs
-
-    def job(self, words: Sequence[str], config: Config | None = None) -> Job:
-        """Return the job of a list of overrides; `config`: the composed config, if known.
-
-        Raises:
-            ConfigError: if the overrides are invalid.
-        """
-        try:
-            config = config or self.composer.compose(words)
-        except ConfigError as error:
-            raise ConfigError(f"{error} (in the job {' '.join(typed(words))})") from error
-        run = Run.of(config)
-        output = Path(config["output_dir"]) / "sweeps" / self.id / f"{run.run_id}.txt"
-        return Job(tuple(words), config, run, output, self.policy.retry, self.policy.force)
 
     def is_due(self, job: Job) -> bool:
         """Return True if a job must be trained; if not, record its ending."""
@@ -364,11 +335,3 @@ class Sweep:
 def short_hash(parts: Iterable[str]) -> str:
     """Return 12 hex digits of the SHA-256 of some texts."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
-
-
-def without_seed(words: Sequence[str]) -> tuple[tuple[str, ...], int | None]:
-    """Return the overrides without `seed=N`, and N; `None` if there is not exactly one such."""
-    found = [match for word in words if (match := re.fullmatch(r"\+*seed=(\d{1,18})", word))]
-    if len(found) != 1:
-        return tuple(words), None
-    return tuple(word for word in words if word != found[0][0]), int(found[0][1])

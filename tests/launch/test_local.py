@@ -175,6 +175,12 @@ def test_there_is_a_place_for_each_core_or_on_each_gpu(monkeypatch):
     assert devices == ["0", "GPU-5", "0", "GPU-5"]
 
 
+def test_an_idle_engine_waits_once():
+    start = time.monotonic()
+    assert list(engine(workers=1).ended(0.2)) == []
+    assert 0.15 < time.monotonic() - start < 0.35
+
+
 def test_a_job_sees_its_gpu_only(tmp_path, monkeypatch):
     monkeypatch.setattr(local, "cuda_devices", lambda: ["7"])
     monkeypatch.chdir(tmp_path)

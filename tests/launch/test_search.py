@@ -21,7 +21,7 @@ from seqbench.runs.lock import holder
 from seqbench.runs.run import Run
 
 optuna = pytest.importorskip("optuna")
-from seqbench.launch.search import dimension  # noqa: E402
+from seqbench.launch.search_space import dimension  # noqa: E402
 
 SEARCH = [
     *(word for word in SMALL if not word.startswith("model")),
@@ -91,11 +91,15 @@ def test_a_search_finds_what_its_recipe_repeats(tmp_path):
     typed = shlex.split(command)[2:]
     assert compose(typed)["model"] == best.config["model"] | {"_partial_": True}
 
-    once_more = sweep(words)
+    elsewhere = ["launch.workers=1", "++threads=2", "trainer.log_every=5", "search.sampler=random"]
+    once_more = sweep([*words, *elsewhere])
     assert once_more.jobs == {}, "all trials are done"
-    assert once_more.summary == done.summary
-    wider = sweep([*words, "search.trials=7"])
-    assert len(wider.jobs) <= 7
+    assert once_more.summary.startswith(done.summary.splitlines()[0])
+    wider = sweep([word.replace("trials=6", "trials=7") for word in words])
+    assert len(wider.jobs) == 1
+    assert [sweep_of.id for sweep_of in (once_more, wider)] == [done.id] * 2
+    others = [word.replace("4,6", "4,6,8") for word in words]
+    assert sweep(others, policy=Policy(dry_run=True)).id != done.id
 
 
 class CutAfter(View):
@@ -214,6 +218,14 @@ def test_a_search_of_which_the_best_run_is_gone_still_knows_its_settings(tmp_pat
 def test_what_makes_no_sense_for_a_search_is_refused(tmp_path, policy):
     with pytest.raises(ConfigError, match="a search takes no --"):
         sweep([*SEARCH, f"output_dir={tmp_path}"], policy=policy)
+
+
+@pytest.mark.parametrize(
+    ("word", "log"), [("int(interval(4,16))", False), ("int(tag(log,interval(4,16)))", True)]
+)
+def test_an_interval_of_integers_gives_integers(word, log):
+    [override] = OverridesParser.create().parse_overrides([f"model.hidden_size={word}"])
+    assert dimension(override) == optuna.distributions.IntDistribution(4, 16, log=log)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 from small_sweep import SMALL, Seen, history, kept, sweep
 
 from seqbench.config.compose import compose
-from seqbench.errors import ConfigError
+from seqbench.errors import ConfigError, RunError
 from seqbench.launch import slurm, slurm_job, slurm_queue
 from seqbench.launch.job import Ending, Job
 from seqbench.launch.slurm import SlurmEngine
@@ -304,11 +304,17 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="there is no sbatch here"):
         SlurmEngine(**SETTINGS)
-    for name in ("sbatch", "srun", "squeue", "scancel"):
-        (tmp_path / name).touch(mode=0o755)
+    fake_commands(tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(ConfigError, match=r"pip install 'seqbench\[slurm\]'"):
         SlurmEngine(**SETTINGS)
+
+
+def fake_commands(folder, monkeypatch):
+    """Put files named like SLURM's commands on the path."""
+    monkeypatch.setenv("PATH", str(folder))
+    for name in ("sbatch", "srun", "squeue", "scancel"):
+        (folder / name).touch(mode=0o755)
 
 
 @pytest.fixture
@@ -401,3 +407,30 @@ def test_the_ending_of_a_job_that_said_nothing(job, ticket):
     assert slurm.lost(job, work).how == "completed", "its record is the truth"
     work.since = time.time() + 10
     assert slurm.lost(job, work).how == "interrupted", "that record is an older one"
+
+
+def test_a_stop_that_slurm_does_not_answer_is_repeated(job, ticket, tmp_path, monkeypatch):
+    pytest.importorskip("submitit")
+    fake_commands(tmp_path, monkeypatch)
+    sent, is_down = [], True
+
+    def ask(command):
+        if is_down:
+            raise RunError("SLURM does not answer")
+        sent.append(command)
+        return f"{ticket.name}|3|7_3|RUNNING\n" if command[0] == "squeue" else ""
+
+    monkeypatch.setattr(slurm_queue, "ask_slurm", ask)
+    engine = SlurmEngine(**SETTINGS)
+    engine.works[job] = slurm.Work(ticket, ticket.note.stat().st_mtime)
+    engine.stop([job], now=False)
+    assert not ticket.note.exists()
+    is_down = False
+    assert list(engine.ended(0)) == []
+    assert sent[-1] == ["scancel", "--quiet", "--state=RUNNING", "--signal=TERM", "7_3"]
+    sent.clear()
+    engine.last_query = float("-inf")
+    assert list(engine.ended(0)) == []
+    assert [command[0] for command in sent] == ["squeue"]
+    engine.stop([job], now=True)
+    assert sent[-1] == ["scancel", "--quiet", "7_3"]

@@ -2,6 +2,7 @@ import itertools
 import json
 import random
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from small_sweep import SMALL, Here, Seen, history, kept, sweep
 from seqbench.config.compose import Composer
 from seqbench.errors import ConfigError
 from seqbench.launch import sweep as sweep_module
+from seqbench.launch.configs import compose_all
 from seqbench.launch.job import Ending, train_job
 from seqbench.launch.sweep import Policy, Sweep
 from seqbench.runs import lock
@@ -199,6 +201,37 @@ def test_the_whole_grammar_of_hydras_sweeps(tmp_path):
     assert found == set(
         itertools.product((0, 1), ("lstm", "gru"), (0.0, 0.1), ("SGD", "Adam")),
     )
+
+
+def test_texts_with_any_name_are_swept_over(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ["my poems.txt", "한국어.txt", "a(b).txt", "c,d.txt"]
+    for name in names:
+        Path(name).write_text(name)
+    words = ["model=tcn", "task=char_file", "task.path=my poems.txt,한국어.txt,a(b).txt,'c,d.txt'"]
+    dry = sweep(words, policy=Policy(dry_run=True))
+    assert [job.config["task"]["path"] for job in dry.jobs.values()] == [
+        str(tmp_path / name) for name in names
+    ]
+
+
+def test_jobs_that_differ_in_the_seed_are_composed_twice(tmp_path, monkeypatch):
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "by_seed.yaml").write_text("defaults: [adding]\ndata_seed: ${seed}\n")
+    composed = []
+    compose = Composer.compose
+    monkeypatch.setattr(
+        Composer, "compose", lambda self, words: composed.append(words) or compose(self, words)
+    )
+    words = [["model=gru", "task=adding", f"seed={seed}", "threads=1"] for seed in (4, 4, 5, 6, 7)]
+    depends = [["model=gru", "task=by_seed", "recipe=none", f"seed={seed}"] for seed in (4, 5, 6)]
+    with Composer(str(tmp_path)) as composer:
+        configs = compose_all(composer, words)
+        assert [config["seed"] for config in configs] == [4, 4, 5, 6, 7]
+        assert len(composed) == 3
+        assert configs[-1] == compose(composer, words[-1])
+        seeds = [config["task"]["data_seed"] for config in compose_all(composer, depends)]
+    assert seeds == [4, 5, 6]
 
 
 class Moody(Here):
