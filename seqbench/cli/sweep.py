@@ -197,7 +197,7 @@ def report_missing(sweep: "Sweep") -> None:
     if not sweep.missing:
         return
     if not sweep.policy.wait and not failures:
-        typer.echo("left to the cluster: the same command says how far it is", err=True)
+        typer.echo("left to the cluster: rerun the same command to see its progress", err=True)
         return
     why = f"{sweep.stopped}: " if sweep.stopped else ""
     failed = f", {len(failures)} of them failed" if failures else ""

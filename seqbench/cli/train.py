@@ -62,7 +62,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a model on a task, test it, and write a record."""
-    from seqbench.errors import ConfigError
+    from seqbench.errors import ConfigError, RunError
 
     words = overrides or []
     if multirun and resume is None:
@@ -71,40 +71,23 @@ def train(
     for_sweeps = any(word.startswith(("launch", "search")) for word in words)
     if multirun or dry_run or fail_fast or max_time is not None or not wait or for_sweeps:
         raise ConfigError(f"that is for sweeps: {'add -m' if resume is None else NO_RESUME}")
-    again = [f"--config-dir={config_dir}"] * (config_dir is not None) + words
     seeds = [word for word in words if word.startswith("seeds=")]
     if seeds and resume is None:
         others = [word for word in words if word not in seeds]
         train_together(others, number_of_seeds(seeds[-1]), config_dir, force, retry)
-    else:
-        train_one(words, again, config_dir, resume, trust or [], force, retry)
-
-
-def train_one(
-    words: list[str],
-    again: list[str],
-    config_dir: str | None,
-    resume: str | None,
-    trust: list[str],
-    force: bool,
-    retry: bool,
-) -> None:
-    """Train a run, a new one or one to resume, with its progress on stderr.
-
-    Raises:
-        RunError: if the run failed or diverged.
-    """
-    from seqbench.cli.progress import Terminal
-    from seqbench.config.compose import compose
-    from seqbench.errors import RunError
-    from seqbench.launch.resume import config_to_resume
-
+        return
+    again = [f"--config-dir={config_dir}"] * (config_dir is not None) + words
     if resume is not None:
-        config = config_to_resume(resume, words, trust)
+        from seqbench.launch.resume import config_to_resume
+
+        config = config_to_resume(resume, words, trust or [])
     else:
+        from seqbench.config.compose import compose
+
         refuse_lists_of_paths(words)
         config = compose(words, config_dir)
 
+    from seqbench.cli.progress import Terminal
     from seqbench.experiment import run
 
     record = run(config, Terminal(config, again), force=force, retry=retry)

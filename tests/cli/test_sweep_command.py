@@ -1,8 +1,7 @@
-"""`seqbench sweep`, in this process; its jobs are processes as ever."""
+"""`seqbench sweep`, and its view."""
 
 import io
 import re
-import sys
 import textwrap
 from types import SimpleNamespace
 
@@ -10,7 +9,6 @@ import pytest
 from rich.console import Console
 
 from seqbench.cli import sweep_view
-from seqbench.cli.main import main
 from seqbench.cli.sweep import seconds
 from seqbench.cli.sweep_view import Names, Terminal
 from seqbench.errors import ConfigError
@@ -38,26 +36,6 @@ RAISING = """
                 raise LookupError("nothing there")
             return super().forward(x[:, -1])
 """
-
-
-@pytest.fixture
-def seqbench(monkeypatch, capsys, tmp_path):
-    """Gives a command in `tmp_path`; its exit code, and lines of its output and of its errors."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-    def command(*words):
-        monkeypatch.setattr(sys, "argv", ["seqbench", *words])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-        out, err = capsys.readouterr()
-        return code, out.splitlines(), err.splitlines()
-
-    return command
 
 
 @pytest.fixture
@@ -142,12 +120,12 @@ def test_a_dry_run_lists_what_there_is_to_do_and_what_it_costs(seqbench, tmp_pat
     code, out, err = seqbench(*words)
     assert (code, files()) == (0, before)
     assert out[0] == "completed   adding tcn channels=[4] seed=0"
-    assert out[1].startswith("to run      adding tcn channels=[4] seed=1    about 0.")
+    assert out[1].startswith("to run      adding tcn channels=[4] seed=1    about ")
     assert out[2:] == [
         "to run      adding tcn channels=[4,4] seed=0  cost unknown",
         "to run      adding tcn channels=[4,4] seed=1  cost unknown",
     ]
-    assert err[-1].startswith("1 completed, 3 to run: about 0.")
+    assert err[-1].startswith("1 completed, 3 to run: about ")
     assert err[-1].endswith("s with 2 at a time, 2 runs without a cost estimate")
     assert seqbench(*words, "launch.worker=1")[0] == 2
 
