@@ -111,22 +111,26 @@ class OptunaSweeper(Sweeper):
         **settings: arguments of `Search`.
     """
 
-    target = "seqbench.launch.search.Search"
-
     def __init__(self, **settings: Any) -> None:
         self.settings: Any = OmegaConf.to_container(OmegaConf.create(settings), resolve=True)
 
     def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
-        self.asked: Sweep = task_function
+        self.task_function: Sweep = task_function
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        from seqbench.config.schema import check_node, import_target
+        from seqbench.config.schema import check_node
 
+        try:
+            from seqbench.launch.search import Search
+        except ModuleNotFoundError as error:
+            if error.name != "optuna":
+                raise
+            raise ConfigError("search=optuna needs Optuna: pip install 'seqbench[hpo]'") from None
         launcher = self.launcher
         assert launcher is not None
-        check_node("search", {"_target_": self.target, **self.settings})
-        search = import_target(self.target, "search")(**self.settings)
-        search.run(self.asked, lambda words: launcher.launch(words, 0), arguments)
+        check_node("search", {"_target_": f"{Search.__module__}.Search", **self.settings})
+        search = Search(**self.settings)
+        search.run(self.task_function, lambda words: launcher.launch(words, 0), arguments)

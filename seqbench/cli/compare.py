@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from seqbench.cli import completion
+from seqbench.cli.folders import OutputDir
 from seqbench.cli.show import baselines, learning_curves, metrics, read_run, settings, text, whole
 from seqbench.errors import ConfigError
 from seqbench.runs.identity import without_environment
@@ -29,7 +30,7 @@ def compare(
             autocompletion=completion.runs,
         ),
     ],
-    output_dir: Annotated[Path, typer.Option(help="Where runs are.")] = Path("outputs"),
+    output_dir: OutputDir = Path("outputs"),
 ) -> None:
     """Compare runs: settings that differ, metrics, speed and curves.
 

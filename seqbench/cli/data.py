@@ -8,7 +8,9 @@ import typer
 from seqbench.datasets.catalog import DATASETS, find
 from seqbench.errors import ConfigError, DataError
 
-app = typer.Typer(help="Fetch datasets, verify them, and say where they are.", no_args_is_help=True)
+app = typer.Typer(
+    help="Download and verify datasets, and print their folders.", no_args_is_help=True
+)
 
 
 def dataset_names(incomplete: str) -> list[str]:

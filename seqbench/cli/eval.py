@@ -1,13 +1,13 @@
 """`seqbench eval`: score the saved weights of a run."""
 
 import sys
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from seqbench.cli import completion
+from seqbench.cli.folders import OutputDir
 from seqbench.wording import plain
 
 if TYPE_CHECKING:
@@ -17,14 +17,6 @@ Trust = Annotated[
     list[str] | None, typer.Option(help="A package that the run may import, besides seqbench.")
 ]
 DataDir = Annotated[str | None, typer.Option(help="Where the datasets lie.")]
-OutputDir = Annotated[Path, typer.Option(help="Where runs lie.")]
-
-
-class Split(str, Enum):
-    """The splits that can be scored."""
-
-    valid = "valid"
-    test = "test"
 
 
 def evaluate(
@@ -34,7 +26,7 @@ def evaluate(
             help="A run's id, a prefix of it, or its folder.", autocompletion=completion.runs
         ),
     ],
-    split: Annotated[Split, typer.Option(help="What to score.")] = Split.test,
+    split: Annotated[Literal["valid", "test"], typer.Option(help="What to score.")] = "test",
     trust: Trust = None,
     data_dir: DataDir = None,
     output_dir: OutputDir = Path("outputs"),
@@ -45,8 +37,8 @@ def evaluate(
     from seqbench.runs.events import finite
 
     saved = opened(run, output_dir, trust, data_dir)
-    scores = {name: finite(value) for name, value in saved.evaluate(split.value).items()}
-    print(json.dumps({"split": split.value, "step": saved.step, **scores}))
+    scores = {name: finite(value) for name, value in saved.evaluate(split).items()}
+    print(json.dumps({"split": split, "step": saved.step, **scores}))
 
 
 def opened(run: str, output_dir: Path, trust: list[str] | None, data_dir: str | None) -> "SavedRun":

@@ -1,17 +1,24 @@
-"""The `[PATH]...` argument of commands that read runs; the default is `output_dir/runs`."""
+"""Options of commands that read runs, and what these commands do first."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from seqbench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from seqbench.results.collect import Collected
 
 Folders = Annotated[
     list[Path] | None,
     typer.Argument(
         metavar="[PATH]...", help="Folders with runs; all below --output-dir if none is named."
     ),
+]
+OutputDir = Annotated[Path, typer.Option(help="Where runs are.")]
+Where = Annotated[
+    str | None, typer.Option(help="Only runs that match: 'seed<3, model.kernel_size=7'.")
 ]
 
 
@@ -25,3 +32,36 @@ def to_read(folders: list[Path] | None, output_dir: Path) -> list[Path]:
         if not folder.exists():
             raise ConfigError(f"there is no folder '{folder}'")
     return folders or [output_dir / "runs"]
+
+
+def read(folders: list[Path] | None, output_dir: Path) -> "Collected":
+    """Collect the runs of `to_read`, and print the files that cannot be read.
+
+    Raises:
+        ConfigError: if a named folder does not exist.
+    """
+    from seqbench.results.collect import collect
+
+    collected = collect(to_read(folders, output_dir))
+    for line in collected.unreadable:
+        typer.echo(f"left out: {line}", err=True)
+    return collected
+
+
+def places(folders: list[Path] | None, output_dir: Path) -> str:
+    """Return the folders that a command reads as text for messages."""
+    return ", ".join(map(str, folders or [output_dir]))
+
+
+def writable(file: Path | None, default: Path) -> Path:
+    """Return the file to write; only a file named by the user is replaced.
+
+    Raises:
+        ConfigError: if `default` exists already, or the file cannot be written.
+    """
+    if file is None and default.exists():
+        raise ConfigError(f"{default} is there already: -o {default} replaces it")
+    file = file or default
+    if not file.parent.is_dir() or file.is_dir():
+        raise ConfigError(f"cannot write {file}: no folder for it, or a folder itself")
+    return file

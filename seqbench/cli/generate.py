@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from seqbench.cli import completion
-from seqbench.cli.eval import DataDir, OutputDir, Trust, opened
+from seqbench.cli.eval import DataDir, Trust, opened
+from seqbench.cli.folders import OutputDir
 
 
 def generate(

@@ -1,49 +1,29 @@
 """`seqbench list`: list the available models, tasks, datasets and other choices."""
 
 import re
-from enum import Enum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-
-class Kind(str, Enum):
-    """The kinds of choices that can be listed."""
-
-    models = "models"
-    tasks = "tasks"
-    optimizers = "optimizers"
-    schedules = "schedules"
-    recipes = "recipes"
-    budgets = "budgets"
-    papers = "papers"
-    datasets = "datasets"
-
-
-GROUPS = {
-    Kind.models: "model",
-    Kind.tasks: "task",
-    Kind.optimizers: "optimizer",
-    Kind.schedules: "schedule",
-    Kind.recipes: "recipe",
-    Kind.budgets: "budget",
-    Kind.papers: "paper",
-}
+Kind = Literal[
+    "models", "tasks", "optimizers", "schedules", "recipes", "budgets", "papers", "datasets"
+]
 
 
 def listing(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
     """List the available choices of a kind, with descriptions."""
-    if kind is Kind.datasets:
+    if kind == "datasets":
         from seqbench.datasets.catalog import DATASETS
 
         rows = [(name, dataset.description) for name, dataset in DATASETS.items()]
     else:
         from seqbench.config.choices import CONFIG_FOLDER, plugins
 
-        paths = sorted((CONFIG_FOLDER / GROUPS[kind]).glob("*.yaml"))
-        describe = source if kind is Kind.recipes else header
+        group = kind.removesuffix("s")
+        paths = sorted((CONFIG_FOLDER / group).glob("*.yaml"))
+        describe = source if kind == "recipes" else header
         rows = [(path.stem, describe(path.read_text(encoding="utf-8"))) for path in paths]
-        added = plugins(GROUPS[kind]).items()
+        added = plugins(group).items()
         rows += [(name, f"plug-in: {node['_target_']}") for name, node in sorted(added)]
     width = max((len(name) for name, _ in rows), default=0)
     for name, text in rows:

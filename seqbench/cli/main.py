@@ -42,9 +42,9 @@ app = typer.Typer(
 )
 
 
-def show_version(asked: bool) -> None:
+def show_version(value: bool) -> None:
     """Print the version and exit, if `--version` is given."""
-    if asked:
+    if value:
         typer.echo(f"seqbench {__version__}")
         raise typer.Exit
 

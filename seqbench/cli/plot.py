@@ -1,21 +1,12 @@
 """`seqbench plot`: write figures of many runs to files."""
 
 from collections import Counter
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from seqbench.cli.folders import Folders, to_read
-
-
-class Kind(str, Enum):
-    """The kinds of figures."""
-
-    curves = "curves"
-    scaling = "scaling"
-    pareto = "pareto"
+from seqbench.cli.folders import Folders, OutputDir, Where, places, read, writable
 
 
 def plot(
@@ -29,13 +20,13 @@ def plot(
         ),
     ] = None,
     kind: Annotated[
-        Kind,
+        Literal["curves", "scaling", "pareto"],
         typer.Option(
             "--kind",
             "-k",
             help="Learning curves; scores against size or a setting; scores against cost.",
         ),
-    ] = Kind.curves,
+    ] = "curves",
     metric: Annotated[
         str | None,
         typer.Option(help="Another than the one that ranks models: loss, recall_accuracy."),
@@ -47,14 +38,12 @@ def plot(
             " as 'model.num_layers'."
         ),
     ] = None,
-    where: Annotated[
-        str | None, typer.Option(help="Only runs that match: 'seed<3, model.kernel_size=7'.")
-    ] = None,
+    where: Where = None,
     log: Annotated[
         bool | None,
         typer.Option("--log/--linear", help="Axes; chosen by the values if neither is said."),
     ] = None,
-    output_dir: Annotated[Path, typer.Option(help="Where runs are.")] = Path("outputs"),
+    output_dir: OutputDir = Path("outputs"),
 ) -> None:
     """Draw learning curves, or scores against size or cost.
 
@@ -65,40 +54,33 @@ def plot(
     from seqbench.errors import ConfigError
     from seqbench.results import plot as figures
     from seqbench.results.aggregate import aggregate
-    from seqbench.results.collect import collect
     from seqbench.results.plot_data import ranked_by
     from seqbench.results.where import select
 
-    file = output or Path(f"{kind.value}.svg")
-    if output is None and file.exists():
-        raise ConfigError(f"{file} is there already: -o {file} replaces it")
-    if not file.parent.is_dir() or file.is_dir():
-        raise ConfigError(f"cannot write {file}: no folder for it, or a folder itself")
-    collected = collect(to_read(paths, output_dir))
-    for line in collected.unreadable:
-        typer.echo(f"left out: {line}", err=True)
+    file = writable(output, Path(f"{kind}.svg"))
+    collected = read(paths, output_dir)
     records = select(collected.records, where)
     if not records:
         hint = "none matches" if collected.records else "'seqbench train' makes one"
         if collected.unfinished and not collected.records:
             hint = "none has ended yet, see 'seqbench runs'"
-        raise ConfigError(f"no runs in {', '.join(map(str, paths or [output_dir]))}: {hint}")
+        raise ConfigError(f"no runs in {places(paths, output_dir)}: {hint}")
     counts = Counter(record.status for record in records)
     lost = ", ".join(f"{n} {status}" for status, n in counts.items() if status != "completed")
-    if kind is not Kind.curves and not counts["completed"]:
+    if kind != "curves" and not counts["completed"]:
         raise ConfigError(f"there is nothing to draw: {lost}")
-    if kind is Kind.curves:
+    if kind == "curves":
         cells = aggregate(records)
         figure = figures.learning_curves(cells, collected.folders, metric, x or "steps", log)
     else:
         cells = aggregate(ranked_by(records, metric) if metric else records)
-        if kind is Kind.scaling:
+        if kind == "scaling":
             figure = figures.scaling(cells, x or "length", log)
         else:
             figure = figures.pareto(cells, x or "seconds", log)
     figures.write(figure, file)
-    drawn = len(records) if kind is Kind.curves else counts["completed"]
+    drawn = len(records) if kind == "curves" else counts["completed"]
     runs = "1 run" if drawn == 1 else f"{drawn:,} runs"
     # A failed run may have a curve, but never a score.
-    remark = f"{lost} among them, as far as they came" if kind is Kind.curves else f"without {lost}"
+    remark = f"{lost} among them, as far as they came" if kind == "curves" else f"without {lost}"
     typer.echo(f"{file}: {runs}{f' ({remark})' if lost else ''}")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from seqbench.cli.folders import Folders, to_read
+from seqbench.cli.folders import Folders, OutputDir, Where, places, read, writable
 
 # Bytes above which a page is slow to open and too large for an e-mail.
 LARGE = 20_000_000
@@ -24,11 +24,8 @@ def report(
         str | None,
         typer.Option(help="Paper to compare with; found by the tasks if none is named."),
     ] = None,
-    where: Annotated[
-        str | None,
-        typer.Option(help="Only runs that match: 'seed<3, model.kernel_size=7'."),
-    ] = None,
-    output_dir: Annotated[Path, typer.Option(help="Where runs are.")] = Path("outputs"),
+    where: Where = None,
+    output_dir: OutputDir = Path("outputs"),
 ) -> None:
     """Write an HTML page that compares runs and needs no network.
 
@@ -37,7 +34,7 @@ def report(
     Example: seqbench report --where budget=quick -o report.html
     """
     from seqbench.errors import ConfigError
-    from seqbench.results.collect import Unfinished, collect, read_unfinished
+    from seqbench.results.collect import Unfinished, read_unfinished
     from seqbench.results.report.content import build_content
     from seqbench.results.report.page import render
     from seqbench.results.where import select
@@ -48,19 +45,14 @@ def report(
     if file.suffix not in (".html", ".htm"):
         named = file.with_suffix(".html") if file.stem.strip(".") else file / "report.html"
         raise ConfigError(f"a report is an HTML file: -o {named}")
-    if output is None and file.exists():
-        raise ConfigError(f"{file} is there already: -o {file} replaces it")
-    if not file.parent.is_dir() or file.is_dir():
-        raise ConfigError(f"cannot write {file}: no folder for it, or a folder itself")
-    collected = collect(to_read(paths, output_dir))
-    for line in collected.unreadable:
-        typer.echo(f"left out: {line}", err=True)
+    file = writable(output, DEFAULT)
+    collected = read(paths, output_dir)
     everyone: list[Record | Unfinished] = [*collected.records]
     everyone += map(read_unfinished, collected.unfinished)
     found = select(everyone, where)
     if not found:
         hint = "none matches" if everyone else "'seqbench train' makes one"
-        raise ConfigError(f"no runs in {', '.join(map(str, paths or [output_dir]))}: {hint}")
+        raise ConfigError(f"no runs in {places(paths, output_dir)}: {hint}")
     content = build_content(
         [run for run in found if isinstance(run, Record)],
         [run for run in found if isinstance(run, Unfinished)],
@@ -73,4 +65,4 @@ def report(
     count = "1 run" if len(found) == 1 else f"{len(found):,} runs"
     typer.echo(f"{file}: {count}, {len(page) / 1e6:.1f} MB")
     if len(page) > LARGE:
-        typer.echo("that is large for a browser and a letter: --where chooses among runs", err=True)
+        typer.echo("that is large for a browser and an e-mail: --where selects runs", err=True)

@@ -6,13 +6,12 @@ import json
 import math
 import signal
 import sys
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from seqbench.cli.folders import Folders, to_read
+from seqbench.cli.folders import Folders, OutputDir, places, to_read
 from seqbench.errors import ConfigError
 from seqbench.wording import number, plain
 
@@ -50,20 +49,13 @@ written, and none but the runs are read. Accuracies are fractions. '-' reads the
 DIGITS = 4
 
 
-class Format(str, Enum):
-    """The output formats of an answer."""
-
-    rich = "rich"
-    markdown = "markdown"
-    csv = "csv"
-    json = "json"
-
-
 def sql(
     query: Annotated[str, typer.Argument(help="A SELECT, or '-'.", show_default=False)],
     paths: Folders = None,
-    format: Annotated[Format, typer.Option("--format", "-f")] = Format.rich,
-    output_dir: Annotated[Path, typer.Option(help="Where runs are.")] = Path("outputs"),
+    format: Annotated[
+        Literal["rich", "markdown", "csv", "json"], typer.Option("--format", "-f")
+    ] = "rich",
+    output_dir: OutputDir = Path("outputs"),
 ) -> None:
     """Query the tables `runs`, `events` and `cells` in SQL."""
     from seqbench.results import store
@@ -85,15 +77,15 @@ def sql(
     for line in collected.unreadable + answer.left_out:
         typer.echo(f"left out: {line}", err=True)
     if not collected.records:
-        typer.echo(f"no runs in {', '.join(map(str, paths or [output_dir]))}", err=True)
+        typer.echo(f"no runs in {places(paths, output_dir)}", err=True)
     if collected.unfinished:
         count = len(collected.unfinished)
         typer.echo(f"{count} unfinished, in no table: see 'seqbench runs'", err=True)
-    if format is Format.csv:
+    if format == "csv":
         typer.echo(to_csv(answer), nl=False)
-    elif format is Format.json:
+    elif format == "json":
         typer.echo(to_json(answer))
-    elif format is Format.markdown:
+    elif format == "markdown":
         typer.echo(to_markdown(answer))
     else:
         from rich.console import Console

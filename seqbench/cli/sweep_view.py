@@ -3,7 +3,6 @@
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
@@ -12,7 +11,6 @@ from rich.text import Text
 
 from seqbench.cli.running import figures, running_table
 from seqbench.launch.sweep import FAILURES, View
-from seqbench.runs.record import Record, RecordError
 from seqbench.wording import duration, plain, score
 
 if TYPE_CHECKING:
@@ -20,9 +18,10 @@ if TYPE_CHECKING:
     from seqbench.launch.sweep import Sweep
 
 # Seconds between refreshes of the live table, and between progress lines in a log.
-PICTURE, SIGN_OF_LIFE = 0.25, 60.0
+LIVE_INTERVAL, LOG_INTERVAL = 0.25, 60.0
 # Numbers of latest failures and of latest ended runs below the live table.
 FAILURES_SHOWN, ENDS_SHOWN = 5, 3
+QUOTE = "'"
 
 
 class Terminal(View):
@@ -34,7 +33,7 @@ class Terminal(View):
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
         self.names = Names()
         self.begin = time.monotonic()
-        self.drawn = -SIGN_OF_LIFE
+        self.drawn = -LOG_INTERVAL
         self.stopped: str | None = None
         self.count = self.trained = self.completed = self.found = 0
         self.failures: list[Text] = []
@@ -48,7 +47,7 @@ class Terminal(View):
         self.found += found and ending.how == "completed"
         self.completed += ending.how == "completed"
         self.trained += not found and ending.how in ("completed", "diverged")
-        line = Text(f"{self.names.of(job)}: {told(job, ending, self.split)}")
+        line = Text(f"{self.names.of(job)}: {outcome(job, ending, self.split)}")
         if ending.how in FAILURES:
             line.stylize("red")
             self.failures.append(line)
@@ -60,16 +59,16 @@ class Terminal(View):
 
     def look(self, sweep: "Sweep") -> None:
         now = time.monotonic()
-        pause = PICTURE if self.console.is_terminal else SIGN_OF_LIFE
+        pause = LIVE_INTERVAL if self.console.is_terminal else LOG_INTERVAL
         if now - self.drawn < pause and sweep.stopped == self.stopped:
             return
         self.drawn, self.stopped = now, sweep.stopped
         if not self.console.is_terminal:
             self.console.print(self.counts(sweep), soft_wrap=True)
-            begun = [(folder, p) for folder, p in sweep.working.items() if p.step]
+            begun = [(folder, p) for folder, p in sweep.running.items() if p.step]
             for folder, progress in begun[:ENDS_SHOWN]:
-                told_of = {name: text for name, text in figures(progress).items() if text}
-                line = ", ".join(f"{name} {text}" for name, text in told_of.items())
+                cells = figures(progress).items()
+                line = ", ".join(f"{column} {text}" for column, text in cells if text)
                 name = self.names.of(sweep.jobs[folder])
                 self.console.print(Text(f"  {name}: {line}"), soft_wrap=True)
             return
@@ -88,14 +87,14 @@ class Terminal(View):
         if self.found:
             parts[0] += f" ({self.found} before)"
         # Jobs submitted to a cluster may wait there before they start.
-        running = sum(progress.total_steps is not None for progress in sweep.working.values())
+        running = sum(progress.total_steps is not None for progress in sweep.running.values())
         parts += [
             f"{count} {what}"
             for count, what in (
                 (running, "running"),
-                (len(sweep.working) - running, "starting"),
+                (len(sweep.running) - running, "starting"),
                 (len(sweep.waiting), "queued"),
-                (len(sweep.elsewhere), "trained by another process"),
+                (len(sweep.held), "trained by another process"),
                 (len(self.failures), "failed"),
             )
             if count
@@ -103,7 +102,7 @@ class Terminal(View):
         if sweep.stopped:
             again = " (Ctrl-C again: at once)" if sweep.stopped == "interrupted" else ""
             parts.append(sweep.stopped)
-            if sweep.working:
+            if sweep.running:
                 parts[-1] += f": writing checkpoints{again}"
         elif (left := self.seconds_left(sweep)) is not None:
             parts.append(f"about {duration(left)} left")
@@ -114,11 +113,11 @@ class Terminal(View):
 
         Uses the mean time per run so far, but is at least the longest time left of a running job.
         """
-        running = [p.seconds_left for p in sweep.working.values() if p.seconds_left is not None]
-        waiting = len(sweep.waiting) + len(sweep.elsewhere)
+        running = [p.seconds_left for p in sweep.running.values() if p.seconds_left is not None]
+        waiting = len(sweep.waiting) + len(sweep.held)
         if not waiting:
             return max(running, default=None)
-        begun = [(p, p.total_steps) for p in sweep.working.values() if p.total_steps]
+        begun = [(p, p.total_steps) for p in sweep.running.values() if p.total_steps]
         share = sum(p.step / total for p, total in begun)
         if self.trained:
             each = (time.monotonic() - self.begin) / (self.trained + share)
@@ -126,16 +125,16 @@ class Terminal(View):
             each = 1 / speed
         else:
             return None
-        return max([each * (waiting + len(sweep.working) - share), *running])
+        return max([each * (waiting + len(sweep.running) - share), *running])
 
     def picture(self, sweep: "Sweep") -> RenderableType:
         """Return counts, running jobs, failures and last ends, cut to the terminal's size."""
         failures = self.failures[-FAILURES_SHOWN:]
         room = max(1, self.console.height - len(failures) - ENDS_SHOWN - 6)
-        shown = list(sweep.working.items())[:room]
+        shown = list(sweep.running.items())[:room]
         running = [(self.names.of(sweep.jobs[folder]), progress) for folder, progress in shown]
         table = running_table(running, self.console.width)
-        if (more := len(sweep.working) - room) > 0:
+        if (more := len(sweep.running) - room) > 0:
             table.add_row(Text(f"and {more} more", "dim"))
         lines = [*failures, *self.ends[-ENDS_SHOWN:]]
         for line in lines:
@@ -149,8 +148,9 @@ class Names:
     A key is shortened to its last part, unless two varying keys share that part.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, jobs: Iterable["Job"] = ()) -> None:
         self.values: dict[str, set[str]] = {}
+        self.learn(jobs)
 
     def learn(self, jobs: Iterable["Job"]) -> None:
         """Collect the override values of more jobs."""
@@ -169,17 +169,17 @@ class Names:
             key, _, value = word.lstrip("+").partition("=")
             end = key.rpartition(".")[2]
             if key in varied and key not in ("task", "model"):
-                words.append(f"{end if ends[end] == 1 else key}={value}")
+                words.append(f"{end if ends[end] == 1 else key}={value.strip(QUOTE)}")
         return plain(" ".join(words))
 
 
-def told(job: "Job", ending: "Ending", split: str = "test") -> str:
+def outcome(job: "Job", ending: "Ending", split: str = "test") -> str:
     """Describe in one line how a job ended, with its score on a split if it completed."""
     if ending.how != "completed":
         # The reasons of other endings need no prefix.
         how = f"{ending.how}: " if ending.how in ("failed", "pruned") else ""
         return how + why(job, ending)
-    record = record_of(job)
+    record = job.record
     if record is None or record.score is None:
         return "completed"
     metric = record.score.metric
@@ -192,17 +192,5 @@ def why(job: "Job", ending: "Ending") -> str:
     """Return why a job did not complete, its log file, and the option that runs it again."""
     log = f" (see {ending.log})" if ending.log else ""
     # No hint for a diverged run: it would diverge again.
-    retry = "; --retry runs it again" if ending.how == "failed" and needs_retry(job, ending) else ""
-    return plain(f"{ending.reason}{log}{retry}")
-
-
-def needs_retry(job: "Job", ending: "Ending") -> bool:
-    """Return True if a failure is on record, so that only --retry or --force repeats the run."""
-    return ending.how in ("failed", "diverged") and record_of(job) is not None
-
-
-def record_of(job: "Job") -> Record | None:
-    """Return the record of a job's run; `None` if it is missing or unreadable."""
-    with suppress(RecordError):
-        return job.run.record
-    return None
+    retry = ending.how == "failed" and job.needs_retry(ending)
+    return plain(f"{ending.reason}{log}{'; --retry runs it again' if retry else ''}")

@@ -1,38 +1,23 @@
 """`seqbench table`: print scores of models by task, with intervals, bounds and failures."""
 
-import difflib
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from seqbench.cli.folders import Folders, to_read
-
-
-class Format(str, Enum):
-    """The output formats of a table."""
-
-    rich = "rich"
-    markdown = "markdown"
-    latex = "latex"
-    html = "html"
-    csv = "csv"
-    json = "json"
+from seqbench.cli.folders import Folders, OutputDir, Where, places, read
 
 
 def table(
     paths: Folders = None,
     format: Annotated[
-        Format, typer.Option("--format", "-f", help="csv and json hold a line for each cell.")
-    ] = Format.rich,
+        Literal["rich", "markdown", "latex", "html", "csv", "json"],
+        typer.Option("--format", "-f", help="csv and json hold a line for each cell."),
+    ] = "rich",
     paper: Annotated[
         str | None, typer.Option(help="Put a paper's numbers beside: tcn2018.")
     ] = None,
-    where: Annotated[
-        str | None,
-        typer.Option(help="Only runs that match: 'seed<3, model.kernel_size=7'."),
-    ] = None,
+    where: Where = None,
     rows: Annotated[
         str, typer.Option(help="What goes down: one to three keys, 'model, optimizer.lr'.")
     ] = "model",
@@ -44,7 +29,7 @@ def table(
             " compute; csv and json have it all."
         ),
     ] = "",
-    output_dir: Annotated[Path, typer.Option(help="Where runs are.")] = Path("outputs"),
+    output_dir: OutputDir = Path("outputs"),
 ) -> None:
     """Compare models across tasks: mean over seeds, interval, bounds.
 
@@ -60,7 +45,6 @@ def table(
     from seqbench.errors import ConfigError
     from seqbench.results import export, html, latex, markdown
     from seqbench.results.aggregate import aggregate
-    from seqbench.results.collect import collect
     from seqbench.results.tables import SHOWN, build_table
     from seqbench.results.where import select
     from seqbench.runs.code_hash import source_hash
@@ -68,36 +52,29 @@ def table(
     down, across, beside = names(rows), names(cols), names(show)
     for name in beside:
         if name not in SHOWN:
-            near = difflib.get_close_matches(name, SHOWN, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(SHOWN)}"
-            raise ConfigError(f"--show knows no '{name}' ({hint})")
-    collected = collect(to_read(paths, output_dir))
-    for line in collected.unreadable:
-        typer.echo(f"left out: {line}", err=True)
+            from seqbench.config.messages import suggestion
+
+            raise ConfigError(f"--show knows no '{name}'{suggestion(name, SHOWN)}")
+    collected = read(paths, output_dir)
     cells = aggregate(select(collected.records, where))
     if not cells:
-        places = ", ".join(map(str, paths or [output_dir]))
         hint = "try 'seqbench train model=tcn task=adding budget=quick'"
         if collected.records:
             hint = f'none of {len(collected.records)} runs matches --where "{where}"'
         elif collected.unfinished:
             hint = "those that are there have not finished: see 'seqbench runs'"
-        typer.echo(f"no results in {places}: {hint}", err=True)
-    if format in (Format.csv, Format.json):
+        typer.echo(f"no results in {places(paths, output_dir)}: {hint}", err=True)
+    if format in ("csv", "json"):
         lines = export.long_form(cells, source_hash(), paper)
-        write = export.to_csv if format is Format.csv else export.to_json
+        write = export.to_csv if format == "csv" else export.to_json
         typer.echo(write(lines, export.beside(cells, down, across)), nl=False)
     elif cells:
         built = build_table(cells, source_hash(), paper, rows=down, cols=across, show=beside)
-        render = {
-            Format.markdown: markdown.render,
-            Format.latex: latex.render,
-            Format.html: html.render,
-        }.get(format)
-        if render:
-            typer.echo(render(built), nl=False)
-        else:
+        if format == "rich":
             show_table(built, Console(highlight=False))
+        else:
+            module = {"markdown": markdown, "latex": latex, "html": html}[format]
+            typer.echo(module.render(built), nl=False)
         if collected.unfinished:
             count = len(collected.unfinished)
             typer.echo(f"{count} unfinished, not in the table: see 'seqbench runs'", err=True)

@@ -1,7 +1,6 @@
 """`seqbench train`: train one model on one task."""
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,8 +10,10 @@ from seqbench.cli.sweep import ConfigDir, DryRun, FailFast, Force, MaxTime, Retr
 
 if TYPE_CHECKING:
     from seqbench.runs.observer import Observer
+    from seqbench.runs.record import Record
 
 MOST_SEEDS = 256
+NO_RESUME = "leave out --resume"
 
 EXAMPLES = """
 \b
@@ -21,10 +22,10 @@ seqbench train model=lstm task=copy task.length=500     the task at another size
 seqbench train model=gru optimizer=sgd optimizer.lr=1   another optimizer
 seqbench train model=tcn task=adding seeds=8            eight runs as one batched model, for a GPU
 seqbench train model=llama task=char_file task.path=my.txt
-seqbench train --config-dir my_configs model=mine       your own model
+seqbench train --config-dir my_configs model=mine       a custom model
 
 Every value of the configuration can be set as key=value: see `seqbench config show`.
-The same configuration is the same run: a finished one is shown, an unfinished one goes on.
+The same configuration is the same run: a finished one is shown, an unfinished one resumes.
 """
 
 
@@ -45,7 +46,7 @@ def train(
         str | None,
         typer.Option(
             metavar="RUN",
-            help="Go on with this run: its id, a prefix of it, or a path.",
+            help="Resume this run: its id, a prefix of it, or a path.",
             autocompletion=completion.runs,
         ),
     ] = None,
@@ -63,72 +64,95 @@ def train(
     """Train a model on a task, test it, and write a record."""
     from seqbench.errors import ConfigError, RunError
 
-    many = [word for word in overrides or [] if word.startswith("seeds=")]
+    words = overrides or []
     if multirun and resume is None:
-        sweep.sweep(overrides, config_dir, force, retry, dry_run, fail_fast, max_time, wait)
+        sweep.sweep(words, config_dir, force, retry, dry_run, fail_fast, max_time, wait)
         return
-
-    from seqbench.cli.progress import OneOfMany, Terminal
-    from seqbench.config.compose import Composer, compose
-    from seqbench.config.trust import read
-    from seqbench.results.collect import find_run
-    from seqbench.runs.identity import own_codes
-    from seqbench.runs.run import Run
-
-    of_sweeps = [word for word in overrides or [] if word.startswith(("launch", "search"))]
-    if multirun or dry_run or fail_fast or max_time is not None or not wait or of_sweeps:
-        way = "add -m" if resume is None else "leave out --resume"
-        raise ConfigError(f"that is for sweeps: {way}")
+    for_sweeps = any(word.startswith(("launch", "search")) for word in words)
+    if multirun or dry_run or fail_fast or max_time is not None or not wait or for_sweeps:
+        raise ConfigError(f"that is for sweeps: {'add -m' if resume is None else NO_RESUME}")
+    seeds = [word for word in words if word.startswith("seeds=")]
+    if seeds and resume is None:
+        others = [word for word in words if word not in seeds]
+        train_together(others, number_of_seeds(seeds[-1]), config_dir, force, retry)
+        return
+    again = [f"--config-dir={config_dir}"] * (config_dir is not None) + words
     if resume is not None:
-        if any(not word.startswith("data_dir=") for word in overrides or []):
-            raise ConfigError(
-                "--resume goes on with a run as it was configured: leave out key=value, but for "
-                "data_dir=, which may be elsewhere here"
-            )
-        folder = find_run(resume, Path("outputs"))
-        config = read(folder / "config.yaml", trust or ())
-        config["data_dir"] = overrides[-1].partition("=")[2] if overrides else None
-        folder = folder.resolve()
-        config["output_dir"] = str(folder.parents[min(3, len(folder.parents) - 1)])
-        if Run.of(config).folder.resolve() != folder:
-            own = " and ".join(config[node]["_target_"] for node in own_codes(config))
-            reason = f"{folder / 'config.yaml'} is not the configuration of this folder's run"
-            if own:
-                reason += f", or the file of {own} was edited, which makes another run"
-            raise ConfigError(reason)
-    elif not many:
-        config = compose(overrides or [], config_dir)
+        from seqbench.launch.resume import config_to_resume
 
-    again = [f"--config-dir={config_dir}"] * (config_dir is not None) + (overrides or [])
-    if many and resume is None:
-        from seqbench.experiment.seeds import run_seeds
-
-        words = [word for word in overrides or [] if word not in many]
-        composer = Composer(config_dir)
-        first = composer.compose(words)["seed"]
-        seeds = range(first, first + number_of_seeds(many[-1]))
-        configs = [composer.compose([*words, f"seed={seed}"]) for seed in seeds]
-
-        def observer(one: dict[str, Any], shown: bool) -> "Observer":
-            return Terminal(one, ()) if shown else OneOfMany()
-
-        records = run_seeds(configs, observer, force=force, retry=retry)
+        config = config_to_resume(resume, words, trust or [])
     else:
-        from seqbench.experiment import run
+        from seqbench.config.compose import compose
 
-        configs = [config]
-        records = [run(config, Terminal(config, again), force=force, retry=retry)]
-    errors = []
-    for record, one in zip(records, configs, strict=True):
-        error = f"seed {record.seed}: {record.error}" if many else str(record.error)
-        if record.status == "failed":
-            log = Run.of(one).log_path
-            error = f"run {record.run_id} failed: {record.error} (see {log}; --retry runs it again)"
-        errors += [error] * (record.status != "completed")
+        refuse_lists_of_paths(words)
+        config = compose(words, config_dir)
+
+    from seqbench.cli.progress import Terminal
+    from seqbench.experiment import run
+
+    record = run(config, Terminal(config, again), force=force, retry=retry)
+    if record.status != "completed":
+        raise RunError(failure(record, config))
+
+
+def train_together(
+    words: list[str], count: int, config_dir: str | None, force: bool, retry: bool
+) -> None:
+    """Train several seeds as one model, with the progress of the first on stderr.
+
+    Raises:
+        RunError: if a run failed or diverged.
+    """
+    from seqbench.cli.progress import OneOfMany, Terminal
+    from seqbench.config.compose import Composer
+    from seqbench.errors import RunError
+    from seqbench.experiment.seeds import run_seeds
+    from seqbench.launch.configs import compose_all
+
+    composer = Composer(config_dir)
+    first = composer.compose(words)["seed"]
+    seeds = range(first, first + count)
+    configs = compose_all(composer, [[*words, f"seed={seed}"] for seed in seeds])
+
+    def observer(config: dict[str, Any], shown: bool) -> "Observer":
+        return Terminal(config, ()) if shown else OneOfMany()
+
+    records = run_seeds(configs, observer, force=force, retry=retry)
+    errors = [
+        failure(record, config)
+        if record.status == "failed"
+        else f"seed {record.seed}: {record.error}"
+        for record, config in zip(records, configs, strict=True)
+        if record.status != "completed"
+    ]
     for error in errors[:-1]:
         print(f"error: {error}", file=sys.stderr)
     if errors:
         raise RunError(errors[-1])
+
+
+def failure(record: "Record", config: dict[str, Any]) -> str:
+    """Return why a run did not complete; for a failed one, its log and the way to repeat it."""
+    from seqbench.runs.run import Run
+
+    if record.status != "failed":
+        return str(record.error)
+    log = Run.of(config).log_path
+    return f"run {record.run_id} failed: {record.error} (see {log}; --retry runs it again)"
+
+
+def refuse_lists_of_paths(words: list[str]) -> None:
+    """Raise `ConfigError` for a path with an unquoted comma, and say how to quote it."""
+    from seqbench.config.overrides import as_text, quoted
+    from seqbench.errors import ConfigError
+
+    for word in words:
+        key, _, value = word.partition("=")
+        if key.lstrip("+") == "task.path" and as_text(word) != f"{key}={quoted(value)}":
+            raise ConfigError(
+                f"a run takes one {key}, not '{value}': 'seqbench sweep' takes several; write "
+                f'"{key}={quoted(value)}" for a file with a comma in its name'
+            )
 
 
 def number_of_seeds(word: str) -> int:

@@ -11,21 +11,42 @@ PATHS = ("output_dir", "data_dir", "task.path")
 SHORT = {"launch": "launcher", "search": "sweeper"}
 # Added by `for_hydra` to unset steps if the user sets epochs, and epochs if the user sets steps.
 FOLLOWS = ("trainer.steps=null", "trainer.epochs=null")
+# One item of a comma-separated list: a quoted string, or text up to the next comma.
+ITEM = re.compile(r"""\s*('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^,]*?)\s*,""")
+FUNCTION = re.compile(r"(choice|shuffle|sort|tag|glob|range|interval)\((.*)\)", re.DOTALL)
 
 
 def as_text(override: str) -> str:
     """Return the override, with its value quoted if it is a path.
 
-    Unquoted, Hydra interprets or rejects `~`, brackets, commas and non-ASCII letters. A `task.path`
-    with a comma is a list of texts to sweep over and stays unquoted.
+    Unquoted, Hydra interprets or rejects `~`, brackets, blanks and non-ASCII letters. A `task.path`
+    with commas, or `choice(...)`, is a list of texts to sweep over: each of them is quoted, and
+    `choice` is left out, since it would lose the quotes.
     """
     key, equals, value = override.partition("=")
     name = key.lstrip("+")
-    listed = name == "task.path" and "," in value
-    if name not in PATHS or not equals or value in ("", "null") or value[0] in "'\"" or listed:
+    if name not in PATHS or not equals:
         return override
-    escaped = value.replace("'", r"\'")
-    return f"{key}='{escaped}'"
+    if name != "task.path":
+        return f"{key}={quoted(value)}"
+    function = FUNCTION.fullmatch(value)
+    if function and function[1] != "choice":
+        return override
+    items = ITEM.findall((function[2] if function else value) + ",")
+    if "" in items and value:
+        return override  # a stray comma is an error that Hydra explains
+    return f"{key}={','.join(map(quoted, items))}"
+
+
+def quoted(value: str) -> str:
+    """Return a value in Hydra's single quotes, unless it is empty, `null` or quoted already."""
+    if value in ("", "null") or (len(value) > 1 and value[0] == value[-1] and value[0] in "'\""):
+        return value
+    # Hydra takes a backslash literally, except before a quote.
+    escaped = re.sub(
+        r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", r"\'"), value
+    )
+    return f"'{escaped}'"
 
 
 def for_hydra(overrides: Iterable[str], config_dir: str | None = None) -> list[str]:

@@ -2,6 +2,7 @@
 
 import sys
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,7 +11,7 @@ from seqbench.config import Config
 from seqbench.config.check import check
 from seqbench.errors import Held, Interrupted, SeqbenchError
 from seqbench.experiment import run
-from seqbench.runs.record import Record
+from seqbench.runs.record import Record, RecordError
 from seqbench.runs.run import Run
 from seqbench.training import checkpoint
 
@@ -44,6 +45,13 @@ class Job:
         choices = self.config["choices"]
         return f"{choices['task']} {choices['model']} seed={self.config['seed']}"
 
+    @property
+    def record(self) -> Record | None:
+        """Return the run's record; `None` if it is missing or unreadable."""
+        with suppress(RecordError):
+            return self.run.record
+        return None
+
     def state(self) -> State:
         """Return the run's state on disk.
 
@@ -65,6 +73,10 @@ class Job:
             return True  # without reading the record, which may be damaged
         state = self.state()
         return state in ("new", "resume") or (self.retry and state in ("failed", "diverged"))
+
+    def needs_retry(self, ending: "Ending") -> bool:
+        """Return True if a failure is on record, so that only --retry or --force repeats it."""
+        return ending.how in ("failed", "diverged") and self.record is not None
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,7 @@ class Ending:
     signal: int = 0
 
 
-def perform(job: Job) -> Ending:
+def train_job(job: Job) -> Ending:
     """Train a job's run in this process and return its ending; raise nothing."""
     try:
         check(job.config)  # also makes the user's modules importable in this process

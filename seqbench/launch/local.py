@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from seqbench.errors import ConfigError
-from seqbench.launch.job import Ending, Job, perform
+from seqbench.launch.job import Ending, Job, train_job
 from seqbench.machine import available_cores, cuda_devices
 
 # Imported by the fork server: all that a training needs, and the main module, which multiprocessing
@@ -31,29 +31,24 @@ WARM = [
 # The exit code that multiprocessing reports for a process whose fork server has died.
 FORK_SERVER_DIED = 255
 # Seconds for a job to write its checkpoint after the launcher has died.
-LAST_WORDS = 30.0
+SECONDS_TO_CHECKPOINT = 30.0
 
 
 @dataclass
 class Work:
-    """A job, its process, and the pipe through which that process sends its ending."""
-
-    job: Job
-    process: BaseProcess
-    channel: Connection
-
-
-@dataclass
-class Slot:
-    """A place for one job at a time.
+    """A running job.
 
     Attributes:
-        environment: environment variables that bind a job to the slot's GPU.
-        work: the current job; `None` if the slot is free.
+        job: the job.
+        environment: environment variables that bind it to a GPU.
+        process: its process.
+        receiver: pipe through which the process sends the job's ending.
     """
 
+    job: Job
     environment: dict[str, str]
-    work: Work | None = None
+    process: BaseProcess
+    receiver: Connection
 
 
 class LocalEngine:
@@ -84,55 +79,49 @@ class LocalEngine:
         if not environments:
             environments = [{}] * max(1, available_cores() // threads)
         count = workers or len(environments)
-        self.slots = [Slot(environments[i % len(environments)]) for i in range(count)]
+        # The environments of the jobs that may be started.
+        self.free = [environments[i % len(environments)] for i in range(count)]
+        self.works: list[Work] = []
         # Otherwise torch may initialize CUDA in the fork server; its children then cannot use CUDA.
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(WARM)
 
     def room(self) -> int:
-        return sum(slot.work is None for slot in self.slots)
+        return len(self.free)
 
     def start(self, jobs: Sequence[Job]) -> None:
-        free = (slot for slot in self.slots if slot.work is None)
-        for job, slot in zip(jobs, free, strict=False):
-            if job.config["threads"] is None:
-                job = replace(job, config=job.config | {"threads": self.threads})
-            slot.work = self.begin(job, dict(os.environ) | slot.environment)
-
-    def begin(self, job: Job, environment: dict[str, str]) -> Work:
-        """Start a process that trains a job."""
-        job.output.parent.mkdir(parents=True, exist_ok=True)
-        channel, theirs = self.context.Pipe(duplex=False)
-        process = self.context.Process(target=child, args=(job, theirs, environment))
-        process.start()
-        theirs.close()
-        return Work(job, process, channel)
+        for job in jobs:
+            environment = self.free.pop(0)
+            job.output.parent.mkdir(parents=True, exist_ok=True)
+            receiver, sender = self.context.Pipe(duplex=False)
+            config = job.config | {"threads": job.config["threads"] or self.threads}
+            process = self.context.Process(
+                target=child, args=(replace(job, config=config), sender, os.environ | environment)
+            )
+            process.start()
+            sender.close()
+            self.works.append(Work(job, environment, process, receiver))
 
     def working(self) -> list[Job]:
-        return [slot.work.job for slot in self.slots if slot.work is not None]
+        return [work.job for work in self.works]
 
     def ended(self, seconds: float) -> Iterator[tuple[Job, Ending]]:
-        works = [slot.work for slot in self.slots if slot.work is not None]
-        if not works:
-            time.sleep(seconds)
-        over = set(wait([work.process.sentinel for work in works], seconds))
-        for slot in self.slots:
-            if slot.work is not None and slot.work.process.sentinel in over:
-                work, slot.work = slot.work, None
-                yield work.job, ending_of(work)
+        ready = wait([work.process.sentinel for work in self.works], seconds)  # sleeps if idle
+        for work in [work for work in self.works if work.process.sentinel in ready]:
+            self.works.remove(work)
+            self.free.append(work.environment)
+            yield work.job, ending_of(work)
 
     def stop(self, jobs: Sequence[Job], now: bool) -> None:
-        for slot in self.slots:
-            if slot.work is not None and slot.work.job in jobs:
-                process = slot.work.process
-                process.kill() if now else process.terminate()
+        for work in self.works:
+            if work.job in jobs:
+                work.process.kill() if now else work.process.terminate()
 
     def close(self) -> None:
-        for slot in self.slots:
-            if slot.work is not None:
-                slot.work.process.kill()
-                slot.work.process.join()
+        for work in self.works:
+            work.process.kill()
+            work.process.join()
 
 
 def ending_of(work: Work) -> Ending:
@@ -142,17 +131,17 @@ def ending_of(work: Work) -> Ending:
     """
     work.process.join()
     code, output = work.process.exitcode or 0, work.job.output
-    said = None
+    ending: Ending | None = None
     with suppress(EOFError, OSError):
-        if work.channel.poll():
-            said = work.channel.recv()
-    work.channel.close()
+        if work.receiver.poll():
+            ending = work.receiver.recv()
+    work.receiver.close()
     work.process.close()
     with suppress(OSError):
         if not output.stat().st_size:
             output.unlink()
-    if said is not None:
-        return said
+    if ending is not None:
+        return ending
     if code == -signal.SIGTERM:
         return Ending("interrupted", "stopped before the first checkpoint")
     log = next((path for path in (output, work.job.run.log_path) if path.exists()), None)
@@ -165,12 +154,12 @@ def ending_of(work: Work) -> Ending:
     return Ending("killed", f"its process ended with code {code}", log)
 
 
-def child(job: Job, channel: Connection, environment: dict[str, str]) -> None:
+def child(job: Job, sender: Connection, environment: dict[str, str]) -> None:
     """Train a job: the main function of its process.
 
     Args:
         job: the job.
-        channel: pipe to send the ending through.
+        sender: pipe to send the ending through.
         environment: the launcher's current variables and the slot's; the fork server still has
             those of its own start.
     """
@@ -183,20 +172,20 @@ def child(job: Job, channel: Connection, environment: dict[str, str]) -> None:
     os.dup2(output, 2)
     faulthandler.enable()
     threading.Thread(target=die_with_parent, daemon=True).start()
-    ending = perform(job)
+    ending = train_job(job)
     sys.stderr.flush()
     with suppress(BrokenPipeError):
-        channel.send(ending)
+        sender.send(ending)
 
 
 def die_with_parent() -> None:
     """Wait until the launcher is gone, then stop this process with a checkpoint.
 
-    Exit after `LAST_WORDS` seconds in any case.
+    Exit after `SECONDS_TO_CHECKPOINT` seconds in any case.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(LAST_WORDS)
+    time.sleep(SECONDS_TO_CHECKPOINT)
     os._exit(1)

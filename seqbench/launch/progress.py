@@ -11,7 +11,7 @@ from seqbench.runs.events import is_number, last_events
 from seqbench.runs.run import Run
 
 # Bytes to read from the end of an event log; they most likely hold an event of each kind.
-ROOM = 4096
+TAIL_BYTES = 4096
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Progress:
                     self.metric = metric
                 self.direction = start.get("direction") or self.direction
                 self.step = number(start.get("step"), int) or 0
-        for event in last_events(self.run.events_path, ROOM):
+        for event in last_events(self.run.events_path, TAIL_BYTES):
             self.step = number(event.get("step"), int) or self.step
             if event.get("split") == "train":
                 self.loss = number(event.get("loss"), float)

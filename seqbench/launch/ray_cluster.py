@@ -32,9 +32,9 @@ OBJECT_STORE = 100 * 2**20
 # Seconds between two checks by a task: of its job, and of a request to stop.
 LOOK = 0.2
 # Seconds within which a cluster must accept a connection.
-PATIENCE = 10.0
+CONNECT_TIMEOUT = 10.0
 # Seconds to wait for stopped jobs to end before disconnecting from the cluster.
-FAREWELL = 10.0
+STOP_TIMEOUT = 10.0
 
 
 @dataclass
@@ -43,13 +43,13 @@ class Work:
 
     Attributes:
         job: the job.
-        before: `last_event` of its run when it was submitted.
-        told: number of stop requests sent.
+        last_event: `last_event` of its run when it was submitted.
+        cancels: number of stop requests sent.
     """
 
     job: Job
-    before: int | None
-    told: int = 0
+    last_event: int | None
+    cancels: int = 0
 
 
 class RayEngine:
@@ -127,7 +127,7 @@ class RayEngine:
         settings = {k: v for k, v in os.environ.items() if k.startswith("SEQBENCH_")}
         for job in jobs:
             job.output.parent.mkdir(parents=True, exist_ok=True)
-            given = elsewhere(job)
+            given = with_absolute_paths(job)
             if job.run.folder in self.begun:
                 given = replace(given, retry=False, force=False)  # applied already: now resume
             gpu = bool(self.needs["GPU"])
@@ -162,7 +162,7 @@ class RayEngine:
             return Ending("failed", f"on its node: {type(cause).__name__}: {first_line(cause)}")
         except errors.RayError as error:
             self.lost[folder] += 1
-            if last_event(work.job) != work.before:
+            if last_event(work.job) != work.last_event:
                 self.begun.add(folder)
             reason = f"Ray lost the job ({type(error).__name__})"
             if self.lost[folder] > self.retries:
@@ -174,14 +174,14 @@ class RayEngine:
     def stop(self, jobs: Sequence[Job], now: bool) -> None:
         for ref, work in self.works.items():
             if work.job in jobs:
-                for _ in range(work.told, 2 if now else 1):  # as Ctrl-C: the second stops at once
+                for _ in range(work.cancels, 2 if now else 1):  # the second stops it at once
                     self.ray.cancel(ref)
-                    work.told += 1
+                    work.cancels += 1
 
     def close(self) -> None:
         if self.works:
             self.stop(self.working(), now=True)
-            self.ray.wait(list(self.works), num_returns=len(self.works), timeout=FAREWELL)
+            self.ray.wait(list(self.works), num_returns=len(self.works), timeout=STOP_TIMEOUT)
         self.ray.shutdown()
         self.folder.cleanup()
 
@@ -214,7 +214,7 @@ def connected(address: str | None, folder: str) -> Any:
         # Ray itself would retry a closed port for minutes.
         name, _, port = address.removeprefix("ray://").rpartition(":")
         try:
-            socket.create_connection((name, int(port)), timeout=PATIENCE).close()
+            socket.create_connection((name, int(port)), timeout=CONNECT_TIMEOUT).close()
         except (OSError, ValueError) as error:
             raise ConfigError(f"launch.address={address}: connection failed: {error}") from error
     own: dict[str, Any] = {
@@ -236,7 +236,7 @@ def connected(address: str | None, folder: str) -> Any:
     return ray
 
 
-def elsewhere(job: Job) -> Job:
+def with_absolute_paths(job: Job) -> Job:
     """Return a job with absolute paths, for another machine."""
     config = job.config | {"output_dir": str(Path(job.config["output_dir"]).absolute())}
     return replace(job, config=config, run=Run.of(config), output=job.output.absolute())
@@ -273,18 +273,18 @@ def train(job: Job, threads: int, gpu: bool, folder: str, settings: dict[str, st
     # Without __file__, multiprocessing does not import Ray's worker script again in the job's
     # process, which would take longer than starting it.
     vars(sys.modules["__main__"]).pop("__file__", None)
-    told = False
+    stopping = False
     # ray.cancel sends SIGINT to this task; Ray may have been started with SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with signals() as asked_to_stop:
+    with signals() as received:
         engine = LocalEngine(workers=1, threads=threads, jobs_per_device=1)
         try:
             engine.start([job])
             while True:
                 for _, ending in engine.ended(LOOK):
                     return ending
-                if asked_to_stop() and not told:
-                    told = True
+                if received() and not stopping:
+                    stopping = True
                     engine.stop(engine.working(), now=False)
         finally:
             engine.close()

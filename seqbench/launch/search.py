@@ -2,54 +2,37 @@
 
 The sampler proposes a few trials at a time, their runs are launched as those of any sweep, and it
 receives their validation scores; the test split is not used. The pruner stops runs that score worse
-than others did at the same step. The study is a file in the sweep's folder, so an interrupted
-search can resume. Each trial is an ordinary run, which is not trained twice.
+than others did at the same step. The study is a file in the sweep's folder, named by a hash of what
+is searched, so an interrupted search can resume and a finished one can get more trials. Each trial
+is an ordinary run, which is not trained twice.
 """
 
-import csv
-import json
-import shlex
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
+import optuna
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 
 from seqbench.config.build import build
-from seqbench.config.choices import choices_of, read_choice
-from seqbench.config.messages import suggestion
-from seqbench.config.overrides import as_typed
-from seqbench.errors import ConfigError, RunError
+from seqbench.errors import ConfigError
 from seqbench.experiment.build import build_task
 from seqbench.launch.job import Job
 from seqbench.launch.progress import Progress
-from seqbench.launch.sweep import Sweep
-from seqbench.runs import atomic, lock
-
-try:
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-    from optuna.trial import TrialState
-except ModuleNotFoundError:
-    raise ConfigError("search=optuna needs Optuna: pip install 'seqbench[hpo]'") from None
+from seqbench.launch.search_report import report
+from seqbench.launch.search_space import dimensions, overrides, plain_key, space_overrides
+from seqbench.launch.sweep import Sweep, short_hash
+from seqbench.runs import lock
+from seqbench.runs.identity import run_id
 
 STUDY, LOG = "search", "optuna.log"
 # Keys with a single value per search: scores across several values cannot be compared.
 ONE_OF_EACH = {"model", "task", "budget", "protocol", "seed"}
-# Overrides that a command need not repeat when it uses the recipe of a search.
-IN_RECIPE = {"model", "task", "recipe"}
-WORDS = {
-    TrialState.COMPLETE: "completed",
-    TrialState.PRUNED: "stopped early",
-    TrialState.FAIL: "failed",
-    TrialState.RUNNING: "not over",
-    TrialState.WAITING: "not begun",
-}
 
 
 class Search:
@@ -86,7 +69,7 @@ class Search:
     def run(
         self, sweep: Sweep, launch: Callable[[Sequence[Sequence[str]]], Any], typed: list[str]
     ) -> None:
-        """Run trials until there are enough, and write the result to `sweep.findings`.
+        """Run trials until there are enough, and write the result to `sweep.summary`.
 
         Args:
             sweep: the sweep that the trials' jobs belong to.
@@ -101,61 +84,62 @@ class Search:
         if sweep.policy.force or not sweep.policy.wait:
             option = "--force" if sweep.policy.force else "--no-wait"
             raise ConfigError(f"a search takes no {option}: each score tells it what to try next")
-        parser = OverridesParser.create()
-        given = parser.parse_overrides(typed)
-        several = {plain_key(override) for override in given if override.is_sweep_override()}
+        parsed = OverridesParser.create().parse_overrides(typed)
+        several = {plain_key(override) for override in parsed if override.is_sweep_override()}
         if unlike := sorted(ONE_OF_EACH & several):
             raise ConfigError(
                 f"a search is of one {unlike[0]}, not several: their scores cannot be told apart "
                 "by what is searched"
             )
-        fixed = [str(o.input_line) for o in given if not o.is_sweep_override()]
-        first = sweep.composer.compose(fixed)
-        space = self.own_space(sweep.composer.config_dir, first["choices"]["model"])
-        searched = {plain_key(override): override for override in parser.parse_overrides(space)}
-        for override in given:
-            searched.pop(plain_key(override), None)
-            if override.is_sweep_override():
-                searched[plain_key(override)] = override
-        if not searched:
-            raise ConfigError("there is nothing to search: give a value as in a sweep")
-        self.fixed = fixed
-        self.dimensions = {key: dimension(override) for key, override in searched.items()}
-        primary = build_task(first, build("trainer", first)).primary
-        folder = Path(first["output_dir"]) / "sweeps" / sweep.id
+        self.fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
+        config = sweep.composer.compose(self.fixed)
+        model = config["choices"]["model"]
+        space = space_overrides(self.space, model, sweep.composer.config_dir)
+        self.dimensions = dimensions(parsed, space)
+        sweep.id = study_id(run_id(config), self.dimensions)
+        primary = build_task(config, build("trainer", config)).primary
+        folder = Path(config["output_dir"]) / "sweeps" / sweep.id
         if sweep.policy.dry_run:
-            study = self.study(folder / LOG, primary.direction, to_keep=False)
+            study = self.study(folder / LOG, primary.direction, keep=False)
             batch, left = self.next_batch(study)
             launch([self.words(trial) for trial in batch])
-            others = f"; the settings of the other {left - len(batch)} follow from how they end"
             if left > len(batch):
-                sweep.findings = f"{len(batch)} of {left} trials{others}"
+                sweep.summary = (
+                    f"{len(batch)} of {left} trials; the settings of the other {left - len(batch)} "
+                    "follow from how they end"
+                )
             return
         folder.mkdir(parents=True, exist_ok=True)
         with lock.held(folder, "this search"):
-            study = self.study(folder / LOG, primary.direction, to_keep=True)
+            study = self.study(folder / LOG, primary.direction, keep=True)
             if sweep.policy.retry:
                 for failed in study.get_trials(False, states=[TrialState.FAIL]):
                     study.enqueue_trial(failed.params)
                     self.trials += 1
-            trials: dict[Path, optuna.Trial] = {}
-            sweep.view.split = "valid"
-            sweep.judge = lambda job, progress: promising(trials[job.run.folder], progress)
-            while not sweep.stopped:
-                batch, _ = self.next_batch(study)
-                if not batch:
-                    break
-                words = [self.words(trial) for trial in batch]
-                jobs = [sweep.job(one) for one in words]
-                trials = {job.run.folder: trial for job, trial in zip(jobs, batch, strict=True)}
-                launch(words)
-                for trial, job in zip(batch, jobs, strict=True):
-                    tell(study, trial, sweep, job)
-                if not all(map(sweep.is_over, jobs)):
-                    sweep.stopped = sweep.stopped or "a run was interrupted"
+            self.run_trials(study, sweep, launch)
             if self.left(study) < 1:
                 sweep.stopped = None  # all trials had finished before the stop took effect
-            self.report(study, sweep, primary.metric, folder)
+            sweep.summary = report(study, sweep, self.fixed, primary.metric, folder)
+
+    def run_trials(
+        self, study: optuna.Study, sweep: Sweep, launch: Callable[[Sequence[Sequence[str]]], Any]
+    ) -> None:
+        """Run batches of trials until there are enough or the sweep is stopped."""
+        trials: dict[Path, optuna.Trial] = {}
+        sweep.view.split = "valid"
+        sweep.prune = lambda job, progress: should_prune(trials[job.run.folder], progress)
+        while not sweep.stopped:
+            batch, _ = self.next_batch(study)
+            if not batch:
+                return
+            words = [self.words(trial) for trial in batch]
+            jobs = sweep.compose(words)
+            trials = {job.run.folder: trial for job, trial in zip(jobs, batch, strict=True)}
+            launch(words)
+            for trial, job in zip(batch, jobs, strict=True):
+                tell(study, trial, sweep, job)
+            if not all(map(sweep.is_over, jobs)):
+                sweep.stopped = sweep.stopped or "a run was interrupted"
 
     def next_batch(self, study: optuna.Study) -> tuple[list[optuna.Trial], int]:
         """Return the trials to run next, and the number of trials left including these.
@@ -179,50 +163,32 @@ class Search:
         """Return the overrides of a trial's run."""
         return [*self.fixed, *overrides(trial.params)]
 
-    def own_space(self, config_dir: str | None, model: str) -> list[str]:
-        """Return the overrides of the chosen search space, or else of the model's own, if any.
-
-        Raises:
-            ConfigError: if there is no such search space, or it holds no overrides.
-        """
-        known = choices_of("search_space", config_dir)
-        name = model if self.space is None else self.space
-        if name not in known and self.space in (None, "none"):
-            return []
-        if name not in known:
-            raise ConfigError(f"no search space named '{name}'{suggestion(name, known)}")
-        content = read_choice("search_space", name, config_dir)
-        if not isinstance(content, dict):
-            raise ConfigError(f"search space {name} must hold one override a line: model.key: 1,2")
-        return [f"{key}={value}" for key, value in content.items()]
-
-    def study(self, path: Path, direction: str, to_keep: bool) -> optuna.Study:
+    def study(self, path: Path, direction: str, keep: bool) -> optuna.Study:
         """Open or create the study.
 
         Args:
             path: Optuna journal file.
             direction: of a better score, `min` or `max`.
-            to_keep: store the study in the file; otherwise return an in-memory copy.
+            keep: store the study in the file; otherwise return an in-memory copy.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(path))) if to_keep else None,
+            storage=JournalStorage(JournalFileBackend(str(path))) if keep else None,
             study_name=STUDY,
             direction="minimize" if direction == "min" else "maximize",
             load_if_exists=True,
         )
-        if not to_keep and path.exists():
+        if not keep and path.exists():
             kept = JournalStorage(JournalFileBackend(str(path)))
             with suppress(KeyError):  # an earlier call was interrupted before it created the study
                 earlier = optuna.load_study(study_name=STUDY, storage=kept)
                 study.add_trials(earlier.get_trials(False))
         # A resumed study must not repeat its earlier draws.
         seed = self.seed + len(study.get_trials(False))
-        samplers = optuna.samplers
         study.sampler = (
-            samplers.TPESampler(seed=seed, multivariate=False, constant_liar=True)
+            optuna.samplers.TPESampler(seed=seed, multivariate=False, constant_liar=True)
             if self.sampler == "tpe"
-            else samplers.RandomSampler(seed=seed)
+            else optuna.samplers.RandomSampler(seed=seed)
         )
         study.pruner = {
             "median": optuna.pruners.MedianPruner(n_startup_trials=5),
@@ -231,115 +197,24 @@ class Search:
         }[self.pruner]
         return study
 
-    def report(self, study: optuna.Study, sweep: Sweep, metric: str, folder: Path) -> None:
-        """Write the best trial as a recipe and all trials as CSV; set `sweep.findings`.
 
-        Raises:
-            RunError: if no trial completed, and the search was not stopped.
-        """
-        trials = study.get_trials(False)
-        states = Counter(WORDS[trial.state] for trial in trials)
-        if "completed" not in states:
-            if sweep.stopped is None:
-                raise RunError(
-                    f"none of {len(trials)} trials completed: {counted(states)}; --retry runs them "
-                    "again"
-                )
-            sweep.findings = f"no trial completed yet: {counted(states)}"
-            return
-        best = study.best_trial
-        job = sweep.job([*self.fixed, *overrides(best.params)])
-        task, model = job.config["choices"]["task"], job.config["choices"]["model"]
-        name = f"{task}_{model}"
-        place = folder / "recipe"
-        place.mkdir(exist_ok=True)
-        # Compare with a config without a recipe: what the recipe in force sets is kept, too.
-        bare = [word for word in self.fixed if not word.lstrip("+").startswith("recipe=")]
-        without = sweep.job([*bare, "recipe=none", *overrides(best.params)])
-        text = yaml.safe_dump(recipe(job, without, metric, best, len(trials)), sort_keys=False)
-        atomic.write(place / f"{name}.yaml", f"# @package _global_\n{text}".encode())
-        with (place / f"{name}.trials.csv").open("w", encoding="utf-8", newline="") as file:
-            keys = sorted({key for trial in trials for key in trial.params})
-            writer = csv.writer(file)
-            writer.writerow(["trial", "state", f"valid_{metric}", *keys])
-            for trial in trials:
-                values = [trial.params.get(key, "") for key in keys]
-                writer.writerow([trial.number, trial.state.name.lower(), trial.value, *values])
-        fixed = as_typed(self.fixed)
-        chosen = [*fixed, *overrides(best.params)]
-        # Drop overrides that would replace a node of the recipe, such as optimizer=adam.
-        told = IN_RECIPE | {key.partition(".")[0] for key in best.params}
-        rest = [word for word in fixed if word.partition("=")[0] not in told]
-        with_recipe = [f"model={model}", f"task={task}", *rest]
-        sweep.findings = (
-            f"best of {len(trials)} trials ({counted(states)}): "
-            f"valid {metric} {best.value:.4g}\n"
-            f"  {shlex.join(['seqbench', 'train', *chosen])}\n"
-            f"as a recipe, with its trials: {place / name}.yaml\n"
-            f"  {shlex.join(['seqbench', 'train', '--config-dir', str(folder), *with_recipe])}"
-        )
+def study_id(config_id: str, searched: dict[str, BaseDistribution]) -> str:
+    """Return 12 hex digits that name a study, from what is fixed and what is searched.
 
-
-def counted(states: Counter[str]) -> str:
-    """Return the number of trials per state as text."""
-    return ", ".join(f"{count} {state}" for state, count in states.most_common())
-
-
-def plain_key(override: Override) -> str:
-    """Return the key of an override without leading `+`."""
-    return str(override.get_key_element()).lstrip("+")
-
-
-def dimension(override: Override) -> optuna.distributions.BaseDistribution:
-    """Return the Optuna distribution of an override.
-
-    Raises:
-        ConfigError: if its kind of sweep cannot be searched, or it holds no value.
+    Args:
+        config_id: run id of the config that all trials share.
+        searched: key -> distribution of each hyperparameter.
     """
-    try:
-        return distribution(override)
-    except ValueError as error:
-        raise ConfigError(f"{override.input_line} cannot be searched: {error}") from error
+    lines = [f"{key}={distribution_to_json(searched[key])}" for key in sorted(searched)]
+    return short_hash([config_id, *lines])
 
 
-def distribution(override: Override) -> optuna.distributions.BaseDistribution:
-    """Return the Optuna distribution of an override.
-
-    Raises:
-        ConfigError: if its kind of sweep cannot be searched.
-        ValueError: if it holds no value.
-    """
-    value: Any = override.value()
-    log = "log" in getattr(value, "tags", ())
-    if isinstance(value, IntervalSweep):
-        low, high = float(value.start or 0), float(value.end or 0)
-        return optuna.distributions.FloatDistribution(low, high, log=log)
-    if isinstance(value, RangeSweep):
-        first, last, step = float(value.start or 0), float(value.stop or 0), float(value.step)
-        if first.is_integer() and last.is_integer() and step.is_integer():
-            values = range(int(first), int(last), int(step))
-            return optuna.distributions.IntDistribution(
-                min(values), max(values), step=abs(values.step)
-            )
-    if override.is_discrete_sweep():
-        return optuna.distributions.CategoricalDistribution(list(override.sweep_string_iterator()))
-    raise ConfigError(f"{override.input_line} cannot be searched")
-
-
-def overrides(params: dict[str, Any]) -> list[str]:
-    """Return a trial's parameters as overrides; floats are rounded to four significant digits."""
-    return [
-        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
-        for key, value in params.items()
-    ]
-
-
-def promising(trial: optuna.Trial, progress: Progress) -> bool:
-    """Report a run's last validation score to the pruner; return True unless it prunes the run."""
+def should_prune(trial: optuna.Trial, progress: Progress) -> bool:
+    """Report a run's last validation score to the pruner; return True if it prunes the run."""
     if progress.score is None:
-        return True
+        return False
     trial.report(progress.score, progress.step)
-    return not trial.should_prune()
+    return trial.should_prune()
 
 
 def tell(study: optuna.Study, trial: optuna.Trial, sweep: Sweep, job: Job) -> None:
@@ -362,45 +237,3 @@ def tell(study: optuna.Study, trial: optuna.Trial, sweep: Sweep, job: Job) -> No
             study.tell(trial, value)
             return
     study.tell(trial, state=TrialState.PRUNED if ending.how == "pruned" else TrialState.FAIL)
-
-
-def recipe(job: Job, without: Job, metric: str, best: Any, count: int) -> dict[str, Any]:
-    """Return the best trial in the format of `configs/recipe`.
-
-    It holds the searched hyperparameters, and what the recipe in force during the search had set.
-
-    Args:
-        job: job of the best trial.
-        without: the same job composed with `recipe=none`.
-        metric: metric of the score.
-        best: the best trial.
-        count: number of trials.
-    """
-    config, bare = job.config, without.config
-    at = " ".join(
-        f"{key}={config['trainer'][key]}"
-        for key in ("steps", "epochs")
-        if config["trainer"][key] is not None
-    )
-    result: dict[str, Any] = {
-        "recipe": {
-            "source": f"search of {count} trials by Optuna, all of them in "
-            f"{config['choices']['task']}_{config['choices']['model']}.trials.csv",
-            "expected": {
-                "split": "valid",
-                "metric": metric,
-                "value": best.value,
-                "at": f"budget={config['budget']} {at}",
-            },
-        }
-    }
-    searched = set(best.params)
-    for node in ("optimizer", "schedule"):
-        if config[node] != bare[node] or any(key.partition(".")[0] == node for key in searched):
-            # The whole node: applied over another choice, a part would keep that choice's values.
-            result["recipe"][node] = json.loads(json.dumps(config[node]))
-    for node in ("task", "model", "trainer"):
-        for name, value in config[node].items():
-            if f"{node}.{name}" in searched or value != bare[node].get(name):
-                result.setdefault(node, {})[name] = value
-    return result

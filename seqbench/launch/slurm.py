@@ -24,19 +24,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock
 
 from seqbench.errors import ConfigError, RunError, SeqbenchError
 from seqbench.launch.job import Ending, Job, of_record
-from seqbench.launch.slurm_job import WARNED_EARLY, Ticket, do, noted, read_ending
-from seqbench.launch.slurm_queue import OVER, Seen, in_queue, scancel
+from seqbench.launch.slurm_job import WARNED_EARLY, Ticket, noted, read_ending, run_on_node
+from seqbench.launch.slurm_queue import OVER, QueueEntry, in_queue, scancel
 
 # What the user can do about some final states of a job.
 ADVICE = {"OUT_OF_MEMORY": ": raise launch.memory", "TIMEOUT": ": raise launch.warning"}
 # Seconds between two queries to SLURM while jobs are being stopped.
-HURRY = 2.0
+STOP_POLL = 2.0
 
 
 @dataclass
@@ -46,16 +46,18 @@ class Work:
     Attributes:
         ticket: the job's name in SLURM's queue.
         since: time of submission, by the file server's clock.
-        seen: the job's last known entry in the queue.
+        entry: the job's last known entry in the queue.
         missed: consecutive queries in which SLURM listed the job as ended or not at all.
-        stopping: True once the job has been told to stop.
+        stopping: how the job must stop, if it must.
+        stopped: how SLURM has been asked to stop it.
     """
 
     ticket: Ticket
     since: float
-    seen: Seen | None = None
+    entry: QueueEntry | None = None
     missed: int = 0
-    stopping: bool = False
+    stopping: Literal["", "checkpoint", "now"] = ""
+    stopped: Literal["", "checkpoint", "now"] = ""
 
 
 class SlurmEngine:
@@ -130,11 +132,11 @@ class SlurmEngine:
             # Since SLURM 22.05 a step no longer inherits this from its job.
             "srun_args": [f"--cpus-per-task={cpus}"],
             "signal_delay_s": warning,
-            "teardown": [WARNED_EARLY.format(most=max_requeue)],
+            "teardown": [WARNED_EARLY.format(max_requeue=max_requeue)],
             "additional_parameters": {"requeue": True} | sbatch,
         }
         self.works: dict[Job, Work] = {}
-        self.asked = time.monotonic()
+        self.last_query = time.monotonic()
 
     def room(self) -> int:
         return self.queue - len(self.works)
@@ -151,9 +153,9 @@ class SlurmEngine:
         queue = in_queue({ticket.name for ticket in known.values() if ticket})
         new = []
         for job, ticket in known.items():
-            seen = queue.get((ticket.name, ticket.index)) if ticket else None
-            if ticket and seen and seen.state not in OVER:
-                self.works[job] = Work(ticket, ticket.note.stat().st_mtime, seen)
+            entry = queue.get((ticket.name, ticket.index)) if ticket else None
+            if ticket and entry and entry.state not in OVER:
+                self.works[job] = Work(ticket, ticket.note.stat().st_mtime, entry)
             else:
                 new.append(job)
         if new:
@@ -173,13 +175,13 @@ class SlurmEngine:
         for job, ticket in zip(jobs, tickets, strict=True):
             job.output.parent.mkdir(parents=True, exist_ok=True)
             ticket.write()
-        tickets[0].said.parent.mkdir(parents=True)
+        tickets[0].ending.parent.mkdir(parents=True)
         executor = SlurmExecutor(home / name)
         given = {key: value for key, value in self.parameters.items() if value is not None}
         executor.update_parameters(job_name=name, **given)
         try:
             with contextlib.redirect_stderr(io.StringIO()):  # submitit also prints its errors
-                on_node = partial(do, threads=self.cpus, most=self.max_requeue)
+                on_node = partial(run_on_node, threads=self.cpus, max_requeue=self.max_requeue)
                 executor.map_array(on_node, jobs, tickets)
         except RuntimeError as error:
             reason = str(error).strip().split("\n")[-1].removeprefix("sbatch: error: ")
@@ -192,15 +194,17 @@ class SlurmEngine:
 
     def ended(self, seconds: float) -> Iterator[tuple[Job, Ending]]:
         time.sleep(seconds)
-        hurry = any(work.stopping for work in self.works.values())
-        if time.monotonic() - self.asked >= (min(self.poll, HURRY) if hurry else self.poll):
+        stopping = any(work.stopping for work in self.works.values())
+        interval = min(self.poll, STOP_POLL) if stopping else self.poll
+        if time.monotonic() - self.last_query >= interval:
             with suppress(RunError):  # the next query is made later
-                self.ask()
+                self.query()
+            self.cancel()
         # List each folder once: shared file systems are slow.
-        folders = {work.ticket.said.parent for work in self.works.values()}
+        folders = {work.ticket.ending.parent for work in self.works.values()}
         there = {path for folder in folders if folder.exists() for path in folder.iterdir()}
         for job, work in list(self.works.items()):
-            ending = read_ending(work.ticket.said) if work.ticket.said in there else None
+            ending = read_ending(work.ticket.ending) if work.ticket.ending in there else None
             # A single miss can be a node that has just failed, or a file system that lags.
             if ending is None and work.missed > (0 if work.stopping else 1):
                 ending = lost(job, work)
@@ -208,37 +212,44 @@ class SlurmEngine:
                 del self.works[job]
                 yield job, ending
 
-    def ask(self) -> None:
+    def query(self) -> None:
         """Query SLURM for all submitted jobs, and update what is known of each.
 
         Raises:
             RunError: if SLURM does not answer.
         """
-        self.asked = time.monotonic()
+        self.last_query = time.monotonic()
         queue = in_queue({work.ticket.name for work in self.works.values()})
         for work in self.works.values():
-            seen = queue.get((work.ticket.name, work.ticket.index))
-            work.seen = seen or work.seen
-            work.missed = work.missed + 1 if seen is None or seen.state in OVER else 0
+            entry = queue.get((work.ticket.name, work.ticket.index))
+            work.entry = entry or work.entry
+            work.missed = work.missed + 1 if entry is None or entry.state in OVER else 0
 
     def stop(self, jobs: Sequence[Job], now: bool) -> None:
-        told = [self.works[job] for job in jobs if job in self.works]
-        if not now:
-            told = [work for work in told if not work.stopping]
-        if not told:
-            return
-        self.ask()
-        for work in told:
-            work.stopping = True
+        works = [self.works[job] for job in jobs if job in self.works]
+        for work in works:
+            work.stopping = "now" if now else work.stopping or "checkpoint"
+            # A job that SLURM does not stop ends when it finds that its note is gone.
             work.ticket.note.unlink(missing_ok=True)
-        ids = [work.seen.id for work in told if work.seen]
-        if now:
-            scancel(ids)
-        else:
+        if any(work.stopping != work.stopped for work in works):
+            with suppress(RunError):  # the last known ids may be enough
+                self.query()
+            self.cancel()
+            self.last_query = float("-inf")
+
+    def cancel(self) -> None:
+        """Cancel the jobs that must stop; if SLURM does not answer, `ended` tries again."""
+        due = [work for work in self.works.values() if work.stopping != work.stopped and work.entry]
+        at_once = [work.entry.id for work in due if work.entry and work.stopping == "now"]
+        later = [work.entry.id for work in due if work.entry and work.stopping == "checkpoint"]
+        sent = [
+            scancel(at_once),
             # Pending first: a job that starts between the two calls then gets the signal.
-            scancel(ids, "--state=PENDING")
-            scancel(ids, "--state=RUNNING", "--signal=TERM")
-        self.asked = float("-inf")
+            scancel(later, "--state=PENDING"),
+            scancel(later, "--state=RUNNING", "--signal=TERM"),
+        ]
+        for work in due if all(sent) else ():
+            work.stopped = work.stopping
 
     def close(self) -> None:
         """Do nothing: jobs stay in the cluster's queue."""
@@ -263,9 +274,9 @@ def lost(job: Job, work: Work) -> Ending:
         return Ending("interrupted", "stopped before the first checkpoint")
     logs = [job.output]
     reason = "gone from SLURM's queue"
-    if work.seen is not None:
-        logs.append(work.ticket.folder / f"{work.seen.id}_0_log.err")
-        state = work.seen.state
+    if work.entry is not None:
+        logs.append(work.ticket.folder / f"{work.entry.id}_0_log.err")
+        state = work.entry.state
         over = f"SLURM says {state}{ADVICE.get(state, '')}"
         reason = over if state in OVER else f"{reason}, where it was {state}"
     log = next((path for path in logs if path.exists() and path.stat().st_size), None)

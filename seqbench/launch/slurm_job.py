@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from seqbench.errors import RunError
-from seqbench.launch.job import Ending, Job, perform
+from seqbench.launch.job import Ending, Job, train_job
 from seqbench.launch.slurm_queue import requeue
 from seqbench.runs import atomic, lock
 from seqbench.training.interruption import WARNINGS
@@ -21,7 +21,7 @@ from seqbench.training.interruption import WARNINGS
 # kills it. Then this shell code requeues the job.
 WARNED_EARLY = (
     f"code=$?; case $code in {'|'.join(str(128 + number) for number in WARNINGS)}) "
-    '[ "${{SLURM_RESTART_COUNT:-0}}" -ge {most} ] || scontrol requeue "$SLURM_JOB_ID";; '
+    '[ "${{SLURM_RESTART_COUNT:-0}}" -ge {max_requeue} ] || scontrol requeue "$SLURM_JOB_ID";; '
     "esac; exit $code"
 )
 
@@ -46,7 +46,7 @@ class Ticket:
         return self.note.parent / self.name
 
     @property
-    def said(self) -> Path:
+    def ending(self) -> Path:
         """Return the file that the job writes its ending to."""
         return self.folder / "endings" / f"{self.index}.json"
 
@@ -55,7 +55,7 @@ class Ticket:
         content = {"name": self.name, "index": self.index}
         atomic.write(self.note, json.dumps(content).encode())
 
-    def is_wanted(self) -> bool:
+    def is_current(self) -> bool:
         """Return True if the run's note still names this job."""
         return noted(self.note) == self
 
@@ -67,14 +67,14 @@ def noted(note: Path) -> Ticket | None:
     return None
 
 
-def do(job: Job, ticket: Ticket, threads: int, most: int) -> None:
+def run_on_node(job: Job, ticket: Ticket, threads: int, max_requeue: int) -> None:
     """Train a job on a node; then write its ending, or requeue it if it was interrupted.
 
     Args:
         job: the job.
         ticket: its name in SLURM's queue.
         threads: CPU threads, unless the job's config sets them.
-        most: number of times that it may be requeued.
+        max_requeue: number of times that it may be requeued.
     """
     logging.getLogger("submitit").setLevel(logging.WARNING)  # keeps it out of the job's output
     output = os.open(job.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -84,21 +84,21 @@ def do(job: Job, ticket: Ticket, threads: int, most: int) -> None:
     # Training sets its own handlers. Before and after it these signals must end the job, in place
     # of submitit's handlers, which requeue by the elapsed time.
     for number in (signal.SIGTERM, *WARNINGS):
-        signal.signal(number, leave)
+        signal.signal(number, exit_at_signal)
     if job.config["threads"] is None:
         job = replace(job, config=job.config | {"threads": threads})
     if begun(job, ticket):
         job = replace(job, retry=False, force=False)  # applied already: resume from the checkpoint
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     ending = Ending("interrupted", "stopped before the first checkpoint")
-    if ticket.is_wanted():
-        ending = perform(job)
+    if ticket.is_current():
+        ending = train_job(job)
         if ending.how == "held" and restarts:
             time.sleep(lock.LEASE)  # the lease may be this job's own, from a node that failed
-            ending = perform(job)
-    if ending.how == "interrupted" and ticket.is_wanted():
-        if restarts >= most:
-            reason = f"{ending.reason}, and it went back to the queue {most} times already"
+            ending = train_job(job)
+    if ending.how == "interrupted" and ticket.is_current():
+        if restarts >= max_requeue:
+            reason = f"{ending.reason}, and it went back to the queue {max_requeue} times already"
             ending = replace(ending, reason=f"{reason}: raise launch.max_requeue")
         else:
             try:
@@ -108,7 +108,7 @@ def do(job: Job, ticket: Ticket, threads: int, most: int) -> None:
                 ending = replace(ending, reason=f"{ending.reason}; {error}")
     if not job.output.stat().st_size:
         job.output.unlink()
-    atomic.write(ticket.said, json.dumps(asdict(ending), default=str).encode())
+    atomic.write(ticket.ending, json.dumps(asdict(ending), default=str).encode())
 
 
 def begun(job: Job, ticket: Ticket) -> bool:
@@ -119,7 +119,7 @@ def begun(job: Job, ticket: Ticket) -> bool:
     return False
 
 
-def leave(number: int, frame: FrameType | None) -> None:
+def exit_at_signal(number: int, frame: FrameType | None) -> None:
     """Handle a signal by raising `SystemExit`."""
     raise SystemExit
 

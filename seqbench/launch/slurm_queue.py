@@ -2,7 +2,6 @@
 
 import subprocess
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from seqbench.errors import RunError
@@ -13,11 +12,11 @@ OVER = (
     *("PREEMPTED", "REVOKED", "TIMEOUT"),
 )
 # Timeout of a SLURM command, in seconds.
-PATIENCE = 60.0
+TIMEOUT = 60.0
 
 
 @dataclass(frozen=True)
-class Seen:
+class QueueEntry:
     """A job in SLURM's queue.
 
     Attributes:
@@ -29,7 +28,7 @@ class Seen:
     state: str
 
 
-def in_queue(names: set[str]) -> dict[tuple[str, int], Seen]:
+def in_queue(names: set[str]) -> dict[tuple[str, int], QueueEntry]:
     """Return the jobs of some submissions by submission name and array index.
 
     Args:
@@ -49,27 +48,30 @@ def in_queue(names: set[str]) -> dict[tuple[str, int], Seen]:
     for line in lines.splitlines():
         name, index, number, state = line.strip().split("|")
         # submitit submits a single job without an array, so it has no index.
-        found[name, int(index) if index.isdigit() else 0] = Seen(number, state)
+        found[name, int(index) if index.isdigit() else 0] = QueueEntry(number, state)
     return found
 
 
-def scancel(ids: Sequence[str], *options: str) -> None:
-    """Cancel jobs, or send them a signal by `options`; ignore errors: they may have ended."""
-    if ids:
-        with suppress(RunError):
+def scancel(ids: Sequence[str], *options: str) -> bool:
+    """Cancel jobs, or send them a signal by `options`; return False if SLURM reports an error."""
+    try:
+        if ids:
             ask_slurm(["scancel", "--quiet", *options, *ids])
+    except RunError:
+        return False
+    return True
 
 
 def ask_slurm(command: Sequence[str]) -> str:
     """Run a SLURM command and return its standard output.
 
     Raises:
-        RunError: if it fails, or takes longer than `PATIENCE`.
+        RunError: if it fails, or takes longer than `TIMEOUT`.
     """
     try:
         # A new session: Ctrl-C must reach only the launcher, which then still needs SLURM.
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=PATIENCE, start_new_session=True
+            command, capture_output=True, text=True, timeout=TIMEOUT, start_new_session=True
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise RunError(f"{command[0]} does not answer: {error}") from error

@@ -6,6 +6,7 @@ trains the missing runs. Overlapping sweeps share the work, and a larger sweep a
 
 import hashlib
 import json
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -14,8 +15,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from seqbench.config.compose import Composer
-from seqbench.config.overrides import as_typed
-from seqbench.errors import ConfigError, SeqbenchError
+from seqbench.errors import SeqbenchError
+from seqbench.launch.configs import compose_all
 from seqbench.launch.engine import Engine
 from seqbench.launch.job import Ending, Job, of_record
 from seqbench.launch.progress import Progress
@@ -26,6 +27,9 @@ from seqbench.training.interruption import signals
 
 # Seconds between two reads of the folders of running jobs.
 LOOK = 1.0
+# Endings that the user has to look into.
+FAILURES = ("failed", "diverged", "killed")
+TIME_LIMIT = "time limit reached"
 
 
 @dataclass(frozen=True)
@@ -79,15 +83,15 @@ class Sweep:
         composer: composes configs from overrides.
         policy: the user's options.
         view: observer of the sweep.
-        judge: returns False to stop a running job early; set by a search.
+        prune: returns True to stop a running job early; set by a search.
         jobs: run folder -> job, in the order requested.
         endings: run folder -> ending of a job that has ended.
-        working: run folder -> progress of a running job.
+        running: run folder -> progress of a running job.
         waiting: jobs to start.
-        elsewhere: jobs whose runs other processes are training.
+        held: jobs whose runs other processes are training.
         stopped: reason why the sweep stopped early; `None` if it did not.
-        hopeless: folders of the runs that `judge` has stopped.
-        findings: result of a search as text.
+        pruned: folders of the runs that `prune` has stopped.
+        summary: result of a search as text.
         engine: function that builds the engine; `None` before the launcher is called.
     """
 
@@ -95,43 +99,43 @@ class Sweep:
     composer: Composer
     policy: Policy = field(default_factory=Policy)
     view: View = field(default_factory=View)
-    judge: Callable[[Job, Progress], bool] | None = None
+    prune: Callable[[Job, Progress], bool] | None = None
     jobs: dict[Path, Job] = field(default_factory=dict)
     endings: dict[Path, Ending] = field(default_factory=dict)
-    working: dict[Path, Progress] = field(default_factory=dict)
+    running: dict[Path, Progress] = field(default_factory=dict)
     waiting: deque[Job] = field(default_factory=deque)
-    elsewhere: deque[Job] = field(default_factory=deque)
+    held: deque[Job] = field(default_factory=deque)
     stopped: str | None = None
-    hopeless: set[Path] = field(default_factory=set)
-    findings: str | None = None
+    pruned: set[Path] = field(default_factory=set)
+    summary: str | None = None
     engine: Callable[[], Engine] | None = None
 
     def __post_init__(self) -> None:
+        self.id = short_hash([str(self.composer.config_dir), *sorted(self.command)])
         self.started = time.monotonic()
-        self.looked = 0.0
+        self.last_update = 0.0
 
-    @property
-    def id(self) -> str:
-        """Return 12 hex digits: a hash of the sorted overrides and the config folder."""
-        what = [str(self.composer.config_dir), *sorted(self.command)]
-        return hashlib.sha256("\0".join(what).encode()).hexdigest()[:12]
-
-    def launch(self, asked: Sequence[Sequence[str]], engine: Callable[[], Engine]) -> list[Ending]:
-        """Run jobs on an engine, and wait for them.
+    def launch(
+        self, overrides: Sequence[Sequence[str]], engine: Callable[[], Engine]
+    ) -> list[Ending]:
+        """Compose jobs, run them on an engine, and wait for them.
 
         Args:
-            asked: overrides of each job.
+            overrides: overrides of each job.
             engine: builds the engine; called only if a job is due.
 
         Returns:
-            The ending of each job, in the order of `asked`.
+            The ending of each job, in the order of `overrides`.
 
         Raises:
             ConfigError: if the overrides of a job are invalid; no job has been started then.
             KeyboardInterrupt: on a second Ctrl-C; running jobs are killed.
         """
         # Compose all jobs before starting any: a typing error must not show up hours later.
-        jobs = [self.job(words) for words in asked]
+        return self.run(self.compose(overrides), engine)
+
+    def run(self, jobs: Sequence[Job], engine: Callable[[], Engine]) -> list[Ending]:
+        """Run jobs on an engine, wait for them, and return their endings; see `launch`."""
         self.engine = engine
         new: dict[Path, Job] = {}
         for job in jobs:
@@ -139,37 +143,37 @@ class Sweep:
                 new.setdefault(job.run.folder, job)
         self.jobs |= new
         self.view.planned(list(new.values()))
-        due = [job for job in new.values() if self.due(job)]
+        due = [job for job in new.values() if self.is_due(job)]
         if not self.policy.dry_run and due:
             self.describe()
-            self.conduct(due, engine())
+            self.run_jobs(due, engine())
         missing = Ending("interrupted", self.stopped or "not started")
         return [self.endings.get(job.run.folder, missing) for job in jobs]
 
-    def job(self, words: Sequence[str]) -> Job:
-        """Return the job of a list of overrides.
+    def compose(self, overrides: Sequence[Sequence[str]]) -> list[Job]:
+        """Return the job of each list of overrides.
 
         Raises:
-            ConfigError: if the overrides are invalid.
+            ConfigError: if the overrides of a job are invalid.
         """
-        try:
-            config = self.composer.compose(words)
-        except ConfigError as error:
-            raise ConfigError(f"{error} (in the job {' '.join(as_typed(words))})") from error
-        run = Run.of(config)
-        output = Path(config["output_dir"]) / "sweeps" / self.id / f"{run.run_id}.txt"
-        return Job(tuple(words), config, run, output, self.policy.retry, self.policy.force)
+        jobs = []
+        for words, config in zip(overrides, compose_all(self.composer, overrides), strict=True):
+            run = Run.of(config)
+            output = Path(config["output_dir"]) / "sweeps" / self.id / f"{run.run_id}.txt"
+            policy = self.policy
+            jobs.append(Job(tuple(words), config, run, output, policy.retry, policy.force))
+        return jobs
 
-    def due(self, job: Job) -> bool:
+    def is_due(self, job: Job) -> bool:
         """Return True if a job must be trained; if not, record its ending."""
         try:
             if job.is_due():
                 return True
             record = job.run.record
             assert record is not None
-            self.settle(job, of_record(record, job.run), found=True)
+            self.end(job, of_record(record, job.run), found=True)
         except SeqbenchError as error:  # a damaged record must not stop the other jobs
-            self.settle(job, Ending("failed", f"{error} (--force trains it again)"), found=True)
+            self.end(job, Ending("failed", f"{error} (--force trains it again)"), found=True)
         return False
 
     def is_over(self, job: Job) -> bool:
@@ -177,7 +181,42 @@ class Sweep:
         ending = self.endings.get(job.run.folder)
         return ending is not None and ending.how != "interrupted"
 
-    def conduct(self, jobs: Iterable[Job], engine: Engine) -> None:
+    @property
+    def failures(self) -> dict[Path, Ending]:
+        """Return run folder -> ending of the jobs that failed, diverged or were killed."""
+        return {folder: e for folder, e in self.endings.items() if e.how in FAILURES}
+
+    def failure_groups(self) -> list[list[Job]]:
+        """Return the failed jobs, grouped by endings that differ in numbers and paths only."""
+        groups: dict[str, list[Job]] = {}
+        for folder, ending in self.failures.items():
+            key = re.sub(r"\S*\d\S*", "#", f"{ending.how} {ending.reason}")
+            groups.setdefault(key, []).append(self.jobs[folder])
+        return list(groups.values())
+
+    @property
+    def missing(self) -> int:
+        """Return the number of jobs without a completed run."""
+        return len(self.jobs) - sum(ending.how == "completed" for ending in self.endings.values())
+
+    @property
+    def was_interrupted(self) -> bool:
+        """Return True if the user or the time limit stopped the sweep."""
+        return self.stopped in ("interrupted", TIME_LIMIT)
+
+    @property
+    def exit_code(self) -> int:
+        """Return the exit code of a sweep with missing runs.
+
+        130 if it was interrupted; else that of the failures if all missing runs failed with the
+        same code; else 1.
+        """
+        codes = {ending.code for ending in self.failures.values()}
+        if self.was_interrupted:
+            return 130
+        return codes.pop() if len(self.failures) == self.missing and len(codes) == 1 else 1
+
+    def run_jobs(self, jobs: Iterable[Job], engine: Engine) -> None:
         """Run jobs on an engine until none is left or the sweep is stopped; close the engine.
 
         Without `policy.wait`, return after the first jobs have been started.
@@ -187,41 +226,40 @@ class Sweep:
         """
         self.waiting.extend(jobs)
         try:
-            with signals() as asked_to_stop:
-                while self.waiting or self.elsewhere or engine.working():
+            with signals() as received:
+                while self.waiting or self.held or engine.working():
                     if self.stopped is None:
-                        self.stopped = self.reason_to_stop(bool(asked_to_stop()))
+                        self.stopped = self.reason_to_stop(bool(received()))
                         if self.stopped is not None:
                             self.waiting.clear()
-                            self.elsewhere.clear()
+                            self.held.clear()
                             engine.stop(engine.working(), now=False)
                     self.start(engine)
                     for job, ending in engine.ended(LOOK / 5):
-                        self.over(job, ending)
-                    self.look(engine)
+                        self.handle(job, ending)
+                    self.update(engine)
                     if not self.policy.wait:
                         break
                 # Otherwise a search would continue with its next trials.
-                self.stopped = self.stopped or self.reason_to_stop(bool(asked_to_stop()))
+                self.stopped = self.stopped or self.reason_to_stop(bool(received()))
         except KeyboardInterrupt:
             engine.stop(engine.working(), now=True)
             raise
         finally:
             engine.close()
 
-    def reason_to_stop(self, asked: bool) -> str | None:
+    def reason_to_stop(self, interrupted: bool) -> str | None:
         """Return the reason to start no more jobs, or `None` to go on.
 
         Args:
-            asked: True if a signal asked the sweep to stop.
+            interrupted: True if a signal asked the sweep to stop.
         """
-        if asked:
+        if interrupted:
             return "interrupted"
         limit = self.policy.seconds
         if limit is not None and time.monotonic() - self.started > limit:
-            return "its time is up"
-        failed = any(ending.how in FAILURES for ending in self.endings.values())
-        return "a run failed" if failed and self.policy.fail_fast else None
+            return TIME_LIMIT
+        return "a run failed" if self.policy.fail_fast and self.failures else None
 
     def start(self, engine: Engine) -> None:
         """Start as many waiting jobs as the engine accepts."""
@@ -230,52 +268,52 @@ class Sweep:
         while self.waiting and len(batch) < room:
             job = self.waiting.popleft()
             if lock.is_held(job.run.folder):
-                self.elsewhere.append(job)
-            elif self.due(job):  # another process may have finished it since
+                self.held.append(job)
+            elif self.is_due(job):  # another process may have finished it since
                 batch.append(job)
         if batch:
             engine.start(batch)
 
-    def over(self, job: Job, ending: Ending) -> None:
+    def handle(self, job: Job, ending: Ending) -> None:
         """Handle a job's ending that the engine reports."""
-        self.working.pop(job.run.folder, None)
+        self.running.pop(job.run.folder, None)
         if ending.how == "held":
             if self.stopped is None:
-                self.elsewhere.append(job)
+                self.held.append(job)
             return
-        if ending.how == "interrupted" and job.run.folder in self.hopeless and not self.stopped:
+        if ending.how == "interrupted" and job.run.folder in self.pruned and not self.stopped:
             ending = Ending("pruned", ending.reason)
-        self.settle(job, ending, found=False)
+        self.end(job, ending, found=False)
 
-    def settle(self, job: Job, ending: Ending, found: bool) -> None:
+    def end(self, job: Job, ending: Ending, found: bool) -> None:
         """Record a job's ending, and pass it to the view."""
         self.endings[job.run.folder] = ending
         self.view.ended(job, ending, found)
 
-    def look(self, engine: Engine) -> None:
-        """Update the progress of running jobs, and let the view refresh.
+    def update(self, engine: Engine) -> None:
+        """Update the progress of running jobs, prune some, and let the view refresh.
 
         Jobs that other processes have released move back to `waiting`. The files are read at most
         once in `LOOK` seconds.
         """
         now = time.monotonic()
-        if now - self.looked >= LOOK:
-            self.looked = now
-            in_work = {job.run.folder: job for job in engine.working()}
-            self.working = {
-                name: self.working.get(name) or Progress(job.run) for name, job in in_work.items()
+        if now - self.last_update >= LOOK:
+            self.last_update = now
+            jobs = {job.run.folder: job for job in engine.working()}
+            self.running = {
+                folder: self.running.get(folder) or Progress(job.run)
+                for folder, job in jobs.items()
             }
-            for name, progress in self.working.items():
+            for folder, progress in self.running.items():
                 progress.look()
-                if self.judge is None or name in self.hopeless:
+                if self.prune is None or folder in self.pruned:
                     continue
-                if not self.judge(in_work[name], progress):
-                    self.hopeless.add(name)
-                    engine.stop([in_work[name]], now=False)
-            for _ in range(len(self.elsewhere)):
-                job = self.elsewhere.popleft()
-                held = lock.is_held(job.run.folder)
-                (self.elsewhere if held else self.waiting).append(job)
+                if self.prune(jobs[folder], progress):
+                    self.pruned.add(folder)
+                    engine.stop([jobs[folder]], now=False)
+            for _ in range(len(self.held)):
+                job = self.held.popleft()
+                (self.held if lock.is_held(job.run.folder) else self.waiting).append(job)
         self.view.look(self)
 
     def describe(self) -> None:
@@ -294,5 +332,6 @@ class Sweep:
             file.write(json.dumps(description) + "\n")
 
 
-# Endings that the user has to look into.
-FAILURES = ("failed", "diverged", "killed")
+def short_hash(parts: Iterable[str]) -> str:
+    """Return 12 hex digits of the SHA-256 of some texts."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]

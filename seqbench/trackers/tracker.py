@@ -1,10 +1,15 @@
 """Guard trackers against errors, and name metrics the same way for all of them."""
 
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from seqbench.runs.observer import Observer
 from seqbench.runs.record import Record
+from seqbench.training.interruption import STOP, WARNINGS
 
 
 class Guarded(Observer):
@@ -40,16 +45,45 @@ class Guarded(Observer):
             self.attempt(tracker.close)
 
     def attempt(self, action: Callable[[], None]) -> None:
-        """Call `action`; if it raises, warn once and disable the tracker."""
-        try:
-            action()
-        except Exception as error:  # third-party trackers may raise anything
-            self.tracker = None
-            reason = str(error).strip().split("\n")[0]
-            self.say(
-                f"warning: tracker {self.name} gave up, the run goes on: "
-                f"{type(error).__name__}: {reason}"
-            )
+        """Call `action`; if it raises, warn once and disable the tracker.
+
+        Third-party trackers may raise anything, even KeyboardInterrupt or SystemExit. These end the
+        run only if a signal caused them.
+        """
+        with noted_signals() as received:
+            try:
+                action()
+            except BaseException as error:
+                if received and not isinstance(error, Exception):
+                    raise
+                self.tracker = None
+                reason = str(error).strip().split("\n")[0]
+                self.say(
+                    f"warning: tracker {self.name} disabled, the run continues: "
+                    f"{type(error).__name__}: {reason}"
+                )
+
+
+@contextmanager
+def noted_signals() -> Iterator[list[int]]:
+    """Yield a list to which the signals that stop a run are added; their handlers are called."""
+    received: list[int] = []
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # other threads get no signals
+        handlers = {number: signal.getsignal(number) for number in (*STOP, *WARNINGS)}
+        handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        handlers[number](number, frame)
+
+    for number in handlers:
+        signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def scores(record: Record) -> dict[str, float]:

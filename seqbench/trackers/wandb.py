@@ -18,18 +18,25 @@ class WandB(Observer):
     Args:
         project: W&B project of the runs.
         entity: user or team; `None` for the default.
-        mode: `offline` keeps everything on disk, for `wandb sync`.
+        mode: `offline` keeps everything on disk, for `wandb sync`; `None`: `$WANDB_MODE`, else
+            `online`.
         folder: parent of the `wandb/` folder with W&B's files.
     """
 
     def __init__(
-        self, project: str, entity: str | None, mode: Literal["online", "offline"], folder: str
+        self,
+        project: str,
+        entity: str | None,
+        mode: Literal["online", "offline", "disabled"] | None,
+        folder: str,
     ) -> None:
         self.project, self.entity, self.mode, self.folder = project, entity, mode, folder
 
     def started(self, facts: dict[str, Any]) -> None:
         config, choices = without_environment(facts["config"]), facts["config"]["choices"]
         Path(self.folder).mkdir(parents=True, exist_ok=True)
+        # Without `silent`, wandb asks for a missing API key, and the run waits for the answer.
+        wandb.setup(wandb.Settings(silent=True))
         self.run = wandb.init(
             project=self.project,
             entity=self.entity,

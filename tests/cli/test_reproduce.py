@@ -1,39 +1,23 @@
-"""`seqbench reproduce`, in this process; its jobs are processes as ever."""
-
-import sys
+"""`seqbench reproduce`."""
 
 import pytest
-
-from seqbench.cli.main import main
 
 ONE = ["tcn2018", "--budget", "smoke", "--only", "task=adding,model=tcn", "launch.workers=1"]
 
 
 @pytest.fixture
-def reproduce(monkeypatch, capsys, tmp_path):
-    """Gives the command in `tmp_path`; its exit code, and lines of its output and of its errors."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-    def command(*words):
-        monkeypatch.setattr(sys, "argv", ["seqbench", "reproduce", *words])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-        out, err = capsys.readouterr()
-        return code, out.splitlines(), err.splitlines()
-
-    return command
+def reproduce(seqbench):
+    return lambda *words: seqbench("reproduce", *words)
 
 
 def test_what_is_missing_is_trained_and_nothing_twice(reproduce, tmp_path):
     cut = reproduce(*ONE, "--seeds", "1", "--max-time", "0s")
     assert cut[0] == 130
     assert any("adding tcn" in line and "not measured" in line for line in cut[1])
-    assert cut[2][-1] == "error: its time is up: 1 of 1 runs are missing; the same command goes on"
+    assert (
+        cut[2][-1]
+        == "error: time limit reached: 1 of 1 runs are missing; rerun the same command to resume"
+    )
     code, first, err = reproduce(*ONE, "--seeds", "1")
     assert code == 0
     assert any("not comparable¹" in line and "5.8e-5" in line for line in first)
@@ -48,15 +32,6 @@ def test_what_is_missing_is_trained_and_nothing_twice(reproduce, tmp_path):
     assert (code, len(out)) == (0, 1)
     assert out[0].startswith("to run      adding tcn  ")
     assert err[0] == "1 kept in a folder 'reference', not listed"
-
-
-def test_a_second_ctrl_c_costs_a_line(reproduce, monkeypatch):
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("seqbench.launch.sweep.Sweep.conduct", stop)
-    stopped = "error: stopped at once; the same command goes on from the last checkpoints"
-    assert reproduce(*ONE) == (130, [], [stopped])
 
 
 def test_cheap_cells_come_first(reproduce):

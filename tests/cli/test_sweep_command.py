@@ -1,8 +1,7 @@
-"""`seqbench sweep`, in this process; its jobs are processes as ever."""
+"""`seqbench sweep`, and its view."""
 
 import io
 import re
-import sys
 import textwrap
 from types import SimpleNamespace
 
@@ -10,7 +9,6 @@ import pytest
 from rich.console import Console
 
 from seqbench.cli import sweep_view
-from seqbench.cli.main import main
 from seqbench.cli.sweep import seconds
 from seqbench.cli.sweep_view import Names, Terminal
 from seqbench.errors import ConfigError
@@ -38,26 +36,6 @@ RAISING = """
                 raise LookupError("nothing there")
             return super().forward(x[:, -1])
 """
-
-
-@pytest.fixture
-def seqbench(monkeypatch, capsys, tmp_path):
-    """Gives a command in `tmp_path`; its exit code, and lines of its output and of its errors."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-    def command(*words):
-        monkeypatch.setattr(sys, "argv", ["seqbench", *words])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-        out, err = capsys.readouterr()
-        return code, out.splitlines(), err.splitlines()
-
-    return command
 
 
 @pytest.fixture
@@ -117,14 +95,19 @@ def test_data_that_cannot_be_had_has_its_own_exit_code(seqbench):
     assert (code, out) == (3, [])
     assert sum("failed: no.txt is not there" in line for line in err) == 3, "each, and all of them"
     assert err[-2].startswith("  the same: char_file tcn seed=")
-    assert err[-1].endswith("2 of 2 runs are missing, 2 of them failed; the same command goes on")
+    assert err[-1].endswith(
+        "2 of 2 runs are missing, 2 of them failed; rerun the same command to resume"
+    )
 
 
 def test_when_its_time_is_up_it_says_so(seqbench):
     code, _, err = seqbench("sweep", *SMALL, "seed=0,1", "--max-time", "0s")
     assert code == 130
-    assert err[0] == "0/2 completed, its time is up"
-    assert err[1] == "error: its time is up: 2 of 2 runs are missing; the same command goes on"
+    assert err[0] == "0/2 completed, time limit reached"
+    assert (
+        err[1]
+        == "error: time limit reached: 2 of 2 runs are missing; rerun the same command to resume"
+    )
 
 
 def test_a_dry_run_lists_what_there_is_to_do_and_what_it_costs(seqbench, tmp_path):
@@ -137,12 +120,12 @@ def test_a_dry_run_lists_what_there_is_to_do_and_what_it_costs(seqbench, tmp_pat
     code, out, err = seqbench(*words)
     assert (code, files()) == (0, before)
     assert out[0] == "completed   adding tcn channels=[4] seed=0"
-    assert out[1].startswith("to run      adding tcn channels=[4] seed=1    about 0.")
+    assert out[1].startswith("to run      adding tcn channels=[4] seed=1    about ")
     assert out[2:] == [
         "to run      adding tcn channels=[4,4] seed=0  cost unknown",
         "to run      adding tcn channels=[4,4] seed=1  cost unknown",
     ]
-    assert err[-1].startswith("1 completed, 3 to run: about 0.")
+    assert err[-1].startswith("1 completed, 3 to run: about ")
     assert err[-1].endswith("s with 2 at a time, 2 runs without a cost estimate")
     assert seqbench(*words, "launch.worker=1")[0] == 2
 
@@ -222,8 +205,7 @@ def test_jobs_are_named_by_what_tells_them_apart(tmp_path):
         job(tmp_path, "model=tcn", "++seed=0", "++optimizer.lr=0.1", "budget=smoke"),
         job(tmp_path, "model=tcn", "++seed=1", "++optimizer.lr=0.1", "budget=smoke"),
     ]
-    names = Names()
-    names.learn(jobs)
+    names = Names(jobs)
     assert [names.of(one) for one in jobs] == ["adding tcn seed=0", "adding tcn seed=1"]
 
 
@@ -231,8 +213,7 @@ def test_keys_are_short_unless_that_makes_two_of_them_alike(tmp_path):
     words = [("++model.lr=1", "++optimizer.lr=1", "++task.size=1")]
     words += [("++model.lr=2", "++optimizer.lr=2", "++task.size=2")]
     jobs = [job(tmp_path, *some) for some in words]
-    names = Names()
-    names.learn(jobs)
+    names = Names(jobs)
     assert names.of(jobs[0]) == "adding tcn model.lr=1 optimizer.lr=1 size=1"
 
 
@@ -241,7 +222,7 @@ def in_work(*progress, waiting=0, stopped=None):
     jobs = {one.run.folder: Job(("seed=0",), CONFIG, one.run, one.run.folder) for one in progress}
     working = {one.run.folder: one for one in progress}
     return SimpleNamespace(
-        jobs=jobs, working=working, waiting=[None] * waiting, elsewhere=[], stopped=stopped
+        jobs=jobs, running=working, waiting=[None] * waiting, held=[], stopped=stopped
     )
 
 
@@ -279,11 +260,11 @@ def test_a_second_ctrl_c_costs_a_line(seqbench, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("seqbench.launch.sweep.Sweep.conduct", stop)
+    monkeypatch.setattr("seqbench.launch.sweep.Sweep.run_jobs", stop)
     assert seqbench("sweep", *SMALL) == (
         130,
         [],
-        ["error: stopped at once; the same command goes on from the last checkpoints"],
+        ["error: stopped at once; rerun the same command to resume from the last checkpoints"],
     )
 
 
@@ -303,9 +284,9 @@ def test_a_picture_of_a_thousand_jobs_fits_into_the_terminal(tmp_path, monkeypat
     }
     sweep = SimpleNamespace(
         jobs={one.run.folder: one for one in jobs},
-        working=working,
+        running=working,
         waiting=jobs[100:],
-        elsewhere=[],
+        held=[],
         stopped=None,
     )
     with view.console.capture() as captured:

@@ -10,7 +10,7 @@ from typing import Any
 
 from seqbench.config.compose import Composer
 from seqbench.config.multirun import multirun
-from seqbench.launch.job import Ending, Job, perform
+from seqbench.launch.job import Ending, Job, train_job
 from seqbench.launch.sweep import Policy, Sweep, View
 from seqbench.runs.code_hash import own_code
 
@@ -110,7 +110,7 @@ class Here:
         if not self.jobs:
             time.sleep(seconds)
         while self.jobs:
-            yield self.jobs[0], perform(self.jobs.pop(0))
+            yield self.jobs[0], train_job(self.jobs.pop(0))
 
     def stop(self, jobs: Sequence[Job], now: bool) -> None:
         self.jobs = [job for job in self.jobs if job not in jobs]

@@ -96,7 +96,7 @@ class StopAt(View):
         self.step, self.times = step, times
 
     def look(self, sweep):
-        if self.times and any(p.step >= self.step for p in sweep.working.values()):
+        if self.times and any(p.step >= self.step for p in sweep.running.values()):
             while self.times:
                 self.times -= 1
                 os.kill(os.getpid(), signal.SIGINT)
@@ -171,8 +171,14 @@ def test_there_is_a_place_for_each_core_or_on_each_gpu(monkeypatch):
     monkeypatch.setattr(local, "cuda_devices", lambda: ["0", "GPU-5"])
     assert engine().room() == 2
     on_gpus = engine(jobs_per_device=2)
-    devices = [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in on_gpus.slots]
+    devices = [slot["CUDA_VISIBLE_DEVICES"] for slot in on_gpus.free]
     assert devices == ["0", "GPU-5", "0", "GPU-5"]
+
+
+def test_an_idle_engine_waits_once():
+    start = time.monotonic()
+    assert list(engine(workers=1).ended(0.2)) == []
+    assert 0.15 < time.monotonic() - start < 0.35
 
 
 def test_a_job_sees_its_gpu_only(tmp_path, monkeypatch):

@@ -75,7 +75,7 @@ class Killer(Seen):
         self.raylet, self.hit = raylet, {}
 
     def look(self, sweep):
-        for folder, progress in sweep.working.items():
+        for folder, progress in sweep.running.items():
             if progress.step < 100 or folder in self.hit.values():
                 continue
             try:

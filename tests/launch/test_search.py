@@ -21,7 +21,7 @@ from seqbench.runs.lock import holder
 from seqbench.runs.run import Run
 
 optuna = pytest.importorskip("optuna")
-from seqbench.launch.search import dimension  # noqa: E402
+from seqbench.launch.search_space import dimension  # noqa: E402
 
 SEARCH = [
     *(word for word in SMALL if not word.startswith("model")),
@@ -54,7 +54,7 @@ def test_the_recipe_keeps_what_the_one_in_force_says(tmp_path):
     again = compose([*words, "model=gru", f"output_dir={tmp_path}"], str(place))
     assert Run.of(again).run_id == job.run.run_id
     assert "Cosine" in again["schedule"]["_target_"]
-    last = done.findings.splitlines()[-1]
+    last = done.summary.splitlines()[-1]
     assert Run.of(compose(shlex.split(last)[4:], str(place))).run_id == job.run.run_id
 
 
@@ -87,15 +87,19 @@ def test_a_search_finds_what_its_recipe_repeats(tmp_path):
     recipe = yaml.safe_load((place / "recipe" / "adding_gru.yaml").read_text())
     assert recipe["recipe"]["expected"]["value"] == study.best_value
 
-    command = next(line for line in done.findings.splitlines() if "model.hidden_size" in line)
+    command = next(line for line in done.summary.splitlines() if "model.hidden_size" in line)
     typed = shlex.split(command)[2:]
     assert compose(typed)["model"] == best.config["model"] | {"_partial_": True}
 
-    once_more = sweep(words)
+    elsewhere = ["launch.workers=1", "++threads=2", "trainer.log_every=5", "search.sampler=random"]
+    once_more = sweep([*words, *elsewhere])
     assert once_more.jobs == {}, "all trials are done"
-    assert once_more.findings == done.findings
-    wider = sweep([*words, "search.trials=7"])
-    assert len(wider.jobs) <= 7
+    assert once_more.summary.startswith(done.summary.splitlines()[0])
+    wider = sweep([word.replace("trials=6", "trials=7") for word in words])
+    assert len(wider.jobs) == 1
+    assert [sweep_of.id for sweep_of in (once_more, wider)] == [done.id] * 2
+    others = [word.replace("4,6", "4,6,8") for word in words]
+    assert sweep(others, policy=Policy(dry_run=True)).id != done.id
 
 
 class CutAfter(View):
@@ -119,7 +123,7 @@ def test_a_search_that_was_cut_off_goes_on_and_loses_no_trial(tmp_path):
     done = sweep(words)
     states = [trial.state.name for trial in study_of(done, tmp_path).trials]
     assert states == ["COMPLETE"] * 6
-    assert done.findings.startswith("best of 6 trials (6 completed): valid mse ")
+    assert done.summary.startswith("best of 6 trials (6 completed): valid mse ")
     histories = [history(path.parent) for path in records(tmp_path)]
     # A run may be told to end after its record was written and before its history says so.
     assert [one for one in histories if one.count("started") + one.count("completed") > 2] == []
@@ -129,13 +133,13 @@ def test_a_dry_run_changes_nothing(tmp_path):
     words = [*SEARCH, "search.parallel=2", f"output_dir={tmp_path}"]
     dry = sweep(words, policy=Policy(dry_run=True))
     assert len(dry.jobs) == 2
-    assert dry.findings == "2 of 6 trials; the settings of the other 4 follow from how they end"
+    assert dry.summary == "2 of 6 trials; the settings of the other 4 follow from how they end"
     assert list(tmp_path.iterdir()) == []
     cut = sweep(words, view=CutAfter(3))
     path = tmp_path / "sweeps" / cut.id / "optuna.log"
     before = path.read_bytes()
     first, again = (sweep(words, policy=Policy(dry_run=True)) for _ in range(2))
-    assert first.findings == again.findings
+    assert first.summary == again.summary
     assert path.read_bytes() == before
 
 
@@ -163,20 +167,26 @@ class StopsTheFirst(View):
     """Has a run in work end as if its machine asked it to, while the search goes on."""
 
     def look(self, sweep):
-        if sweep.working and not sweep.endings:
-            folder = next(iter(sweep.working))
+        if sweep.running and not sweep.endings:
+            folder = next(iter(sweep.running))
             words = holder(folder / ".lease").split()
             if words[0] == "process":
                 os.kill(int(words[1]), signal.SIGTERM)
 
 
 def test_a_run_that_was_interrupted_alone_ends_the_search_for_now(tmp_path):
-    words = [*SEARCH, "trainer.steps=3000", "search.trials=2", f"output_dir={tmp_path}"]
+    words = [
+        *SEARCH,
+        "trainer.steps=3000",
+        "trainer.eval_every=500",
+        "trainer.checkpoint_every=500",
+    ]
+    words += ["search.trials=2", f"output_dir={tmp_path}"]
     cut = sweep(words, view=StopsTheFirst())
     assert cut.stopped == "a run was interrupted"
     states = [trial.state.name for trial in study_of(cut, tmp_path).trials]
     assert "RUNNING" in states
-    assert sweep(words).findings.startswith("best of 2 trials (2 completed)")
+    assert sweep(words).summary.startswith("best of 2 trials (2 completed)")
 
 
 def test_settings_that_were_not_all_drawn_are_drawn_when_it_goes_on(tmp_path):
@@ -194,7 +204,7 @@ def test_settings_that_were_not_all_drawn_are_drawn_when_it_goes_on(tmp_path):
 def test_both_commands_that_it_advises_train_the_same(tmp_path):
     words = [word for word in SEARCH if word != "optimizer=adam"]
     done = sweep([*words, "optimizer=sgd", "search.trials=2", f"output_dir={tmp_path}"])
-    plain, with_recipe = (shlex.split(line)[2:] for line in done.findings.splitlines()[1::2])
+    plain, with_recipe = (shlex.split(line)[2:] for line in done.summary.splitlines()[1::2])
     folder = with_recipe[with_recipe.index("--config-dir") + 1]
     composer = Composer(folder)
     again = composer.compose([w for w in with_recipe if w not in ("--config-dir", folder)])
@@ -207,13 +217,21 @@ def test_a_search_of_which_the_best_run_is_gone_still_knows_its_settings(tmp_pat
     words = [*SEARCH, "search.trials=2", f"output_dir={tmp_path}"]
     done = sweep(words)
     shutil.rmtree(tmp_path / "runs")
-    assert sweep(words).findings == done.findings
+    assert sweep(words).summary == done.summary
 
 
 @pytest.mark.parametrize("policy", [Policy(force=True), Policy(wait=False)])
 def test_what_makes_no_sense_for_a_search_is_refused(tmp_path, policy):
     with pytest.raises(ConfigError, match="a search takes no --"):
         sweep([*SEARCH, f"output_dir={tmp_path}"], policy=policy)
+
+
+@pytest.mark.parametrize(
+    ("word", "log"), [("int(interval(4,16))", False), ("int(tag(log,interval(4,16)))", True)]
+)
+def test_an_interval_of_integers_gives_integers(word, log):
+    [override] = OverridesParser.create().parse_overrides([f"model.hidden_size={word}"])
+    assert dimension(override) == optuna.distributions.IntDistribution(4, 16, log=log)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +265,7 @@ def test_a_run_without_prospects_is_stopped(tmp_path):
         word for word in SEARCH if not word.startswith(("search", "model.hidden", "optimizer.lr"))
     ]
     words += ["trainer.steps=1500", "seed=0,1", f"output_dir={tmp_path}"]
-    done = sweep(words, judge=lambda job, progress: progress.step < 20 or job.config["seed"] == 1)
+    done = sweep(words, prune=lambda job, progress: progress.step >= 20 and job.config["seed"] == 0)
     hows = {job.config["seed"]: done.endings[at].how for at, job in done.jobs.items()}
     assert hows == {0: "pruned", 1: "completed"}
 

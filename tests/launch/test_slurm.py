@@ -16,7 +16,7 @@ import pytest
 from small_sweep import SMALL, Seen, history, kept, sweep
 
 from seqbench.config.compose import compose
-from seqbench.errors import ConfigError
+from seqbench.errors import ConfigError, RunError
 from seqbench.launch import slurm, slurm_job, slurm_queue
 from seqbench.launch.job import Ending, Job
 from seqbench.launch.slurm import SlurmEngine
@@ -138,7 +138,7 @@ class Once(Seen):
         self.deed, self.step, self.runs = deed, step, runs
 
     def look(self, sweep):
-        if self.deed and sum(p.step >= self.step for p in sweep.working.values()) >= self.runs:
+        if self.deed and sum(p.step >= self.step for p in sweep.running.values()) >= self.runs:
             deed, self.deed = self.deed, None
             deed()
 
@@ -244,7 +244,7 @@ def test_what_becomes_of_jobs_that_are_cancelled_or_fail_or_have_no_prospects(as
     swept = asked(
         *("trainer.steps=1500", "seed=0,1,2,3"),
         view=Patient(cancel),
-        judge=lambda job, progress: job.config["seed"] != 1 or progress.step < 60,
+        prune=lambda job, progress: job.config["seed"] == 1 and progress.step >= 60,
     )
     ends = {job.config["seed"]: swept.endings[folder] for folder, job in swept.jobs.items()}
     assert [ends[seed].how for seed in range(4)] == ["killed", "pruned", "completed", "killed"]
@@ -304,11 +304,17 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="there is no sbatch here"):
         SlurmEngine(**SETTINGS)
-    for name in ("sbatch", "srun", "squeue", "scancel"):
-        (tmp_path / name).touch(mode=0o755)
+    fake_commands(tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(ConfigError, match=r"pip install 'seqbench\[slurm\]'"):
         SlurmEngine(**SETTINGS)
+
+
+def fake_commands(folder, monkeypatch):
+    """Put files named like SLURM's commands on the path."""
+    monkeypatch.setenv("PATH", str(folder))
+    for name in ("sbatch", "srun", "squeue", "scancel"):
+        (folder / name).touch(mode=0o755)
 
 
 @pytest.fixture
@@ -323,7 +329,7 @@ def ticket(job):
     """A job of SLURM's that the run has been given to."""
     home = slurm.home_of(job)
     made = Ticket("seqbench-1", 3, home / f"{job.run.run_id}.json")
-    made.said.parent.mkdir(parents=True)
+    made.ending.parent.mkdir(parents=True)
     job.output.parent.mkdir(parents=True)
     made.write()
     return made
@@ -331,14 +337,14 @@ def ticket(job):
 
 def on_node(job, ticket, during=lambda process: None, **environment):
     """Do a job as a node does, in a process of its own."""
-    code = "import pickle, sys; from seqbench.launch.slurm_job import do; "
-    code += "do(*pickle.load(sys.stdin.buffer), threads=2, most=2)"
+    code = "import pickle, sys; from seqbench.launch.slurm_job import run_on_node; "
+    code += "run_on_node(*pickle.load(sys.stdin.buffer), threads=2, max_requeue=2)"
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | environment) as process:
         pickle.dump((job, ticket), process.stdin)
         process.stdin.close()
         during(process)
-    return slurm_job.read_ending(ticket.said)
+    return slurm_job.read_ending(ticket.ending)
 
 
 def test_a_job_says_how_it_ended(job, ticket):
@@ -350,7 +356,7 @@ def test_a_job_says_how_it_ended(job, ticket):
 
 def test_a_job_that_was_given_up_trains_nothing(job, ticket):
     Ticket("seqbench-2", 0, ticket.note).write()
-    assert not ticket.is_wanted()
+    assert not ticket.is_current()
     assert on_node(job, ticket).how == "interrupted"
     assert not job.run.folder.exists()
 
@@ -390,14 +396,41 @@ def test_a_note_that_is_damaged_names_no_job(ticket):
 def test_the_ending_of_a_job_that_said_nothing(job, ticket):
     work = slurm.Work(ticket, ticket.note.stat().st_mtime)
     assert slurm.lost(job, work) == Ending("killed", "gone from SLURM's queue")
-    work.seen = slurm_queue.Seen("7_3", "OUT_OF_MEMORY")
+    work.entry = slurm_queue.QueueEntry("7_3", "OUT_OF_MEMORY")
     log = ticket.folder / "7_3_0_log.err"
     log.write_text("Killed")
     reason = "SLURM says OUT_OF_MEMORY: raise launch.memory"
     assert slurm.lost(job, work) == Ending("killed", reason, log)
-    work.stopping = True
+    work.stopping = "checkpoint"
     assert slurm.lost(job, work).how == "interrupted"
     on_node(job, ticket)
     assert slurm.lost(job, work).how == "completed", "its record is the truth"
     work.since = time.time() + 10
     assert slurm.lost(job, work).how == "interrupted", "that record is an older one"
+
+
+def test_a_stop_that_slurm_does_not_answer_is_repeated(job, ticket, tmp_path, monkeypatch):
+    pytest.importorskip("submitit")
+    fake_commands(tmp_path, monkeypatch)
+    sent, is_down = [], True
+
+    def ask(command):
+        if is_down:
+            raise RunError("SLURM does not answer")
+        sent.append(command)
+        return f"{ticket.name}|3|7_3|RUNNING\n" if command[0] == "squeue" else ""
+
+    monkeypatch.setattr(slurm_queue, "ask_slurm", ask)
+    engine = SlurmEngine(**SETTINGS)
+    engine.works[job] = slurm.Work(ticket, ticket.note.stat().st_mtime)
+    engine.stop([job], now=False)
+    assert not ticket.note.exists()
+    is_down = False
+    assert list(engine.ended(0)) == []
+    assert sent[-1] == ["scancel", "--quiet", "--state=RUNNING", "--signal=TERM", "7_3"]
+    sent.clear()
+    engine.last_query = float("-inf")
+    assert list(engine.ended(0)) == []
+    assert [command[0] for command in sent] == ["squeue"]
+    engine.stop([job], now=True)
+    assert sent[-1] == ["scancel", "--quiet", "7_3"]

@@ -2,6 +2,7 @@ import itertools
 import json
 import random
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,8 @@ from small_sweep import SMALL, Here, Seen, history, kept, sweep
 from seqbench.config.compose import Composer
 from seqbench.errors import ConfigError
 from seqbench.launch import sweep as sweep_module
-from seqbench.launch.job import Ending, perform
+from seqbench.launch.configs import compose_all
+from seqbench.launch.job import Ending, train_job
 from seqbench.launch.sweep import Policy, Sweep
 from seqbench.runs import lock
 
@@ -100,7 +102,7 @@ def test_one_failure_leaves_the_others_alone_unless_asked(asked):
 
 def test_when_its_time_is_up_it_starts_no_other(asked):
     late = asked(0, 1, seconds=0.0)
-    assert late.stopped == "its time is up"
+    assert late.stopped == "time limit reached"
     assert hows(late) == []
 
 
@@ -143,7 +145,7 @@ def test_a_run_that_another_process_holds_is_left_to_it(asked, tmp_path):
     def other():
         with lock.held(job.run.folder, "it"):
             assert begun.wait(60)
-        perform(job)
+        train_job(job)
 
     thread = threading.Thread(target=other)
     with lock.held(job.run.folder, "it"):
@@ -201,6 +203,37 @@ def test_the_whole_grammar_of_hydras_sweeps(tmp_path):
     )
 
 
+def test_texts_with_any_name_are_swept_over(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ["my poems.txt", "한국어.txt", "a(b).txt", "c,d.txt"]
+    for name in names:
+        Path(name).write_text(name)
+    words = ["model=tcn", "task=char_file", "task.path=my poems.txt,한국어.txt,a(b).txt,'c,d.txt'"]
+    dry = sweep(words, policy=Policy(dry_run=True))
+    assert [job.config["task"]["path"] for job in dry.jobs.values()] == [
+        str(tmp_path / name) for name in names
+    ]
+
+
+def test_jobs_that_differ_in_the_seed_are_composed_twice(tmp_path, monkeypatch):
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "by_seed.yaml").write_text("defaults: [adding]\ndata_seed: ${seed}\n")
+    composed = []
+    compose = Composer.compose
+    monkeypatch.setattr(
+        Composer, "compose", lambda self, words: composed.append(words) or compose(self, words)
+    )
+    words = [["model=gru", "task=adding", f"seed={seed}", "threads=1"] for seed in (4, 4, 5, 6, 7)]
+    depends = [["model=gru", "task=by_seed", "recipe=none", f"seed={seed}"] for seed in (4, 5, 6)]
+    composer = Composer(str(tmp_path))
+    configs = compose_all(composer, words)
+    assert [config["seed"] for config in configs] == [4, 4, 5, 6, 7]
+    assert len(composed) == 3
+    assert configs[-1] == compose(composer, words[-1])
+    seeds = [config["task"]["data_seed"] for config in compose_all(composer, depends)]
+    assert seeds == [4, 5, 6]
+
+
 class Moody(Here):
     """An engine whose jobs end in any way, most often without having been trained."""
 
@@ -216,7 +249,7 @@ class Moody(Here):
         for job in self.jobs[: self.dice.randint(0, 3)]:
             self.jobs.remove(job)
             how = self.dice.choice(["killed", "held", "interrupted", "completed"])
-            yield job, perform(job) if how == "completed" else Ending(how, "by the dice")
+            yield job, train_job(job) if how == "completed" else Ending(how, "by the dice")
 
 
 @settings(max_examples=5, deadline=None)

@@ -1,6 +1,11 @@
 """Trackers, read back by their own libraries."""
 
+import builtins
 import json
+import os
+import pty
+import signal
+import subprocess
 import sys
 from collections import defaultdict
 
@@ -17,6 +22,7 @@ from seqbench.experiment import run
 from seqbench.runs.observer import Observer
 from seqbench.runs.run import Run
 from seqbench.trackers import tensorboard
+from seqbench.trackers.tracker import Guarded
 
 SMALL = [
     *("model=tcn", "model.channels=[4]", "model.kernel_size=3", "model.dropout=0.2"),
@@ -145,44 +151,88 @@ def test_a_run_that_goes_on_goes_on_in_its_trackers(tmp_path):
 
 
 class Broken(Observer):
-    """A tracker that fails at a given moment."""
+    """A tracker that raises an error at a given moment."""
 
-    def __init__(self, at: str) -> None:
-        if at == "made":
-            raise OSError("no network")
-        self.at = at
+    def __init__(self, at: str, error: str) -> None:
+        self.at, self.error = at, error
+        self.fail("made")
 
-    def _fail(self, moment):
+    def fail(self, moment):
         if moment == self.at:
-            raise RuntimeError(f"{moment} was too much\nfor it")
+            raise vars(builtins)[self.error](f"{moment} was too much\nfor it")
 
     def started(self, facts):
-        self._fail("started")
+        self.fail("started")
 
     def event(self, event):
-        self._fail("event")
+        self.fail("event")
 
     def finished(self, record):
-        self._fail("finished")
+        self.fail("finished")
 
     def close(self):
-        self._fail("close")
+        self.fail("close")
 
 
-@pytest.mark.parametrize("moment", ["made", "started", "event", "finished", "close"])
-def test_a_tracker_that_fails_says_so_once_and_the_run_goes_on(tmp_path, capsys, moment):
+@pytest.mark.parametrize(
+    ("moment", "error"),
+    [
+        *(("made", "OSError"), ("finished", "RuntimeError"), ("close", "SystemExit")),
+        *(("started", "KeyboardInterrupt"), ("event", "KeyboardInterrupt")),
+    ],
+)
+def test_a_tracker_that_fails_says_so_once_and_the_run_goes_on(tmp_path, capsys, moment, error):
     config = small(tmp_path)
-    config["tracker"] = {"broken": {"_target_": f"{__name__}.Broken", "at": moment}}
+    target = {"_target_": f"{__name__}.Broken", "at": moment, "error": error}
+    config["tracker"] = {"broken": target}
     assert run(config).status == "completed"
     [line] = [line for line in capsys.readouterr().err.splitlines() if "broken" in line]
-    assert line.startswith("warning: tracker broken gave up, the run goes on: ")
+    assert line.startswith("warning: tracker broken disabled, the run continues: ")
     assert line in Run.of(config).log_path.read_text().splitlines()
+
+
+def test_ctrl_c_while_a_tracker_works_is_the_users(capsys):
+    guarded = Guarded("broken", Observer, print)
+    with pytest.raises(KeyboardInterrupt):
+        guarded.attempt(lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert capsys.readouterr().out == ""
+
+
+WITHOUT_KEY = """
+import sys
+from seqbench.trackers.wandb import WandB
+from seqbench.trackers.tracker import Guarded
+from test_trackers import small
+facts = {"config": small(sys.argv[1]), "parameters": 1}
+tracker = Guarded("wandb", lambda: WandB("p", None, None, sys.argv[1]), print)
+tracker.started(facts)
+tracker.event({"step": 1, "split": "train", "loss": 0.5})
+tracker.close()
+"""
+
+
+@pytest.mark.parametrize("mode", ["", "disabled", "offline"])
+def test_wandb_asks_for_nothing(tmp_path, mode):
+    """In a terminal, without a key: it is disabled, unless WANDB_MODE needs no key."""
+    terminal, end = pty.openpty()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
+    environment |= {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment |= {"WANDB_MODE": mode} if mode else {}
+    command = [sys.executable, "-c", WITHOUT_KEY, str(tmp_path)]
+    done = subprocess.run(
+        command, stdin=end, stdout=subprocess.PIPE, stderr=end, env=environment, timeout=120
+    )
+    os.close(terminal)
+    assert done.returncode == 0
+    assert (b"API key" in done.stdout) == (not mode)
+    assert len(list(tmp_path.glob("wandb/offline-run-*"))) == (mode == "offline")
 
 
 def test_a_server_that_is_gone_is_asked_once_more_and_no_longer(tmp_path, capsys):
     config = small(tmp_path, "tracker=mlflow", "tracker.mlflow.uri=http://127.0.0.1:9")
     assert run(config).status == "completed"
-    assert "warning: tracker mlflow gave up, the run goes on: " in capsys.readouterr().err
+    assert "warning: tracker mlflow disabled, the run continues: " in capsys.readouterr().err
     assert MLFLOW_HTTP_REQUEST_MAX_RETRIES.get() == 1  # else it would be asked for minutes
 
 

@@ -1,0 +1,41 @@
+"""Read the config of a run that is to be resumed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from seqbench.config import Config
+from seqbench.config.trust import read
+from seqbench.errors import ConfigError
+from seqbench.results.collect import find_run
+from seqbench.runs.identity import own_codes
+from seqbench.runs.run import Run
+
+
+def config_to_resume(run: str, overrides: Sequence[str], trust: Sequence[str]) -> Config:
+    """Return the config of a run, with the output folder that the run is in.
+
+    Args:
+        run: run id, a prefix of it, or a path.
+        overrides: at most `data_dir=FOLDER`, which a config file does not hold.
+        trust: packages that the run may import besides seqbench.
+
+    Raises:
+        ConfigError: if there is no such run, another override is given, the config is invalid, or
+            it belongs to another run than its folder.
+    """
+    if any(not word.startswith("data_dir=") for word in overrides):
+        raise ConfigError(
+            "--resume continues a run as it was configured: leave out key=value, except for "
+            "data_dir="
+        )
+    folder = find_run(run, Path("outputs"))
+    config = read(folder / "config.yaml", trust)
+    config["data_dir"] = overrides[-1].partition("=")[2] if overrides else None
+    folder = folder.resolve()
+    config["output_dir"] = str(folder.parents[min(3, len(folder.parents) - 1)])
+    if Run.of(config).folder.resolve() != folder:
+        reason = f"{folder / 'config.yaml'} is not the configuration of this folder's run"
+        if custom := " and ".join(config[node]["_target_"] for node in own_codes(config)):
+            reason += f", or the file of {custom} was edited, which makes another run"
+        raise ConfigError(reason)
+    return config

@@ -1,0 +1,125 @@
+"""Report the result of a search: its best trial as a recipe, all trials as CSV, and a summary."""
+
+import csv
+import json
+import shlex
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import yaml
+from optuna import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from seqbench.config.overrides import as_typed
+from seqbench.errors import RunError
+from seqbench.launch.job import Job
+from seqbench.launch.search_space import overrides
+from seqbench.launch.sweep import Sweep
+from seqbench.runs import atomic
+
+# Overrides that a command need not repeat when it uses the recipe of a search.
+IN_RECIPE = {"model", "task", "recipe"}
+WORDS = {
+    TrialState.COMPLETE: "completed",
+    TrialState.PRUNED: "stopped early",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "not over",
+    TrialState.WAITING: "not begun",
+}
+
+
+def report(study: Study, sweep: Sweep, fixed: list[str], metric: str, folder: Path) -> str:
+    """Write the best trial as a recipe and all trials as CSV; return a summary.
+
+    Args:
+        study: the study.
+        sweep: the sweep of its runs.
+        fixed: overrides that all trials share.
+        metric: metric of the score.
+        folder: the sweep's folder; files go to its folder `recipe`.
+
+    Raises:
+        RunError: if no trial completed, and the search was not stopped.
+    """
+    trials = study.get_trials(False)
+    states = Counter(WORDS[trial.state] for trial in trials)
+    counts = ", ".join(f"{count} {state}" for state, count in states.most_common())
+    if "completed" not in states:
+        if sweep.stopped is None:
+            failed = f"none of {len(trials)} trials completed: {counts}"
+            raise RunError(f"{failed}; --retry runs them again")
+        return f"no trial completed yet: {counts}"
+    best = study.best_trial
+    # Compare with a config without a recipe: what the recipe in force sets is kept, too.
+    bare = [word for word in fixed if not word.lstrip("+").startswith("recipe=")]
+    chosen = overrides(best.params)
+    job, without = sweep.compose([[*fixed, *chosen], [*bare, "recipe=none", *chosen]])
+    task, model = job.config["choices"]["task"], job.config["choices"]["model"]
+    file = folder / "recipe" / f"{task}_{model}.yaml"
+    file.parent.mkdir(exist_ok=True)
+    text = yaml.safe_dump(recipe(job, without, metric, best, len(trials)), sort_keys=False)
+    atomic.write(file, f"# @package _global_\n{text}".encode())
+    write_trials(file.with_suffix(".trials.csv"), trials, metric)
+    shared = as_typed(fixed)
+    # Drop overrides that would replace a node of the recipe, such as optimizer=adam.
+    replaced = IN_RECIPE | {key.partition(".")[0] for key in best.params}
+    rest = [word for word in shared if word.partition("=")[0] not in replaced]
+    command = ["seqbench", "train", *shared, *chosen]
+    with_recipe = ["--config-dir", str(folder), f"model={model}", f"task={task}", *rest]
+    return (
+        f"best of {len(trials)} trials ({counts}): valid {metric} {best.value:.4g}\n"
+        f"  {shlex.join(command)}\n"
+        f"as a recipe, with its trials: {file}\n"
+        f"  {shlex.join(['seqbench', 'train', *with_recipe])}"
+    )
+
+
+def write_trials(path: Path, trials: list[FrozenTrial], metric: str) -> None:
+    """Write number, state, score and hyperparameters of each trial as CSV."""
+    keys = sorted({key for trial in trials for key in trial.params})
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["trial", "state", f"valid_{metric}", *keys])
+        for trial in trials:
+            values = [trial.params.get(key, "") for key in keys]
+            writer.writerow([trial.number, trial.state.name.lower(), trial.value, *values])
+
+
+def recipe(job: Job, without: Job, metric: str, best: FrozenTrial, count: int) -> dict[str, Any]:
+    """Return the best trial in the format of `configs/recipe`.
+
+    It holds the searched hyperparameters, and what the recipe in force during the search had set.
+
+    Args:
+        job: job of the best trial.
+        without: the same job composed with `recipe=none`.
+        metric: metric of the score.
+        best: the best trial.
+        count: number of trials.
+    """
+    config, bare = job.config, without.config
+    name = f"{config['choices']['task']}_{config['choices']['model']}"
+    lengths = {key: config["trainer"][key] for key in ("steps", "epochs")}
+    length = " ".join(f"{key}={value}" for key, value in lengths.items() if value is not None)
+    result: dict[str, Any] = {
+        "recipe": {
+            "source": f"search of {count} trials by Optuna, all of them in {name}.trials.csv",
+            "expected": {
+                "split": "valid",
+                "metric": metric,
+                "value": best.value,
+                "at": f"budget={config['budget']} {length}",
+            },
+        }
+    }
+    searched = set(best.params)
+    for node in ("optimizer", "schedule"):
+        if config[node] != bare[node] or any(key.partition(".")[0] == node for key in searched):
+            # The whole node: applied over another choice, a part would keep that choice's values.
+            result["recipe"][node] = json.loads(json.dumps(config[node]))
+    for node in ("task", "model", "trainer"):
+        for name, value in config[node].items():
+            if f"{node}.{name}" in searched or value != bare[node].get(name):
+                result.setdefault(node, {})[name] = value
+    return result
