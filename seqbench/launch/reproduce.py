@@ -14,7 +14,7 @@ from seqbench.launch.job import Ending, Job
 from seqbench.launch.sweep import Sweep
 from seqbench.results.collect import collect
 from seqbench.results.reproduction import Target, targets
-from seqbench.runs.identity import OUTSIDE
+from seqbench.runs.identity import IGNORED_KEYS
 from seqbench.runs.record import Record
 
 
@@ -26,8 +26,8 @@ def check_place(words: Iterable[str]) -> None:
     """
     for word in words:
         group, _, name = word.partition("=")[0].lstrip("+").partition(".")
-        places = {"launch", "hydra/launcher", *OUTSIDE[""]} - {"recipe"}
-        if group not in places and name not in OUTSIDE.get(group, ()):
+        places = {"launch", "hydra/launcher", *IGNORED_KEYS[""]} - {"recipe"}
+        if group not in places and name not in IGNORED_KEYS.get(group, ()):
             raise ConfigError(f"paper and protocol say what is trained: leave out '{word}'")
 
 
