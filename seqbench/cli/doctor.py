@@ -125,10 +125,10 @@ def precision() -> str:
     """Measure the matrix product rate in bf16 relative to fp32, and return it as a sentence."""
     import torch
 
-    from seqbench.bench.ceilings import ceilings
+    from seqbench.bench.flops import peak_rates
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    ratio = ceilings(device, "bf16").flops / ceilings(device, "fp32").flops
+    ratio = peak_rates(device, "bf16").flops / peak_rates(device, "fp32").flops
     found = f"bf16 multiplies matrices at {ratio:.2g} times the rate of fp32"
     if device.type == "cpu":
         found += "; recurrent layers compute in fp32 in every precision"
