@@ -27,7 +27,7 @@ from seqbench.interruption import signals
 from seqbench.out_of_memory import is_out_of_memory
 from seqbench.runs.code_hash import source_hash
 from seqbench.runs.events import EventLog, read_events
-from seqbench.runs.identity import own_codes, without_place
+from seqbench.runs.identity import user_code_hashes, without_place
 from seqbench.runs.log import LineLog
 from seqbench.runs.observer import Observer, Observers
 from seqbench.runs.record import Record, Score
@@ -336,7 +336,7 @@ class Experiment:
             data=self.task.checksums,
             versions=machine.versions(),
             source=source_hash(),
-            code=own_codes(self.config),
+            code=user_code_hashes(self.config),
             config=without_place(self.config),
             error=error,
             notes=notes,

@@ -11,7 +11,7 @@ from seqbench import machine
 from seqbench.config import compose
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment import build_model, build_task
-from seqbench.runs.identity import own_codes
+from seqbench.runs.identity import user_code_hashes
 from seqbench.runs.record import RecordError
 from seqbench.runs.run import Run
 from seqbench.tasks.char_lm import SegmentTask
@@ -52,7 +52,7 @@ class SavedRun:
         tensors, facts = checkpoint.load(best)
         load_weights(self.model, tensors)
         self.step: int | None = facts.get("step")
-        record, now = None, own_codes(self.config)
+        record, now = None, user_code_hashes(self.config)
         with suppress(RecordError):
             record = Run(folder, folder.name).record
         # Custom code that was edited after training: the weights belong to the old code.

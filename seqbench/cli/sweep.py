@@ -173,7 +173,7 @@ def outlook(sweep: "Sweep", job: "Job", costs: "Costs") -> tuple[str, float | No
     if ending is not None:
         return ending.how, None, why(job, ending) if ending.how in FAILURES else ""
     if lock.is_held(job.run.folder):
-        return "elsewhere", None, "another process is training it"
+        return "elsewhere", None, f"held by {lock.holder(job.run.folder / '.lease')}"
     state, left, origin = "to run", 1.0, ""
     if not job.force and job.state() == "resume":
         progress = Progress(job.run).look()

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from seqbench.cli.running import figures, running_table
 from seqbench.launch.sweep import FAILURES, View
+from seqbench.runs import lock
 from seqbench.runs.record import Record, RecordError
 from seqbench.wording import duration, plain, score
 
@@ -89,13 +90,15 @@ class Terminal(View):
             parts[0] += f" ({self.found} before)"
         # Jobs submitted to a cluster may wait there before they start.
         running = sum(progress.total_steps is not None for progress in sweep.working.values())
+        holders = {lock.holder(job.run.folder / ".lease") for job in sweep.elsewhere}
+        others = " and others" if len(holders) > 1 else ""
         parts += [
             f"{count} {what}"
             for count, what in (
                 (running, "running"),
                 (len(sweep.working) - running, "starting"),
                 (len(sweep.waiting), "queued"),
-                (len(sweep.elsewhere), "trained by another process"),
+                (len(sweep.elsewhere), f"held by {min(holders, default='')}{others}"),
                 (len(self.failures), "failed"),
             )
             if count

@@ -71,7 +71,7 @@ def train(
     from seqbench.cli.progress import OneOfMany, Terminal
     from seqbench.config.compose import Composer, compose, read
     from seqbench.results.collect import find_run
-    from seqbench.runs.identity import own_codes
+    from seqbench.runs.identity import user_code_hashes
     from seqbench.runs.run import Run
 
     of_sweeps = [word for word in overrides or [] if word.startswith(("launch", "search"))]
@@ -90,7 +90,7 @@ def train(
         folder = folder.resolve()
         config["output_dir"] = str(folder.parents[min(3, len(folder.parents) - 1)])
         if Run.of(config).folder.resolve() != folder:
-            own = " and ".join(config[node]["_target_"] for node in own_codes(config))
+            own = " and ".join(config[node]["_target_"] for node in user_code_hashes(config))
             reason = f"{folder / 'config.yaml'} is not the configuration of this folder's run"
             if own:
                 reason += f", or the file of {own} was edited, which makes another run"

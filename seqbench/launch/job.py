@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from seqbench.config.compose import Config, check
-from seqbench.errors import Held, SeqbenchError
+from seqbench.errors import RunLocked, SeqbenchError
 from seqbench.experiment import run
 from seqbench.runs.record import Record
 from seqbench.runs.run import Run
@@ -97,7 +97,7 @@ def perform(job: Job) -> Ending:
         record = run(job.config, retry=job.retry, force=job.force)
     except Interrupted as stop:
         return Ending("interrupted", str(stop), signal=stop.signal)
-    except Held as error:
+    except RunLocked as error:
         return Ending("held", str(error))
     except (KeyboardInterrupt, SystemExit):
         return Ending("interrupted", "stopped at once")

@@ -36,7 +36,7 @@ def source_hash() -> str:
 
 
 @cache
-def own_code(target: str) -> str | None:
+def user_code_hash(target: str) -> str | None:
     """Return the SHA-256 of the code of a user's class or function.
 
     The hash covers the module that defines it and the user's modules that this module imports,

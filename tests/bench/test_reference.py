@@ -53,18 +53,10 @@ class Pipe(list):
 
 
 @pytest.mark.parametrize(
-    ("target", "build_model", "message"),
+    ("build_model", "message"),
     [
-        (
-            "seqbench.models.tcn.TCN",
-            broken,
-            "the plain reference failed: ValueError: no such thing",
-        ),
-        (
-            "mine.Model",
-            build_plain,
-            "--reference knows of seqbench's models only, not of mine.Model",
-        ),
+        (broken, "the plain reference failed: ValueError: no such thing"),
+        (build_plain, "--reference knows of seqbench's models only, not of mine.Model"),
     ],
 )
 def test_an_error_in_the_process_is_sent_as_one_line(small, build_model, message):

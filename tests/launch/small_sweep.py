@@ -11,7 +11,7 @@ from typing import Any
 from seqbench.config.compose import Composer
 from seqbench.launch.job import Ending, Job, perform
 from seqbench.launch.sweep import Policy, Sweep, View
-from seqbench.runs.code_hash import own_code
+from seqbench.runs.code_hash import user_code_hash
 
 SMALL = [
     *("model=tcn", "model.channels=[4]", "model.kernel_size=3", "model.dropout=0.2"),
@@ -51,7 +51,7 @@ def write_misbehaving(folder: Path) -> list[str]:
     """Put the model into a folder, which must be the current one; gives the overrides to use it."""
     # Another test may have had another one.
     sys.modules.pop("misbehaving", None)
-    own_code.cache_clear()
+    user_code_hash.cache_clear()
     (folder / "misbehaving.py").write_text(textwrap.dedent(MISBEHAVING))
     (folder / "own" / "model").mkdir(parents=True)
     node = "_target_: misbehaving.Misbehaving\ndeed: none\n"

@@ -163,7 +163,7 @@ def test_a_batch_of_a_users_own_kind_goes_in_whole():
         *("0.inputs", "0.targets", "0.weights", "carried.0", "carried.1.0")
     }
     same = Weighted(x + 1, y, weights=torch.zeros(2), name="a")
-    assert graph.form_of([batch], None) == graph.form_of([same], None)
+    assert graph.signature_of([batch], None) == graph.signature_of([same], None)
     for other in (
         Weighted(x, y, weights=torch.ones(2), name="b"),
         Weighted(x, y, name="a"),
@@ -171,15 +171,15 @@ def test_a_batch_of_a_users_own_kind_goes_in_whole():
         Weighted(x, y, weights=torch.ones(2).double(), name="a"),
         Weighted(x, y, weights=torch.ones(2), name="a", fresh=False),
     ):
-        assert graph.form_of([batch], None) != graph.form_of([other], None)
-    assert graph.form_of([batch], None) != graph.form_of([batch], (x,))
+        assert graph.signature_of([batch], None) != graph.signature_of([other], None)
+    assert graph.signature_of([batch], None) != graph.signature_of([batch], (x,))
     nested = Weighted(x, y, name=(x,))
     with pytest.raises(RunError, match="but its name is of type tuple"):
-        graph.form_of([nested], None)
+        graph.signature_of([nested], None)
 
 
 def test_forms_without_end_are_neither_captured_nor_counted(monkeypatch):
-    monkeypatch.setattr(graph, "MOST_FORMS", 3)
+    monkeypatch.setattr(graph, "MOST_SIGNATURES", 3)
     monkeypatch.setattr(graph, "aside", lambda call: call())
     graphs = graph.Graphs(torch.optim.Adam([torch.nn.Parameter(torch.zeros(2))]))
     for size in range(1, 9):
