@@ -86,8 +86,8 @@ class SavedRun:
     def generate(self, prompt: str, length: int, temperature: float, seed: int) -> Iterator[str]:
         """Sample text and yield it one character at a time; all are of the vocabulary.
 
-        A model that carries a state reads each character once. Any other reads the end of the text
-        again for each character, at most as many as in training.
+        A model that carries its state in training reads each character once. Any other reads the
+        end of the text again for each character, at most as many as in training.
 
         Args:
             prompt: the text to continue.
@@ -121,11 +121,11 @@ class SavedRun:
         """Run the model on ids `(1, time)`.
 
         Returns:
-            Logits of one or more last positions, and the state; `None` for a model without one.
+            Logits of one or more last positions, and the state; `None` if it is not carried.
         """
         if hasattr(self.model, "carry_state"):
             outputs, state = self.model(ids, state)
-            return outputs, state
+            return outputs, state if self.model.carry_state else None
         if getattr(self.model, "skips_context", False):
             return self.model(ids, ids.shape[1] - 1), None
         return self.model(ids), None

@@ -25,7 +25,7 @@ LAYERS = (
     {"tasks", "models"},
     {"config"},
     {"runs", "datasets"},
-    {"spec", "wording", "kernels", "out_of_memory"},
+    {"spec", "wording", "user_files", "kernels", "out_of_memory"},
     {"errors"},
 )
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}

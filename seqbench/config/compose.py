@@ -5,7 +5,6 @@
 Precedence, low to high: task, model, trainer, recipe, protocol, budget, command line.
 """
 
-import hashlib
 import logging
 import re
 from collections.abc import Iterable, Sequence
@@ -37,6 +36,7 @@ from seqbench.config.choices import (
 from seqbench.config.overrides import SHORT, free
 from seqbench.config.schema import (
     NODES,
+    check_encoding,
     check_node,
     check_value,
     first_line,
@@ -46,6 +46,7 @@ from seqbench.config.schema import (
 from seqbench.config.trust import trust
 from seqbench.errors import ConfigError, RunError, SeqbenchError
 from seqbench.runs.config_file import read_config
+from seqbench.user_files import expand_home, sha256_of
 
 Config = dict[str, Any]
 
@@ -293,12 +294,12 @@ def finish(composed: DictConfig, choices: dict[str, str]) -> Config:
         if config.get(key) == "":
             raise ConfigError(f"{key} names no folder")
         if str(config.get(key)).startswith("~"):
-            config[key] = str(Path(config[key]).expanduser())
+            config[key] = str(expand_home(config[key]))
     task = config.get("task")
     if isinstance(task, dict) and isinstance(task.get("path"), str) and "sha256" in task:
-        path = Path(task["path"]).expanduser().absolute()
+        path = expand_home(task["path"]).absolute()
         if path.is_file() and task["sha256"] is None:
-            task |= {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            task |= {"path": str(path), "sha256": sha256_of(path)}
     if not {"task", "model"} <= choices.keys():
         raise ConfigError("no task or no model is chosen: a train.yaml of yours hides ours")
     config["choices"] = {"task": choices["task"], "model": choices["model"]}
@@ -324,6 +325,7 @@ def check(config: Config) -> None:
     for key in [*VALUES, *NODES]:
         if key not in config:
             raise ConfigError(f"the configuration has no '{key}'")
+    check_encoding(config)
     for key in config["recipe"]:
         if key not in RECIPE:
             raise no_key(key, RECIPE, "recipe.")
