@@ -1,16 +1,17 @@
-"""Is seqbench as fast as it should be? Each bar is a ratio measured on this machine.
+"""Measure the speed of seqbench on this machine, and compare each ratio with its bar.
 
     python scripts/speed_bars.py                    all of them, in about ten minutes
     python scripts/speed_bars.py tcn_adding lstm    some, by name
     python scripts/speed_bars.py --threads 1        where others use the other cores
     python scripts/speed_bars.py --device cuda      those of a GPU
 
-Both sides of a ratio take turns, each round gives one, and the table has their median with the 10th
-and 90th percentile. `plain` is `seqbench.bench.plain` in a process of its own with torch's default
-settings, in the same precision. Exit code 0: every bar is met, 1: one is not.
+Both sides of a ratio run in turn, each round gives one, and the table has their median with the
+10th and 90th percentile. `plain` is `seqbench.bench.plain` in a separate process with torch's
+default settings, in the same precision. Exit code 0: every bar is met, 1: one is not.
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -25,13 +26,13 @@ import torch
 from torch import Tensor, nn
 
 from seqbench import experiment, machine
-from seqbench.bench.ceilings import best
-from seqbench.bench.loops import BareLoop, Clock, Enough, TrainerLoop
-from seqbench.bench.measure import Spread, take_turns
-from seqbench.bench.plain import twin
-from seqbench.bench.reference import Reference, Twin, bare_loop
+from seqbench.bench.flops import shortest_time
+from seqbench.bench.loop import Clock, Loop
+from seqbench.bench.measure import Spread, time_alternately
+from seqbench.bench.plain import build_plain
+from seqbench.bench.reference import BuildModel, Reference, plain_loop
 from seqbench.config.compose import compose
-from seqbench.errors import DataError, RunError
+from seqbench.errors import DataError, Interrupted, RunError
 from seqbench.experiment.build import Experiment, build_optimizer
 from seqbench.experiment.saved_run import SavedRun
 from seqbench.models.sequence_model import SequenceModel, as_sequence_model
@@ -50,30 +51,45 @@ LLAMA = (
     *("model.dim=384", "model.num_layers=6", "model.num_heads=6", "model.hidden_dim=1024"),
     *("task.vocab_size=26", "optimizer=adamw", "trainer.batch_size=8"),
 )
+# Neither evaluation nor checkpoint within the steps that are timed.
+UNDISTURBED = ("trainer.epochs=null", "trainer.steps=1000000", "trainer.eval_every=1000000")
 SMALL_STEP = ("model=rnn", "model.hidden_size=4", "task=adding", "task.length=2", "recipe=none")
 
 Row = tuple[str, Spread]
 
 
-def against_plain(*words: str, make: Twin = twin, theirs: tuple[str, ...] = ()) -> Spread:
-    """Plain over ours, step times of the training; `theirs` are overrides for the plain side."""
+def against_plain(
+    *words: str, build_model: BuildModel = build_plain, theirs: tuple[str, ...] = ()
+) -> Spread:
+    """Return the step time of the plain model over that of seqbench.
+
+    Args:
+        words: overrides for both.
+        build_model: builds the plain model.
+        theirs: further overrides for the plain model.
+    """
     config = configured(*words)
     device = machine.prepare(config)
-    with Reference(configured(*words, *theirs), device, make) as reference:
-        ours = TrainerLoop(config)
+    with Reference(configured(*words, *theirs), device, build_model) as reference:
+        loop = loop_of(config)
         reference.ready()
-        return Spread.of(take_turns(ours, reference).ratios)
+        return Spread.of(time_alternately(loop, reference).ratios)
 
 
 def against_flushed(*words: str) -> Spread:
-    """Plain over ours, in this process, which flushes denormal numbers."""
+    """Return the same ratio with the plain model in this process, which flushes denormals."""
     config = configured(*words)
-    ours = TrainerLoop(config)
-    return Spread.of(take_turns(ours, bare_loop(config, ours.experiment.device, twin)).ratios)
+    loop = loop_of(config)
+    return Spread.of(time_alternately(loop, plain_loop(config, loop.device)).ratios)
+
+
+def loop_of(config: dict[str, Any]) -> Loop:
+    """Return the bare loop of seqbench's model, data and optimizer."""
+    return Loop.of(Experiment(config))
 
 
 def never_slower(*models: str) -> Spread:
-    """The worst of plain over ours, over lengths, readouts and batches."""
+    """Return the lowest ratio of plain to seqbench over lengths, readouts and batches."""
 
     def measured(words: tuple[str, ...]) -> Spread:
         return against_plain(*words, "recipe=none")
@@ -90,14 +106,14 @@ def never_slower(*models: str) -> Spread:
         for batch in (4, 32)
     ]
     found = {words: measured(words) for words in sizes}
-    # The lowest of so many is the one at the machine's worst moment: the lowest are taken again.
+    # The lowest of so many is from the machine's worst moment: measure the lowest ones again.
     for words in sorted(found, key=lambda words: found[words].median)[:4]:
         found[words] = measured(words)
     return min(found.values(), key=lambda spread: spread.median)
 
 
 def hugging_face(node: dict[str, Any], spec: SequenceSpec) -> SequenceModel:
-    """Transformers' decoder of the same sizes."""
+    """Build the decoder of transformers with the same sizes."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     vocabulary = spec.output_dim
@@ -115,10 +131,10 @@ def hugging_face(node: dict[str, Any], spec: SequenceSpec) -> SequenceModel:
 
 
 class Logits(nn.Module):
-    """A causal language model of transformers' as a task wants it.
+    """A causal language model of transformers that returns its logits.
 
     Args:
-        model: gives its answer as `.logits`.
+        model: returns them as `.logits`.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -126,46 +142,78 @@ class Logits(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        """From `(batch, time)` to `(batch, time, vocabulary)`."""
+        """Map `(batch, time)` to `(batch, time, vocabulary)`."""
         return self.model(input_ids=x).logits
 
 
 def llama(*words: str) -> Spread:
-    """Our step time over that of transformers' LlamaForCausalLM."""
-    found = against_plain(*LLAMA, *words, make=hugging_face)
+    """Return seqbench's step time over that of transformers' LlamaForCausalLM."""
+    found = against_plain(*LLAMA, *words, build_model=hugging_face)
     return Spread(1 / found.median, 1 / found.p90, 1 / found.p10)
 
 
 def trainer_share() -> Spread:
-    """The trainer's step over a bare loop's, around the same model and data: 1.03 is 3 %."""
-    config = configured("model=tcn", *ADDING, "task.length=200")
-    ours, theirs = TrainerLoop(config), around_ours(config)
-    found = take_turns(theirs, ours, steps=5, rounds=60).ratios
-    return Spread.of(found)
+    """Return the trainer's step over a bare loop's, with the same model and data: 1.03 is 3 %."""
+    config = configured("model=tcn", *ADDING, "task.length=200", *UNDISTURBED)
+    return Spread.of(time_alternately(loop_of(config), Fit([config]), steps=5, rounds=60).ratios)
 
 
 def trainer_microseconds() -> Spread:
-    """What the trainer adds to a step of a tiny model of two layers, in microseconds."""
-    config = configured(*SMALL_STEP, "trainer.batch_size=2")
-    compared = take_turns(around_ours(config), TrainerLoop(config), steps=500, rounds=15)
-    rounds = range(0, len(compared.ours), 500)
+    """Return what the trainer adds to a step of a tiny model of two layers, in microseconds."""
+    config = configured(*SMALL_STEP, "trainer.batch_size=2", *UNDISTURBED)
+    compared = time_alternately(loop_of(config), Fit([config]), steps=500, rounds=15)
+    rounds = range(0, len(compared.seqbench), 500)
 
     def median(times: list[float], begin: int) -> float:
         return Spread.of(times[begin : begin + 500]).median
 
     return Spread.of(
-        [1e6 * (median(compared.reference, i) - median(compared.ours, i)) for i in rounds]
+        [1e6 * (median(compared.reference, i) - median(compared.seqbench, i)) for i in rounds]
     )
 
 
-def around_ours(config: dict[str, Any]) -> BareLoop:
-    """A bare loop around our model, data and optimizer."""
-    parts = Experiment(config)
-    return BareLoop(parts.state, parts.task, parts.trainer)
+class Fit:
+    """The trainer's own loop, stopped as by a signal after each block of steps.
+
+    Args:
+        configs: one, or those of seeds that are trained as one model.
+    """
+
+    def __init__(self, configs: list[dict[str, Any]]) -> None:
+        self.parts = [Experiment(config) for config in configs]
+        self.optimizer_of = partial(build_optimizer, configs[0])
+
+    def steps(self, count: int) -> list[float]:
+        """Run `count` training steps, and return the seconds of each."""
+        first = self.parts[0]
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            trainings = []
+            for i, parts in enumerate(self.parts):
+                (folder / str(i)).mkdir()
+                events = EventLog(folder / f"{i}.jsonl", 0)
+                stack.callback(events.close)
+                trainings.append(
+                    Training(parts.state, parts.task, events, folder / str(i), Observer())
+                )
+            clock, left = Clock(first.device), iter(range(count - 1, -1, -1))
+
+            def interrupted() -> int:
+                clock.tick()
+                return 0 if next(left) else signal.SIGTERM
+
+            with suppress(Interrupted):
+                if len(trainings) == 1:
+                    first.trainer.fit(trainings[0], interrupted, first.wrap_step)
+                else:
+                    together.fit(
+                        first.trainer, trainings, self.optimizer_of, interrupted, first.wrap_step
+                    )
+        return clock.seconds()
 
 
 def generation(model: str) -> Spread:
-    """The time of characters far into a text over that of early ones."""
+    """Return the time of characters far into a text over that of early ones."""
     context, words = 128, ("task.length=128", "task.context=64", "recipe=none")
     with tempfile.TemporaryDirectory() as folder:
         config = configured(
@@ -184,58 +232,22 @@ def generation(model: str) -> Spread:
     return Spread.of(ratios)
 
 
-class TogetherLoop:
-    """The step of several seeds that are trained as one model.
-
-    Args:
-        config: of all of them.
-        seeds: how many.
-    """
-
-    def __init__(self, config: dict[str, Any], seeds: int) -> None:
-        configs = [config | {"seed": seed} for seed in range(seeds)]
-        self.optimizer_of = partial(build_optimizer, config)
-        self.loops = [TrainerLoop(one) for one in configs]
-
-    def steps(self, count: int) -> list[float]:
-        """Take so many training steps, and give the seconds of each."""
-        first = self.loops[0]
-        with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            trainings = []
-            for i, loop in enumerate(self.loops):
-                events = EventLog(folder / f"{i}.jsonl", 0)
-                stack.callback(events.close)
-                parts = loop.experiment
-                trainings.append(Training(parts.state, parts.task, events, folder, Observer()))
-            clock = Clock(first.experiment.device, count)
-            with suppress(Enough):
-                together.fit(
-                    first.trainer,
-                    trainings,
-                    self.optimizer_of,
-                    clock.tick,
-                    first.experiment.wrap_step,
-                )
-        return clock.seconds()
-
-
 def seeds_together(*words: str) -> Spread:
-    """The time of a step of eight seeds as one model over that of one seed."""
-    config = configured(*words)
-    one, eight = TrainerLoop(config), TogetherLoop(config, 8)
-    return Spread.of(take_turns(one, eight).ratios)
+    """Return the step time of eight seeds as one model over that of one seed."""
+    config = configured(*words, *UNDISTURBED)
+    eight = Fit([config | {"seed": seed} for seed in range(8)])
+    return Spread.of(time_alternately(loop_of(config), eight).ratios)
 
 
-# By name: what is compared, how, and the bar: at least (+) or at most (-) so much.
+# Name -> what is compared, its measurement, and the bar: at least (+) or at most (-) so much.
 BARS: dict[str, tuple[str, Callable[[], Spread], float]] = {
     "tcn_adding": (
-        "TCN read at the last step, adding T=600: plain / ours",
+        "TCN read at the last step, adding T=600: plain / seqbench",
         lambda: against_plain("model=tcn", *ADDING),
         6.0,
     ),
     "tcn_smnist": (
-        "TCN read at the last step, sMNIST: plain / ours",
+        "TCN read at the last step, sMNIST: plain / seqbench",
         lambda: against_plain("model=tcn", "task=smnist", "task.train_size=3200"),
         6.0,
     ),
@@ -245,19 +257,19 @@ BARS: dict[str, tuple[str, Callable[[], Spread], float]] = {
         9.0,
     ),
     "tcn_bf16_fp32": (
-        "the same, ours in bf16, plain in fp32",
+        "the same, seqbench in bf16, plain in fp32",
         lambda: against_plain(
             "model=tcn", *ADDING, "trainer.precision=bf16", theirs=("trainer.precision=fp32",)
         ),
         9.0,
     ),
     "tcn_copy": (
-        "TCN read at every step, copy T=1000: plain / ours",
+        "TCN read at every step, copy T=1000: plain / seqbench",
         lambda: against_plain("model=tcn", *COPY),
         1.3,
     ),
     "tcn_char": (
-        "TCN read at every step, character LM: plain / ours",
+        "TCN read at every step, character LM: plain / seqbench",
         lambda: against_plain("model=tcn", *SHORT_TEXT),
         1.3,
     ),
@@ -269,12 +281,12 @@ BARS: dict[str, tuple[str, Callable[[], Spread], float]] = {
         1.3,
     ),
     "lstm": (
-        "LSTM, loss at the end, T=600: torch.nn / ours",
+        "LSTM, loss at the end, T=600: torch.nn / seqbench",
         lambda: against_plain("model=lstm", *ADDING, "recipe=none"),
         4.0,
     ),
     "gru": (
-        "GRU, loss at the end, T=600: torch.nn / ours",
+        "GRU, loss at the end, T=600: torch.nn / seqbench",
         lambda: against_plain("model=gru", *ADDING, "recipe=none"),
         4.0,
     ),
@@ -284,12 +296,12 @@ BARS: dict[str, tuple[str, Callable[[], Spread], float]] = {
         1.3,
     ),
     "rnn_anywhere": (
-        "LSTM and GRU, the worst of 16 sizes: torch.nn / ours",
+        "LSTM and GRU, the worst of 16 sizes: torch.nn / seqbench",
         lambda: never_slower("lstm", "gru"),
         1.0,
     ),
     "llama": (
-        "LLaMA, 10.7M parameters, batch 8, T=256: ours / transformers",
+        "LLaMA, 10.7M parameters, batch 8, T=256: seqbench / transformers",
         llama,
         -0.85,
     ),
@@ -315,10 +327,10 @@ BARS: dict[str, tuple[str, Callable[[], Spread], float]] = {
     ),
 }
 GRAPH = "trainer.graph=true"
-# Those of a GPU.
+# The bars of a GPU.
 GPU_BARS: dict[str, tuple[str, Callable[[], Spread], float]] = {
     "tcn_adding": (
-        "TCN as a CUDA graph, adding T=600: plain / ours",
+        "TCN as a CUDA graph, adding T=600: plain / seqbench",
         lambda: against_plain("model=tcn", *ADDING, GRAPH),
         8.0,
     ),
@@ -333,12 +345,12 @@ GPU_BARS: dict[str, tuple[str, Callable[[], Spread], float]] = {
         1.0,
     ),
     "tcn_copy": (
-        "TCN as a CUDA graph, copy T=1000: plain / ours",
+        "TCN as a CUDA graph, copy T=1000: plain / seqbench",
         lambda: against_plain("model=tcn", *COPY, GRAPH),
         1.0,
     ),
     "llama": (
-        "LLaMA as a CUDA graph, 10.7M parameters: ours / transformers",
+        "LLaMA as a CUDA graph, 10.7M weights: seqbench / transformers",
         lambda: llama(GRAPH),
         -0.85,
     ),
@@ -348,7 +360,7 @@ GPU_BARS: dict[str, tuple[str, Callable[[], Spread], float]] = {
         -0.85,
     ),
     "lstm": (
-        "LSTM as a CUDA graph, adding T=600: torch.nn / ours",
+        "LSTM as a CUDA graph, adding T=600: torch.nn / seqbench",
         lambda: against_plain("model=lstm", *ADDING, "recipe=none", GRAPH),
         1.0,
     ),
@@ -373,9 +385,9 @@ threads: int | None = None
 
 
 def denormal_cost() -> float:
-    """Time of a product of matrices with denormal numbers over that of one without.
+    """Return the time of a matrix product with denormal numbers over that of one without.
 
-    What the bars of recurrent networks at T=600 rest on; some processors lose nothing by them. By
+    The bars of recurrent networks at T=600 rest on it; some processors lose nothing. Measured with
     one thread: on a busy machine two wait for each other far longer than they multiply.
     """
     device, before = torch.device("cpu"), torch.get_num_threads()
@@ -383,18 +395,18 @@ def denormal_cost() -> float:
     torch.set_num_threads(1)
     a, b = torch.rand(2, 256, 256)
     tiny = a * 1e-39
-    cost = best(lambda: tiny @ b, device) / best(lambda: a @ b, device)
+    cost = shortest_time(lambda: tiny @ b, device) / shortest_time(lambda: a @ b, device)
     torch.set_num_threads(before)
     return cost
 
 
 def configured(*words: str) -> dict[str, Any]:
-    """A configuration on the device, with the threads, that were asked for."""
+    """Compose a config for the device and the number of threads of the command line."""
     return compose([*words, f"device={device}", f"threads={threads or 'null'}"])
 
 
 def main() -> int:
-    """Measure, print a table, and give the exit code."""
+    """Measure, print a table, and return the exit code."""
     global device, threads
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n")[0],
@@ -414,7 +426,7 @@ def main() -> int:
         print(f"a product of matrices takes {cost:.2f} times as long with denormal numbers here")
     else:
         print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
-        print("in fp32, plain convolutions and RNNs take TF32, torch's default; ours never do")
+        print("in fp32, plain convolutions and RNNs take TF32, and those of seqbench never do")
     print(f"{'name':16}{'what':64}{'measured':>9}{'range':>20}{'bar':>10}")
     for name in arguments.names or bars:
         what, ratio, bar = bars[name]

@@ -36,7 +36,7 @@ class RunError(SeqbenchError):
     """A run that failed, diverged, is held elsewhere, or cannot be written; exit code 1."""
 
 
-class Held(RunError):
+class RunLocked(RunError):
     """A run that another process is training; its record exists when that process is done."""
 
 

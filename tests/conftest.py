@@ -17,7 +17,8 @@ def pytest_configure() -> None:
     A script's background job (`make test &`) ignores SIGINT. Its children inherit that, and Python
     then raises no KeyboardInterrupt.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+    for number in numbers:
         if signal.getsignal(number) is signal.SIG_IGN:
             default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
             signal.signal(number, default)

@@ -266,7 +266,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(done, tmp_path, at):
     assert history(config) == ["started", "interrupted", "resumed", "completed"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
 def test_other_signals_interrupt_too(tmp_path, number):
     with pytest.raises(Interrupted):
         run(small(tmp_path), Watch((2, "train"), lambda: os.kill(os.getpid(), number)))
@@ -283,22 +283,22 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
     assert not (Run.of(config).checkpoints / checkpoint.LAST).exists()
 
 
-def test_a_background_job_that_ignores_ctrl_c_is_stopped_by_sigterm_only(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_job_that_ignores_ctrl_c_or_the_end_of_its_terminal_is_stopped_by_sigterm(
+    tmp_path, number
+):
     def both():
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
-        signals.append("ignored")
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    signals = []
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.signal(number, signal.SIG_IGN)
     try:
         with pytest.raises(Interrupted) as stop:
             run(small(tmp_path), Watch((2, "train"), both))
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        assert signal.getsignal(number) is signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGINT, before)
-    assert signals == ["ignored"]
+        signal.signal(number, before)
     assert stop.value.signal == signal.SIGTERM
 
 

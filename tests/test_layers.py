@@ -24,7 +24,7 @@ LAYERS = (
     {"tasks", "models"},
     {"config"},
     {"runs", "datasets"},
-    {"spec", "wording", "kernels"},
+    {"spec", "wording", "user_files", "kernels"},
     {"errors"},
 )
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}

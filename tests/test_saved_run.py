@@ -67,6 +67,17 @@ def test_generates_what_a_reading_of_the_whole_text_says(folder, model: str) -> 
     assert saved.task.vocabulary.decode(greedy.tolist()) == written
 
 
+@pytest.mark.parametrize("carry_state", [False, True])
+def test_a_state_is_carried_if_it_is_in_training(folder, carry_state) -> None:
+    saved = SavedRun(folder("llama")[0])
+    saved.model.carry_state = carry_state
+    read = []
+    saved.model.register_forward_pre_hook(lambda model, inputs: read.append(inputs[0].shape[1]))
+    list(saved.generate("the ", saved.task.length, temperature=1, seed=0))
+    assert read[1] == (1 if carry_state else 5)
+    assert max(read) == (4 if carry_state else saved.task.length)
+
+
 def test_a_seed_fixes_the_sample(folder) -> None:
     saved = SavedRun(folder("lstm")[0])
     first, second, other = (

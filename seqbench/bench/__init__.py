@@ -1,1 +1,1 @@
-"""Measuring speed: our training step, the same one done the plain way, the machine's ceilings."""
+"""Measure the speed of training steps: of seqbench, of plain PyTorch, and of the machine."""

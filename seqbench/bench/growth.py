@@ -23,8 +23,8 @@ class Growth:
         values: its values.
         points: one measurement per value.
         exponent: `step time ~ value^exponent`.
-        exponent_error: largest error of the exponent if the logarithm of each step time is off by
-            half the distance between its 10th and 90th percentile.
+        exponent_error: see `largest_error`; the bounds of a step time are half the distance between
+            its 10th and 90th percentile away.
         memory_exponent: exponent of the peak memory; `None` if a measured peak was zero.
         reference_exponent: exponent of the reference's step time; `None` without a reference.
     """
@@ -47,7 +47,7 @@ class Growth:
             tuple(values),
             tuple(points),
             exponent(values, [p.step_ms for p in points]),
-            error(values, [p.step_ms_p10 for p in points], [p.step_ms_p90 for p in points]),
+            largest_error(values, [p.step_ms_p10 for p in points], [p.step_ms_p90 for p in points]),
             exponent(values, memory) if min(memory) > 0 else None,
             exponent(values, reference) if reference else None,
         )
@@ -59,7 +59,7 @@ def exponent(values: Sequence[float], costs: Sequence[float]) -> float:
     return float(slope)
 
 
-def error(values: Sequence[float], least: Sequence[float], most: Sequence[float]) -> float:
+def largest_error(values: Sequence[float], least: Sequence[float], most: Sequence[float]) -> float:
     """Return the largest error of the exponent if each cost is off by half its logarithmic range.
 
     Args:

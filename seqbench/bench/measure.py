@@ -5,21 +5,22 @@ turn, each round gives a ratio, and the result is its median over rounds with it
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from seqbench import machine
-from seqbench.bench.ceilings import Ceilings, ceilings, step_flops
-from seqbench.bench.loops import Loop, TrainerLoop
-from seqbench.bench.memory import Growth
-from seqbench.bench.plain import check_known, twin
+from seqbench.bench.flops import PeakRates, peak_rates, step_flops
+from seqbench.bench.loop import Loop, time_split
+from seqbench.bench.plain import check_known
 from seqbench.bench.reference import Reference
-from seqbench.bench.split import time_split
 from seqbench.config import Config
 from seqbench.errors import RunError, SeqbenchError, is_out_of_memory
+from seqbench.experiment.build import Experiment
+from seqbench.training.state import TrainingState
 
 ROUNDS = 5
 # Untimed steps: the first ones allocate memory and choose kernels.
@@ -44,17 +45,24 @@ class Spread:
         return cls(median, p10, p90)
 
 
+class Steps(Protocol):
+    """Training steps that can be timed."""
+
+    def steps(self, count: int) -> list[float]:
+        """Run `count` training steps, and return the seconds of each."""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Step times of two loops that ran in turn.
 
     Attributes:
-        ours: seconds of each step of seqbench.
+        seqbench: seconds of each step of seqbench.
         reference: seconds of each step of the reference; empty without one.
         ratios: median step time of the reference over that of seqbench, one per round.
     """
 
-    ours: list[float]
+    seqbench: list[float]
     reference: list[float]
     ratios: list[float]
 
@@ -83,7 +91,7 @@ class Measurement:
         tokens_per_second: time steps of sequences per second at the median step time.
         peak_memory_bytes: weights, optimizer state and the most that a step adds; without the data.
             The first step is not included: on text it has no context to skip.
-        split: share of each part of a step, see `bench.split`.
+        split: share of each part of a step, see `loop.time_split`.
         flops_per_step: FLOPs of GEMMs and convolutions; `None` if they cannot be counted.
         flops_counted: the method of counting, in words.
         flops_per_second: `flops_per_step` over the median step time.
@@ -140,7 +148,7 @@ def measure(
     reference: bool = False,
     steps: int | None = None,
     rounds: int = ROUNDS,
-    limits: Ceilings | None = None,
+    limits: PeakRates | None = None,
 ) -> Measurement:
     """Measure one config; leave nothing on disk.
 
@@ -168,43 +176,41 @@ def measure(
 
 
 def _measure(
-    config: Config, reference: bool, steps: int | None, rounds: int, limits: Ceilings | None
+    config: Config, reference: bool, steps: int | None, rounds: int, limits: PeakRates | None
 ) -> Measurement:
     device = machine.prepare(config)
-    theirs, facts = None, {}
-    with ExitStack() as stack:
-        if reference:
-            check_known(config["model"])
-            theirs = stack.enter_context(Reference(config, device, twin))  # sets up in parallel
-        loop = TrainerLoop(config)
+    if reference:
+        check_known(config["model"])
+    with Reference(config, device) if reference else nullcontext() as plain:  # sets up in parallel
+        experiment = Experiment(config)
+        loop = Loop.of(experiment)
         loop.steps(1)  # allocations that libraries make once are not the model's memory
-        growth = Growth(device)
-        if theirs is not None:
-            facts = theirs.ready()
-        limits = limits or ceilings(device, loop.trainer.precision)
-        compared = take_turns(loop, theirs, steps, rounds)
-    progress = loop.experiment.state.progress
-    tokens = progress.tokens / progress.step
-    memory = growth.bytes + held(loop)
-    split = time_split(loop, max(WARM_UP, len(compared.ours) // rounds))
-    counted = step_flops(loop)
-
-    times = Spread.of(compared.ours)
-    rate = counted[0] / times.median if counted else None
-    plain = Spread.of(compared.reference) if compared.reference else None
+        machine.reset_peak_memory(device)
+        before = machine.peak_memory(device)
+        facts = plain.ready() if plain else {}
+        limits = limits or peak_rates(device, loop.trainer.precision)
+        compared = time_alternately(loop, plain, steps, rounds)
+    memory = machine.peak_memory(device) - before + bytes_held(loop.state)
+    tokens = loop.state.progress.tokens / loop.state.progress.step
+    count = len(compared.seqbench) // rounds
+    split = time_split(loop, max(WARM_UP, count))
+    flops, how = step_flops(loop) or (None, "not counted")
+    times = Spread.of(compared.seqbench)
+    rate = None if flops is None else flops / times.median
+    reference_times = Spread.of(compared.reference) if compared.reference else None
     ratio = Spread.of(compared.ratios) if compared.ratios else None
     return Measurement(
         task=config["choices"]["task"],
         model=config["choices"]["model"],
-        parameters=loop.experiment.parameters,
+        parameters=experiment.parameters,
         device=machine.device_name(device),
         threads=torch.get_num_threads(),
         precision=loop.trainer.precision,
-        cuda_graph=loop.experiment.captures_steps,
+        cuda_graph=experiment.captures_steps,
         batch_size=loop.trainer.batch_size,
-        length=loop.experiment.task.spec.length,
+        length=loop.task.spec.length,
         rounds=rounds,
-        steps=len(compared.ours) // rounds,
+        steps=count,
         step_ms=1000 * times.median,
         step_ms_p10=1000 * times.p10,
         step_ms_p90=1000 * times.p90,
@@ -213,15 +219,15 @@ def _measure(
         tokens_per_second=tokens / times.median,
         peak_memory_bytes=memory,
         split=split,
-        flops_per_step=counted[0] if counted else None,
-        flops_counted=counted[1] if counted else "not counted",
+        flops_per_step=flops,
+        flops_counted=how,
         flops_per_second=rate,
         peak_flops_per_second=limits.flops,
         share_of_peak=rate / limits.flops if rate else None,
         copy_bytes_per_second=limits.bandwidth,
-        reference_step_ms=1000 * plain.median if plain else None,
-        reference_step_ms_p10=1000 * plain.p10 if plain else None,
-        reference_step_ms_p90=1000 * plain.p90 if plain else None,
+        reference_step_ms=1000 * reference_times.median if reference_times else None,
+        reference_step_ms_p10=1000 * reference_times.p10 if reference_times else None,
+        reference_step_ms_p90=1000 * reference_times.p90 if reference_times else None,
         reference_flushes_denormals=facts.get("flushes"),
         ratio=ratio.median if ratio else None,
         ratio_p10=ratio.p10 if ratio else None,
@@ -229,31 +235,30 @@ def _measure(
     )
 
 
-def held(loop: TrainerLoop) -> int:
+def bytes_held(state: TrainingState) -> int:
     """Return the bytes of the weights and the optimizer state."""
-    state = loop.experiment.state
     slots = [slot for slots in state.optimizer.state.values() for slot in slots.values()]
     tensors = [*state.model.parameters(), *(slot for slot in slots if torch.is_tensor(slot))]
     return sum(tensor.nbytes for tensor in tensors)
 
 
-def take_turns(
-    ours: Loop, reference: Loop | None, steps: int | None = None, rounds: int = ROUNDS
+def time_alternately(
+    seqbench: Steps, reference: Steps | None, steps: int | None = None, rounds: int = ROUNDS
 ) -> Comparison:
     """Time two loops in alternating blocks of steps, after a warm-up of each.
 
     Args:
-        ours: the loop of seqbench.
-        reference: the loop to compare with; `None`: time `ours` alone.
+        seqbench: the loop of seqbench.
+        reference: the loop to compare with; `None`: time that of seqbench alone.
         steps: steps per block; `None`: as many as make a round of about 1.5 seconds.
         rounds: blocks of each loop.
     """
-    loops = [ours] if reference is None else [ours, reference]
+    loops = [seqbench] if reference is None else [seqbench, reference]
     pace = sum(float(np.median(loop.steps(WARM_UP))) for loop in loops)
     count = steps or min(MOST, max(FEWEST, round(ROUND / pace)))
     turns = [[loop.steps(count) for loop in loops] for _ in range(rounds)]
     return Comparison(
-        ours=[time for turn in turns for time in turn[0]],
+        seqbench=[time for turn in turns for time in turn[0]],
         reference=[time for turn in turns for times in turn[1:] for time in times],
         ratios=[float(np.median(turn[1]) / np.median(turn[0])) for turn in turns if turn[1:]],
     )

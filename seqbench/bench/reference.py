@@ -1,4 +1,4 @@
-"""Run the plain reference in a separate process, isolated from seqbench's settings.
+"""Run the plain model in a separate process, isolated from seqbench's settings.
 
 Flushing denormal numbers to zero is a setting of a process, and so are many of torch's. A fresh
 process has torch's defaults; seqbench sets only its number of threads.
@@ -9,20 +9,18 @@ import os
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from types import TracebackType
 from typing import Any
 
 import torch
 
 from seqbench import SPIN, SPIN_BY_DEFAULT, machine
-from seqbench.bench import plain
-from seqbench.bench.loops import BareLoop
+from seqbench.bench.loop import Loop
+from seqbench.bench.plain import build_plain
 from seqbench.config import Config
 from seqbench.config.build import build
 from seqbench.config.schema import import_target
 from seqbench.errors import RunError, SeqbenchError
 from seqbench.experiment.build import build_task
-from seqbench.models.sequence_model import SequenceModel
 from seqbench.spec import SequenceSpec
 
 # Seconds to wait after the reference's steps. With torch's defaults its idle threads spin for some
@@ -30,7 +28,7 @@ from seqbench.spec import SequenceSpec
 REST = 0.02
 
 # Builds a model from the config's `model` node and the task's spec.
-Twin = Callable[[dict[str, Any], SequenceSpec], SequenceModel]
+BuildModel = Callable[[dict[str, Any], SequenceSpec], SequenceModel]
 
 
 class Reference:
@@ -39,13 +37,15 @@ class Reference:
     Args:
         config: the config that seqbench's loop is built from.
         device: the device of seqbench's loop.
-        twin: builds the plain model; it must be picklable.
+        build_model: builds the plain model; it must be picklable.
     """
 
-    def __init__(self, config: Config, device: torch.device, twin: Twin = plain.twin) -> None:
+    def __init__(
+        self, config: Config, device: torch.device, build_model: BuildModel = build_plain
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        arguments = (theirs, config, str(device), torch.get_num_threads(), twin)
+        arguments = (theirs, config, str(device), torch.get_num_threads(), build_model)
         self.process = context.Process(target=serve, args=arguments, daemon=True)
         # The new process reads this variable when it imports torch: give it OpenMP's default.
         asked = os.environ.get("GOMP_SPINCOUNT")
@@ -59,12 +59,7 @@ class Reference:
     def __enter__(self) -> "Reference":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.connection.close()
         self.process.terminate()
         self.process.join()
@@ -105,16 +100,20 @@ class Reference:
 
 
 def serve(
-    connection: "Connection[Any, Any]", config: Config, device: str, threads: int, twin: Twin
+    connection: "Connection[Any, Any]",
+    config: Config,
+    device: str,
+    threads: int,
+    build_model: BuildModel,
 ) -> None:
-    """Set up the bare loop, then run steps on request until the connection closes."""
+    """Set up the plain loop, then run steps on request until the connection closes."""
     try:
         import_target(config["task"]["_target_"], "task")  # the user's module, in this process too
         torch.set_num_threads(threads)
         where = torch.device(device)
         if where.type == "cuda":
             torch.cuda.set_device(where.index or 0)
-        loop = bare_loop(config, where, twin)
+        loop = plain_loop(config, where, build_model)
         tiny = torch.tensor(1e-40) * 0.5
         connection.send({"threads": torch.get_num_threads(), "flushes": tiny.item() == 0})
         while True:
@@ -128,13 +127,13 @@ def serve(
         connection.send(RunError(f"the plain reference failed: {type(error).__name__}: {line}"))
 
 
-def bare_loop(config: Config, device: torch.device, twin: Twin) -> BareLoop:
-    """Build a bare loop around the plain model; it does not split batches into micro-batches."""
-    plain = {"graph": False, "accumulate": 1}
-    trainer = build("trainer", config | {"trainer": config["trainer"] | plain})
+def plain_loop(config: Config, device: torch.device, build_model: BuildModel = build_plain) -> Loop:
+    """Build the loop of the plain model: not compiled, and without micro-batches."""
+    eager = config["trainer"] | {"compile": False, "graph": False, "accumulate": 1}
+    trainer = build("trainer", config | {"trainer": eager})
     task = build_task(config, trainer)
     task.to(device)
     machine.seed_everything(config["seed"])
-    model = twin(config["model"], task.spec).to(device)
+    model = build_model(config["model"], task.spec).to(device)
     optimizer = build("optimizer", config, list(model.parameters()))
-    return BareLoop(trainer.begin(model, optimizer, build("schedule", config)), task, trainer)
+    return Loop(trainer.begin(model, optimizer, build("schedule", config)), task, trainer)

@@ -81,13 +81,13 @@ def bench(
         more = [growth.overrides(key, value, configs[0]) for value in values]
         configs = [compose([*words, *extra], config_dir) for extra in more]
 
-    from seqbench.bench.ceilings import ceilings
+    from seqbench.bench.flops import peak_rates
     from seqbench.bench.measure import measure
     from seqbench.machine import prepare
 
     with Console(stderr=True).status("measuring the machine") as status:
         precision = configs[0]["trainer"]["precision"]
-        limits = ceilings(prepare(configs[0]), precision)
+        limits = peak_rates(prepare(configs[0]), precision)
         points = []
         for i, config in enumerate(configs):
             status.update(f"measuring {plain(key)}={values[i]}" if key else "measuring")

@@ -2,8 +2,10 @@
 
 import os
 import platform
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Annotated
@@ -36,14 +38,23 @@ def doctor(
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
-    sections = {
-        "versions": versions(),
-        "extras": extras(),
-        "machine": machine(),
-        "data": data(data_dir),
-        "runs": runs(output_dir),
-    }
+    console, progress = Console(highlight=False), Console(stderr=True, highlight=False)
+    with progress.status("looking at this machine") as status:
+
+        def say(text: str) -> None:
+            status.update(text)
+            if not progress.is_terminal:
+                progress.print(Text(text), soft_wrap=True)
+
+        reason = compile_kernels(say)
+        say("measuring matrix products")
+        sections = {
+            "versions": versions(),
+            "extras": extras(),
+            "machine": machine(reason),
+            "data": data(data_dir),
+            "runs": runs(output_dir),
+        }
     for title, lines in sections.items():
         console.print(Text(f"{title}", style="bold"))
         grid = Table.grid(padding=(0, 2))
@@ -53,7 +64,7 @@ def doctor(
             grid.add_row(f"  {name}", Text(plain(line)))
         console.print(grid)
     console.print(Text("what would be slow, or fail", style="bold"))
-    for remark in list(remarks(output_dir)) or ["nothing that can be seen from here"]:
+    for remark in list(remarks(output_dir, reason)) or ["nothing that can be seen from here"]:
         console.print(Text(f"  {plain(remark)}"))
 
 
@@ -93,11 +104,34 @@ def is_installed(distribution: str) -> bool:
     return True
 
 
-def machine() -> Lines:
-    """Return processor, memory and GPUs, and where `train` and `sweep` run on them."""
+def compile_kernels(say: Callable[[str], None]) -> str | None:
+    """Compile the kernels that are not in the cache.
+
+    Args:
+        say: is told the progress.
+
+    Returns:
+        The reason why they cannot be compiled; `None` if they can.
+    """
+    from seqbench.kernels.build import FLOAT32_SOURCES, unavailable_reason
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        waiting = [pool.submit(unavailable_reason, [source]) for source in FLOAT32_SOURCES]
+        what = "compiling the kernels (the first time: up to a minute)"
+        say(f"{what}: 0 of {len(waiting)}")
+        for done, _ in enumerate(as_completed(waiting), start=1):
+            say(f"{what}: {done} of {len(waiting)}")
+    return next((reason for source in waiting if (reason := source.result())), None)
+
+
+def machine(reason: str | None) -> Lines:
+    """Return processor, memory and GPUs, and where `train` and `sweep` run on them.
+
+    Args:
+        reason: why kernels do not compile; `None` if they do.
+    """
     import torch
 
-    from seqbench import kernels
     from seqbench.machine import available_cores, available_threads, cuda_devices
 
     cores, gpus = available_cores(), cuda_devices()
@@ -115,7 +149,6 @@ def machine() -> Lines:
     on_cpu = f"the CPU, {threads} thread{'s' * (threads > 1)}"
     where = "the first GPU" if gpus else on_cpu
     places = f"{len(gpus)}, one on each GPU" if gpus else f"{cores}, of one thread each"
-    reason = kernels.unavailable_reason()
     lines["kernels"] = "compile" if reason is None else "do not compile, see below"
     lines["precision"] = precision()
     return lines | {"seqbench train": f"runs on {where}", "seqbench sweep": f"runs {places}"}
@@ -125,10 +158,10 @@ def precision() -> str:
     """Measure the matrix product rate in bf16 relative to fp32, and return it as a sentence."""
     import torch
 
-    from seqbench.bench.ceilings import ceilings
+    from seqbench.bench.flops import peak_rates
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    ratio = ceilings(device, "bf16").flops / ceilings(device, "fp32").flops
+    ratio = peak_rates(device, "bf16").flops / peak_rates(device, "fp32").flops
     found = f"bf16 multiplies matrices at {ratio:.2g} times the rate of fp32"
     if device.type == "cpu":
         found += "; recurrent layers compute in fp32 in every precision"
@@ -188,15 +221,19 @@ def existing(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
-def remarks(output_dir: Path) -> Iterator[str]:
-    """Yield a warning for each thing that would be slow or fail on this machine."""
-    from seqbench import kernels
+def remarks(output_dir: Path, reason: str | None) -> Iterator[str]:
+    """Yield a warning for each thing that would be slow or fail on this machine.
+
+    Args:
+        output_dir: where runs go.
+        reason: why kernels do not compile; `None` if they do.
+    """
     from seqbench.machine import available_cores, available_threads, cuda_devices
 
     cores = available_cores()
     if not cuda_devices():
         yield "no GPU: full budgets take hours; budget=quick takes minutes"
-    if reason := kernels.unavailable_reason():
+    if reason:
         yield (
             f"models on the CPU run in plain PyTorch, a GRU several times slower ({reason}): "
             "install a C++ compiler, or name one in CXX"
@@ -241,8 +278,14 @@ def cpu_quota() -> float | None:
 def file_system(path: Path) -> str:
     """Return the type of the file system that holds a path; empty if unknown."""
     try:
-        mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
+        mounts = os.fsdecode(Path("/proc/mounts").read_bytes()).splitlines()
     except OSError:
         return ""
-    kinds = {line.split()[1]: line.split()[2] for line in mounts}
+    # White space in a path is escaped: "/my disk" is `/my\040disk`.
+    kinds = {unescaped(line.split()[1]): line.split()[2] for line in mounts}
     return next((kinds[str(p)] for p in (path, *path.parents) if str(p) in kinds), "")
+
+
+def unescaped(text: str) -> str:
+    """Return a path of /proc/mounts with its octal escapes replaced."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)

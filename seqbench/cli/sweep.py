@@ -50,7 +50,6 @@ Wait = Annotated[
 MOST_SHOWN, MOST_NAMED = 20, 3
 RESUME = "rerun the same command to resume"
 STATES = {"new": "to run", "resume": "to resume", "held": "elsewhere"}
-HELD = "another process is training it"
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -126,6 +125,7 @@ def show_plan(sweep: "Sweep") -> None:
     """Print the state and the estimated training time of each job of a sweep, and the totals."""
     from seqbench.cli.sweep_view import Names, why
     from seqbench.launch.plan import forecasts, time_to_finish
+    from seqbench.runs import lock
 
     names = Names(sweep.jobs.values())
     width = max((len(names.of(job)) for job in sweep.jobs.values()), default=0)
@@ -139,7 +139,8 @@ def show_plan(sweep: "Sweep") -> None:
             if forecast.seconds is not None:
                 cost = f"about {duration(forecast.seconds)}"
             origin = f", from step {forecast.step:,}" if forecast.state == "resume" else ""
-            remark = HELD if forecast.state == "held" else cost + origin
+            held = f"held by {lock.holder(folder / '.lease')}"
+            remark = held if forecast.state == "held" else cost + origin
         else:
             ending = sweep.endings[folder]
             state = ending.how

@@ -11,11 +11,13 @@ from rich.text import Text
 
 from seqbench.cli.running import figures, running_table
 from seqbench.launch.sweep import FAILURES, View
+from seqbench.runs import lock
 from seqbench.wording import duration, plain, score
 
 if TYPE_CHECKING:
     from seqbench.launch.job import Ending, Job
-    from seqbench.launch.sweep import Sweep
+    from seqbench.runs import lock
+from seqbench.launch.sweep import Sweep
 
 # Seconds between refreshes of the live table, and between progress lines in a log.
 LIVE_INTERVAL, LOG_INTERVAL = 0.25, 60.0
@@ -88,13 +90,15 @@ class Terminal(View):
             parts[0] += f" ({self.found} before)"
         # Jobs submitted to a cluster may wait there before they start.
         running = sum(progress.total_steps is not None for progress in sweep.running.values())
+        holders = {lock.holder(job.run.folder / ".lease") for job in sweep.held}
+        others = " and others" if len(holders) > 1 else ""
         parts += [
             f"{count} {what}"
             for count, what in (
                 (running, "running"),
                 (len(sweep.running) - running, "starting"),
                 (len(sweep.waiting), "queued"),
-                (len(sweep.held), "trained by another process"),
+                (len(sweep.held), f"held by {min(holders, default='')}{others}"),
                 (len(self.failures), "failed"),
             )
             if count

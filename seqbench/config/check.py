@@ -5,7 +5,7 @@ from typing import Any
 
 from seqbench.config import Config
 from seqbench.config.messages import unknown_key_error
-from seqbench.config.schema import NODES, check_node, check_value
+from seqbench.config.schema import NODES, check_encoding, check_node, check_value
 from seqbench.errors import ConfigError
 
 # Root keys that are not nodes of `NODES`, and their types.
@@ -46,6 +46,7 @@ def check(config: Config) -> None:
     for key in [*VALUES, *NODES]:
         if key not in config:
             raise ConfigError(f"the configuration has no '{key}'")
+    check_encoding(config)
     for key in config["recipe"]:
         if key not in RECIPE:
             raise unknown_key_error(key, RECIPE, "recipe.")

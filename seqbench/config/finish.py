@@ -1,8 +1,5 @@
 """Turn the tree that Hydra composed into the plain config of a run."""
 
-import hashlib
-from pathlib import Path
-
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -10,6 +7,7 @@ from seqbench.config import Config
 from seqbench.config.messages import first_line
 from seqbench.config.precedence import with_recipe
 from seqbench.errors import ConfigError
+from seqbench.user_files import expand_home, sha256_of
 
 
 def finish(composed: DictConfig, choices: dict[str, str]) -> Config:
@@ -35,12 +33,12 @@ def finish(composed: DictConfig, choices: dict[str, str]) -> Config:
         if config.get(key) == "":
             raise ConfigError(f"{key} names no folder")
         if str(config.get(key)).startswith("~"):
-            config[key] = str(Path(config[key]).expanduser())
+            config[key] = str(expand_home(config[key]))
     task = config.get("task")
     if isinstance(task, dict) and isinstance(task.get("path"), str) and "sha256" in task:
-        path = Path(task["path"]).expanduser().absolute()
+        path = expand_home(task["path"]).absolute()
         if path.is_file() and task["sha256"] is None:
-            task |= {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            task |= {"path": str(path), "sha256": sha256_of(path)}
     if not {"task", "model"} <= choices.keys():
         raise ConfigError("no task or no model is chosen: a train.yaml of yours hides ours")
     config["choices"] = {"task": choices["task"], "model": choices["model"]}

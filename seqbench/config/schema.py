@@ -91,6 +91,21 @@ def with_defaults(config: Config) -> Config:
     return shown
 
 
+def check_encoding(value: Any, key: str = "") -> None:
+    """Raise `ConfigError` if a text, such as a path, is not UTF-8: config.yaml cannot hold it."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            check_encoding(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for item in value:
+            check_encoding(item, key)
+    elif isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"{key} must be UTF-8, and {value!a} is not") from None
+
+
 def check_value(name: str, value: Any, hint: Any) -> None:
     """Raise `ConfigError` if a value is not of a type; lists match tuples, which YAML lacks."""
     items = value if isinstance(value, list) else [value]

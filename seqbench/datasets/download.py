@@ -28,7 +28,8 @@ from tqdm import tqdm
 
 from seqbench import __version__
 from seqbench.datasets.catalog import Archive, File, find
-from seqbench.errors import DataError, RunError
+from seqbench.errors import ConfigError, DataError, RunError
+from seqbench.user_files import expand_home
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +46,19 @@ class MirrorError(Exception):
 
 
 def data_folder(data_dir: str | None = None) -> Path:
-    """Return the cache folder: `data_dir`, else SEQBENCH_DATA, else the platform's cache folder."""
+    """Return the cache folder: `data_dir`, else SEQBENCH_DATA, else the platform's cache folder.
+
+    Raises:
+        ConfigError: if it is in a home folder that is unknown.
+    """
     chosen = data_dir or os.environ.get("SEQBENCH_DATA")
-    return Path(chosen).expanduser() if chosen else Path(pooch.os_cache("seqbench"))
+    if chosen:
+        return expand_home(chosen)
+    with suppress(RuntimeError):  # some versions of platformdirs return a relative path instead
+        folder = Path(pooch.os_cache("seqbench"))
+        if folder.is_absolute():
+            return folder
+    raise ConfigError("no home folder for the data is known: set SEQBENCH_DATA or data_dir=")
 
 
 def check(file: File, path: Path) -> State:

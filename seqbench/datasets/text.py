@@ -9,11 +9,11 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
 from seqbench.datasets.catalog import find
 from seqbench.datasets.download import ensure
 from seqbench.errors import ConfigError, DataError
+from seqbench.user_files import expand_home
 
 TEXTS = ("ptb", "text8", "enwik8", "shakespeare")
 SPLITS = (0.9, 0.05, 0.05)
@@ -83,7 +83,7 @@ def load_text_file(path: str, splits: Sequence[float] = SPLITS) -> Text:
             empty.
         DataError: if the file cannot be read, is not UTF-8 text, or has under 100 characters.
     """
-    file = Path(path).expanduser()
+    file = expand_home(path)
     if not file.is_file():
         raise DataError(f"{path} is {'not a file' if file.exists() else 'not there'}")
     try:

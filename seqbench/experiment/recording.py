@@ -19,7 +19,7 @@ from seqbench.errors import Diverged, Interrupted, RunError, SeqbenchError, is_o
 from seqbench.experiment.build import Experiment
 from seqbench.runs.code_hash import source_hash
 from seqbench.runs.events import EventLog, read_events
-from seqbench.runs.identity import own_codes, without_environment
+from seqbench.runs.identity import user_code_hashes, without_environment
 from seqbench.runs.log import LineLog
 from seqbench.runs.observer import Observer, Observers
 from seqbench.runs.record import Record, Score
@@ -251,7 +251,7 @@ class Recording:
             data=task.checksums,
             versions=machine.versions(),
             source=source_hash(),
-            code=own_codes(config),
+            code=user_code_hashes(config),
             config=without_environment(config),
             error=error,
             notes=notes,

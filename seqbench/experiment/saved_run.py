@@ -15,7 +15,7 @@ from seqbench.config.trust import read
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment.build import build_model, build_task
 from seqbench.models.sequence_model import State
-from seqbench.runs.identity import own_codes
+from seqbench.runs.identity import user_code_hashes
 from seqbench.runs.record import RecordError
 from seqbench.runs.run import Run
 from seqbench.spec import SequenceSpec
@@ -64,7 +64,7 @@ class SavedRun:
         self.model = build_model(self.config, spec)
         load_weights(self.model, tensors)
         self.model.to(self.device).eval()
-        record, now = None, own_codes(self.config)
+        record, now = None, user_code_hashes(self.config)
         with suppress(RecordError):
             record = Run(folder, folder.name).record
         # Custom code that was edited after training: the weights belong to the old code.
@@ -106,8 +106,8 @@ class SavedRun:
     def generate(self, prompt: str, length: int, temperature: float, seed: int) -> Iterator[str]:
         """Sample text and yield it one character at a time; all are of the vocabulary.
 
-        A model that carries a state reads each character once. Any other reads the end of the text
-        again for each character, at most as many as in training.
+        A model that carries its state in training reads each character once. Any other reads the
+        end of the text again for each character, at most as many as in training.
 
         Args:
             prompt: the text to continue.
@@ -143,6 +143,8 @@ class SavedRun:
         """Run the model on ids `(1, time)`.
 
         Returns:
-            Logits of one or more last positions, and the state; `None` for a model without one.
+            Logits of one or more last positions, and the state; `None` if it is not carried.
         """
-        return self.model(ids, state, ids.shape[1] - 1 if self.model.skips_context else 0)
+        skipped = ids.shape[1] - 1 if self.model.skips_context else 0
+        outputs, state = self.model(ids, state, skipped)
+        return outputs, state if self.model.carry_state else None

@@ -232,20 +232,31 @@ def target_flags() -> tuple[str, ...]:
     return () if any(word.startswith("-march") for word in compiler()) else ("-march=native",)
 
 
+def user_cache() -> Path | None:
+    """Return the user's folder of compiled libraries; `None` if the home folder is unknown."""
+    with suppress(RuntimeError):  # some versions of platformdirs return a relative path instead
+        folder = Path(pooch.os_cache("seqbench")) / "compiled"
+        return folder if folder.is_absolute() else None
+    return None
+
+
 def load(source: Path, flags: tuple[str, ...]) -> Library:
     """Load a source's library from the cache; compile it first if it is not there."""
     # The preprocessed text has all macros that the compiler defines for itself and the processor,
     # so that machines that share a home folder get their own libraries.
     text = run_compiler(*flags, "-E", "-dD", str(source))
     key = hashlib.sha256(text + repr((compiler(), flags)).encode()).hexdigest()[:16]
-    kept = Path(pooch.os_cache("seqbench")) / "compiled" / f"{source.stem}-{key}.so"
-    with suppress(OSError):
-        return Library(kept, source.stem)
-    with suppress(OSError):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(f"{kept.parent}/.", os.W_OK):
+    name = f"{source.stem}-{key}.so"
+    cache_folder = user_cache()
+    if cache_folder is not None:
+        with suppress(OSError):
+            return Library(cache_folder / name, source.stem)
+        with suppress(OSError):
+            cache_folder.mkdir(parents=True, exist_ok=True)
+    if cache_folder is None or not os.access(f"{cache_folder}/.", os.W_OK):
         with tempfile.TemporaryDirectory() as folder:
-            return compile_to(Path(folder) / kept.name, source, flags)
+            return compile_to(Path(folder) / name, source, flags)
+    kept = cache_folder / name
     try:
         with FileLock(kept.with_suffix(".lock")):  # other processes wait, then load it
             with suppress(OSError):

@@ -103,6 +103,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, window:
     # The kernel gives each thread a key head of one sequence; torch also divides its queries.
     enough = q.numel() >= ATTENTION_VALUES and len(k) * k.shape[2] >= _threads()
     fits = k.shape == v.shape and cos.shape == sin.shape == (k.shape[1], k.shape[3])
+    fits &= not (cos.requires_grad or sin.requires_grad)  # the kernel has no gradient for them
     if enough and fits and _can_run("attention", q, k, v, cos, sin):
         return operators.attention(q, k, v, cos, sin, min(window, k.shape[1]))[0]
     return reference.attention(q, k, v, cos, sin, window)

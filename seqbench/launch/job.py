@@ -9,7 +9,7 @@ from typing import Literal
 
 from seqbench.config import Config
 from seqbench.config.check import check
-from seqbench.errors import Held, Interrupted, SeqbenchError
+from seqbench.errors import Interrupted, RunLocked, SeqbenchError
 from seqbench.experiment import run
 from seqbench.runs.record import Record, RecordError
 from seqbench.runs.run import Run
@@ -109,7 +109,7 @@ def train_job(job: Job) -> Ending:
         record = run(job.config, retry=job.retry, force=job.force)
     except Interrupted as stop:
         return Ending("interrupted", str(stop), signal=stop.signal)
-    except Held as error:
+    except RunLocked as error:
         return Ending("held", str(error))
     except (KeyboardInterrupt, SystemExit):
         return Ending("interrupted", "stopped at once")

@@ -26,6 +26,7 @@ from seqbench.launch.local import LocalEngine
 from seqbench.machine import available_cores, host
 from seqbench.runs.run import Run
 from seqbench.training.interruption import signals
+from seqbench.user_files import expand_home
 
 # Bytes of shared memory of a cluster that seqbench starts; only jobs and endings pass through it.
 OBJECT_STORE = 100 * 2**20
@@ -200,9 +201,9 @@ def connected(address: str | None, folder: str) -> Any:
     # node output into the sweep's table; the nodes' logs keep it.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^")
-    token = Path.home() / ".ray" / "auth_token"
     if address and (
-        token.exists() or {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
+        {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
+        or expand_home("~/.ray/auth_token").exists()
     ):
         # Without this, Ray cannot join a cluster that requires the token; other clusters ignore it.
         os.environ.setdefault("RAY_AUTH_MODE", "token")

@@ -7,7 +7,7 @@ from seqbench.config import Config
 from seqbench.config.trust import read
 from seqbench.errors import ConfigError
 from seqbench.results.collect import find_run
-from seqbench.runs.identity import own_codes
+from seqbench.runs.identity import user_code_hashes
 from seqbench.runs.run import Run
 
 
@@ -35,7 +35,7 @@ def config_to_resume(run: str, overrides: Sequence[str], trust: Sequence[str]) -
     config["output_dir"] = str(folder.parents[min(3, len(folder.parents) - 1)])
     if Run.of(config).folder.resolve() != folder:
         reason = f"{folder / 'config.yaml'} is not the configuration of this folder's run"
-        if custom := " and ".join(config[node]["_target_"] for node in own_codes(config)):
+        if custom := " and ".join(config[node]["_target_"] for node in user_code_hashes(config)):
             reason += f", or the file of {custom} was edited, which makes another run"
         raise ConfigError(reason)
     return config

@@ -78,7 +78,7 @@ class Search:
 
         Raises:
             ConfigError: if there is nothing to search, or the overrides do not suit a search.
-            Held: if another process runs this search.
+            RunLocked: if another process runs this search.
             RunError: if all trials ended and none completed.
         """
         if sweep.policy.force or not sweep.policy.wait:

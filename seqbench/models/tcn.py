@@ -158,6 +158,10 @@ class TCN(SequenceModel):
             raise ConfigError(f"model.kernel_size must be at least 2, not {kernel_size}")
         if not 0 <= dropout < 1:
             raise ConfigError(f"model.dropout must be in [0, 1), not {dropout}")
+        if embedding_dim is not None and embedding_dim < 1:
+            raise ConfigError(f"model.embedding_dim must be at least 1, not {embedding_dim}")
+        if output_std is not None and output_std < 0:
+            raise ConfigError(f"model.output_std must be at least 0, not {output_std}")
         self.embedding: nn.Embedding | None = None
         if isinstance(spec.input, Features):
             width = spec.input.dim

@@ -18,8 +18,13 @@ PACKAGE = Path(__file__).parents[1]
 # The parts of seqbench that compute results.
 COMPUTES = ("spec.py", "datasets", "kernels", "models", "tasks", "training")
 SUFFIXES = (".py", ".cpp", ".h")
-# A C++ string, which is kept, or a comment, which is removed.
-STRING_OR_COMMENT = re.compile(rb'("(?:\\.|[^"\\\n])*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
+# A literal of C++, which is kept, or a comment, which is removed. A `'` after a digit separates it
+# from the next one.
+LITERAL_OR_COMMENT = re.compile(
+    rb"""(?P<literal>R"(?P<end>[^()\\\s]*)\(.*?\)(?P=end)"|"(?:\\.|[^"\\\n])*\"|"""
+    rb"""(?<![0-9a-fA-F])'(?:\\.|[^'\\\n])+')|//[^\n]*|/\*.*?\*/""",
+    re.DOTALL,
+)
 NOT_THE_USERS = ("seqbench", "torch", *sys.stdlib_module_names)
 
 
@@ -36,7 +41,7 @@ def source_hash() -> str:
 
 
 @cache
-def own_code(target: str) -> str | None:
+def user_code_hash(target: str) -> str | None:
     """Return the SHA-256 of the code of a user's class or function.
 
     The hash covers the module that defines it and the user's modules that this module imports,
@@ -81,12 +86,22 @@ def code_of(path: Path) -> bytes:
     """
     content = path.read_bytes()
     if path.suffix != ".py":
-        return b" ".join(STRING_OR_COMMENT.sub(rb"\1 ", content).split())
+        return _cpp_words(content)
     try:
         tree = ast.parse(content)
     except (SyntaxError, ValueError):
         return content
     return "\n".join(_canonical(tree)).encode("utf-8", "surrogatepass")
+
+
+def _cpp_words(content: bytes) -> bytes:
+    """Return C++ without comments and with single spaces, except inside literals."""
+    words, end = [], 0
+    for found in LITERAL_OR_COMMENT.finditer(content):
+        words += content[end : found.start()].split()
+        words += filter(None, [found["literal"]])
+        end = found.end()
+    return b" ".join([*words, *content[end:].split()])
 
 
 def _canonical(node: Any) -> Iterator[str]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Any
 
-from seqbench.runs.code_hash import own_code
+from seqbench.runs.code_hash import user_code_hash
 from seqbench.runs.defaults import defaults_for_ids
 
 # Node -> keys that do not count for a run's identity: they only say where and how fast it runs, how
@@ -64,16 +64,16 @@ def result_config(config: dict[str, Any]) -> dict[str, Any]:
             if value.get("sha256"):
                 value.pop("path", None)
         kept[key] = value
-    for key, code in own_codes(config).items():
+    for key, code in user_code_hashes(config).items():
         kept[key]["_code_"] = code
     return kept
 
 
-def own_codes(config: dict[str, Any]) -> dict[str, str]:
+def user_code_hashes(config: dict[str, Any]) -> dict[str, str]:
     """Return a dict from config node to the hash of the custom code that it builds."""
     targets = {
         key: node["_target_"]
         for key, node in config.items()
         if key not in IGNORED_KEYS[""] and isinstance(node, dict) and "_target_" in node
     }
-    return {key: code for key, target in targets.items() if (code := own_code(target))}
+    return {key: code for key, target in targets.items() if (code := user_code_hash(target))}

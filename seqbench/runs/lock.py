@@ -6,21 +6,25 @@ not renewed for `LEASE` seconds has expired.
 """
 
 import os
+import pwd
+import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from seqbench.errors import Held
+from seqbench.errors import RunLocked
 from seqbench.runs import atomic, foreign
 
 # Seconds without renewal after which another machine may take over, and between renewals.
 LEASE, RENEWAL = 120.0, 20.0
-# Most bytes of a lease.
+# Most bytes of a lease, and its content.
 LONGEST = 1000
+HOLDER = re.compile(r"process (?P<pid>\d+) on (?P<host>.+)")
 
 
 @contextmanager
@@ -32,16 +36,19 @@ def held(folder: Path, what: str) -> Iterator[None]:
         what: description of the folder for the error.
 
     Raises:
-        Held: if another process holds it; the message says which.
+        RunLocked: if another process holds it; the message says which.
     """
     lock, lease = FileLock(folder / ".lock"), folder / ".lease"
     try:
         lock.acquire(timeout=0)
-    except Timeout:
-        raise Held(f"{what} is being trained by {holder(lease)}") from None
+    except (Timeout, PermissionError) as error:
+        # Another user's lock file may not be writable, whether that user's process lives or not.
+        if isinstance(error, PermissionError) and not is_held(folder):
+            raise
+        raise RunLocked(f"{what} is being trained by {holder(lease)}") from None
     try:
         if is_elsewhere(lease) and age(lease, folder / ".lock") < LEASE:
-            raise Held(
+            raise RunLocked(
                 f"{what} is being trained by {holder(lease)}; if that is gone, it is free in "
                 f"{LEASE:.0f} seconds"
             )
@@ -68,28 +75,48 @@ def renew(lease: Path, over: threading.Event) -> None:
             os.utime(lease)
 
 
+def read_lease(lease: Path) -> re.Match[str] | None:
+    """Return `pid` and `host` of a lease; `None` if it cannot be read or names none."""
+    with suppress(OSError):
+        return HOLDER.fullmatch(foreign.read(lease, LONGEST).decode(errors="replace"))
+    return None
+
+
 def holder(lease: Path) -> str:
-    """Return the holder of a lease in words: `process <pid> on <host>`, if that is known."""
-    try:
-        return foreign.read(lease, LONGEST).decode() or "another process"
-    except (OSError, UnicodeDecodeError):
+    """Return the holder of a lease in words.
+
+    `process <pid> on <host>`, or `<user>@<host> (process <pid>)` for another user; `another
+    process` if it is unknown.
+    """
+    found = read_lease(lease)
+    if found is None:
         return "another process"
+    with suppress(OSError):  # the lease is gone
+        if (uid := lease.stat().st_uid) != os.geteuid():
+            user: str | int = uid
+            with suppress(KeyError):
+                user = pwd.getpwuid(uid).pw_name
+            return f"{user}@{found['host']} (process {found['pid']})"
+    return found[0]
 
 
 def is_held(folder: Path) -> bool:
     """Return True if a living process seems to hold a folder, without trying to lock it.
 
-    For callers that can wait: only `held` is certain.
+    For callers that can wait: only `held` is certain. The folder may be read-only.
     """
     lease = folder / ".lease"
-    if not lease.exists() or age(lease, folder / ".lock") >= LEASE:
-        return False
-    if is_elsewhere(lease):
-        return True
-    words = holder(lease).split()
     try:
-        os.kill(int(words[1]), 0)
-    except (ProcessLookupError, ValueError, IndexError, OverflowError):
+        if age(lease, folder / ".lock") >= LEASE:
+            return False
+    except OSError:
+        return False  # the folder cannot be read
+    found = read_lease(lease)
+    if found is None or found["host"] != socket.gethostname():
+        return True
+    try:
+        os.kill(int(found["pid"]), 0)
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         pass  # the process lives, and belongs to another user
@@ -98,16 +125,20 @@ def is_held(folder: Path) -> bool:
 
 def is_elsewhere(lease: Path) -> bool:
     """Return True if a lease was taken on another machine; on this one the file lock decides."""
-    return lease.exists() and not holder(lease).endswith(f" on {socket.gethostname()}")
+    found = read_lease(lease)
+    return lease.exists() and (found is None or found["host"] != socket.gethostname())
 
 
 def age(lease: Path, lock: Path) -> float:
-    """Return the seconds since a lease was renewed, by the file server's clock.
+    """Return the seconds since a lease was renewed; `LEASE` if there is no lease any more.
 
-    Return `LEASE` if there is no lease any more.
+    By the file server's clock, or by that of this machine if the folder is read-only.
     """
     try:
+        renewed = lease.stat().st_mtime
         lock.touch()
-        return lock.stat().st_mtime - lease.stat().st_mtime
+        return lock.stat().st_mtime - renewed
     except FileNotFoundError:
         return LEASE
+    except OSError:
+        return time.time() - lease.stat().st_mtime

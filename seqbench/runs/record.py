@@ -70,8 +70,8 @@ class Record:
         data: name -> SHA-256 of the data.
         versions: name -> version of the software that computed the result.
         source: hash of the sources of seqbench that compute results.
-        code: config node -> SHA-256 of the custom code that it builds; see `code_hash.own_code`.
-            Empty in records of earlier versions.
+        code: config node -> SHA-256 of the custom code that it builds; see
+            `code_hash.user_code_hash`. Empty in records of earlier versions.
         config: the resolved config.
         error: one line that says why the run diverged or failed.
         notes: facts of the task; `solved` is 0 or 1, `baseline_<metric>` the value of a predictor

@@ -59,7 +59,7 @@ class Run:
         """Hold the run for this process; the lock is released when its holder dies.
 
         Raises:
-            Held: if another process holds the run.
+            RunLocked: if another process holds the run.
             RunError: if the folder cannot be written, or holds links or special files.
         """
         try:

@@ -6,10 +6,10 @@ captured kernels again in the same memory. Hence
 - inputs are copied to the tensors that the captured step read;
 - all else that changes from step to step is in tensors on the GPU: learning rates, step counters,
   the state of the random generator;
-- Python code runs only during capture. There is one graph for each form of the inputs: tensor
-  shapes and dtypes, whether a text begins, whether a state is carried. A model that counts its
-  calls in Python, or draws from Python's random generator, cannot be trained like this;
-- the first steps of each form are warm-up and run without a graph. They create the optimizer's
+- Python code runs only during capture. There is one graph for each signature of the inputs:
+  tensor shapes and dtypes, whether a text begins, whether a state is carried. A model that counts
+  its calls in Python, or draws from Python's random generator, cannot be trained like this;
+- the first steps of each signature are warm-up and run without a graph. They create the optimizer's
   slots and let cuDNN choose its algorithms, neither of which can be captured.
 """
 
@@ -29,14 +29,14 @@ from seqbench.tasks.task import Batch
 from seqbench.training.carried import Carried, flatten, unflatten
 
 WARM_UP = 2
-# Each graph keeps the memory of a step, so at most 8 forms are captured. At most 1000 are counted,
-# in case every step has a new form.
-MOST_GRAPHS, MOST_FORMS = 8, 1000
+# Each graph keeps the memory of a step, so at most 8 signatures are captured. At most 1000 are
+# counted, in case every step has a new signature.
+MOST_GRAPHS, MOST_SIGNATURES = 8, 1000
 
 Result = TypeVar("Result")
 Step = Callable[[Sequence[Batch], Carried], Result]
 # Names, shapes and dtypes of the input tensors, and the values of all other inputs.
-Form = tuple[Any, ...]
+Signature = tuple[Any, ...]
 
 
 class Graphs:
@@ -48,8 +48,8 @@ class Graphs:
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
-        self.seen: Counter[Form] = Counter()
-        self.captured: dict[Form, Captured[Any]] = {}
+        self.seen: Counter[Signature] = Counter()
+        self.captured: dict[Signature, Captured[Any]] = {}
 
     def wrap(self, step: Step[Result]) -> Step[Result]:
         """Return a step that does the same as `step`, with CUDA graphs where possible.
@@ -75,29 +75,29 @@ class Graphs:
             carried: the model's state before the step, or `None`.
 
         Returns:
-            The result of `step`. Its tensors are overwritten by the next step of the same form.
+            The result of `step`. The next step of the same signature overwrites its tensors.
 
         Raises:
             RunError: if the step cannot be captured.
         """
-        form = form_of(batches, carried)
-        if form not in self.captured:
-            if len(self.captured) == MOST_GRAPHS or len(self.seen) == MOST_FORMS:
+        signature = signature_of(batches, carried)
+        if signature not in self.captured:
+            if len(self.captured) == MOST_GRAPHS or len(self.seen) == MOST_SIGNATURES:
                 return step(batches, carried)
-            self.seen[form] += 1
-            if self.seen[form] <= WARM_UP:
+            self.seen[signature] += 1
+            if self.seen[signature] <= WARM_UP:
                 return on_capture_stream(lambda: step(batches, carried))
             with capturable(self.optimizer):
-                self.captured[form] = Captured(step, batches, carried)
-        return self.captured[form](batches, carried)
+                self.captured[signature] = Captured(step, batches, carried)
+        return self.captured[signature](batches, carried)
 
 
 class Captured(Generic[Result]):
-    """A training step, captured as a CUDA graph for one form of its inputs.
+    """A training step, captured as a CUDA graph for one signature of its inputs.
 
     Args:
         step: is captured but not executed; the weights do not change.
-        batches: of the form to capture; they are copied.
+        batches: of the signature to capture; they are copied.
         carried: likewise.
 
     Raises:
@@ -175,8 +175,8 @@ def inputs(batches: Sequence[Batch], carried: Carried) -> dict[str, Tensor]:
     return named | flatten(carried, "carried")
 
 
-def form_of(batches: Sequence[Batch], carried: Carried) -> Form:
-    """Return the form of a step's inputs: inputs of the same form can use the same graph.
+def signature_of(batches: Sequence[Batch], carried: Carried) -> Signature:
+    """Return the signature of a step's inputs: inputs of the same signature can use the same graph.
 
     Raises:
         RunError: if a field of a batch is neither a tensor nor a number, text, bool or `None`.

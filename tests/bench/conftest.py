@@ -1,4 +1,4 @@
-"""What the tests of the measuring share: small configurations."""
+"""Share small configs between the tests of the measurements."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -6,12 +6,15 @@ from typing import Any
 import pytest
 import torch
 
+from seqbench.bench.loop import Loop
 from seqbench.config.compose import compose
+from seqbench.experiment.build import Experiment
+from seqbench.runs.run import Run
 
 
 @pytest.fixture
 def small(tmp_path, monkeypatch) -> Callable[..., dict[str, Any]]:
-    """Composes a small configuration; what it would write goes to an empty folder."""
+    """Compose a small config; a file that a test should not write would be in `tmp_path`."""
     monkeypatch.chdir(tmp_path)
 
     def composed(*words: str) -> dict[str, Any]:
@@ -20,9 +23,20 @@ def small(tmp_path, monkeypatch) -> Callable[..., dict[str, Any]]:
     return composed
 
 
+@pytest.fixture
+def loop_of(small) -> Callable[..., Loop]:
+    """Build the loop of a small config."""
+
+    def built(*words: str) -> Loop:
+        config = small(*words)
+        return Loop.of(Experiment(config, Run.of(config)))
+
+    return built
+
+
 @pytest.fixture(autouse=True)
 def threads() -> Iterator[None]:
-    """As many threads as before."""
+    """Restore the number of threads."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)

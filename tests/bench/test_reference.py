@@ -1,18 +1,21 @@
 import os
+import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from seqbench import SPIN, SPIN_BY_DEFAULT, machine
-from seqbench.bench.reference import Reference
-from seqbench.errors import ConfigError, RunError
+from seqbench.bench.plain import build_plain
+from seqbench.bench.reference import Reference, serve
+from seqbench.errors import RunError, SeqbenchError
 
 
 def broken(node, spec):
     raise ValueError("no such thing\nand more")
 
 
-def test_the_reference_keeps_denormal_numbers_though_we_flush_them(small):
+def test_the_reference_keeps_denormals_and_is_missed_when_it_is_killed(small):
     config = small("model=lstm", "task=adding")
     device = machine.prepare(config)
     assert (torch.tensor(1e-40) * 0.5).item() == 0
@@ -21,43 +24,46 @@ def test_the_reference_keeps_denormal_numbers_though_we_flush_them(small):
         times = reference.steps(3)
         assert len(times) == 3
         assert min(times) > 0
-    assert not reference.process.is_alive()
-
-
-def test_what_goes_wrong_in_it_costs_a_line(small):
-    config = small("model=tcn", "task=adding")
-    with (
-        Reference(config, torch.device("cpu"), broken) as reference,
-        pytest.raises(RunError, match="plain reference failed: ValueError: no such thing"),
-    ):
-        reference.ready()
-    config["model"]["_target_"] = "mine.Model"
-    with (
-        Reference(config, torch.device("cpu")) as reference,
-        pytest.raises(ConfigError, match=r"not of mine\.Model"),
-    ):
-        reference.ready()
-
-
-def tells(node, spec):
-    raise RunError(f"it spins {os.environ['GOMP_SPINCOUNT']}")
-
-
-@pytest.mark.parametrize(("asked", "found"), [(SPIN, SPIN_BY_DEFAULT), ("77", "77")])
-def test_its_threads_wait_as_torch_lets_them(small, monkeypatch, asked, found):
-    monkeypatch.setenv("GOMP_SPINCOUNT", asked)
-    with (
-        Reference(small("model=tcn", "task=adding"), torch.device("cpu"), tells) as reference,
-        pytest.raises(RunError, match=f"it spins {found}$"),
-    ):
-        reference.ready()
-    assert os.environ["GOMP_SPINCOUNT"] == asked
-
-
-def test_a_process_that_is_killed_is_missed(small):
-    with Reference(small("model=tcn", "task=adding"), torch.device("cpu")) as reference:
-        reference.ready()
         reference.process.kill()
         reference.process.join()
         with pytest.raises(RunError, match="died"):
             reference.steps(1)
+    assert not reference.process.is_alive()
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="only Linux has /proc")
+@pytest.mark.parametrize(("asked", "found"), [(SPIN, SPIN_BY_DEFAULT), ("77", "77")])
+def test_its_threads_wait_as_torch_lets_them(small, monkeypatch, asked, found):
+    monkeypatch.setenv("GOMP_SPINCOUNT", asked)
+    with Reference(small("model=tcn", "task=adding"), torch.device("cpu")) as reference:
+        given = Path(f"/proc/{reference.process.pid}/environ")
+        patience = time.monotonic() + 10
+        while f"GOMP_SPINCOUNT={found}".encode() not in given.read_bytes().split(b"\0"):
+            assert time.monotonic() < patience
+    assert os.environ["GOMP_SPINCOUNT"] == asked
+
+
+class Pipe(list):
+    """Keep what is sent; nothing can be received."""
+
+    send = list.append
+
+    def recv(self):
+        raise EOFError
+
+
+@pytest.mark.parametrize(
+    ("build_model", "message"),
+    [
+        (broken, "the plain reference failed: ValueError: no such thing"),
+        (build_plain, "--reference knows of seqbench's models only, not of mine.Model"),
+    ],
+)
+def test_an_error_in_the_process_is_sent_as_one_line(small, build_model, message):
+    config = small("model=tcn", "task=adding")
+    config["model"]["_target_"] = "mine.Model"
+    pipe = Pipe()
+    serve(pipe, config, "cpu", 1, build_model)
+    (sent,) = pipe
+    assert isinstance(sent, SeqbenchError)
+    assert str(sent) == message

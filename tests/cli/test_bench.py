@@ -5,7 +5,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from seqbench.bench import ceilings
+from seqbench.bench import flops
 from seqbench.cli.main import app
 from seqbench.errors import ConfigError
 
@@ -18,7 +18,7 @@ def here(tmp_path, monkeypatch):
     """An empty folder, a wide terminal, and a machine that is measured in no time."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr(ceilings, "SECONDS", 0.01)
+    monkeypatch.setattr(flops, "SECONDS", 0.01)
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -78,7 +78,6 @@ def test_a_sweep_in_json_has_its_points():
         (["--sweep", "task.lenght=10,20"], "did you mean 'task.length'"),
         (["--sweep", "length=1,20"], "at least 2"),
         (["device=tpu"], "device must be"),
-        (["model=llama", "model.carry_state=true", "--reference"], "carry_state"),
     ],
 )
 def test_mistakes_cost_one_line(words, message):

@@ -1,5 +1,6 @@
 import os
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 
 import pytest
 from record_factory import make_record, write_run
@@ -75,6 +76,21 @@ def test_it_says_what_would_be_slow(said, monkeypatch, tmp_path):
     for part in ("threads wait for each other", "other programs keep 500.0", "0.5 cores"):
         assert part in found
     assert "fuse.sshfs" in found
+
+
+def test_it_says_that_it_compiles(said):
+    lines = said()
+    assert any(line.startswith("compiling the kernels") for line in lines)
+    assert "measuring matrix products" in lines
+
+
+def test_a_mounted_path_may_contain_spaces(monkeypatch, tmp_path):
+    mounts = tmp_path / "mounts"
+    mounts.write_bytes(b"a / ext4 rw 0 0\nhost:/x /my\\040disk\\134\xc3\xa9 nfs4 rw 0 0\n")
+    monkeypatch.setattr(doctor, "Path", lambda name: mounts)
+    inside = Path("/my disk\\é/runs")
+    assert doctor.file_system(inside) == "nfs4"
+    assert doctor.file_system(Path("/my disk")) == "ext4"
 
 
 @pytest.mark.parametrize(

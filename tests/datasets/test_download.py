@@ -20,14 +20,21 @@ from seqbench.errors import ConfigError, DataError, RunError
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """The dataset's folder in the cache `tmp_path`."""
+    """Return the dataset's folder in the cache `tmp_path`."""
     path = tmp_path / "tiny"
     path.mkdir()
     return path
 
 
+def fetched(folder: Path) -> bytes:
+    """Return the file that `ensure` delivers."""
+    paths = ensure("tiny", str(folder.parent))
+    assert paths == {"data.bin": folder / "data.bin"}
+    return paths["data.bin"].read_bytes()
+
+
 def failure(kind, data_dir, **options) -> str:
-    """The text of the error, which must be one line."""
+    """Return the message of the error, which must be one line."""
     with pytest.raises(kind) as caught:
         ensure("tiny", str(data_dir), **options)
     assert "\n" not in str(caught.value)
@@ -57,28 +64,26 @@ def test_the_argument_goes_before_the_environment_before_the_users_cache(monkeyp
 # Downloading
 
 
-def test_a_missing_file_is_downloaded_once(tiny, mirror, tmp_path, content):
+def test_a_missing_file_is_downloaded_once(tiny, mirror, folder, content):
     tiny("good")
+    folder.rmdir()
     for _ in range(2):
-        paths = ensure("tiny", str(tmp_path / "new"))
-        assert paths == {"data.bin": tmp_path / "new" / "tiny" / "data.bin"}
-        assert paths["data.bin"].read_bytes() == content
+        assert fetched(folder) == content
     assert mirror.requests == [("good", None)]
-    assert left(tmp_path / "new" / "tiny") == {"data.bin"}
+    assert left(folder) == {"data.bin"}
 
 
-def test_a_redirect_is_followed(tiny, tmp_path, content):
-    tiny("moved")
-    assert ensure("tiny", str(tmp_path))["data.bin"].read_bytes() == content
+@pytest.mark.parametrize("way", ["moved", "endless"])
+def test_a_redirect_is_followed_and_no_more_than_the_known_size_is_read(way, tiny, folder, content):
+    tiny(way)
+    assert fetched(folder) == content
 
 
 @pytest.mark.parametrize("way", ["denied", "wrong", "short", "stuck", "silent"])
-def test_a_mirror_that_fails_gives_way_to_the_next(
-    way, tiny, mirror, tmp_path, monkeypatch, content
-):
+def test_a_mirror_that_fails_gives_way_to_the_next(way, tiny, mirror, folder, monkeypatch, content):
     tiny(way, "good")
     monkeypatch.setattr(download, "TIMEOUT", 0.3 if way == "silent" else 5.0)
-    assert ensure("tiny", str(tmp_path))["data.bin"].read_bytes() == content
+    assert fetched(folder) == content
     assert mirror.requests[0][0] == way
     assert mirror.requests[-1][0] == "good"
 
@@ -92,11 +97,6 @@ def test_when_all_mirrors_fail_each_reason_is_named_and_what_to_do(tiny, mirror,
     assert f"{mirror.url('stuck')}: " in text
     assert text.endswith(f"put it at {folder / 'data.bin'}")
     assert not (folder / "data.bin").exists()
-
-
-def test_what_a_mirror_sends_beyond_the_known_size_is_not_read(tiny, tmp_path, content):
-    tiny("endless")
-    assert ensure("tiny", str(tmp_path))["data.bin"].read_bytes() == content
 
 
 def test_a_host_that_refuses_the_connection_is_one_reason(register, folder, content):
@@ -116,49 +116,45 @@ def test_a_cut_download_goes_on_where_it_ended(tiny, mirror, folder, content):
     assert len(mirror.requests) == download.CUTS + 1
     received = (folder / "data.bin.part").stat().st_size
     assert len(content) // 2 < received < len(content)
-
     tiny("good")
-    assert ensure("tiny", str(folder.parent))["data.bin"].read_bytes() == content
+    assert fetched(folder) == content
     assert mirror.requests[-1] == ("good", f"bytes={received}-")
     assert left(folder) == {"data.bin"}
 
 
 def test_the_next_mirror_goes_on_where_the_one_before_was_cut(tiny, mirror, folder, content):
     tiny("cut", "good")
-    assert ensure("tiny", str(folder.parent))["data.bin"].read_bytes() == content
+    assert fetched(folder) == content
     assert rising(mirror.offsets())
 
 
 def test_a_mirror_that_ignores_range_starts_again(tiny, mirror, folder, content):
     (folder / "data.bin.part").write_bytes(content[: len(content) // 2])
     tiny("plain")
-    assert ensure("tiny", str(folder.parent))["data.bin"].read_bytes() == content
+    assert fetched(folder) == content
     assert mirror.requests == [("plain", f"bytes={len(content) // 2}-")]
 
 
-@pytest.mark.parametrize("size", [1, 100_000, 262_144, 262_145])
-def test_a_part_of_something_else_is_discarded_and_the_download_starts_afresh(
-    size, tiny, mirror, folder, content
-):
-    (folder / "data.bin.part").write_bytes(b"x" * size)
-    tiny("good")
-    assert ensure("tiny", str(folder.parent))["data.bin"].read_bytes() == content
-    assert mirror.requests[-1] == ("good", None)
-    assert left(folder) == {"data.bin"}
-
-
-def test_it_starts_afresh_only_once(tiny, mirror, folder):
-    (folder / "data.bin.part").write_bytes(b"x" * 1000)
+@pytest.mark.parametrize("size", [1, 262_144, 262_145])
+def test_a_part_of_something_else_is_discarded_once(size, tiny, mirror, folder, content):
+    part = folder / "data.bin.part"
+    part.write_bytes(b"x" * size)
     tiny("wrong")
     failure(DataError, folder.parent)
-    assert mirror.offsets() == [1000, 0]
+    assert mirror.offsets()[-1] == 0
+    assert len(mirror.requests) == (2 if size < len(content) else 1)
     assert left(folder) == set()
+    part.write_bytes(b"x" * size)
+    tiny("good")
+    assert fetched(folder) == content
+    assert mirror.requests[-1] == ("good", None)
+    assert left(folder) == {"data.bin"}
 
 
 def test_a_complete_part_needs_no_network(tiny, mirror, folder, content):
     (folder / "data.bin.part").write_bytes(content)
     tiny("denied")
-    assert ensure("tiny", str(folder.parent))["data.bin"].read_bytes() == content
+    assert fetched(folder) == content
     assert mirror.requests == []
 
 
@@ -166,24 +162,19 @@ def test_a_complete_part_needs_no_network(tiny, mirror, folder, content):
 
 
 def test_a_file_with_the_wrong_checksum_is_moved_aside_and_fetched_again(
-    tiny, folder, caplog, content
+    tiny, mirror, folder, caplog, content
 ):
-    (folder / "data.bin").write_bytes(b"rotten")
     tiny("good")
-    assert ensure("tiny", str(folder.parent))["data.bin"].read_bytes() == content
+    (folder / "data.bin").write_bytes(b"rotten")
+    failure(DataError, folder.parent, offline=True)
+    assert mirror.requests == []
     aside = f"data.bin.bad-{hashlib.sha256(b'rotten').hexdigest()[:8]}"
-    assert left(folder) == {"data.bin", aside}
+    assert left(folder) == {aside}
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert aside in record.getMessage()
-
-
-def test_offline_a_bad_file_is_moved_aside_too_and_never_used(tiny, mirror, folder):
-    (folder / "data.bin").write_bytes(b"rotten")
-    tiny("good")
-    failure(DataError, folder.parent, offline=True)
-    assert not (folder / "data.bin").exists()
-    assert mirror.requests == []
+    assert fetched(folder) == content
+    assert left(folder) == {"data.bin", aside}
 
 
 @pytest.mark.parametrize("how", ["argument", "environment"])
@@ -227,32 +218,21 @@ def read_only():
             folder.chmod(0o755)
 
 
-def test_a_bad_file_in_a_read_only_folder_is_said_to_be_stuck(tiny, mirror, read_only):
+def test_a_read_only_folder(tiny, mirror, register, read_only, content):
     tiny("good")
     text = failure(DataError, read_only.parent)
     assert "wrong SHA-256 and cannot be moved aside (Permission denied)" in text
     assert mirror.requests == []
-
-
-def test_a_missing_file_cannot_be_written_to_a_read_only_folder(
-    mirror, register, read_only, content
-):
     register("other.bin", content, [mirror.url("good")])
     for folder in (read_only.parent, read_only / "new" / "cache"):
         assert "Permission denied" in failure(RunError, folder)
     assert "put it at" in failure(DataError, read_only.parent, offline=True)
-
-
-def test_a_good_file_in_a_read_only_folder_is_used(mirror, register, read_only):
+    register("secret.bin", b"", [])
+    secret = read_only / "secret.bin"
+    assert failure(DataError, read_only.parent) == f"cannot read {secret}: Permission denied"
     register("data.bin", b"", [mirror.url("good")])
     assert ensure("tiny", str(read_only.parent)) == {"data.bin": read_only / "data.bin"}
     assert {path.name for path in read_only.iterdir()} == {"data.bin", "secret.bin"}
-
-
-def test_a_file_that_may_not_be_read_is_named(register, read_only):
-    register("secret.bin", b"", [])
-    path = read_only / "secret.bin"
-    assert failure(DataError, read_only.parent) == f"cannot read {path}: Permission denied"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a full disk")
@@ -292,18 +272,15 @@ def packed(mirror, register, content):
     return at
 
 
-def test_a_file_is_taken_out_of_its_archive_and_the_archive_goes(packed, folder, content):
-    packed(zipped(**{"data.bin": content, "more": b"more"}))
-    assert ensure("tiny", str(folder.parent))["data.bin"].read_bytes() == content
-    assert left(folder) == {"data.bin"}
-
-
-def test_the_archive_is_what_a_cut_download_goes_on_with(packed, mirror, folder, content):
-    data = zipped(**{"data.bin": content})
+def test_a_file_is_taken_out_of_its_archive_and_the_archive_goes(packed, mirror, folder, content):
+    data = zipped(**{"data.bin": content, "more": b"more"})
     packed(data)
+    text = failure(DataError, folder.parent, offline=True)
+    assert text.endswith(f"put it as it is inside data.zip at {folder / 'data.bin'}")
     (folder / "data.zip.part").write_bytes(data[:1000])
-    ensure("tiny", str(folder.parent))
+    assert fetched(folder) == content
     assert mirror.requests == [("good", "bytes=1000-")]
+    assert left(folder) == {"data.bin"}
 
 
 @pytest.mark.parametrize(
@@ -317,12 +294,6 @@ def test_an_archive_with_anything_else_in_it_is_refused(members, packed, folder)
     assert not (folder / "data.bin").exists()
     assert {path.name for path in folder.parent.iterdir()} == {"tiny"}
     assert sum(path.stat().st_size for path in folder.iterdir()) < 1_000_000
-
-
-def test_by_hand_the_file_is_wanted_as_it_is_inside(packed, folder):
-    packed(b"")
-    text = failure(DataError, folder.parent, offline=True)
-    assert text.endswith(f"put it as it is inside data.zip at {folder / 'data.bin'}")
 
 
 # Two at once

@@ -40,12 +40,6 @@ def test_mnist_is_what_the_field_knows(real_data):
     assert all(name.startswith("mnist/") for name in mnist.checksums)
 
 
-def test_idx_round_trip(tmp_path):
-    path = tmp_path / "images.gz"
-    path.write_bytes(gz(idx(IMAGES)))
-    assert np.array_equal(read_idx(path, SHAPE), IMAGES)
-
-
 @pytest.mark.parametrize(
     ("content", "text"),
     [
@@ -65,14 +59,13 @@ def test_idx_round_trip(tmp_path):
 )
 def test_what_is_not_idx_to_the_byte_is_refused(content, text, tmp_path):
     path = tmp_path / "images.gz"
+    with pytest.raises(DataError, match="cannot unpack"):
+        read_idx(path, SHAPE)
+    path.write_bytes(gz(idx(IMAGES)))
+    assert np.array_equal(read_idx(path, SHAPE), IMAGES)
     path.write_bytes(content)
     with pytest.raises(DataError, match=text):
         read_idx(path, SHAPE)
-
-
-def test_a_missing_file_is_a_data_error(tmp_path):
-    with pytest.raises(DataError, match="cannot unpack"):
-        read_idx(tmp_path / "none.gz", SHAPE)
 
 
 GOOD = gz(idx(IMAGES))
@@ -83,7 +76,7 @@ GOOD = gz(idx(IMAGES))
     keep=st.integers(0, len(GOOD)),
     more=st.binary(max_size=8),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_mutated_bytes_give_the_images_or_a_data_error(tmp_path_factory, changes, keep, more):
     content = bytearray(GOOD)
     for at, byte in changes.items():
@@ -93,12 +86,3 @@ def test_mutated_bytes_give_the_images_or_a_data_error(tmp_path_factory, changes
     # Bytes of the gzip header that say nothing of the content, such as its date, may change.
     with suppress(DataError):
         assert np.array_equal(read_idx(path, SHAPE), IMAGES)
-
-
-@given(raw=st.binary(max_size=100))
-@settings(max_examples=100, deadline=None)
-def test_any_bytes_inside_the_gzip_give_the_images_or_a_data_error(tmp_path_factory, raw):
-    path = tmp_path_factory.getbasetemp() / "any.gz"
-    path.write_bytes(gz(raw))
-    with pytest.raises(DataError):
-        read_idx(path, SHAPE)

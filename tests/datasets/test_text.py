@@ -94,9 +94,6 @@ def test_the_parts_are_the_text_in_order_cut_at_the_decimal_fractions(length, cu
 def test_fractions_that_are_no_splits_are_refused(splits):
     with pytest.raises(ConfigError, match="three positive fractions with sum 1"):
         split("x" * 100, splits)
-
-
-def test_a_part_may_not_be_empty():
     with pytest.raises(ConfigError, match="part of 100 characters empty"):
         split("x" * 100, (0.998, 0.001, 0.001))
 
@@ -144,15 +141,13 @@ def test_what_is_no_text_is_refused_in_one_line(content, text, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "text"), [("none", "is not there"), ("", "is not a file")])
-def test_what_is_no_file_is_refused(name, text, tmp_path):
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [("none", "is not there"), ("", "is not a file"), ("/dev/zero", "is not a file")],
+)
+def test_what_is_no_file_is_refused(path, text, tmp_path):
     with pytest.raises(DataError, match=text):
-        load_text_file(str(tmp_path / name))
-
-
-def test_a_device_is_refused_rather_than_read_without_end():
-    with pytest.raises(DataError, match="is not a file"):
-        load_text_file("/dev/zero")
+        load_text_file(str(tmp_path / path))
 
 
 @given(st.binary(max_size=300))

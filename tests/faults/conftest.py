@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -83,5 +84,60 @@ def seqbench(monkeypatch, capsys, tmp_path) -> Callable[..., Done]:
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
         return Done(code, *capsys.readouterr())
+
+    return command
+
+
+SECRET = "what only the environment knows"
+
+
+@pytest.fixture
+def sent(undisturbed, copied, tmp_path, monkeypatch):
+    """Return the folder of a finished run as sent from elsewhere; its code would touch `marker`."""
+    monkeypatch.setenv("SECRET", SECRET)
+    monkeypatch.setenv("MARKER", str(tmp_path / "marker"))
+    return Run.of(copied(undisturbed)).folder
+
+
+@pytest.fixture
+def unfinished(sent):
+    """Return the same without its record."""
+    (sent / "record.json").unlink()
+    return sent
+
+
+@pytest.fixture
+def harmless(seqbench, tmp_path):
+    """Run a command that must do no harm, and return its result."""
+
+    def command(*words):
+        done = seqbench(*words)
+        assert not (tmp_path / "marker").exists(), "code of the folder's was run"
+        for text in (done.out, done.err):
+            bad = {c for c in text if c != "\n" and unicodedata.category(c) in ("Cc", "Cf", "Cs")}
+            assert not bad, f"{words[0]} wrote {bad}"
+            assert SECRET not in text
+            assert "Traceback" not in text
+        assert len(done.out) < 1_000_000
+        assert len(done.err) < 10_000
+        if done.code:
+            assert done.code in (1, 2, 3)
+            assert done.out == ""
+            last = done.err.splitlines()[-1]
+            assert last.startswith("error: ")
+        return done
+
+    return command
+
+
+@pytest.fixture
+def refused(harmless):
+    """Run a command that must be refused, and return the one line that says so."""
+
+    def command(*words):
+        done = harmless(*words)
+        assert done.code, f"{words} was done"
+        assert done.err.count("\n") == 1
+        return done.err
 
     return command

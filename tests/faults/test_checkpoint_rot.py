@@ -37,7 +37,7 @@ def noise(content: bytes, dice: random.Random) -> bytes:
     return dice.randbytes(len(content))
 
 
-ROT = [torn] * 8 + [flipped] * 8 + [zeroed] * 4 + [empty, noise]
+ROT = [torn] * 3 + [flipped] * 3 + [zeroed] * 2 + [empty, noise]
 
 
 @pytest.mark.parametrize("seed", range(len(ROT)), ids=lambda i: f"{ROT[i].__name__}-{i}")
@@ -100,7 +100,7 @@ def test_where_no_checkpoint_is_whole_only_force_helps(
     folder = Run.of(config)
     for name in (checkpoint.LAST, checkpoint.PREVIOUS):
         path = folder.checkpoints / name
-        path.write_bytes(ROT[seed * 6](path.read_bytes(), random.Random(seed)))
+        path.write_bytes(ROT[seed * 3](path.read_bytes(), random.Random(seed)))
     events = folder.events_path.read_bytes()
     done = seqbench("train", "--resume", folder.folder)
     assert done.code == 1

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import socket
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from seqbench.experiment import run
 from seqbench.runs import lock
 from seqbench.runs.run import Run
 
-# Two processes start one run at the same instant, ten times; and twenty times a holder is killed.
+# Two processes start one run at the same instant, five times; and five times a holder is killed.
 MEETINGS = """
 import json, os, runpy, signal, sys, time
 import yaml
@@ -59,9 +58,9 @@ def die_holding(config):
         os.write(told, b"free;")
 
 config = yaml.safe_load(sys.stdin)
-for i in range(30):
+for i in range(10):
     read, told = os.pipe()
-    (race if i < 10 else die_holding)(config | {"output_dir": f"{config['output_dir']}/{i}"})
+    (race if i < 5 else die_holding)(config | {"output_dir": f"{config['output_dir']}/{i}"})
     print(json.dumps(os.read(read, 10000).decode().split(";")[:-1]), flush=True)
     os.close(read)
     os.close(told)
@@ -83,7 +82,7 @@ def meetings(tmp_path_factory):
     return config, [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("i", range(10))
+@pytest.mark.parametrize("i", range(5))
 def test_of_two_that_start_at_once_one_trains(i, meetings, undisturbed):
     config, said = meetings
     config = config | {"output_dir": f"{config['output_dir']}/{i}"}
@@ -99,14 +98,13 @@ def test_of_two_that_start_at_once_one_trains(i, meetings, undisturbed):
 
 
 def test_a_holder_that_was_killed_here_blocks_nobody(meetings):
-    assert meetings[1][10:] == [["free"]] * 20
+    assert meetings[1][5:] == [["free"]] * 5
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_a_lease_from_elsewhere_holds_for_two_minutes(seed, cut_off, copied):
+@pytest.mark.parametrize("age", [0, 110, 130, 1e8])
+def test_a_lease_from_elsewhere_holds_for_two_minutes(age, cut_off, copied):
     config = copied(cut_off)
     folder = Run.of(config)
-    age = random.Random(seed).choice([random.Random(seed).uniform(0, 110), 130, 3600, 1e8])
     lease = folder.folder / ".lease"
     lease.write_text("process 42 on elsewhere")
     now = lease.stat().st_mtime

@@ -20,10 +20,9 @@ OUT_OF_MEMORY = torch.OutOfMemoryError(
 )
 
 
-CUTS = [(size, parts) for size in (1, 6, 7, 9, 30, 32) for parts in range(1, 33)]
-
-
-@pytest.mark.parametrize(("size", "parts"), [cut for cut in CUTS if cut[0] % cut[1] == 0])
+@pytest.mark.parametrize(
+    ("size", "parts"), [(1, 1), (6, 1), (7, 1), (9, 3), (30, 6), (32, 16), (32, 32)]
+)
 def test_out_of_memory_costs_one_line_with_what_to_try(size, parts, tmp_path, seqbench):
     config = small(tmp_path, f"trainer.batch_size={size}", f"trainer.accumulate={parts}")
     folder = prepared(config)
@@ -136,7 +135,7 @@ def test_a_checkpoint_that_does_not_fit_stays_the_last_one(effect, cut_off, copi
     assert difference(config, undisturbed) is None
 
 
-@pytest.mark.parametrize("effect", [OUT_OF_MEMORY, beyond_all_memory])
+@pytest.mark.parametrize("effect", [OUT_OF_MEMORY])
 def test_a_state_that_does_not_fit_is_of_no_other_training(effect, cut_off, copied):
     config = copied(cut_off)
     with (

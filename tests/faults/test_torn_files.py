@@ -16,7 +16,7 @@ from seqbench.runs.run import Run
 from seqbench.training import checkpoint
 
 
-@pytest.mark.parametrize("tail", range(20))
+@pytest.mark.parametrize("tail", [0, 1, 9, 19])
 def test_events_survive_a_torn_last_line(tail, cut_off, copied, undisturbed, seqbench):
     config = copied(cut_off)
     path = Run.of(config).events_path

@@ -200,6 +200,16 @@ def test_a_window_larger_than_all_keys_is_no_limit(window, steps):
     torch.testing.assert_close(found, kernels.attention(q[:, :steps], k, v, cos, sin, 64))
 
 
+def test_angles_that_require_gradients_get_them():
+    q, k, v = tensors_of(attention)
+    cos, sin = (torch.rand(k.shape[1], k.shape[3], requires_grad=True) for _ in range(2))
+    output, names = used(kernels.attention, q, k, v, cos, sin, 50)
+    output.sum().backward()
+    assert names == set()
+    assert cos.grad.abs().max() > 0
+    assert sin.grad.abs().max() > 0
+
+
 def test_attention_of_the_reference_is_the_formula():
     q, k, v = (t.double() for t in tensors_of(attention))
     q = q[:, -40:]

@@ -12,7 +12,7 @@ from seqbench.config.compose import Composer
 from seqbench.config.multirun import multirun
 from seqbench.launch.job import Ending, Job, train_job
 from seqbench.launch.sweep import Policy, Sweep, View
-from seqbench.runs.code_hash import own_code
+from seqbench.runs.code_hash import user_code_hash
 
 SMALL = [
     *("model=tcn", "model.channels=[4]", "model.kernel_size=3", "model.dropout=0.2"),
@@ -52,7 +52,7 @@ def write_misbehaving(folder: Path) -> list[str]:
     """Put the model into a folder, which must be the current one; gives the overrides to use it."""
     # Another test may have had another one.
     sys.modules.pop("misbehaving", None)
-    own_code.cache_clear()
+    user_code_hash.cache_clear()
     (folder / "misbehaving.py").write_text(textwrap.dedent(MISBEHAVING))
     (folder / "own" / "model").mkdir(parents=True)
     node = "_target_: misbehaving.Misbehaving\ndeed: none\n"

@@ -14,7 +14,7 @@ from small_sweep import SMALL, Seen, history, sweep
 
 from seqbench.config.choices import choices_of
 from seqbench.config.compose import Composer, compose
-from seqbench.errors import ConfigError, Held, RunError
+from seqbench.errors import ConfigError, RunError, RunLocked
 from seqbench.launch.sweep import Policy, View
 from seqbench.runs import lock
 from seqbench.runs.lock import holder
@@ -147,7 +147,7 @@ def test_of_two_at_once_the_second_says_who_is_at_it(tmp_path):
     words = [*SEARCH, f"output_dir={tmp_path}"]
     folder = tmp_path / "sweeps" / sweep(words, policy=Policy(dry_run=True)).id
     folder.mkdir(parents=True)
-    with lock.held(folder, "this search"), pytest.raises(Held, match="trained by process"):
+    with lock.held(folder, "this search"), pytest.raises(RunLocked, match="trained by process"):
         sweep(words)
 
 

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from seqbench import kernels
+from seqbench.errors import ConfigError
 from seqbench.kernels import BlockShape
 from seqbench.models.tcn import TCN, Block
 from seqbench.spec import Classes, Features, SequenceSpec, Tokens, Values
@@ -141,3 +142,12 @@ def test_output_std_holds_for_tied_weights_too(make):
     model = make("tcn", spec, channels=[30, 30], tied=True, output_std=0.01)
     assert model.output.weight is model.embedding.weight
     assert abs(model.embedding.weight.std().item() - 0.01) < 0.001
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("embedding_dim", 0), ("embedding_dim", -1), ("output_std", -1.0)]
+)
+def test_sizes_out_of_range_are_refused(key, value):
+    spec = SequenceSpec(Tokens(4), Classes(3), "last", 10)
+    with pytest.raises(ConfigError, match=rf"model\.{key} must be at least \d, not {value}"):
+        TCN(spec, [4], 3, dropout_kind="channel", **PLAIN | {key: value})

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from seqbench.runs import code_hash
-from seqbench.runs.code_hash import COMPUTES, PACKAGE, code_of, own_code, source_hash
+from seqbench.runs.code_hash import COMPUTES, PACKAGE, code_of, source_hash, user_code_hash
 
 MODEL = '''"""A model."""
 from torch import nn
@@ -44,12 +44,12 @@ def forget(*names):
     for name in [m for m in sys.modules if m.partition(".")[0] in names]:
         del sys.modules[name]
     importlib.invalidate_caches()
-    own_code.cache_clear()
+    user_code_hash.cache_clear()
 
 
 def again(target="mine.Model"):
-    own_code.cache_clear()
-    return own_code(target)
+    user_code_hash.cache_clear()
+    return user_code_hash(target)
 
 
 def edit(path, old, new):
@@ -119,7 +119,7 @@ def test_installed_libraries_and_seqbench_do_not_count(project):
 
 @pytest.mark.parametrize("target", ["seqbench.models.tcn.TCN", "torch.optim.Adam"])
 def test_there_is_no_hash_of_what_is_not_the_users(target):
-    assert own_code(target) is None
+    assert user_code_hash(target) is None
 
 
 @pytest.mark.parametrize(
@@ -128,6 +128,13 @@ def test_there_is_no_hash_of_what_is_not_the_users(target):
         ("int a; // one\n", "int a;\n", True),
         ("int a; /* one\n * more */ int b;", "int a;\n\n  int b;", True),
         ('f("// not a comment");', 'f("");', False),
+        ('f("a  b");', 'f("a b");', False),
+        ('f( "a" );  g();', 'f("a");\ng();', True),
+        ('f(R"(" // one)");', 'f(R"(" // two)");', False),
+        ('f(R"x(")" // one)x"); // three', 'f(R"x(")" // one)x");', True),
+        ("f('\"'); // it's", "f('\"');", True),
+        ("f('\"', 1); g('\"');", "f('\"', 2); g('\"');", False),
+        ("a = 1'000; // it's one", "a = 1'000; // it's two", True),
         ('f("a \\" // b", 1);', 'f("a \\" // b", 2);', False),
         ("a = b / c;", "a = b * c;", False),
     ],

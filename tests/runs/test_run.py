@@ -13,7 +13,7 @@ import pytest
 import yaml
 from record_factory import make_record
 
-from seqbench.errors import RunError
+from seqbench.errors import RunError, RunLocked
 from seqbench.runs import lock
 from seqbench.runs.run import Run
 
@@ -49,42 +49,32 @@ def another_process_holding(run):
         process.communicate()
 
 
-def test_a_run_that_another_process_holds_cannot_be_had_until_that_is_gone(run):
+def test_a_held_run_cannot_be_had_until_its_holder_is_gone(run):
     with another_process_holding(run) as process:
-        with pytest.raises(RunError) as caught, run.held():
+        with pytest.raises(RunLocked) as caught, run.held():
             pytest.fail("two processes hold one run")
         holder = f"process {process.pid} on {socket.gethostname()}"
         assert str(caught.value) == f"run 0123456789ab is being trained by {holder}"
         # Killed, it cannot tidy up; its lock dies with it all the same.
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        with run.held():
-            pass
+        with pytest.raises(ZeroDivisionError), run.held():
+            _ = 1 / 0
+        with run.held(), pytest.raises(RunLocked, match=f"{os.getpid()} on "), run.held():
+            pytest.fail("held twice by one process")
 
 
-def test_a_run_is_free_after_an_error(run):
-    with pytest.raises(ZeroDivisionError), run.held():
-        _ = 1 / 0
-    with run.held():
-        pass
-
-
-def test_a_run_cannot_be_held_twice_by_one_process(run):
-    with run.held(), pytest.raises(RunError, match=f"process {os.getpid()} on "), run.held():
-        pytest.fail("held twice")
-
-
-def test_a_lease_of_another_machine_is_heeded_until_it_lapses(run):
+def test_a_lease_of_another_machine_holds_until_it_expires(run):
     with patch.object(socket, "gethostname", return_value="elsewhere"), run.held():
         lease = run.folder / ".lease"
         text = lease.read_text()
     assert "on elsewhere" in text
-    lease.write_text(text)  # that machine went down: nothing of it but the lease is left
-    with pytest.raises(RunError, match="on elsewhere"), run.held():
+    lease.write_text(text)  # that machine went down: nothing but the lease is left
+    with pytest.raises(RunLocked, match="on elsewhere"), run.held():
         pytest.fail("held in spite of the lease")
-    assert lease.read_text() == text  # whoever comes in vain leaves it as it is
-    lapsed = lease.stat().st_mtime - lock.LEASE - 1
-    os.utime(lease, (lapsed, lapsed))
+    assert lease.read_text() == text
+    expired = lease.stat().st_mtime - lock.LEASE - 1
+    os.utime(lease, (expired, expired))
     with run.held():
         assert lease.read_text() == f"process {os.getpid()} on {socket.gethostname()}"
     assert not lease.exists()
@@ -110,31 +100,23 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         pytest.fail("held")
 
 
-def test_the_folder_says_task_model_and_id():
+def test_a_run_on_disk(run):
     choices = {"task": "adding", "model": "tcn"}
-    run = Run.of({"output_dir": "out", "seed": 0, "choices": choices})
-    assert run.folder.parts == ("out", "runs", "adding", "tcn", run.run_id)
-
-
-def test_nothing_is_written_by_looking(run):
+    named = Run.of({"output_dir": "out", "seed": 0, "choices": choices})
+    assert named.folder.parts == ("out", "runs", "adding", "tcn", named.run_id)
     assert run.record is None
     assert not run.folder.exists()
-
-
-def test_the_record_is_there_when_the_run_is_over(run):
-    record = make_record()
-    with run.held():
-        assert run.record is None
-        run.finish(record)
-    assert run.record == record
-
-
-def test_the_configuration_is_kept_in_its_order(run):
     config = {"seed": 1, "a": {"z": [1, 2.5, None, True], "b": "text: é\nmore"}}
     with run.held():
         run.write_config(config)
+        run.finish(make_record())
+        for line in ("one", "two"):
+            with run.log() as write:
+                write(line)
     text = (run.folder / "config.yaml").read_text(encoding="utf-8")
     assert list(yaml.safe_load(text).items()) == list(config.items())
+    assert run.record == make_record()
+    assert run.log_path.read_text() == "one\ntwo\n"
 
 
 def test_the_history_grows_by_a_line_with_host_and_time(run):
@@ -162,14 +144,6 @@ def test_starting_over_forgets_all_but_the_history(run):
     assert list(run.checkpoints.iterdir()) == []
     left = {path.name for path in run.folder.iterdir() if not path.name.startswith(".")}
     assert left == {"checkpoints", "config.yaml", "history.jsonl"}
-
-
-def test_the_log_grows(run):
-    with run.held():
-        for line in ("one", "two"):
-            with run.log() as write:
-                write(line)
-    assert run.log_path.read_text() == "one\ntwo\n"
 
 
 def test_a_draft_that_vanishes_while_the_folder_is_looked_at_is_no_link(tmp_path, monkeypatch):

@@ -10,15 +10,14 @@ import torch
 from tape import capture
 
 from seqbench import kernels
-from seqbench.bench.ceilings import step_flops
-from seqbench.bench.loops import TrainerLoop
-from seqbench.bench.measure import Spread, take_turns
-from seqbench.bench.plain import twin
-from seqbench.bench.reference import bare_loop
-from seqbench.bench.split import time_split
+from seqbench.bench.flops import step_flops
+from seqbench.bench.loop import Loop, time_split
+from seqbench.bench.measure import Spread, time_alternately
+from seqbench.bench.reference import plain_loop
 from seqbench.config.compose import compose
 from seqbench.errors import ConfigError, Interrupted, RunError
 from seqbench.experiment import run
+from seqbench.experiment.build import Experiment
 from seqbench.experiment.seeds import run_seeds
 from seqbench.models.tcn import TCN
 from seqbench.runs.observer import Observer
@@ -140,12 +139,16 @@ def test_cut_and_continued_it_ends_the_same(case, tmp_path, taped, monkeypatch):
     assert_same(left_by(whole), left_by(config))
 
 
+def loop_of(config):
+    return Loop.of(Experiment(config, Run.of(config)))
+
+
 def test_there_is_a_graph_for_each_form(tmp_path, taped):
     config = composed("a state", tmp_path, "trainer.graph=true", "task.train_size=2400")
-    loop = TrainerLoop(config)
-    assert loop.experiment.task.steps_per_epoch == 3
+    loop = loop_of(config)
+    assert loop.task.steps_per_epoch == 3
     loop.steps(4), loop.steps(5)  # a text begins at the first, fourth and seventh
-    assert len(taped) == len(loop.graphs.captured) == 2
+    assert len(taped) == 2
 
 
 def test_a_batch_of_a_users_own_kind_goes_in_whole():
@@ -160,7 +163,7 @@ def test_a_batch_of_a_users_own_kind_goes_in_whole():
         *("0.inputs", "0.targets", "0.weights", "carried.0", "carried.1.0")
     }
     same = Weighted(x + 1, y, weights=torch.zeros(2), name="a")
-    assert graph.form_of([batch], None) == graph.form_of([same], None)
+    assert graph.signature_of([batch], None) == graph.signature_of([same], None)
     for other in (
         Weighted(x, y, weights=torch.ones(2), name="b"),
         Weighted(x, y, name="a"),
@@ -168,15 +171,15 @@ def test_a_batch_of_a_users_own_kind_goes_in_whole():
         Weighted(x, y, weights=torch.ones(2).double(), name="a"),
         Weighted(x, y, weights=torch.ones(2), name="a", fresh=False),
     ):
-        assert graph.form_of([batch], None) != graph.form_of([other], None)
-    assert graph.form_of([batch], None) != graph.form_of([batch], (x,))
+        assert graph.signature_of([batch], None) != graph.signature_of([other], None)
+    assert graph.signature_of([batch], None) != graph.signature_of([batch], (x,))
     nested = Weighted(x, y, name=(x,))
     with pytest.raises(RunError, match="but its name is of type tuple"):
-        graph.form_of([nested], None)
+        graph.signature_of([nested], None)
 
 
 def test_forms_without_end_are_neither_captured_nor_counted(monkeypatch):
-    monkeypatch.setattr(graph, "MOST_FORMS", 3)
+    monkeypatch.setattr(graph, "MOST_SIGNATURES", 3)
     monkeypatch.setattr(graph, "on_capture_stream", lambda call: call())
     graphs = graph.Graphs(torch.optim.Adam([torch.nn.Parameter(torch.zeros(2))]))
     for size in range(1, 9):
@@ -241,15 +244,14 @@ def test_what_cannot_be_captured_is_refused(words, message, tmp_path):
 def test_on_a_cpu_nothing_is_captured_and_the_run_is_the_same(tmp_path):
     config = composed("at the last step", tmp_path, "trainer.graph=true")
     assert Run.of(config).run_id == Run.of(composed("at the last step", tmp_path)).run_id
-    loop = TrainerLoop(config)
+    loop = loop_of(config)
     loop.steps(5)
-    assert not loop.graphs.captured
-    assert isinstance(loop.experiment.state.optimizer.param_groups[0]["lr"], float)
+    assert isinstance(loop.state.optimizer.param_groups[0]["lr"], float)
 
 
 def test_what_looks_into_a_step_takes_it_apart(taped):
     config = compose([*SMALL, *CASES["at the last step"], "device=cpu", "trainer.graph=true"])
-    loop = TrainerLoop(config)
+    loop = loop_of(config)
     split = time_split(loop, 5)
     assert min(split[part] for part in ("forward", "backward", "optimizer")) > 0.01
     flops, _ = step_flops(loop)
@@ -257,7 +259,7 @@ def test_what_looks_into_a_step_takes_it_apart(taped):
     assert not taped
     loop.steps(5)
     assert taped
-    assert len(bare_loop(config, loop.experiment.device, twin).steps(2)) == 2
+    assert len(plain_loop(config, loop.device).steps(2)) == 2
 
 
 @pytest.mark.parametrize("case", ["at the last step", "windows"])
@@ -318,7 +320,5 @@ def test_on_a_gpu_seeds_as_one_model_are_the_seeds(tmp_path, a_gpu):
 @pytest.mark.gpu
 def test_on_a_gpu_a_captured_step_is_faster(a_gpu):
     words = ["model=tcn", "task=adding", "device=cuda", "task.train_size=3200"]
-    plain, captured = (
-        TrainerLoop(compose([*words, f"trainer.graph={g}"])) for g in ("false", "true")
-    )
-    assert Spread.of(take_turns(captured, plain).ratios).median > 1.5
+    plain, captured = (loop_of(compose([*words, f"trainer.graph={g}"])) for g in ("false", "true"))
+    assert Spread.of(time_alternately(captured, plain).ratios).median > 1.5

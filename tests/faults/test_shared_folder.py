@@ -1,0 +1,138 @@
+"""Two users with a common group: runs of one that the other may only read."""
+
+import os
+import pwd
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from small_run import small
+
+from seqbench.cli.show import read_open
+from seqbench.cli.sweep import outlook
+from seqbench.launch.job import Ending, Job, perform
+from seqbench.runs import lock
+from seqbench.runs.run import Run
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as two users")
+OWNER, GUEST, GROUP = "daemon", "bin", 4242
+
+
+def act_as(user: str, action: Callable[[], object]) -> int:
+    """Call a function in a child process of a user, and return the process id."""
+    if pid := os.fork():
+        return pid
+    code = 1
+    try:
+        os.setgroups([])
+        os.setgid(GROUP)
+        os.setuid(pwd.getpwnam(user).pw_uid)
+        os.umask(0o022)
+        action()
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def succeeds(pid: int) -> bool:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@contextmanager
+def held_by_owner(run: Run) -> Iterator[int]:
+    """Let the owner hold a run; yield the process id."""
+    told, tell = os.pipe()
+    end, ending = os.pipe()
+
+    def hold() -> None:
+        with run.held():
+            shutil.copy(run.folder.parents[3] / "config.yaml", run.folder)
+            os.write(tell, b"x")
+            os.close(ending)
+            os.read(end, 1)
+
+    pid = act_as(OWNER, hold)
+    os.close(tell)
+    assert os.read(told, 1), "the owner failed"
+    yield pid
+    os.close(ending)
+    assert succeeds(pid)
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """An output folder that both users may write; the folders of runs are their makers'."""
+    with tempfile.TemporaryDirectory() as name:
+        output = Path(name)
+        for folder in (
+            output,
+            output / "runs",
+            *(output / "runs" / p for p in ("adding", "adding/tcn")),
+        ):
+            folder.mkdir(exist_ok=True)
+            os.chown(folder, 0, GROUP)
+            folder.chmod(0o2775)
+        yield output
+
+
+def job_of(output: Path, seed: int) -> Job:
+    config = small(output, f"seed={seed}")
+    return Job((), config, Run.of(config), output / f"{seed}.txt")
+
+
+def test_a_run_of_another_user_is_held_and_the_rest_of_a_sweep_goes_on(shared, undisturbed):
+    first, second = job_of(shared, 0), job_of(shared, 1)
+    shutil.copy(Run.of(undisturbed).folder / "config.yaml", shared)
+    with held_by_owner(first.run) as pid:
+        who = f"{OWNER}@{socket.gethostname()} (process {pid})"
+
+        def sweep() -> None:
+            assert lock.is_held(first.run.folder)
+            assert not lock.is_held(second.run.folder)
+            assert read_open(first.run.folder).status == "running"
+            plan = SimpleNamespace(endings={})
+            assert outlook(plan, first, None) == ("elsewhere", None, f"held by {who}")
+            said = f"run {first.run.run_id} is being trained by {who}"
+            assert perform(first) == Ending("held", said)
+            assert perform(second).how == "completed"
+
+        assert succeeds(act_as(GUEST, sweep))
+
+
+def test_a_run_that_its_owner_left_is_free_but_not_to_be_written(shared):
+    job = job_of(shared, 0)
+
+    def die() -> None:
+        with job.run.held():
+            os._exit(0)
+
+    assert succeeds(act_as(OWNER, die))
+    assert (job.run.folder / ".lease").exists()
+
+    def train() -> None:
+        assert not lock.is_held(job.run.folder)
+        ending = perform(job)
+        assert ending.how == "failed"
+        assert "Permission denied" in ending.reason
+
+    assert succeeds(act_as(GUEST, train))
+
+
+@pytest.mark.parametrize(("age", "held"), [(1, True), (lock.LEASE + 1, False)])
+def test_a_lease_of_another_machine_in_a_read_only_folder(shared, age, held):
+    folder = shared / "copy"
+    folder.mkdir(mode=0o755)
+    (folder / ".lease").write_text("process 42 on elsewhere")
+    os.utime(folder / ".lease", (time.time() - age,) * 2)
+
+    def ask() -> None:
+        assert lock.is_held(folder) is held
+        assert [path.name for path in folder.iterdir()] == [".lease"]
+
+    assert succeeds(act_as(GUEST, ask))
