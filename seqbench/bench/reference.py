@@ -21,6 +21,7 @@ from seqbench.config.build import build
 from seqbench.config.schema import import_target
 from seqbench.errors import RunError, SeqbenchError
 from seqbench.experiment.build import build_task
+from seqbench.models.sequence_model import SequenceModel
 from seqbench.spec import SequenceSpec
 
 # Seconds to wait after the reference's steps. With torch's defaults its idle threads spin for some

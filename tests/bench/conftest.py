@@ -9,7 +9,6 @@ import torch
 from seqbench.bench.loop import Loop
 from seqbench.config.compose import compose
 from seqbench.experiment.build import Experiment
-from seqbench.runs.run import Run
 
 
 @pytest.fixture
@@ -29,7 +28,7 @@ def loop_of(small) -> Callable[..., Loop]:
 
     def built(*words: str) -> Loop:
         config = small(*words)
-        return Loop.of(Experiment(config, Run.of(config)))
+        return Loop.of(Experiment(config))
 
     return built
 

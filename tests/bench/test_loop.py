@@ -7,7 +7,6 @@ from seqbench.bench.loop import PARTS, Loop, time_split
 from seqbench.experiment.build import Experiment
 from seqbench.runs.events import EventLog
 from seqbench.runs.observer import Observer
-from seqbench.runs.run import Run
 from seqbench.training.training import Training
 
 
@@ -17,7 +16,7 @@ from seqbench.training.training import Training
 def test_the_loop_takes_the_steps_of_the_trainer(small, tmp_path, words):
     more = ("trainer.steps=7", "trainer.clip=0.1", "schedule=cosine", "model.dropout=0.1")
     config = small(*words.split(), *more)
-    trained, looped = (Experiment(config, Run.of(config)) for _ in range(2))
+    trained, looped = (Experiment(config) for _ in range(2))
     events = EventLog(tmp_path / "events.jsonl", 0)
     training = Training(trained.state, trained.task, events, tmp_path, Observer())
     torch.manual_seed(0)

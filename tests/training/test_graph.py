@@ -140,7 +140,7 @@ def test_cut_and_continued_it_ends_the_same(case, tmp_path, taped, monkeypatch):
 
 
 def loop_of(config):
-    return Loop.of(Experiment(config, Run.of(config)))
+    return Loop.of(Experiment(config))
 
 
 def test_there_is_a_graph_for_each_form(tmp_path, taped):
