@@ -11,7 +11,7 @@ from seqbench.config.choices import choices_of
 from seqbench.config.compose import build, compose
 from seqbench.errors import ConfigError
 from seqbench.experiment import build_model, build_task, run
-from seqbench.results.aggregate import aggregate
+from seqbench.results.cells import aggregate
 from seqbench.runs.identity import run_id
 from seqbench.runs.run import Run
 from seqbench.training import checkpoint

@@ -63,10 +63,10 @@ def plot(
     Example: seqbench plot --kind scaling --x length --metric recall_accuracy -o scaling.pdf
     """
     from seqbench.errors import ConfigError
-    from seqbench.results import plot as figures
-    from seqbench.results.aggregate import aggregate
+    from seqbench.results.cells import aggregate
     from seqbench.results.collect import collect
-    from seqbench.results.plot_data import ranked_by
+    from seqbench.results.plots import figures
+    from seqbench.results.plots.data import ranked_by
     from seqbench.results.where import select
 
     file = output or Path(f"{kind.value}.svg")

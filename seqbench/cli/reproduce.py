@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from seqbench.launch.engine import Engine
     from seqbench.launch.job import Ending, Job
     from seqbench.launch.sweep import Sweep
-    from seqbench.results.reproduction import Target
+    from seqbench.results.papers import Target
     from seqbench.runs.record import Record
 
 EXAMPLES = """
@@ -72,7 +72,7 @@ def reproduce(
     from seqbench.cli.table_view import show_table
     from seqbench.config.compose import Composer
     from seqbench.launch.sweep import Policy, Sweep, View
-    from seqbench.results.reproduction import build_reproduction
+    from seqbench.results.tables.reproduction import build_reproduction
     from seqbench.runs.code_hash import source_hash
 
     words = overrides or []
@@ -124,7 +124,7 @@ def wanted(paper: str, only: str | None, budget: str, protocol: str) -> "list[Ta
     from seqbench.config.choices import choices_of
     from seqbench.config.schema import near_miss
     from seqbench.errors import ConfigError
-    from seqbench.results.reproduction import targets
+    from seqbench.results.papers import targets
 
     for group, name in (("budget", budget), ("protocol", protocol)):
         if name not in (known := choices_of(group)):

@@ -58,10 +58,10 @@ def table(
 
     from seqbench.cli.table_view import show_table
     from seqbench.errors import ConfigError
-    from seqbench.results import export, html, latex, markdown
-    from seqbench.results.aggregate import aggregate
+    from seqbench.results.cells import aggregate
     from seqbench.results.collect import collect
-    from seqbench.results.tables import SHOWN, build_table
+    from seqbench.results.tables import export, markup
+    from seqbench.results.tables.comparison import SHOWN, build_table
     from seqbench.results.where import select
     from seqbench.runs.code_hash import source_hash
 
@@ -89,13 +89,8 @@ def table(
         typer.echo(write(lines, export.beside(cells, down, across)), nl=False)
     elif cells:
         built = build_table(cells, source_hash(), paper, rows=down, cols=across, show=beside)
-        render = {
-            Format.markdown: markdown.render,
-            Format.latex: latex.render,
-            Format.html: html.render,
-        }.get(format)
-        if render:
-            typer.echo(render(built), nl=False)
+        if format.value in markup.RENDERERS:
+            typer.echo(markup.RENDERERS[format.value](built), nl=False)
         else:
             show_table(built, Console(highlight=False))
         if collected.unfinished:
