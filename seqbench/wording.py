@@ -100,6 +100,11 @@ def amount(metric: str, value: float | None) -> str:
     return number(value, metric) + (" %" if is_accuracy(metric) else "")
 
 
+def count(value: int | None) -> str:
+    """Format a count with thousands separators, `None` as `-`."""
+    return "-" if value is None else f"{value:,}"
+
+
 def task_with_size(task: str, length: object) -> str:
     """Return a task's name and length for tables: `adding T=200`."""
     return f"{plain(task)} T={length}" if isinstance(length, int) else plain(task)

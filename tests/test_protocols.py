@@ -13,7 +13,7 @@ from seqbench.config.compose import compose
 from seqbench.errors import ConfigError, Interrupted
 from seqbench.experiment import run
 from seqbench.experiment.build import build_model, build_task
-from seqbench.results.aggregate import aggregate
+from seqbench.results.cells import aggregate
 from seqbench.runs.identity import run_id
 from seqbench.runs.run import Run
 from seqbench.training import checkpoint

@@ -8,11 +8,11 @@ import typer
 
 from seqbench.cli import completion
 from seqbench.cli.folders import OutputDir
-from seqbench.cli.show import baselines, learning_curves, metrics, read_run, settings, text, whole
+from seqbench.cli.show import baselines, learning_curves
 from seqbench.errors import ConfigError
 from seqbench.runs.identity import without_environment
 from seqbench.runs.record import Record
-from seqbench.wording import duration, number, plain
+from seqbench.wording import count, duration, number, plain
 
 if TYPE_CHECKING:
     from seqbench.results.collect import Unfinished
@@ -42,7 +42,7 @@ def compare(
     from rich.text import Text
 
     from seqbench.cli.text_plot import print_curves
-    from seqbench.results.collect import find_run
+    from seqbench.results.collect import find_run, read_run
 
     markers = string.ascii_lowercase
     if not 2 <= len(runs) <= len(markers):
@@ -81,11 +81,13 @@ def side_by_side(runs: list[Facts]) -> dict[str, list[str]]:
 
 def facts(run: "Record | Unfinished") -> Facts:
     """Return the settings, versions and hashes of a run, without where and when it ran."""
+    from seqbench.results.summary import settings
+
     # Records leave out place, tracker and recipe; configs of unfinished runs hold them.
     config = without_environment(run.config)
     settled = {"status": run.status, "task": run.task, "model": run.model} | settings(config)
     if isinstance(run, Record):
-        settled |= {"steps taken": whole(run.steps)}
+        settled |= {"steps taken": count(run.steps)}
         settled |= {f"{name} version": version for name, version in run.versions.items()}
         settled |= {f"data {name}": digest[:12] for name, digest in run.data.items()}
         settled |= {"source": run.source}
@@ -95,11 +97,15 @@ def facts(run: "Record | Unfinished") -> Facts:
 
 def metrics_of(run: "Record | Unfinished") -> Facts:
     """Return the metrics of a run; empty if the run has no record."""
+    from seqbench.results.summary import metrics
+
     return metrics(run) if isinstance(run, Record) else {}
 
 
 def speed(run: "Record | Unfinished") -> Facts:
     """Return speed, device, size and memory of a run; empty if the run has no record."""
+    from seqbench.results.summary import fact_text
+
     if not isinstance(run, Record):
         return {}
     measured = run.measured
@@ -110,9 +116,9 @@ def speed(run: "Record | Unfinished") -> Facts:
     return {
         "steps/s": number(pace),
         "training time": duration(seconds),
-        "device": text(measured.get("device", "-")),
-        "threads": text(measured.get("threads", "-")),
-        "compiled": text(measured.get("compiled", "-")),
-        "parameters": whole(run.parameters),
+        "device": fact_text(measured.get("device", "-")),
+        "threads": fact_text(measured.get("threads", "-")),
+        "compiled": fact_text(measured.get("compiled", "-")),
+        "parameters": count(run.parameters),
         "peak memory": f"{peak // 2**20:,} MiB" if isinstance(peak, int) else "-",
     }

@@ -52,9 +52,9 @@ def plot(
     Example: seqbench plot --kind scaling --x length --metric recall_accuracy -o scaling.pdf
     """
     from seqbench.errors import ConfigError
-    from seqbench.results import plot as figures
-    from seqbench.results.aggregate import aggregate
-    from seqbench.results.plot_data import ranked_by
+    from seqbench.results.cells import aggregate
+    from seqbench.results.plots import figures
+    from seqbench.results.plots.data import ranked_by
     from seqbench.results.where import select
 
     file = writable(output, Path(f"{kind}.svg"))

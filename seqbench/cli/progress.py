@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
-from seqbench.results.papers import like_for_like, published
+from seqbench.results.papers import comparability, published
 from seqbench.runs.log import LineLog, headline, outcome
 from seqbench.runs.observer import Observer
 from seqbench.runs.record import Record
@@ -99,9 +99,8 @@ class Terminal(Observer):
             rows["best possible"] = score(metric, record.optimum)
         cell = published("tcn2018", record.task, record.model)
         if cell is not None:
-            reason = like_for_like(record, cell)
-            remark = f"not like for like: {reason}" if reason else "like for like"
-            rows["published"] = f"{score(cell.metric, cell.value)} ({remark})"
+            shown = score(cell.metric, cell.value)
+            rows["published"] = f"{shown} ({comparability(record, cell)})"
         commands = [["table", *self.place], ["show", record.run_id[:8], *self.place]]
         if self.again:
             commands.insert(0, ["train", *self.again, f"seed={record.seed + 1}"])

@@ -62,7 +62,7 @@ def reproduce(
     from seqbench.config.multirun import multirun
     from seqbench.launch.reproduce import Reproduction, check_place, measurable
     from seqbench.launch.sweep import Policy, Sweep, View
-    from seqbench.results.reproduction import build_reproduction
+    from seqbench.results.tables.reproduction import build_reproduction
     from seqbench.runs.code_hash import source_hash
 
     words = overrides or []

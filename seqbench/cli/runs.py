@@ -37,9 +37,6 @@ NUMBERS = ("seed", "score", "steps", "took")
 # dropped in this order, and the settings column last.
 SETTINGS, SHORT = "settings", 20
 SPARE = ("device", "took", "budget", "steps")
-MOST_SETTINGS = 4
-# Settings that are omitted: other columns show them, or they follow from other settings.
-TOLD = ("task.length", "task.sha256", "task._target_", "model._target_")
 # Minimum seconds between refreshes, and the largest share of a core that reading runs may take.
 PICTURE, SHARE = 1.0, 0.1
 
@@ -114,9 +111,9 @@ class Runs:
         Raises:
             ConfigError: if the filter cannot be parsed, or names a key that no run has.
         """
-        from seqbench.cli.show import read_open
         from seqbench.launch.progress import Progress
-        from seqbench.results.collect import Unfinished, collect
+        from seqbench.results.collect import Unfinished, collect, read_unfinished
+        from seqbench.results.summary import finished
         from seqbench.results.where import select
         from seqbench.runs.record import Record
         from seqbench.runs.run import Run
@@ -124,7 +121,7 @@ class Runs:
         collected = collect(self.folders)
         found: list[Record | Unfinished] = [*collected.records]
         if self.status in (None, Status.running, Status.unfinished):
-            found += map(read_open, collected.unfinished)
+            found += map(read_unfinished, collected.unfinished)
         some = collected.records or collected.unfinished
         hint = "none matches" if some else "try 'seqbench train model=tcn task=adding budget=quick'"
         self.none = f"no runs in {', '.join(map(str, self.folders))}: {hint}"
@@ -139,7 +136,7 @@ class Runs:
         }
         self.running = [(run, self.seen[run.folder].look()) for run in running]
         self.others = sorted(
-            (run for run in found if run.status != "running"), key=when, reverse=True
+            (run for run in found if run.status != "running"), key=finished, reverse=True
         )
 
 
@@ -153,6 +150,7 @@ def picture(runs: Runs, limit: int, width: int, height: int | None = None) -> "R
     from rich.text import Text
 
     from seqbench.cli.running import running_table
+    from seqbench.results.summary import columns
 
     running = runs.running
     parts: list[RenderableType] = []
@@ -171,7 +169,7 @@ def picture(runs: Runs, limit: int, width: int, height: int | None = None) -> "R
         parts += [running_table(named, width, live=height is not None), ""]
     others = runs.others[:limit] if limit else runs.others
     if others:
-        parts.append(others_table([row_of(run) for run in others], width))
+        parts.append(others_table(list(map(columns, others)), width))
     elif not running:
         parts.append(Text(runs.none))
     return Group(*parts)
@@ -209,63 +207,9 @@ def others_table(rows: Sequence[Mapping[str, str]], width: int) -> "Table":
     return table
 
 
-def when(run: "Record | Unfinished") -> str:
-    """Return when a run ended or wrote its last event, ISO 8601 in UTC."""
-    from seqbench.runs.record import Record
-
-    return str(run.measured.get("finished", "")) if isinstance(run, Record) else run.touched
-
-
-def name_of(run: "Record | Unfinished") -> str:
+def name_of(run: "Unfinished") -> str:
     """Return a run's short id with its task, model and seed."""
-    row = row_of(run)
+    from seqbench.results.summary import columns
+
+    row = columns(run)
     return f"{row['run']} {row['task']} {row['model']} seed={row['seed']}"
-
-
-def row_of(run: "Record | Unfinished") -> dict[str, str]:
-    """Return column -> text for a run."""
-    from seqbench.results.where import MISSING, value_of
-    from seqbench.wording import duration, plain, score, task_with_size
-
-    def known(*keys: str) -> object:
-        values = (value_of(run, key) for key in keys)
-        return next((value for value in values if value not in (MISSING, None)), "-")
-
-    steps = run.steps
-    found = getattr(run, "score", None)
-    return {
-        "run": plain(run.run_id)[:8],
-        "task": task_with_size(run.task, known("length", "task.length")),
-        "model": plain(run.model),
-        "seed": plain(str(known("seed"))),
-        "budget": plain(str(known("budget"))),
-        "status": run.status,
-        "score": score(found.metric, found.value) if found else "-",
-        "steps": "-" if steps is None else f"{steps:,}",
-        "took": duration(known("measured.seconds")),
-        "device": plain(str(known("measured.device"))),
-        SETTINGS: settings_of(run),
-    }
-
-
-def settings_of(run: "Record | Unfinished") -> str:
-    """Return the settings in which a run differs from its recipe, at most MOST_SETTINGS of them."""
-    from seqbench.results.aggregate import leaf, shown
-    from seqbench.results.recipe import differences
-    from seqbench.results.where import MISSING
-    from seqbench.wording import plain
-
-    found = [
-        (key, value)
-        for key, _, value in differences(run.config)
-        if value is not MISSING and key not in TOLD
-    ]
-    # The path is long and says least: put it last.
-    found.sort(key=lambda setting: setting[0] == "task.path")
-    named = [
-        f"{leaf(key)}={Path(str(value)).name if key == 'task.path' else shown(key, {key: value})}"
-        for key, value in found[:MOST_SETTINGS]
-    ]
-    if (more := len(found) - len(named)) > 0:
-        named.append(f"+{more} more")
-    return plain(", ".join(named))

@@ -1,7 +1,5 @@
 """`seqbench sql`: answer a SQL query on runs."""
 
-import csv
-import io
 import json
 import math
 import signal
@@ -18,7 +16,7 @@ from seqbench.wording import number, plain
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from seqbench.results.store import Answer
+    from seqbench.results.sql import Answer
 
 TABLES = """
 \b
@@ -58,8 +56,8 @@ def sql(
     output_dir: OutputDir = Path("outputs"),
 ) -> None:
     """Query the tables `runs`, `events` and `cells` in SQL."""
-    from seqbench.results import store
     from seqbench.results.collect import collect
+    from seqbench.results.sql import query as answer_to
 
     collected = collect(to_read(paths, output_dir))
     # Invalid UTF-8 is replaced, so that DuckDB reports it as an error in the query.
@@ -71,7 +69,7 @@ def sql(
     if before is not signal.SIG_IGN:  # a script's background job ignores Ctrl-C
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        answer = store.query(query, collected)
+        answer = answer_to(query, collected)
     finally:
         signal.signal(signal.SIGINT, before)
     for line in collected.unreadable + answer.left_out:
@@ -99,13 +97,10 @@ sql.__doc__ = f"{sql.__doc__}\n{TABLES}"
 
 def to_csv(answer: "Answer") -> str:
     """Format as CSV, unrounded; text is escaped so that no spreadsheet takes it for a formula."""
-    from seqbench.results.export import inert
+    from seqbench.results.tables.export import csv_text
 
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    for row in (answer.columns, *answer.rows):
-        writer.writerow(v if is_number(v) else inert(text(v)) for v in row)
-    return file.getvalue()
+    rows = (answer.columns, *answer.rows)
+    return csv_text([v if is_number(v) else text(v) for v in row] for row in rows)
 
 
 def to_json(answer: "Answer") -> str:
@@ -128,11 +123,13 @@ def to_json(answer: "Answer") -> str:
 
 def to_markdown(answer: "Answer") -> str:
     """Format as a GitHub Markdown table, numbers rounded."""
-    from seqbench.results.markdown import escape
+    from seqbench.results.tables.markup import escape_markdown
 
     marks = ["---:" if numeric else "---" for numeric in numerics(answer)]
     rows = [answer.columns, *(map(short, row) for row in answer.rows)]
-    header, *lines = ("| " + " | ".join(escape(text(v)) for v in row) + " |" for row in rows)
+    header, *lines = (
+        "| " + " | ".join(escape_markdown(text(v)) for v in row) + " |" for row in rows
+    )
     return "\n".join([header, "|" + "|".join(marks) + "|", *lines])
 
 

@@ -167,8 +167,8 @@ def show_results(sweep: "Sweep") -> None:
     from rich.console import Console
 
     from seqbench.cli.table_view import show_table
-    from seqbench.results.aggregate import aggregate
-    from seqbench.results.tables import build_table
+    from seqbench.results.cells import aggregate
+    from seqbench.results.tables.comparison import build_table
     from seqbench.runs.code_hash import source_hash
 
     over = [sweep.jobs[f] for f, e in sweep.endings.items() if e.how in ("completed", "diverged")]

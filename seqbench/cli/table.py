@@ -43,9 +43,9 @@ def table(
 
     from seqbench.cli.table_view import show_table
     from seqbench.errors import ConfigError
-    from seqbench.results import export, html, latex, markdown
-    from seqbench.results.aggregate import aggregate
-    from seqbench.results.tables import SHOWN, build_table
+    from seqbench.results.cells import aggregate
+    from seqbench.results.tables import export, markup
+    from seqbench.results.tables.comparison import SHOWN, build_table
     from seqbench.results.where import select
     from seqbench.runs.code_hash import source_hash
 
@@ -70,11 +70,10 @@ def table(
         typer.echo(write(lines, export.beside(cells, down, across)), nl=False)
     elif cells:
         built = build_table(cells, source_hash(), paper, rows=down, cols=across, show=beside)
-        if format == "rich":
-            show_table(built, Console(highlight=False))
+        if format in markup.RENDERERS:
+            typer.echo(markup.RENDERERS[format](built), nl=False)
         else:
-            module = {"markdown": markdown, "latex": latex, "html": html}[format]
-            typer.echo(module.render(built), nl=False)
+            show_table(built, Console(highlight=False))
         if collected.unfinished:
             count = len(collected.unfinished)
             typer.echo(f"{count} unfinished, not in the table: see 'seqbench runs'", err=True)

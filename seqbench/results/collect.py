@@ -1,16 +1,17 @@
-"""Find runs on disk: finished runs by their record, unfinished ones by their config."""
+"""Find and read runs on disk: finished runs by their record, unfinished ones by their config."""
 
 import difflib
 import gc
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from seqbench.errors import ConfigError
+from seqbench.runs import lock
 from seqbench.runs.config_file import read_config
 from seqbench.runs.events import last_step
 from seqbench.runs.record import Record, RecordError, read_record
@@ -19,7 +20,7 @@ from seqbench.wording import plain
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A run without a record: it is still running, was interrupted, or crashed.
+    """A run without a record: it is running, was interrupted, or crashed.
 
     Attributes:
         folder: the run's folder, outputs/runs/<task>/<model>/<run_id>.
@@ -29,7 +30,7 @@ class Unfinished:
         config: the resolved config; empty if it cannot be read.
         steps: step of the last event; `None` before the first.
         touched: time of the last event, ISO 8601 in UTC.
-        status: always `unfinished`.
+        status: `running` if a process is training it now, else `unfinished`.
     """
 
     folder: Path
@@ -39,7 +40,7 @@ class Unfinished:
     config: dict[str, Any]
     steps: int | None
     touched: str
-    status: str = "unfinished"
+    status: Literal["running", "unfinished"]
 
 
 @dataclass(frozen=True)
@@ -143,17 +144,27 @@ def find_run(run: str, output_dir: Path) -> Path:
     raise ConfigError(f"no run '{run}' in {output_dir} ({hint})")
 
 
+def read_run(folder: Path) -> Record | Unfinished:
+    """Read the record of the run in a folder, or its state if it has no record.
+
+    Raises:
+        RecordError: if there is a record that cannot be read.
+    """
+    path = folder / "record.json"
+    return read_record(path) if path.exists() else read_unfinished(folder)
+
+
 def read_unfinished(folder: Path) -> Unfinished:
-    """Return the state of a run without a record, from its config and event log."""
-    try:
+    """Return the state of a run without a record, from its config, event log and lock."""
+    config: dict[str, Any] = {}
+    with suppress(ConfigError):
         config = read_config(folder / "config.yaml")
-    except ConfigError:
-        config = {}
     events = folder / "events.jsonl"
-    try:
+    moment, held = 0.0, False
+    with suppress(OSError):
         moment = (events if events.exists() else folder).stat().st_mtime
-    except OSError:
-        moment = 0.0
+    with suppress(OSError):  # no permission to read the lease
+        held = lock.is_held(folder)
     return Unfinished(
         folder=folder,
         run_id=folder.name,
@@ -162,6 +173,7 @@ def read_unfinished(folder: Path) -> Unfinished:
         config=config,
         steps=last_step(events),
         touched=datetime.fromtimestamp(moment, timezone.utc).isoformat(timespec="seconds"),
+        status="running" if held else "unfinished",
     )
 
 

@@ -49,8 +49,12 @@ class Band:
     n: int
 
 
-def read_curves(folder: Path) -> dict[tuple[str, str], Curve]:
-    """Return the curves of a run by split and metric, as in `("valid", "mse")`.
+# Split and metric, as in `("valid", "mse")`, -> curve.
+Curves = dict[tuple[str, str], Curve]
+
+
+def read_curves(folder: Path) -> Curves:
+    """Return the curves of a run by split and metric.
 
     The result is empty if the log is missing or damaged.
     """

@@ -1,17 +1,27 @@
-"""Load published results (configs/paper/) and check that measured scores are comparable to them."""
+"""Load published results (configs/paper/), and judge if runs are comparable and reproduce them.
+
+Verdicts are conservative. Runs of another length, metric or budget are not comparable, nor are
+cells with a failed or diverged run. Fewer than three seeds give only a hint. If the confidence
+interval also contains the score of a model without memory, the verdict is `cannot tell`. Runs with
+another protocol of seqbench (settings and selection split) still get a verdict, with the difference
+as its reason: users want to know if a result holds under a stricter protocol.
+"""
 
 import difflib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import yaml
 
 from seqbench.config.choices import CONFIG_FOLDER
 from seqbench.errors import ConfigError
-from seqbench.results.aggregate import Cell
-from seqbench.results.recipe import other_amount
+from seqbench.results.cells import Cell, Direction
+from seqbench.results.recipe import amount_difference
+from seqbench.results.statistics import FEWEST_SEEDS
+from seqbench.results.where import holds, terms
 from seqbench.runs.config_file import YamlLoader
 from seqbench.runs.record import Record
 
@@ -20,6 +30,13 @@ from seqbench.runs.record import Record
 SIZE_RATIO = 1.5
 # Splits of test scores: with the weights chosen on validation, or the mean of the last evaluations.
 ON_TEST = ("test", "test_mean")
+# Verdicts that need an explanation, and the explanation.
+EXPLAINED = {"reproduced", "better", "worse", "cannot tell"}
+EXPLANATION = (
+    "reproduced: the published value lies within the 95% interval over seeds, or is the mean as"
+    " rounded in print; better, worse: it does not; cannot tell: the interval also holds what a"
+    " predictor without memory scores"
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +71,7 @@ class PublishedCell:
     printed: str
     value: float
     metric: str
-    direction: Literal["min", "max"]
+    direction: Direction
     unit: str
     length: int | None
     size: int | None
@@ -64,6 +81,47 @@ class PublishedCell:
     reduction: str
     caveats: tuple[str, ...]
     source: str
+
+    @property
+    def text(self) -> str:
+        """Return the number with its unit."""
+        return f"{self.printed} {self.unit}".strip()
+
+    @property
+    def rounding(self) -> float:
+        """Return half a unit of the last printed digit, in the unit of records."""
+        exponent = Decimal(self.printed).as_tuple().exponent
+        assert isinstance(exponent, int)  # papers print no NaN or infinity
+        half = Decimal(5).scaleb(exponent - 1)
+        # Add 1e-9 relative tolerance: decimals that end in 5 have no exact binary representation.
+        return float(half / (100 if self.unit == "%" else 1)) * (1 + 1e-9)
+
+
+class Verdict(NamedTuple):
+    """A verdict on a published number, and the reason that limits it."""
+
+    words: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model to measure on the task of a row of a paper's table.
+
+    Attributes:
+        model: seqbench's name of the model.
+        row: a cell of that row: `published`, or the first one if that is `None`.
+        published: the paper's number; `None` for a model that the paper does not report.
+    """
+
+    model: str
+    row: PublishedCell
+    published: PublishedCell | None
+
+    @property
+    def label(self) -> str:
+        """Return task and model, as in `adding tcn`."""
+        return f"{self.row.task} {self.model}"
 
 
 def papers() -> list[str]:
@@ -94,29 +152,22 @@ def load_paper(name: str) -> tuple[PublishedCell, ...]:
         ConfigError: if there is no such paper.
     """
     paper = read_paper(name)
+    shared = {key: paper[key] for key in ("budget", "protocol", "reduction", "source")}
     cells = []
     for row in paper["rows"]:
+        facts = {key: row[key] for key in ("task", "run", "metric", "direction", "unit")}
+        facts |= {key: row.get(key) for key in ("length", "size", "tokens")}
         for model, printed in row["values"].items():
             numbers = [*row["caveats"].get("all", []), *row["caveats"].get(model, [])]
             cells.append(
                 PublishedCell(
                     paper=name,
-                    task=row["task"],
                     model=model,
-                    run=row["run"],
                     printed=printed,
                     value=float(Decimal(printed) / (100 if row["unit"] == "%" else 1)),
-                    metric=row["metric"],
-                    direction=row["direction"],
-                    unit=row["unit"],
-                    length=row["length"],
-                    size=row["size"],
-                    tokens=row.get("tokens"),
-                    budget=paper["budget"],
-                    protocol=paper["protocol"],
-                    reduction=paper["reduction"],
                     caveats=tuple(paper["caveats"][number] for number in sorted(numbers)),
-                    source=paper["source"],
+                    **facts,
+                    **shared,
                 )
             )
     return tuple(cells)
@@ -137,7 +188,9 @@ def protocols() -> set[str]:
     return {path.stem for path in (CONFIG_FOLDER / "protocol").glob("*.yaml")}
 
 
-def like_for_like(record: Record, cell: PublishedCell, *, any_protocol: bool = False) -> str | None:
+def incomparable_reason(
+    record: Record, cell: PublishedCell, *, any_protocol: bool = False
+) -> str | None:
     """Return why a run's score is not comparable to a published number; `None` if it is.
 
     Args:
@@ -152,31 +205,110 @@ def like_for_like(record: Record, cell: PublishedCell, *, any_protocol: bool = F
     if record.score and record.score.split not in ON_TEST:
         reasons.append(f"published on test, here on {record.score.split}")
     if cell.length is not None and record.length != cell.length:
-        reasons.append(f"published at T={cell.length}, here {_length(record)}")
+        here = "no length" if record.length is None else f"T={record.length}"
+        reasons.append(f"published at T={cell.length}, here {here}")
     if record.budget != cell.budget:
         reasons.append(f"budget {record.budget or 'of your own'} instead of {cell.budget}")
-    elif (other := other_amount(record.config)) and other_amount(
+    elif (other := amount_difference(record.config)) and amount_difference(
         record.config | {"protocol": cell.protocol}  # nor the amount that the paper's protocol sets
     ):
         reasons.append(other)
     if record.protocol not in passes:
         reasons.append(f"protocol {record.protocol or 'of your own'} instead of {cell.protocol}")
-    if cell.size and record.parameters and _ratio(record.parameters, cell.size) > SIZE_RATIO:
+    small, large = sorted((record.parameters or 0, cell.size or 0))
+    if small and large / max(1, small) > SIZE_RATIO:
         reasons.append(f"{record.parameters:,} parameters instead of about {cell.size:,}")
     return ", ".join(reasons) or None
 
 
-def unlike(cell: Cell, found: PublishedCell, *, any_protocol: bool = False) -> str | None:
-    """Return `like_for_like` for a cell, whose runs differ in the seed only."""
+def comparability(record: Record, cell: PublishedCell) -> str:
+    """Return a run's comparability to a published number in words."""
+    reason = incomparable_reason(record, cell)
+    return f"not like for like: {reason}" if reason else "like for like"
+
+
+def cell_reason(cell: Cell, found: PublishedCell, *, any_protocol: bool = False) -> str | None:
+    """Return `incomparable_reason` for a cell, whose runs differ in the seed only."""
     # Prefer a run with a score: one that failed early lacks its score and parameter count.
-    runs = sorted(cell.records, key=lambda record: record.score is None)
-    typical = replace(runs[0], parameters=cell.parameters)
-    return like_for_like(typical, found, any_protocol=any_protocol)
+    run = min(cell.records, key=lambda record: record.score is None)
+    typical = replace(run, parameters=cell.parameters)
+    return incomparable_reason(typical, found, any_protocol=any_protocol)
 
 
-def _length(record: Record) -> str:
-    return "no length" if record.length is None else f"T={record.length}"
+def verdict(cell: Cell | None, published: PublishedCell | None) -> Verdict:
+    """Return the verdict of some runs on a published number.
+
+    Args:
+        cell: the runs, which differ in the seed only; `None` if there are none.
+        published: the published number; `None` if the paper reports none.
+    """
+    if cell is None:
+        return Verdict("not measured")
+    lost = f"of {len(cell.records)} runs {', '.join(cell.lost)}"
+    sample = cell.statistics
+    if sample is None:
+        return Verdict("not measured", lost)
+    if published is None:
+        return Verdict("no published value")
+    # The mean of the remaining runs is biased.
+    reasons = [cell_reason(cell, published, any_protocol=True), lost if cell.lost else None]
+    if any(reasons):
+        return Verdict("not comparable", ", ".join(filter(None, reasons)))
+    protocol = cell_reason(cell, published) or ""
+    off = sample.mean - published.value
+    within = abs(off) <= published.rounding
+    better = "better" if (off < 0) == (published.direction == "min") else "worse"
+    if sample.n < FEWEST_SEEDS or sample.ci95 is None:
+        return Verdict(f"n={sample.n}: looks {'alike' if within else better}", protocol)
+    if not within and abs(off) > sample.ci95:
+        return Verdict(better, protocol)
+    bound = cell.baseline
+    if not within and bound is not None and abs(sample.mean - bound) <= sample.ci95:
+        holds = "the interval contains the baseline"
+        return Verdict("cannot tell", f"{holds}; {protocol}" if protocol else holds)
+    return Verdict("reproduced", protocol)
 
 
-def _ratio(a: int, b: int) -> float:
-    return max(a, b) / max(1, min(a, b))
+def explanation(said: Iterable[str]) -> list[str]:
+    """Return a note that explains the words of these verdicts, or no note if none needs it."""
+    return [EXPLANATION] if EXPLAINED.intersection(said) else []
+
+
+def targets(paper: str, models: Sequence[str], only: str | None = None) -> list[Target]:
+    """Return the parts of a paper's table that seqbench can measure, in the table's order.
+
+    Args:
+        paper: name of the paper.
+        models: names of the available models.
+        only: a filter on task and model, as in `task=adding, model=tcn|gru`.
+
+    Raises:
+        ConfigError: if there is no such paper, `only` cannot be parsed, or no target is left.
+    """
+    rows: dict[str, list[PublishedCell]] = {}
+    for cell in load_paper(paper):
+        if cell.run:
+            rows.setdefault(cell.task, []).append(cell)
+    found = []
+    for cells in rows.values():
+        there = {cell.model: cell for cell in cells}
+        for model in [*there, *read_paper(paper)["beside"]]:
+            if model in models:
+                found.append(Target(model, there.get(model, cells[0]), there.get(model)))
+    return [target for target in found if _matches(target, only)] or _nothing(found, only)
+
+
+def _matches(target: Target, only: str | None) -> bool:
+    values = {"task": target.row.task, "model": target.model}
+    for term, match in terms(only):
+        if match is None or match[1] not in values or match[2] not in ("=", "==", "!="):
+            raise ConfigError(f"--only wants 'task=adding, model=tcn|gru', not '{term}'")
+        if not holds(values[match[1]], match[2], match[3]):
+            return False
+    return True
+
+
+def _nothing(found: Sequence[Target], only: str | None) -> list[Target]:
+    names = ", ".join(dict.fromkeys(target.row.task for target in found))
+    models = ", ".join(dict.fromkeys(target.model for target in found))
+    raise ConfigError(f"nothing matches --only '{only}': tasks are {names}; models {models}")

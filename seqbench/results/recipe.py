@@ -56,7 +56,7 @@ def compare(recipe: Nodes, run: Nodes) -> list[Difference]:
     ]
 
 
-def other_amount(config: dict[str, Any]) -> str | None:
+def amount_difference(config: dict[str, Any]) -> str | None:
     """Return how duration, early stop and data sizes differ from recipe, protocol and budget.
 
     Args:

@@ -40,8 +40,7 @@ def select(runs: Iterable[Run], where: str | None) -> list[Run]:
         ConfigError: if the filter cannot be parsed, or names a key that no run has.
     """
     chosen = everyone = list(runs)
-    for term in BETWEEN_TERMS.split(where) if where else []:
-        match = TERM.fullmatch(term)
+    for term, match in terms(where):
         if match is None:
             raise ConfigError(f"--where wants 'key op value, ...' as in 'seed<3', not '{term}'")
         key, symbol, text = match.groups()
@@ -50,11 +49,22 @@ def select(runs: Iterable[Run], where: str | None) -> list[Run]:
                 f"--where parts its terms by commas, as in 'seed<3, model=tcn|gru', not '{term}'"
             )
         if everyone and all(value_of(run, key) is MISSING for run in everyone):
-            near = difflib.get_close_matches(key, keys_of(everyone[0]), n=1)
-            hint = f" (did you mean '{near[0]}'?)" if near else ""
-            raise ConfigError(f"no run has a key '{key}'{hint}")
+            raise unknown_key(everyone[0], key)
         chosen = [run for run in chosen if holds(value_of(run, key), symbol, text)]
     return chosen
+
+
+def terms(where: str | None) -> list[tuple[str, re.Match[str] | None]]:
+    """Return each term of a filter with its match of key, operator and operand."""
+    found = BETWEEN_TERMS.split(where) if where else []
+    return [(term, TERM.fullmatch(term)) for term in found]
+
+
+def unknown_key(run: Record | Unfinished, key: str) -> ConfigError:
+    """Return the error for a key that no run has, with the nearest key of one of them."""
+    near = difflib.get_close_matches(key, [*vars(run), *flatten(run.config)], n=1)
+    hint = f" (did you mean '{near[0]}'?)" if near else ""
+    return ConfigError(f"no run has a key '{key}'{hint}")
 
 
 def holds(value: Any, symbol: str, text: str) -> bool:
@@ -71,9 +81,9 @@ def holds(value: Any, symbol: str, text: str) -> bool:
     if value is MISSING:
         return False
     if symbol in ("=", "==", "!="):
-        is_one = any(value == read_as(value, one.strip()) for one in text.split("|"))
+        is_one = any(value == _read_as(value, one.strip()) for one in text.split("|"))
         return is_one != (symbol == "!=")
-    wanted = read_as(value, text)
+    wanted = _read_as(value, text)
     if isinstance(wanted, str):
         try:
             wanted = float(wanted)
@@ -84,7 +94,7 @@ def holds(value: Any, symbol: str, text: str) -> bool:
     return ORDERS[symbol](value, wanted)
 
 
-def read_as(value: Any, text: str) -> Any:
+def _read_as(value: Any, text: str) -> Any:
     """Return the operand parsed as JSON; as text if `value` is a text or it is not JSON."""
     if isinstance(value, str):
         return text
@@ -102,11 +112,6 @@ def value_of(run: Record | Unfinished, key: str) -> Any:
         return value
     value = _descend(vars(run), key)
     return value.value if isinstance(value, Score) else value
-
-
-def keys_of(run: Record | Unfinished) -> list[str]:
-    """Return the keys that a filter may name, to suggest close matches in error messages."""
-    return [*vars(run), *flatten(run.config)]
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

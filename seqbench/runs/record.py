@@ -7,9 +7,10 @@ infinity: such a number is written as null and read as `None`.
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, TypedDict, get_args, get_origin, get_type_hints
 
 from seqbench.errors import RunError, SeqbenchError
 from seqbench.runs import atomic, foreign
@@ -46,6 +47,29 @@ class Score:
     direction: Literal["min", "max"]
 
 
+class Measured(TypedDict, total=False):
+    """What may differ between equal runs.
+
+    `seconds` is the run's share if seeds were trained as one model. `throughput` is in time steps
+    per second. `compiled` lists the sources of kernels that ran, whose results differ from
+    PyTorch's by rounding. `started` and `finished` are ISO 8601 in UTC.
+    """
+
+    seconds: float
+    throughput: float | None
+    peak_memory_bytes: int | None
+    device: str
+    threads: int
+    compiled: list[str]
+    cuda_graph: bool
+    seeds_together: int
+    recipe: str | None
+    host: str
+    git: str | None
+    started: str
+    finished: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """The record of a run that is over.
@@ -76,11 +100,7 @@ class Record:
         error: one line that says why the run diverged or failed.
         notes: facts of the task; `solved` is 0 or 1, `baseline_<metric>` the value of a predictor
             without memory in a metric that does not rank models.
-        measured: what may differ between equal runs: seconds (for seeds trained as one model, the
-            run's share), throughput, peak_memory_bytes, device, threads, compiled (the sources of
-            kernels that ran, whose results differ from PyTorch's by rounding), cuda_graph (true if
-            steps were captured), seeds_together (if more than one), host, git, and started and
-            finished as ISO 8601 in UTC.
+        measured: as `Measured`; keys and values of a foreign record are not checked.
     """
 
     schema: int = SCHEMA
@@ -138,10 +158,8 @@ class Record:
             )
         if schema < 1:
             raise RecordError(f"schema must be 1 or more, not {schema}")
-        obj = {"notes": {}, "code": {}, **obj}
-        if missing := [key for key in CHECKS if key not in obj]:
-            raise RecordError(f"{missing[0]} is missing")
-        return cls(**{key: check(obj[key], key) for key, check in CHECKS.items()})
+        found: Record = _RECORD(obj, "")
+        return found
 
 
 def write_record(path: Path, record: Record) -> None:
@@ -195,6 +213,7 @@ def _strict(value: Any) -> Any:
     return value
 
 
+# Returns a value read from JSON, with its Python type; the text is its dotted key, for messages.
 Check = Callable[[Any, str], Any]
 
 
@@ -229,6 +248,19 @@ def _object(value: Any, key: str) -> dict[str, Any]:
     return value
 
 
+def _check_of(hint: Any) -> Check:
+    """Return the check of a field's type hint."""
+    known: dict[Any, Check] = {str: _text, int: _whole, float | None: _real}
+    kind, inner = get_origin(hint), get_args(hint)
+    if hint in known:
+        return known[hint]
+    if kind is dict:
+        return _object if inner[1] is Any else _object_of(_check_of(inner[1]))
+    if kind is UnionType:  # `X | None`
+        return _optional(_check_of(inner[0]))
+    return _one_of(*inner) if kind is Literal else _instance_of(hint)
+
+
 def _object_of(check: Check) -> Check:
     def checked(value: Any, key: str) -> dict[str, Any]:
         return {k: check(v, f"{key}.{k}") for k, v in _object(value, key).items()}
@@ -249,47 +281,23 @@ def _one_of(*choices: str) -> Check:
     return checked
 
 
-SCORE_CHECKS: dict[str, Check] = {
-    "metric": _text,
-    "split": _text,
-    "value": _real,
-    "direction": _one_of("min", "max"),
-}
+def _instance_of(cls: Any) -> Check:
+    """Return a check that makes a dataclass of an object; fields with a factory may be missing."""
+    hints = get_type_hints(cls)
+    checks = {f.name: _check_of(hints[f.name]) for f in fields(cls)}
+    required = [f.name for f in fields(cls) if f.default_factory is MISSING]
+
+    def checked(value: Any, key: str) -> Any:
+        parts, within = _object(value, key), f"{key}." if key else ""
+        if missing := [name for name in required if name not in parts]:
+            raise RecordError(f"{within}{missing[0]} is missing")
+        found = {n: check(parts[n], within + n) for n, check in checks.items() if n in parts}
+        return cls(**found)
+
+    return checked
 
 
-def _score(value: Any, key: str) -> Score:
-    parts = _object(value, key)
-    if missing := [name for name in SCORE_CHECKS if name not in parts]:
-        raise RecordError(f"{key}.{missing[0]} is missing")
-    return Score(**{n: check(parts[n], f"{key}.{n}") for n, check in SCORE_CHECKS.items()})
-
-
-CHECKS: dict[str, Check] = {
-    "schema": _whole,
-    "run_id": _text,
-    "status": _one_of("completed", "diverged", "failed"),
-    "task": _text,
-    "model": _text,
-    "seed": _whole,
-    "budget": _optional(_text),
-    "protocol": _optional(_text),
-    "length": _optional(_whole),
-    "metrics": _object_of(_object_of(_real)),
-    "score": _optional(_score),
-    "baseline": _real,
-    "optimum": _real,
-    "parameters": _optional(_whole),
-    "steps": _optional(_whole),
-    "tokens": _optional(_whole),
-    "data": _object_of(_text),
-    "versions": _object_of(_text),
-    "source": _text,
-    "code": _object_of(_text),
-    "config": _object,
-    "error": _optional(_text),
-    "notes": _object,
-    "measured": _object,
-}
+_RECORD = _instance_of(Record)
 
 
 def _wrong(key: str, wanted: str, value: Any) -> RecordError:

@@ -57,7 +57,7 @@ def test_a_failed_count_leaves_the_trainer_as_it_was(loop_of, monkeypatch):
     loop = loop_of("model=tcn", "task=adding", "trainer.graph=true")
     before = vars(loop.trainer).copy()
 
-    def fails(x, context=0):
+    def fails(x, state=None, context=0):
         raise ValueError("no such step")
 
     monkeypatch.setattr(loop.state.model, "forward", fails)

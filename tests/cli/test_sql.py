@@ -18,8 +18,8 @@ from seqbench.cli.main import app
 from seqbench.cli.sql import TABLES as HELP
 from seqbench.cli.sql import sql
 from seqbench.errors import ConfigError
-from seqbench.results import store
-from seqbench.results.store import TABLES
+from seqbench.results import sql as tables
+from seqbench.results.sql import TABLES
 
 HOSTILE = "=cmd|'/c calc'!A1\x1b[2J[red]x[/red]|<b>&_*`\\"
 SEQBENCH = str(Path(sys.executable).with_name("seqbench"))
@@ -254,13 +254,13 @@ def test_ctrl_c_ends_a_long_query(tmp_path, endless, delay):
 
 def test_a_background_job_goes_on_ignoring_ctrl_c(monkeypatch, output_dir):
     seen = []
-    query = store.query
+    query = tables.query
 
     def spied(*arguments):
         seen.append(signal.getsignal(signal.SIGINT))
         return query(*arguments)
 
-    monkeypatch.setattr(store, "query", spied)
+    monkeypatch.setattr(tables, "query", spied)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         result = CliRunner().invoke(app, ["sql", "from runs", "--output-dir", str(output_dir)])

@@ -14,8 +14,8 @@ from typer.testing import CliRunner, Result
 from seqbench.cli.table import table
 from seqbench.cli.table_view import show_table
 from seqbench.errors import ConfigError
-from seqbench.results.aggregate import aggregate
-from seqbench.results.tables import build_table
+from seqbench.results.cells import aggregate
+from seqbench.results.tables.comparison import build_table
 from seqbench.runs.code_hash import source_hash
 
 RECORDS = [

@@ -10,14 +10,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from seqbench.cli import compare, runs, show
+from seqbench.cli import compare, show
 from seqbench.cli.table_view import show_table
 from seqbench.config import trust
 from seqbench.errors import ConfigError, SeqbenchError
-from seqbench.results import export, html, latex, markdown, store
-from seqbench.results.aggregate import aggregate
+from seqbench.results import sql
+from seqbench.results.cells import aggregate
 from seqbench.results.collect import Collected, collect, read_unfinished
-from seqbench.results.tables import build_table
+from seqbench.results.summary import columns
+from seqbench.results.tables import export
+from seqbench.results.tables.comparison import build_table
+from seqbench.results.tables.markup import RENDERERS
 from seqbench.runs.config_file import read_config, write_config
 from seqbench.runs.events import last_step, read_events
 from seqbench.runs.run import Run
@@ -100,10 +103,10 @@ def test_any_events_are_events_or_refused(finished, data):
         else:
             assert all(isinstance(event, dict) for event in events)
         assert isinstance(last_step(folder / "events.jsonl"), int | None)
-        assert runs.row_of(read_unfinished(folder))["status"] == "unfinished"
-        show.of_unfinished(read_unfinished(folder))
+        assert columns(read_unfinished(folder))["status"] == "unfinished"
+        show.sections_of(read_unfinished(folder), folder)
         found = Collected([record], {record.run_id: folder})
-        answer = store.query("select count(*), max(step), avg(value) from events", found)
+        answer = sql.query("select count(*), max(step), avg(value) from events", found)
     assert len(answer.left_out) == (events is None)
     assert answer.rows[0][0] <= sum(map(len, events or []))
 
@@ -142,19 +145,19 @@ def test_any_record_is_shown_or_left_out(finished, data):
             assert line.isprintable()
             return
         (record,) = collected.records
-        runs.row_of(record)
-        show.of_record(record, Path(name))
+        columns(record)
+        show.sections_of(record, Path(name))
         compare.facts(record)
         cells = aggregate(collected.records)
         lines = export.long_form(cells, "", "tcn2018")
         assert len(json.loads(export.to_json(lines))) == 1
         export.to_csv(lines)
         table = build_table(cells, "", "tcn2018")
-        for form in (html, latex, markdown):
-            assert form.render(table).encode()
+        for render in RENDERERS.values():
+            assert render(table).encode()
         with Console(file=None, quiet=True) as console:
             show_table(table, console)
-        answer = store.query("select * from runs", collected)
+        answer = sql.query("select * from runs", collected)
     assert len(answer.rows) + len(answer.left_out) == 1
 
 
@@ -177,7 +180,7 @@ def test_any_configuration_is_one_or_refused(finished, data):
             write_config(folder / "config.yaml", config)
         else:
             (folder / "config.yaml").write_bytes(drawn(data, path))
-        show.of_unfinished(read_unfinished(folder))
+        show.sections_of(read_unfinished(folder), folder)
         try:
             config = trust.read(folder / "config.yaml")
         except ConfigError as error:

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from record_factory import SOURCE, make_record
 
-from seqbench.results import html
-from seqbench.results.aggregate import aggregate
-from seqbench.results.tables import Entry, Header, Row, Table, build_table
+from seqbench.results.cells import aggregate
+from seqbench.results.tables.comparison import Entry, Header, Row, Table, build_table
+from seqbench.results.tables.markup import html
 
 TAGS = ["table", "caption", "thead", "tbody", "tfoot", "tr", "th", "td"]
 TAGS += ["ul", "li", "br", "strong", "small"]
@@ -74,7 +74,7 @@ def test_a_table_with_headers_bounds_and_notes():
         make_record(model="lstm", seed=0, value=0.2),
         make_record("smnist", trainer__epochs=20, value=0.98),
     ]
-    text = html.render(build(records))
+    text = html(build(records))
     outline = Outline(text)
     assert set(outline.tags) == set(TAGS)
     assert outline.caption == "Test scores"
@@ -91,12 +91,12 @@ def test_a_table_with_headers_bounds_and_notes():
 
 
 def test_a_table_of_nothing_but_failures_has_one_body():
-    text = html.render(build([make_record("char_ptb", status="failed", value=None)]))
+    text = html(build([make_record("char_ptb", status="failed", value=None)]))
     assert Outline(text).rows[1] == ["tcn", "- (1 failed)"]
 
 
 def test_headers_say_what_they_head():
-    text = html.render(build([make_record()], "tcn2018"))
+    text = html(build([make_record()], "tcn2018"))
     outline = Outline(text)
     assert ("scope", "col") in outline.attributes
     assert ("scope", "row") in outline.attributes
@@ -106,7 +106,7 @@ def test_headers_say_what_they_head():
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_names_are_text(name):
-    outline = Outline(html.render(build([make_record(task=name, model=name, budget=name)])))
+    outline = Outline(html(build([make_record(task=name, model=name, budget=name)])))
     assert set(outline.tags) <= set(TAGS)
     assert outline.rows[1][0] == name
     assert outline.rows[0][1].startswith(name)
@@ -117,6 +117,6 @@ def test_hostile_names_are_text(name):
 def test_any_text_is_text(one, two):
     entry = Entry(one, two, flags=(two,), marks=one, best=True)
     table = Table(one, (Header(two, one),), (Row(two, (entry,)),), (one, two))
-    outline = Outline(html.render(table))
+    outline = Outline(html(table))
     assert set(outline.tags) == set(TAGS)
     assert {key for key, _ in outline.attributes} == {"scope", "colspan"}

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from record_factory import SOURCE, make_record
 
-from seqbench.results import latex
-from seqbench.results.aggregate import aggregate
-from seqbench.results.tables import Entry, Header, Row, Table, build_table
+from seqbench.results.cells import aggregate
+from seqbench.results.tables.comparison import Entry, Header, Row, Table, build_table
+from seqbench.results.tables.markup import ACCENTS, COMMANDS, escape_latex, latex
 
 HOSTILE = [
     r"\input{/etc/passwd}\write18{id}\end{tabular}",
@@ -55,7 +55,7 @@ def hostile_table() -> Table:
 
 
 def lines_of(table: Table) -> list[str]:
-    return latex.render(table).splitlines()
+    return latex(table).splitlines()
 
 
 def test_models_down_tasks_across_in_booktabs():
@@ -78,14 +78,14 @@ def test_models_down_tasks_across_in_booktabs():
 
 
 def test_a_mark_is_no_digit_of_an_exponent_and_units_are_escaped():
-    text = latex.render(full_table())
+    text = latex(full_table())
     assert r"$5.8\mathrm{e}{-5}$\textsuperscript{1}" in text
     assert r"accuracy \% $\uparrow$ (full)" in text
     assert r"char\_ptb T=400" in text
 
 
 def test_flags_and_marks_are_shown():
-    text = latex.render(full_table())
+    text = latex(full_table())
     assert r"{\footnotesize(n=1, 1 diverged)}" in text
     assert r"$^{\dagger}$ run with older code" in text
     assert re.search(r"\$0\.164\$\\textsuperscript\{\d\}", text)
@@ -113,18 +113,18 @@ def test_what_is_no_number_is_text():
     ],
 )
 def test_characters_are_escaped(text, expected):
-    assert latex.escape(text) == expected
+    assert escape_latex(text) == expected
 
 
 @given(st.text())
 def test_escaped_text_is_ascii_with_balanced_braces_and_known_commands(text):
-    escaped = latex.escape(text)
+    escaped = escape_latex(text)
     assert escaped.isascii()
     assert escaped.isprintable()
     unprotected = re.sub(r"\\[{}$&%#_~^]", "", escaped)
     assert set(re.findall(r"\\([a-zA-Z]+)", unprotected)) <= {
         name
-        for command in [*latex.COMMANDS.values(), *latex.ACCENTS.values()]
+        for command in [*COMMANDS.values(), *ACCENTS.values()]
         for name in re.findall(r"\\([a-zA-Z]+)", command)
     }
     depth = 0
@@ -140,7 +140,7 @@ def compiled(tmp_path: Path, *tables: Table) -> str:
     pdflatex, tectonic = shutil.which("pdflatex"), shutil.which("tectonic")
     if not pdflatex and not tectonic:
         pytest.skip("neither pdflatex nor tectonic is installed")
-    body = "\n".join(latex.render(table) for table in tables)
+    body = "\n".join(latex(table) for table in tables)
     (tmp_path / "t.tex").write_text(
         "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n"
         f"{body}\\end{{document}}\n"

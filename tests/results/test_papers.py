@@ -5,7 +5,7 @@ from record_factory import make_record
 
 from seqbench.config.choices import CONFIG_FOLDER
 from seqbench.errors import ConfigError
-from seqbench.results.papers import like_for_like, load_paper, papers, published
+from seqbench.results.papers import incomparable_reason, load_paper, papers, published
 
 # Table 1 of Bai, Kolter, Koltun 2018, typed a second time, by column.
 TABLE_1 = {
@@ -81,7 +81,7 @@ def test_others_on_mnist_are_context():
     assert (found["smnist", "transformer"], found["pmnist", "trellisnet"]) == (0.989, 0.9813)
     cell = published("s4_2022", "smnist", "lstm")
     assert cell is not None
-    reason = like_for_like(make_record("smnist", "lstm"), cell)
+    reason = incomparable_reason(make_record("smnist", "lstm"), cell)
     assert reason == "protocol ours instead of published"
 
 
@@ -95,7 +95,7 @@ def test_the_mean_of_the_last_results_on_test_is_on_test():
     assert cell is not None
     assert record.score is not None
     watched = replace(record, score=replace(record.score, split="test_mean"))
-    assert like_for_like(watched, cell) is None
+    assert incomparable_reason(watched, cell) is None
 
 
 def test_what_is_not_published_is_none():
@@ -111,10 +111,10 @@ def test_an_unknown_paper_gets_a_near_miss():
         published("../train", "adding", "tcn")
 
 
-def test_a_run_like_the_papers_is_like_for_like():
+def test_a_run_like_the_papers_is_incomparable_reason():
     cell = published("tcn2018", "adding", "tcn")
     assert cell is not None
-    assert like_for_like(make_record(protocol="paper"), cell) is None
+    assert incomparable_reason(make_record(protocol="paper"), cell) is None
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_run_like_the_papers_is_like_for_like():
 def test_each_difference_is_a_reason(change, reason):
     cell = published("tcn2018", "adding", "tcn")
     assert cell is not None
-    assert like_for_like(make_record(**{"protocol": "paper"} | change), cell) == reason
+    assert incomparable_reason(make_record(**{"protocol": "paper"} | change), cell) == reason
 
 
 def test_the_amount_of_the_paper_is_as_good_as_that_of_the_recipe():
@@ -141,7 +141,7 @@ def test_the_amount_of_the_paper_is_as_good_as_that_of_the_recipe():
     protocol = "protocol ours instead of paper"
     for epochs, reason in {10: "", 20: "", 5: "epochs=5 instead of epochs=20, "}.items():
         record = make_record("smnist", trainer__epochs=epochs, parameters=66910)
-        assert like_for_like(record, cell) == reason + protocol
+        assert incomparable_reason(record, cell) == reason + protocol
 
 
 def test_another_metric_or_split_is_a_reason_and_reasons_add_up():
@@ -150,6 +150,6 @@ def test_another_metric_or_split_is_a_reason_and_reasons_add_up():
     assert cell is not None
     assert record.score is not None
     other = replace(record, score=replace(record.score, metric="mae", split="valid"))
-    assert like_for_like(other, cell) == (
+    assert incomparable_reason(other, cell) == (
         "published mse, here mae, published on test, here on valid, budget quick instead of full"
     )

@@ -11,10 +11,10 @@ from record_factory import make_record, write_run
 from report_sample import ENDS, MODELS, write_events
 
 from seqbench.errors import ConfigError
-from seqbench.results.aggregate import aggregate
+from seqbench.results.cells import aggregate
 from seqbench.results.collect import collect
-from seqbench.results.plot import learning_curves, pareto, scaling, write
-from seqbench.results.plot_data import ranked_by
+from seqbench.results.plots.data import ranked_by
+from seqbench.results.plots.figures import learning_curves, pareto, scaling, write
 
 HOSTILE = [
     "$\\evil{}$",
@@ -101,9 +101,9 @@ def test_another_kind_of_file_is_refused(figures, name, tmp_path):
 PROGRAM = """
 import sys
 from pathlib import Path
-from seqbench.results.aggregate import aggregate
+from seqbench.results.cells import aggregate
 from seqbench.results.collect import collect
-from seqbench.results.plot import learning_curves, write
+from seqbench.results.plots.figures import learning_curves, write
 found = collect([Path("outputs")])
 for name in sys.argv[1:]:
     write(learning_curves(aggregate(found.records), found.folders), Path(name))

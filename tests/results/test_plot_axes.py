@@ -5,40 +5,40 @@ import pytest
 from matplotlib.figure import Figure
 from record_factory import make_record
 
-from seqbench.results.aggregate import aggregate
-from seqbench.results.plot_axes import (
+from seqbench.results.cells import aggregate
+from seqbench.results.plots.axes import (
     COLOURS,
     draw_bound,
     fitted,
     is_log,
-    looks_of,
     set_ticks,
+    styles_of,
     tick,
 )
 
 
 def test_models_can_be_told_without_their_colours():
     models = ("gru", "llama", "lstm", "rnn", "tcn")
-    looks = looks_of(aggregate([make_record(model=model) for model in models]))
-    assert list(looks) == list(models)
-    assert len({look.marker for look in looks.values()}) == 5
-    assert len({str(look.dash) for look in looks.values()}) == 5
+    styles = styles_of(aggregate([make_record(model=model) for model in models]))
+    assert list(styles) == list(models)
+    assert len({style.marker for style in styles.values()}) == 5
+    assert len({str(style.dash) for style in styles.values()}) == 5
 
 
 def test_variants_share_the_colour_of_their_model_unless_it_is_alone():
     tcns = [make_record(model__kernel_size=k) for k in (4, 8)]
-    together = looks_of(aggregate([*tcns, make_record(model="gru")]))
+    together = styles_of(aggregate([*tcns, make_record(model="gru")]))
     assert together["tcn (kernel_size=4)"].colour == together["tcn (kernel_size=8)"].colour
     assert together["gru"].colour != together["tcn (kernel_size=4)"].colour
     assert together["tcn (kernel_size=4)"].dash != together["tcn (kernel_size=8)"].dash
-    alone = looks_of(aggregate(tcns))
+    alone = styles_of(aggregate(tcns))
     assert alone["tcn (kernel_size=4)"].colour != alone["tcn (kernel_size=8)"].colour
 
 
 def test_the_colours_are_those_of_the_report():
-    style = Path(sys.modules["seqbench.results.report"].__path__[0], "page.css").read_text()
+    text = Path(sys.modules["seqbench.results.report"].__path__[0], "page.css").read_text()
     for i, colour in enumerate(COLOURS):
-        assert f"--series-{i}: light-dark({colour}" in style
+        assert f"--series-{i}: light-dark({colour}" in text
 
 
 @pytest.mark.parametrize(

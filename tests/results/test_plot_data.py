@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from record_factory import make_record, write_run
 
 from seqbench.errors import ConfigError
-from seqbench.results.aggregate import aggregate
-from seqbench.results.plot_data import (
+from seqbench.results.cells import aggregate
+from seqbench.results.plots.data import (
     LARGEST,
     Point,
     best_along,

@@ -1,7 +1,7 @@
 import pytest
 
 from seqbench.config.compose import Composer
-from seqbench.results.recipe import differences, other_amount
+from seqbench.results.recipe import amount_difference, differences
 from seqbench.runs.identity import without_environment
 
 
@@ -47,10 +47,10 @@ def test_differences_are_those_of_the_result_only(composer):
     ],
 )
 def test_a_training_cut_short_or_drawn_out_is_told(composer, words, said):
-    assert other_amount(without_environment(composer.compose(words))) == said
+    assert amount_difference(without_environment(composer.compose(words))) == said
 
 
 @pytest.mark.parametrize("trainer", [None, [], {}, {"steps": "many"}, {"epochs": None}, "x"])
 def test_of_what_a_stranger_wrote_no_amount_is_told(composer, trainer):
     config = without_environment(composer.compose([])) | {"trainer": trainer, "task": trainer}
-    assert other_amount(config) is None
+    assert amount_difference(config) is None

@@ -18,14 +18,15 @@ from typer.testing import CliRunner
 
 from seqbench.cli.report import report
 from seqbench.errors import ConfigError
-from seqbench.results.aggregate import aggregate
+from seqbench.results.cells import aggregate
 from seqbench.results.collect import collect, read_unfinished
+from seqbench.results.looks import looks_of
+from seqbench.results.papers import targets
 from seqbench.results.report import content as content_module
-from seqbench.results.report.comparison import models_of
 from seqbench.results.report.content import build_content
 from seqbench.results.report.page import render
-from seqbench.results.report.run_page import LOG_TAIL, log_end
-from seqbench.results.reproduction import build_reproduction, targets
+from seqbench.results.summary import LOG_TAIL, log_end
+from seqbench.results.tables.reproduction import build_reproduction
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -140,14 +141,14 @@ def test_models_have_one_colour_and_every_line_its_own_pattern(content):
     colours = {(style["model"], style["colour"]) for style in styles}
     assert len(colours) == len({model for model, _ in colours}) == 4
     # The same in a report on other models.
-    alone = models_of(aggregate([make_record(model="tcn")]), ["tcn"])
-    assert alone[0]["colour"] == next(s["colour"] for s in styles if s["label"] == "tcn")
+    alone = looks_of(aggregate([make_record(model="tcn")]), ["tcn"])
+    assert alone[0].colour == next(s["colour"] for s in styles if s["label"] == "tcn")
 
 
 @given(st.lists(st.text(max_size=3), min_size=1, max_size=12))
 def test_models_of_any_name_have_styles(names):
-    styles = models_of(aggregate([make_record(model=name) for name in names]), names)
-    assert {style["label"] for style in styles} >= {
+    looks = looks_of(aggregate([make_record(model=name) for name in names]), names)
+    assert {look.label for look in looks} >= {
         "".join(c for c in name if c.isprintable()) for name in names
     }
 

@@ -2,7 +2,8 @@ import pytest
 from record_factory import SOURCE, make_record
 
 from seqbench.errors import ConfigError
-from seqbench.results.reproduction import build_reproduction, targets
+from seqbench.results.papers import targets
+from seqbench.results.tables.reproduction import build_reproduction
 
 OURS = ["gru", "llama", "lstm", "rnn", "tcn"]
 

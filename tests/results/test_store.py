@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from record_factory import make_config, make_record, write_run, write_unfinished
 
 from seqbench.errors import ConfigError
-from seqbench.results.aggregate import aggregate
+from seqbench.results.cells import aggregate
 from seqbench.results.collect import Collected, collect
-from seqbench.results.export import Line, long_form
-from seqbench.results.store import TABLES, Answer, query
+from seqbench.results.sql import TABLES, Answer, query
+from seqbench.results.tables.export import Line, long_form
 from seqbench.runs.code_hash import source_hash
 
 EVENTS = [

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from record_factory import SOURCE, make_record
 
 from seqbench.errors import ConfigError
-from seqbench.results import export, markdown
-from seqbench.results.aggregate import aggregate
-from seqbench.results.tables import Entry, Table, build_table
+from seqbench.results.cells import aggregate
+from seqbench.results.tables import export
+from seqbench.results.tables.comparison import Entry, Table, build_table
+from seqbench.results.tables.markup import escape_markdown, markdown
 from seqbench.runs.record import Record
 
 
@@ -198,7 +199,7 @@ def test_no_cells_are_an_empty_table():
 def test_markdown():
     records = [make_record(seed=seed, value=0.1 + seed / 100) for seed in range(3)]
     records.append(make_record(model="lstm", value=0.5, source="older"))
-    assert markdown.render(build(records)).splitlines() == [
+    assert markdown(build(records)).splitlines() == [
         "**Test scores**",
         "",
         "| model | adding T=600 · MSE ↓ (full) |",
@@ -220,13 +221,13 @@ HOSTILE = "a|b`*<b>[x](y)\x1b[2J\n_z_ =1+1 $x$"
 
 def test_hostile_names_stay_in_their_cell_of_markdown():
     record = replace(make_record(), task=HOSTILE, model=HOSTILE, budget=HOSTILE)
-    text = markdown.render(build([record]))
+    text = markdown(build([record]))
     header = next(line for line in text.splitlines() if line.startswith("| model"))
     assert header.replace("\\|", "").count("|") == 3
     assert "\x1b" not in text
     assert "\\<b\\>" in text
     assert "\\[x\\](y)" in text
-    assert markdown.escape("char_ptb _x_") == "char_ptb \\_x\\_"
+    assert escape_markdown("char_ptb _x_") == "char_ptb \\_x\\_"
 
 
 def lines_of(records: list[Record], paper: str | None = None) -> list[export.Line]:
@@ -286,6 +287,6 @@ def test_any_names_and_values_can_be_written(task, model, budget, value, metric)
     record = replace(record, task=task, model=model, budget=budget, score=score)
     cells = aggregate([record, make_record()])
     table = build_table(cells, SOURCE, "tcn2018")
-    markdown.render(table).encode("utf-8")
+    markdown(table).encode("utf-8")
     assert len(json.loads(export.to_json(export.long_form(cells, SOURCE)))) == len(cells)
     assert len(export.to_csv(export.long_form(cells, SOURCE)).splitlines()) == len(cells) + 1

@@ -1,9 +1,8 @@
 import pytest
 from record_factory import make_record
 
-from seqbench.results.aggregate import aggregate
-from seqbench.results.papers import published
-from seqbench.results.verdict import explanation, rounding, verdict
+from seqbench.results.cells import aggregate
+from seqbench.results.papers import explanation, published, verdict
 
 
 def cell(values, task="adding", model="tcn", **changes):
@@ -90,7 +89,7 @@ def test_what_is_missing_on_either_side_is_said():
 def test_rounding_is_half_of_the_last_digit_in_print(task, model, half):
     number = published("tcn2018", task, model)
     assert number is not None
-    assert rounding(number) == pytest.approx(half)
+    assert number.rounding == pytest.approx(half)
 
 
 def test_words_that_need_it_are_explained():

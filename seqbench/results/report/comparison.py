@@ -4,20 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from seqbench.config.choices import CONFIG_FOLDER
-from seqbench.results.aggregate import Cell, Column
-from seqbench.results.curves import Curve, band
-from seqbench.results.layout import arrange, measured_on_texts
-from seqbench.results.papers import load_paper, papers, published
-from seqbench.results.report.run_page import MOST_CURVES, Curves, rounded
+from seqbench.results.cells import Cell, Column
+from seqbench.results.curves import Curve, Curves, band
+from seqbench.results.papers import load_paper, papers, published, verdict
+from seqbench.results.report.run_page import MOST_CURVES, rounded
 from seqbench.results.statistics import FEWEST_SEEDS
-from seqbench.results.tables import build_table
-from seqbench.results.verdict import verdict
+from seqbench.results.tables.comparison import build_table
+from seqbench.results.tables.layout import arrange, measured_on_texts
 from seqbench.wording import is_accuracy, mean_and_spread, metric_name, number, plain
 
-# Number of colours and dash patterns in page.css and page.js.
-COLOURS = 7
-DASHES = 6
 # Maximum number of points of a line; a chart is about 700 pixels wide.
 MOST_DRAWN = 200
 
@@ -26,45 +21,6 @@ def paper_for(cells: Sequence[Cell]) -> str | None:
     """Return the first (oldest) paper that has one of the tasks; `None` if none has."""
     tasks = {cell.column.task for cell in cells}
     return next((p for p in papers() if tasks & {cell.task for cell in load_paper(p)}), None)
-
-
-def label(cell: Cell) -> str:
-    """Return the model's name with its variant, as the table's rows show it."""
-    return plain(cell.model) + (f" ({plain(cell.variant)})" if cell.variant else "")
-
-
-def models_of(cells: Sequence[Cell], others: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the style of every model and variant: a colour per model, a dash pattern per variant.
-
-    A model that comes with seqbench has the same colour in all reports. Dash patterns distinguish
-    lines in grayscale.
-
-    Args:
-        cells: the table's cells.
-        others: further model names, of runs that may be in no cell.
-
-    Returns:
-        Dicts with `label`, `model`, and the indices `colour` and `dash`.
-    """
-    ours = sorted(path.stem for path in (CONFIG_FOLDER / "model").glob("*.yaml"))
-    found = sorted({(plain(cell.model), label(cell)) for cell in cells})
-    names = [*ours, *sorted({plain(name) for name in others} | {n for n, _ in found} - {*ours})]
-    names = list(dict.fromkeys(names))
-    known = {name for name, _ in found}
-    found += [(name, name) for name in names if name in others and name not in known]
-    styles, variants = [], dict.fromkeys(names, 0)
-    for name, text in found:
-        place, variant = names.index(name), variants[name]
-        variants[name] += 1
-        styles.append(
-            {
-                "label": text,
-                "model": name,
-                "colour": place % COLOURS,
-                "dash": (place + variant + place // COLOURS) % DASHES,
-            }
-        )
-    return styles
 
 
 def table_of(cells: Sequence[Cell], source: str, paper: str | None) -> dict[str, Any] | None:
@@ -100,11 +56,11 @@ def verdicts_of(cells: Sequence[Cell], paper: str | None) -> list[dict[str, Any]
     return [
         {
             "task": plain(cell.column.task),
-            "size": measured_on_texts(cell.column, with_protocol=False)[0],
-            "label": label(cell),
+            "size": measured_on_texts(cell.column, False)[0],
+            "label": cell.label,
             "metric": metric_name(cell.column.metric or theirs.metric),
             "ours": _ours(cell),
-            "theirs": f"{theirs.printed} {theirs.unit}".strip(),
+            "theirs": theirs.text,
             "verdict": said.words,
             "reason": plain(said.reason),
             "caveats": list(theirs.caveats),
@@ -130,8 +86,7 @@ def figures_of(
     figures = [
         {
             "task": plain(column.task),
-            "title": measured_on_texts(column, with_protocol=True)[0],
-            "measure": measured_on_texts(column, with_protocol=True)[1],
+            **dict(zip(("title", "measure"), measured_on_texts(column, True), strict=True)),
             "baseline": _bound(members, "baseline", column.metric),
             "optimum": _bound(members, "optimum", column.metric),
             "direction": column.direction,
@@ -158,7 +113,7 @@ def _charts(
         for key in keys:
             having = {index: of_run[key] for index, of_run in seeds.items() if key in of_run}
             line = _line(list(having.values()), key[1], room)
-            line |= {"label": label(cell), "runs": list(having)}
+            line |= {"label": cell.label, "runs": list(having)}
             lines.setdefault(key, []).append(line)
     return [
         {

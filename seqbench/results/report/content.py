@@ -7,19 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import seqbench
-from seqbench.results.aggregate import aggregate
+from seqbench.results.cells import aggregate
 from seqbench.results.collect import Unfinished
 from seqbench.results.curves import read_curves
-from seqbench.results.report.comparison import (
-    figures_of,
-    label,
-    models_of,
-    paper_for,
-    table_of,
-    verdicts_of,
-)
+from seqbench.results.looks import looks_of
+from seqbench.results.papers import explanation
+from seqbench.results.report.comparison import figures_of, paper_for, table_of, verdicts_of
 from seqbench.results.report.run_page import run_page
-from seqbench.results.verdict import explanation
 from seqbench.runs.code_hash import source_hash
 from seqbench.runs.record import Record
 from seqbench.wording import metric_name, plain
@@ -55,7 +49,7 @@ def build_content(
     paper = paper or paper_for(cells)
     # Half of the budget is for the curves of runs, half for those of cells.
     points = min(MOST, max(FEWEST, MOST_POINTS // 2 // max(1, len(records) + len(unfinished))))
-    labels = {record.run_id: label(cell) for cell in cells for record in cell.records}
+    labels = {record.run_id: cell.label for cell in cells for record in cell.records}
     newest = sorted(records, key=lambda r: str(r.measured.get("finished", "")), reverse=True)
     curves = {record.run_id: read_curves(folders[record.run_id]) for record in newest}
     pages = [
@@ -76,7 +70,7 @@ def build_content(
         "paper": paper and plain(paper),
         "counts": dict(Counter(page["status"] for page in pages).most_common()),
         "left_out": [plain(line) for line in left_out[:100]],
-        "models": models_of(cells, [page["model"] for page in pages]),
+        "models": [vars(look) for look in looks_of(cells, [page["model"] for page in pages])],
         "table": table_of(cells, source_hash(), paper),
         "verdicts": verdicts,
         "verdict_notes": explanation(row["verdict"] for row in verdicts),

@@ -1,8 +1,6 @@
 """Build the report's data of one run: rounded texts and its curves."""
 
-import json
 import math
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,11 +8,11 @@ from typing import Any
 from seqbench.errors import ConfigError
 from seqbench.results.collect import Unfinished
 from seqbench.results.command import command
-from seqbench.results.curves import Curve
-from seqbench.results.papers import like_for_like, published
+from seqbench.results.curves import Curves
+from seqbench.results.papers import comparability, incomparable_reason, published
 from seqbench.results.recipe import differences
+from seqbench.results.summary import finished, is_current, log_end, reached, setting_text
 from seqbench.results.where import MISSING, flatten
-from seqbench.runs.code_hash import source_hash
 from seqbench.runs.record import Record
 from seqbench.wording import (
     duration,
@@ -27,7 +25,6 @@ from seqbench.wording import (
 )
 
 Rows = list[list[str]]
-Curves = dict[tuple[str, str], Curve]
 
 # Significant digits of a curve's values: a screen cannot show more.
 DIGITS = 4
@@ -35,8 +32,6 @@ DIGITS = 4
 MOST_ROWS = 200
 MOST_CURVES = 24
 LONGEST_VALUE = 400
-# Bytes shown from the end of a log: enough for the traceback.
-LOG_TAIL = 6000
 
 
 def run_page(
@@ -66,7 +61,7 @@ def run_page(
         "seed": plain(str(run.config.get("seed", "-"))),
         "budget": plain(str(run.config.get("budget") or "-")),
         "protocol": plain(str(run.config.get("protocol") or "-")),
-        "status": run.status,
+        "status": run.status if isinstance(run, Record) else "unfinished",  # a page is not live
         "folder": plain(str(folder)),
         "log": "" if run.status == "completed" else log_end(folder / "log.txt"),
         **_again(run.config),
@@ -86,7 +81,14 @@ def _of_record(record: Record, paper: str | None) -> dict[str, Any]:
     percent = " %" if metric and is_accuracy(metric) else ""
     measured = dict(record.measured)
     seconds = measured.pop("seconds", None)
-    age = "" if record.source == source_hash() else " (not the code in use here)"
+    age = "" if is_current(record) else " (not the code in use here)"
+    training = {
+        "parameters": record.parameters,
+        "steps": record.steps,
+        "time steps read": record.tokens,
+        "time": duration(seconds),
+    }
+    environment = record.versions | {"source": record.source + age}
     return {
         "score": number(found.value, metric) + percent if found else "-",
         "measure": metric_name(found.metric).removesuffix(percent) if found else "",
@@ -95,7 +97,7 @@ def _of_record(record: Record, paper: str | None) -> dict[str, Any]:
         "steps": record.steps,
         "seconds": seconds if isinstance(seconds, int | float) else None,
         "took": duration(seconds),
-        "finished": plain(str(measured.get("finished", "")))[:25],
+        "finished": plain(finished(record))[:25],
         "error": plain(record.error or ""),
         "baseline": _real(record.baseline, metric),
         "optimum": _real(record.optimum, metric),
@@ -104,35 +106,16 @@ def _of_record(record: Record, paper: str | None) -> dict[str, Any]:
         "sections": [
             ["Score", _scores(record)],
             ["Metrics", _metrics(record)],
-            [
-                "Training",
-                rows(
-                    {
-                        "parameters": record.parameters,
-                        "steps": record.steps,
-                        "time steps read": record.tokens,
-                        "time": duration(seconds),
-                        **_words(record.notes),
-                    }
-                ),
-            ],
-            [
-                "Environment",
-                rows({**_words(measured), **record.versions, "source": record.source + age}),
-            ],
+            ["Training", rows(training | _words(record.notes))],
+            ["Environment", rows(_words(measured) | environment)],
             ["Data (SHA-256)", rows(record.data)],
         ],
     }
 
 
 def _scores(record: Record) -> Rows:
-    found = record.score
-    metric = found.metric if found else None
-    lines: Rows = []
-    if found:
-        better = "lower" if found.direction == "min" else "higher"
-        reached = score(found.metric, found.value)
-        lines.append(["reached", f"{reached} on {plain(found.split)} ({better} is better)"])
+    metric = record.score.metric if record.score else None
+    lines = [["reached", text]] if (text := reached(record)) else []
     for name, bound in (("without memory", record.baseline), ("best possible", record.optimum)):
         if bound is not None:
             lines.append([name, score(metric, bound) if metric else number(bound)])
@@ -143,11 +126,10 @@ def _published(record: Record, paper: str | None) -> dict[str, Any] | None:
     cell = published(paper, record.task, record.model) if paper else None
     if cell is None:
         return None
-    reason = like_for_like(record, cell)
     return {
-        "theirs": f"{cell.printed} {cell.unit}".strip(),
-        "verdict": plain(f"not like for like: {reason}" if reason else "like for like"),
-        "like": reason is None,
+        "theirs": cell.text,
+        "verdict": plain(comparability(record, cell)),
+        "like": incomparable_reason(record, cell) is None,
         "caveats": list(cell.caveats),
     }
 
@@ -191,26 +173,6 @@ def rounded(values: Iterable[float], metric: str) -> list[float | None]:
     return [_real(value, metric) for value in values]
 
 
-def log_end(path: Path) -> str:
-    """Return the last lines of a run's log; an empty text if it cannot be read.
-
-    Symbolic links are not followed: an untrusted run folder could link to a private file of the
-    user, which the report would then show to others.
-    """
-    if path.is_symlink() or not path.is_file():
-        return ""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - LOG_TAIL))
-            text = file.read(LOG_TAIL).decode("utf-8", "replace")
-    except OSError:
-        return ""
-    lines = text.splitlines()
-    # The first line is incomplete if the log is longer than the tail.
-    return "\n".join(plain(line) for line in (lines[1:] if size > LOG_TAIL else lines))
-
-
 def rows(facts: dict[str, Any]) -> Rows:
     """Return names and values as texts, at most 200 of them and a row with the number left out."""
     lines = [[_short(name), _fact(value)] for name, value in list(facts.items())[:MOST_ROWS]]
@@ -224,7 +186,7 @@ def _words(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _setting(value: Any) -> str:
-    return _short(value if isinstance(value, str) else json.dumps(value))
+    return _short(setting_text(value))
 
 
 def _fact(value: Any) -> str:

@@ -11,92 +11,49 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from seqbench.errors import ConfigError
-from seqbench.results.aggregate import aggregate
+from seqbench.results.cells import aggregate
 from seqbench.results.collect import Collected
-from seqbench.results.export import long_form
+from seqbench.results.tables.export import Line, long_form
 from seqbench.runs.code_hash import source_hash
 from seqbench.runs.events import read_events
-from seqbench.runs.record import Record, RecordError
+from seqbench.runs.record import Measured, Record, RecordError, Score
 from seqbench.wording import plain
 
 if TYPE_CHECKING:
     import duckdb
 
-TABLES: dict[str, dict[str, str]] = {
-    "runs": {
-        "run_id": "VARCHAR",
-        "status": "VARCHAR",
-        "task": "VARCHAR",
-        "model": "VARCHAR",
-        "seed": "BIGINT",
-        "budget": "VARCHAR",
-        "protocol": "VARCHAR",
-        "length": "BIGINT",
-        "metric": "VARCHAR",
-        "split": "VARCHAR",
-        "score": "DOUBLE",
-        "direction": "VARCHAR",
-        "solved": "BOOLEAN",
-        "baseline": "DOUBLE",
-        "optimum": "DOUBLE",
-        "parameters": "BIGINT",
-        "steps": "BIGINT",
-        "tokens": "BIGINT",
-        "seconds": "DOUBLE",
-        "throughput": "DOUBLE",
-        "peak_memory_bytes": "BIGINT",
-        "device": "VARCHAR",
-        "threads": "BIGINT",
-        "host": "VARCHAR",
-        "git": "VARCHAR",
-        "started": "TIMESTAMP",
-        "finished": "TIMESTAMP",
-        "source": "VARCHAR",
-        "error": "VARCHAR",
-        "metrics": "JSON",
-        "notes": "JSON",
-        "config": "JSON",
-        "folder": "VARCHAR",
-    },
-    "events": {
-        "run_id": "VARCHAR",
-        "task": "VARCHAR",
-        "model": "VARCHAR",
-        "seed": "BIGINT",
-        "step": "BIGINT",
-        "split": "VARCHAR",
-        "metric": "VARCHAR",
-        "value": "DOUBLE",
-    },
-    "cells": {
-        "task": "VARCHAR",
-        "length": "BIGINT",
-        "budget": "VARCHAR",
-        "protocol": "VARCHAR",
-        "model": "VARCHAR",
-        "variant": "VARCHAR",
-        "parameters": "BIGINT",
-        "metric": "VARCHAR",
-        "split": "VARCHAR",
-        "direction": "VARCHAR",
-        "n": "BIGINT",
-        "mean": "DOUBLE",
-        "sd": "DOUBLE",
-        "ci95": "DOUBLE",
-        "median": "DOUBLE",
-        "min": "DOUBLE",
-        "max": "DOUBLE",
-        "solved": "DOUBLE",
-        "baseline": "DOUBLE",
-        "optimum": "DOUBLE",
-        "failed": "BIGINT",
-        "diverged": "BIGINT",
-        "older_code": "BIGINT",
-        "run_ids": "VARCHAR[]",
-    },
+# Columns of the table `runs`: fields of a record, of its score and of `measured`, and `solved` of
+# its notes, the score's value as `score`, and the run's folder.
+RUNS = """run_id status task model seed budget protocol length metric split score direction solved
+    baseline optimum parameters steps tokens seconds throughput peak_memory_bytes device threads
+    host git started finished source error metrics notes config folder"""
+OWN = {"score": "DOUBLE", "solved": "BOOLEAN", "folder": "VARCHAR"}
+OWN |= dict.fromkeys(("started", "finished"), "TIMESTAMP")
+SHARED = ("run_id", "task", "model", "seed")
+EVENT = {"step": "BIGINT", "split": "VARCHAR", "metric": "VARCHAR", "value": "DOUBLE"}
+FROM_PAPER = ("published", "not_like_for_like")
+
+
+def types_of(cls: type[Any]) -> dict[str, str]:
+    """Return field -> SQL type of a class with type hints."""
+    known = {int: "BIGINT", float: "DOUBLE", dict: "JSON", list: "VARCHAR[]"}
+    found = {}
+    for name, hint in get_type_hints(cls).items():
+        kind = get_args(hint)[0] if isinstance(hint, UnionType) else hint
+        found[name] = known.get(get_origin(kind) or kind, "VARCHAR")
+    return found
+
+
+_of_runs = types_of(Measured) | types_of(Score) | types_of(Record) | OWN
+# Table -> column -> SQL type.
+TABLES = {
+    "runs": {name: _of_runs[name] for name in RUNS.split()},
+    "events": {name: _of_runs[name] for name in SHARED} | EVENT,
+    "cells": {name: kind for name, kind in types_of(Line).items() if name not in FROM_PAPER},
 }
 
 # Settings at connection time: nothing after it needs external access.
@@ -157,19 +114,15 @@ def query(sql: str, collected: Collected) -> Answer:
 
     connection = duckdb.connect(":memory:", config=CLOSED)
     try:
-        return _answer(connection, _encodable(sql), collected)
+        sql = _encodable(sql)
+        left_out = _fill(connection, sql.lower(), collected)
+        for setting in LOCKED:
+            connection.execute(setting)
+        return Answer(*_select(connection, sql), left_out)
     except duckdb.Error as error:
         raise ConfigError(f"SQL: {_line(error)}") from error
     finally:
         connection.close()
-
-
-def _answer(connection: "duckdb.DuckDBPyConnection", sql: str, collected: Collected) -> Answer:
-    left_out = _fill(connection, sql.lower(), collected)
-    for setting in LOCKED:
-        connection.execute(setting)
-    columns, rows = _select(connection, sql)
-    return Answer(columns, rows, left_out)
 
 
 def _fill(connection: "duckdb.DuckDBPyConnection", named: str, collected: Collected) -> list[str]:
@@ -193,7 +146,7 @@ def _fill(connection: "duckdb.DuckDBPyConnection", named: str, collected: Collec
             logs.append(_json(_events(record, collected.folders[record.run_id])))
         except RecordError as error:
             left_out.append(plain(str(error)))
-    _insert(connection, "events", logs, each=("step", "split", "metric", "value"))
+    _insert(connection, "events", logs, each=EVENT)
     return left_out
 
 
@@ -244,9 +197,8 @@ def _events(record: Record, folder: Path) -> dict[str, Any]:
         if metric not in ("step", "split")
         and (value is None or type(value) is int or (type(value) is float and math.isfinite(value)))
     ]
-    names = ("step", "split", "metric", "value")
-    lists = {name: [row[i] for row in rows] for i, name in enumerate(names)}
-    return {key: getattr(record, key) for key in ("run_id", "task", "model", "seed")} | lists
+    lists = {name: [row[i] for row in rows] for i, name in enumerate(EVENT)}
+    return {key: getattr(record, key) for key in SHARED} | lists
 
 
 def _json(value: dict[str, Any]) -> str:

@@ -1,18 +1,18 @@
-"""Compute the contents of plots: curves, scores along an axis, Pareto front, power law."""
+"""Compute the contents of figures: curves, scores along an axis, Pareto front, power law."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeGuard
+from typing import TypeGuard
 
 from seqbench.errors import ConfigError
-from seqbench.results.aggregate import Cell, Column
+from seqbench.results.cells import Cell, Column, Direction
 from seqbench.results.curves import Band, Curve, band, read_curves
-from seqbench.results.layout import check_keys, setting
 from seqbench.results.statistics import FEWEST_SEEDS
+from seqbench.results.tables.layout import check_keys, setting
 from seqbench.results.where import value_of
-from seqbench.runs.record import Record, Score
+from seqbench.runs.record import Record
 from seqbench.wording import is_accuracy, plain
 
 # Axis limit: larger values are not drawn, nor values below 1e-30 on a logarithmic axis.
@@ -21,8 +21,6 @@ LARGEST = 1e30
 SPLITS = ("valid", "test", "train")
 # Maximum number of metrics that an error message lists.
 LISTED = 8
-
-Direction = Literal["min", "max"]
 
 
 @dataclass(frozen=True)
@@ -77,21 +75,18 @@ def ranked_by(records: Sequence[Record], metric: str) -> list[Record]:
     direction = directions.get(metric, default)
     chosen = []
     for record in records:
-        if record.score is None or record.score.metric == metric:
-            chosen.append(record)
-            continue
-        found = record.metrics.get(record.score.split, {})
-        score = Score(
-            metric=metric,
-            split=record.score.split,
-            value=found.get(metric),
-            direction=direction,
-        )
-        has = metric in found
-        baseline = record.baseline_of(metric)
-        chosen.append(
-            replace(record, score=score if has else None, baseline=baseline, optimum=None)
-        )
+        if record.score is not None and record.score.metric != metric:
+            found = record.metrics.get(record.score.split, {})
+            score = replace(
+                record.score, metric=metric, value=found.get(metric), direction=direction
+            )
+            record = replace(
+                record,
+                score=score if metric in found else None,
+                baseline=record.baseline_of(metric),
+                optimum=None,
+            )
+        chosen.append(record)
     return chosen
 
 
@@ -144,7 +139,7 @@ def point_panels(cells: Sequence[Cell], x: str) -> dict[Column, list[Point]]:
         ConfigError: if no run has a score and a number under `x`.
     """
     if x not in ("length", "seconds", "compute"):
-        check_keys(cells, [x], ["budget"])
+        check_keys(cells, x=[x])
     panels: dict[Column, list[Point]] = {}
     for cell in cells:
         place = _place(cell, x)

@@ -6,23 +6,14 @@ that the other side names are shown there instead. Cells that still share a plac
 labelled with the options that distinguish them.
 """
 
-import difflib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from seqbench.errors import ConfigError
-from seqbench.results.aggregate import (
-    Cell,
-    Column,
-    canonical,
-    leaf,
-    model_options,
-    shown,
-    task_options,
-    tell_apart,
-)
-from seqbench.results.where import MISSING, keys_of, value_of
+from seqbench.results.cells import Cell, Column, model_options, task_options
+from seqbench.results.variants import canonical, leaf, shown, tell_apart
+from seqbench.results.where import MISSING, unknown_key, value_of
 from seqbench.wording import metric_name, plain
 
 ROWS, COLS = ("model",), ("task",)
@@ -101,7 +92,7 @@ def arrange(cells: Sequence[Cell], rows: Sequence[str] = ROWS, cols: Sequence[st
     Raises:
         ConfigError: as `check_keys`.
     """
-    check_keys(cells, rows, cols)
+    check_keys(cells, rows=rows, cols=cols)
     down = "task" in rows
     elsewhere = {MEASURED_ON[key]: None for key in (cols if down else rows) if key in MEASURED_ON}
     places: dict[tuple[Side, Side], list[Cell]] = {}
@@ -110,13 +101,14 @@ def arrange(cells: Sequence[Cell], rows: Sequence[str] = ROWS, cols: Sequence[st
         row = Side(_values(cell, rows), measured_on if down else None)
         column = Side(_values(cell, cols), None if down else measured_on)
         places.setdefault((row, column), []).append(cell)
-    placed: dict[tuple[Side, Side], Cell] = {}
-    for (row, column), rivals in places.items():
-        for variant, cell in zip(_variants(rivals), rivals, strict=True):
-            placed[row._replace(variant=variant), column] = cell
-    across = sorted({column for _, column in placed}, key=lambda side: side.order)
+    placed = {
+        (row._replace(variant=variant), column): cell
+        for (row, column), rivals in places.items()
+        for variant, cell in zip(_variants(rivals), rivals, strict=True)
+    }
     downward = sorted({row for row, _ in placed}, key=lambda side: side.order)
-    at = {side: i for sides in (across, downward) for i, side in enumerate(sides)}
+    across = sorted({column for _, column in placed}, key=lambda side: side.order)
+    at = {side: i for sides in (downward, across) for i, side in enumerate(sides)}
     several = len({cell.column.protocol for cell in cells}) > 1
     return Grid(
         stub=plain(", ".join(rows)),
@@ -200,26 +192,29 @@ def _variants(rivals: list[Cell]) -> list[str]:
     return tell_apart([task | model for task, model in zip(of_tasks, of_models, strict=True)])
 
 
-def check_keys(cells: Sequence[Cell], rows: Sequence[str], cols: Sequence[str]) -> None:
-    """Check that cells can be arranged by these keys.
+def check_keys(cells: Sequence[Cell], **sides: Sequence[str]) -> None:
+    """Check that cells can be arranged by config keys.
+
+    Args:
+        cells: as returned by `aggregate`.
+        sides: option of the command -> its keys: `rows=["model"], cols=["task"]`.
 
     Raises:
-        ConfigError: if a side has no key or more than three, a key is on both sides, no run has a
+        ConfigError: if a side has no key or more than three, a key is on two sides, no run has a
             key, or its value differs between the seeds of a cell.
     """
-    for side in (rows, cols):
-        if not 0 < len(side) <= MOST_KEYS:
+    options = " or in ".join(f"--{name}" for name in sides)
+    for keys in sides.values():
+        if not 0 < len(keys) <= MOST_KEYS:
             raise ConfigError(f"rows and columns take 1 to {MOST_KEYS} keys each")
-    keys: list[str] = [*rows, *cols]
+    keys = [key for side in sides.values() for key in side]
     names: list[Hashable] = [MEASURED_ON.get(key, key) for key in keys]
     for key, name in zip(keys, names, strict=True):
         if names.count(name) > 1:
-            raise ConfigError(f"'{key}' can stand in one place only, in --rows or in --cols")
+            raise ConfigError(f"'{key}' can stand in one place only, in {options}")
         found = [_under(cell, key) for cell in cells]
         if found and all(values == [MISSING] for values in found):
-            near = difflib.get_close_matches(key, keys_of(cells[0].records[0]), n=1)
-            hint = f" (did you mean '{near[0]}'?)" if near else ""
-            raise ConfigError(f"no run has a key '{key}'{hint}")
+            raise unknown_key(cells[0].records[0], key)
         if any(len(values) > 1 for values in found):
             raise ConfigError(
                 f"'{key}' differs between seeds that are pooled: name a key of the configuration"

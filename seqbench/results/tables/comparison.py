@@ -1,32 +1,28 @@
 """Build a comparison of models as a table that is independent of the output format.
 
-    records -> aggregate -> cells -> build_table -> Table -> markdown, latex, html, the terminal
-                                  -> export.py: csv and json
-
-A `Table` has rounded numbers with units and numbered notes, but no markup. To add a format, write a
-module with a `render(table)`.
+A `Table` has rounded numbers with units and numbered notes, but no markup.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import zip_longest
 from typing import NamedTuple
 
 from seqbench.errors import ConfigError
-from seqbench.results.aggregate import Cell, Column
-from seqbench.results.layout import ARROWS as ARROWS
-from seqbench.results.layout import COLS, ROWS, arrange, measured_on_texts
-from seqbench.results.papers import load_paper, published, unlike
-from seqbench.results.recipe import other_amount
-from seqbench.results.standing import Standing, standings
-from seqbench.results.statistics import FEWEST_SEEDS as FEWEST_SEEDS
-from seqbench.wording import duration, mean_and_spread, number, plain
+from seqbench.results.cells import Cell, Column, Standing, standings
+from seqbench.results.papers import cell_reason, load_paper, published
+from seqbench.results.recipe import amount_difference
+from seqbench.results.statistics import FEWEST_SEEDS
+from seqbench.results.tables.layout import COLS, ROWS, arrange, measured_on_texts
+from seqbench.wording import count, duration, mean_and_spread, number, plain
 
 # Notes are numbered in the order of their first mention.
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 LISTED_RUNS = 5
 BOUNDS = {"baseline": "without memory", "optimum": "best possible"}
-TIED = "≈"
+TIED, OLDER = "≈", "†"
 TIED_NOTE = (
     f"{TIED} not significantly different from the best: the 95% interval of their mean difference "
     "over shared seeds (Student's t, paired) contains zero"
@@ -140,47 +136,39 @@ def build_table(
     runs = [record for cell in cells for record in cell.records]
     older = [record.run_id for record in runs if record.source != source]
     marked = frozenset(older) if len(older) < len(runs) else frozenset()
-
-    # Build the table column by column, with two bounds below the cells of each, then transpose it.
-    headers: list[Header] = []
-    entries: list[list[Entry | None]] = []
+    # Build the table column by column, two bounds below the cells of each, then transpose it.
+    columns: list[tuple[Header, list[Entry | None]]] = []
     for j, texts in enumerate(grid.columns):
         members = [grid.cells.get((i, j)) for i in places]
         header = Header(*texts)
-        headers.append(header)
-        entries.append(
-            [
-                None if cell is None else _entry(cell, standing[i, j], usual_n, marked, remarks)
-                for i, cell in enumerate(members)
-            ]
-            + [None if grid.tasks_down else _bound(members, name) for name in BOUNDS]
-        )
-        for name in show:
-            headers.append(Header(SHOWN[name].header, header.task, beside=True))
-            entries.append([c if c is None else Entry(SHOWN[name].text(c)) for c in members])
-        if any(cell and cell.column.task in in_paper for cell in members) and paper:
+        means: list[Entry | None] = [
+            None if cell is None else _entry(cell, standing[i, j], usual_n, marked, remarks)
+            for i, cell in enumerate(members)
+        ]
+        bounds = [None if grid.tasks_down else _bound(members, name) for name in BOUNDS]
+        columns.append((header, means + bounds))
+        extra = [SHOWN[name] for name in show]
+        headers = [Header(shown.header, header.task, beside=True) for shown in extra]
+        makers: list[Callable[[Cell], Entry | None]] = [shown.entry for shown in extra]
+        if paper and any(cell and cell.column.task in in_paper for cell in members):
             headers.append(Header("published", plain(paper), beside=True))
-            entries.append(
-                [c if c is None else _published(c, paper, header, remarks) for c in members]
-            )
+            makers.append(partial(_published, paper=paper, task=header.task, remarks=remarks))
+        for beside, make in zip(headers, makers, strict=True):
+            columns.append((beside, [None if cell is None else make(cell) for cell in members]))
     for name, label in BOUNDS.items() if grid.tasks_down else ():
-        of_rows = [[grid.cells.get((i, j)) for j in range(len(grid.columns))] for i in places]
-        headers.append(Header(label, ""))
-        entries.append([_bound(members, name) for members in of_rows])
+        of_rows = [[c for (i, _), c in grid.cells.items() if i == row] for row in places]
+        columns.append((Header(label, ""), [_bound(members, name) for members in of_rows]))
     labels = [*grid.rows, *BOUNDS.values()]
+    across = zip_longest(*(entries for _, entries in columns))
     table_rows = [
-        Row(
-            label,
-            tuple(column[i] if i < len(column) else None for column in entries),
-            i not in places,
-        )
-        for i, label in enumerate(labels)
+        Row(label, entries, bound=i not in places)
+        for i, (label, entries) in enumerate(zip(labels, across, strict=False))
     ]
     splits = {cell.column.split for cell in cells} - {None}
     return Table(
         title=("Test scores" if splits <= {"test"} else "Scores")
         + (f" beside {plain(paper)}" if paper else ""),
-        columns=tuple(headers),
+        columns=tuple(header for header, _ in columns),
         rows=tuple(row for row in table_rows if not row.bound or any(row.entries)),
         notes=(
             *_explanations(cells, usual_n),
@@ -197,6 +185,9 @@ class _Shown(NamedTuple):
     header: str
     text: Callable[[Cell], str]
     note: str = ""
+
+    def entry(self, cell: Cell) -> Entry:
+        return Entry(self.text(cell))
 
 
 def _median(cell: Cell) -> str:
@@ -215,16 +206,12 @@ def _solved(cell: Cell) -> str:
     return f"{cell.solved[0]}/{cell.solved[1]}" if cell.solved else "-"
 
 
-def _parameters(cell: Cell) -> str:
-    return "-" if cell.parameters is None else f"{cell.parameters:,}"
-
-
 SHOWN = {
     "median": _Shown("median", _median),
     "interval": _Shown("95% interval", _interval),
-    "n": _Shown("n", lambda cell: str(len(cell.values))),
+    "n": _Shown("n", lambda cell: str(len(cell.scores))),
     "solved": _Shown("solved", _solved),
-    "parameters": _Shown("parameters", _parameters),
+    "parameters": _Shown("parameters", lambda cell: count(cell.parameters)),
     "seconds": _Shown("training time", lambda cell: duration(cell.seconds)),
     "compute": _Shown(
         "FLOP",
@@ -238,20 +225,47 @@ class _Remarks:
     """Numbered remarks on entries; equal remarks share a number and list all their entries."""
 
     def __init__(self) -> None:
-        self.about: dict[str, dict[str, list[str]]] = {}
+        self.about: dict[str, dict[str, dict[str, None]]] = {}
 
     def mark(self, text: str, task: str, model: str) -> str:
-        models = self.about.setdefault(text, {}).setdefault(task, [])
-        if model not in models:
-            models.append(model)
-        return str(list(self.about).index(text) + 1).translate(SUPERSCRIPTS)
+        """Return the number of a remark on a model's entry."""
+        self.about.setdefault(text, {}).setdefault(task, {})[model] = None
+        return superscript(list(self.about).index(text) + 1)
 
     def lines(self) -> list[str]:
+        """Return the remarks as notes."""
         lines = []
         for i, (text, tasks) in enumerate(self.about.items(), start=1):
             about = "; ".join(f"{task}: {', '.join(models)}" for task, models in tasks.items())
-            lines.append(f"{str(i).translate(SUPERSCRIPTS)} {text} ({about})")
+            lines.append(f"{superscript(i)} {text} ({about})")
         return lines
+
+
+def superscript(number: int) -> str:
+    """Return a number in superscript digits."""
+    return str(number).translate(SUPERSCRIPTS)
+
+
+def measured(cell: Cell, standing: Standing | None, usual_n: int | None) -> Entry:
+    """Return the mean of a cell with its interval, marked if tied and flagged where runs lack.
+
+    Args:
+        cell: the runs.
+        standing: as returned by `standings`.
+        usual_n: number of seeds that needs no flag; `None` to flag every number.
+    """
+    sample = cell.statistics
+    n = sample.n if sample else 0
+    interval = sample.ci95 if sample and n >= FEWEST_SEEDS else None
+    value, spread = mean_and_spread(sample.mean if sample else None, interval, cell.column.metric)
+    return Entry(
+        value=value,
+        spread=spread,
+        n=n,
+        best=standing == "best",
+        flags=(*([f"n={n}"] if n != usual_n else []), *cell.lost),
+        marks=TIED if standing == "tied" else "",
+    )
 
 
 def _entry(
@@ -261,43 +275,28 @@ def _entry(
     older: frozenset[str],
     remarks: _Remarks,
 ) -> Entry:
-    sample, metric = cell.statistics, cell.column.metric
-    flags = []
-    if sample and sample.n != usual_n:
-        flags.append(f"n={sample.n}")
-    for count, ending in ((cell.diverged, "diverged"), (cell.failed, "failed")):
-        if count:
-            flags.append(f"{count} {ending}")
+    entry = measured(cell, standing, usual_n if cell.scores else 0)
+    flags = list(entry.flags)
     if cell.solved and 0 < cell.solved[0] < cell.solved[1]:
         # If some seeds solve the task and others stay at chance, the mean alone is misleading.
         flags.append(f"{cell.solved[0]} of {cell.solved[1]} solved")
     if len({record.seed for record in cell.records}) < len(cell.records):
         flags.append("a seed counts twice")
-    interval = sample.ci95 if sample and sample.n >= FEWEST_SEEDS else None
-    value, spread = mean_and_spread(sample.mean if sample else None, interval, metric)
-    mark = ""
-    if other := other_amount(cell.records[0].config):
+    mark = OLDER if any(record.run_id in older for record in cell.records) else ""
+    if other := amount_difference(cell.records[0].config):
         task, _ = measured_on_texts(cell.column, False)
-        mark = remarks.mark(other, task, plain(cell.model))
-    return Entry(
-        value=value,
-        spread=spread,
-        n=sample.n if sample else 0,
-        best=standing == "best",
-        flags=tuple(flags),
-        marks=(TIED if standing == "tied" else "")
-        + ("†" if any(record.run_id in older for record in cell.records) else "")
-        + mark,
-    )
+        mark += remarks.mark(other, task, plain(cell.model))
+    return replace(entry, flags=tuple(flags), marks=entry.marks + mark)
 
 
-def _published(cell: Cell, paper: str, header: Header, remarks: _Remarks) -> Entry | None:
+def _published(cell: Cell, paper: str, task: str, remarks: _Remarks) -> Entry | None:
     found = published(paper, cell.column.task, cell.model)
     if found is None:
         return None
-    reason = unlike(cell, found)
-    marks = remarks.mark(reason, header.task, plain(cell.model)) if reason else ""
-    return Entry(value=found.printed, marks=marks)
+    reason = cell_reason(cell, found)
+    return Entry(
+        found.printed, marks=remarks.mark(reason, task, plain(cell.model)) if reason else ""
+    )
 
 
 def _bound(cells: Iterable[Cell | None], name: str) -> Entry | None:
@@ -324,7 +323,7 @@ def _of_older_code(older: Sequence[str], runs: int) -> list[str]:
         return ["all runs with older code"]
     listed = ", ".join(plain(run_id)[:8] for run_id in older[:LISTED_RUNS])
     more = ", ..." if len(older) > LISTED_RUNS else ""
-    return [f"† run with older code: {listed}{more}"] if older else []
+    return [f"{OLDER} run with older code: {listed}{more}"] if older else []
 
 
 def _explanations(cells: Sequence[Cell], usual_n: int | None) -> list[str]:

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from record_factory import make_record
 
-from seqbench.results.aggregate import aggregate, tell_apart
+from seqbench.results.cells import aggregate
+from seqbench.results.variants import tell_apart
 
 
 def test_seeds_of_one_configuration_are_one_cell():
@@ -71,7 +72,7 @@ def test_runs_that_failed_early_stand_with_their_fellows_whatever_the_order():
     failed = replace(make_record(seed=1, status="failed", parameters=None), data={})
     for records in ([failed, make_record(seed=0)], [make_record(seed=0), failed]):
         (cell,) = aggregate(records)
-        assert (cell.failed, cell.diverged, cell.values) == (1, 0, [1e-4])
+        assert (cell.failed, cell.diverged, [v for _, v in cell.scores]) == (1, 0, [1e-4])
         assert cell.parameters == 70369
         assert cell.column.metric == "mse"
 
@@ -91,7 +92,7 @@ def test_diverged_runs_are_counted_and_kept_out_of_the_mean():
         make_record(seed=3, status="failed"),
     ]
     (cell,) = aggregate(runs)
-    assert (cell.values, cell.diverged, cell.failed) == ([0.1], 2, 1)
+    assert ([v for _, v in cell.scores], cell.diverged, cell.failed) == ([0.1], 2, 1)
 
 
 def test_the_share_solved_counts_divergence_but_not_failure():
@@ -239,7 +240,7 @@ def test_no_run_is_lost_and_no_place_taken_twice(changes, randomness):
     for cell in cells:
         configs = [{**r.config, "seed": None} for r in cell.records]
         assert all(config == configs[0] for config in configs)
-        assert len(cell.values) + cell.diverged + cell.failed == len(cell.records)
+        assert len(cell.scores) + cell.diverged + cell.failed == len(cell.records)
     known = [r for r in records if r.parameters is not None and r.score is not None]
     if len(known) == len(records):
         shuffled = list(records)

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from seqbench.results.aggregate import Cell
-from seqbench.results.layout import COLS, ROWS, check_keys, setting
-from seqbench.results.papers import published, unlike
-from seqbench.results.standing import standings
+from seqbench.results.cells import Cell, standings
+from seqbench.results.papers import cell_reason, published
+from seqbench.results.statistics import Statistics
+from seqbench.results.tables.layout import COLS, ROWS, check_keys, setting
 from seqbench.wording import plain
 
 
@@ -71,30 +71,23 @@ def long_form(cells: Iterable[Cell], source: str, paper: str | None = None) -> l
 def _line(cell: Cell, source: str, paper: str | None) -> Line:
     column, sample = cell.column, cell.statistics
     found = published(paper, column.task, cell.model) if paper else None
-    sizes = ("mean", "sd", "ci95", "median", "min", "max")
-    return Line(
-        task=plain(column.task),
-        length=column.length,
-        budget=column.budget and plain(column.budget),
-        protocol=column.protocol and plain(column.protocol),
-        model=plain(cell.model),
-        variant=plain(", ".join(filter(None, [column.variant, cell.variant]))),
-        parameters=cell.parameters,
-        metric=column.metric and plain(column.metric),
-        split=column.split and plain(column.split),
-        direction=column.direction,
-        n=sample.n if sample else 0,
-        **{name: getattr(sample, name, None) for name in sizes},
-        solved=cell.solved[0] / cell.solved[1] if cell.solved else None,
-        baseline=cell.baseline,
-        optimum=cell.optimum,
-        failed=cell.failed,
-        diverged=cell.diverged,
-        older_code=sum(record.source != source for record in cell.records),
-        published=found.value if found else None,
-        not_like_for_like=unlike(cell, found) if found else None,
-        run_ids=[plain(record.run_id) for record in cell.records],
+    facts: dict[str, Any] = (
+        {f.name: None for f in fields(Statistics)} | {"n": 0} | (vars(sample) if sample else {})
     )
+    facts |= vars(column) | {
+        "model": cell.model,
+        "variant": ", ".join(filter(None, [column.variant, cell.variant])),
+        "parameters": cell.parameters,
+        "solved": cell.solved[0] / cell.solved[1] if cell.solved else None,
+        "older_code": sum(record.source != source for record in cell.records),
+        "published": found.value if found else None,
+        "not_like_for_like": cell_reason(cell, found) if found else None,
+        "run_ids": [plain(record.run_id) for record in cell.records],
+    }
+    facts |= {name: getattr(cell, name) for name in ("baseline", "optimum", "failed", "diverged")}
+    for name, value in facts.items():
+        facts[name] = plain(value) if isinstance(value, str) else value
+    return Line(**facts)
 
 
 def beside(
@@ -115,7 +108,7 @@ def beside(
     Raises:
         ConfigError: if no run has a key, or its value differs between the seeds of a cell.
     """
-    check_keys(cells, rows, cols)
+    check_keys(cells, rows=rows, cols=cols)
     keys = [key for key in (*rows, *cols) if key not in {f.name for f in fields(Line)}]
     return [
         {"standing": standing, "seconds": cell.seconds, "compute": cell.compute}
@@ -125,19 +118,16 @@ def beside(
 
 
 def to_csv(lines: Sequence[Line], beside: Sequence[dict[str, Any]] = ()) -> str:
-    """Return CSV with run ids separated by spaces and texts escaped against formulas.
+    """Return CSV with run ids separated by spaces.
 
     Args:
         lines: as returned by `long_form`.
         beside: extra fields for each line, as returned by the function `beside`.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*(f.name for f in fields(Line)), *(beside[0] if beside else ())])
-    for line, more in zip(lines, beside or [{}] * len(lines), strict=True):
-        values = vars(line) | {"run_ids": " ".join(line.run_ids)} | more
-        writer.writerow(inert(value) for value in values.values())
-    return text.getvalue()
+    header = [*(f.name for f in fields(Line)), *(beside[0] if beside else ())]
+    pairs = zip(lines, beside or [{}] * len(lines), strict=True)
+    rows = [vars(line) | {"run_ids": " ".join(line.run_ids)} | more for line, more in pairs]
+    return csv_text([header, *(row.values() for row in rows)])
 
 
 def to_json(lines: Sequence[Line], beside: Sequence[dict[str, Any]] = ()) -> str:
@@ -147,6 +137,12 @@ def to_json(lines: Sequence[Line], beside: Sequence[dict[str, Any]] = ()) -> str
     return json.dumps(objects, indent=2, allow_nan=False) + "\n"
 
 
-def inert(value: Any) -> Any:
-    """Return the value, a text prefixed with `'` if a spreadsheet would run it as a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@") else value
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Return CSV, a text prefixed with `'` if a spreadsheet would run it as a formula."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    for row in rows:
+        writer.writerow(
+            f"'{v}" if isinstance(v, str) and v[:1] in tuple("=+-@") else v for v in row
+        )
+    return file.getvalue()

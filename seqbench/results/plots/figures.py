@@ -1,4 +1,4 @@
-"""Plot many runs for a paper or a talk: learning curves, scaling, and score against cost.
+"""Draw figures: learning curves, scaling, and score against cost.
 
 A figure has one panel per `Column` (task and metric) and one legend outside. A model has the
 report's colour; a config has the same dash pattern and marker in all panels, so that it is
@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from seqbench.errors import ConfigError
-from seqbench.results.aggregate import Cell, Column
+from seqbench.results.cells import Cell, Column
 from seqbench.results.curves import spans_decades
-from seqbench.results.layout import measured_on_texts
-from seqbench.results.plot_data import (
+from seqbench.results.plots.data import (
     Line,
     Point,
     best_along,
@@ -26,7 +25,8 @@ from seqbench.results.plot_data import (
     point_panels,
     power_law,
 )
-from seqbench.results.report.comparison import label
+from seqbench.results.tables.comparison import BOUNDS
+from seqbench.results.tables.layout import measured_on_texts
 from seqbench.runs import atomic
 from seqbench.wording import is_accuracy, plain
 
@@ -36,20 +36,17 @@ try:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    from seqbench.results.plot_axes import (
-        AXES,
-        BOUNDS,
+    from seqbench.results.plots.axes import (
         GREY,
         STYLE,
-        Looks,
+        Styles,
         bounds_of,
         draw_bound,
         draw_points,
         fitted,
         is_log,
-        looks_of,
-        measure,
-        set_ticks,
+        label_axes,
+        styles_of,
     )
 except ImportError:
     raise ConfigError("a plot needs matplotlib: pip install 'seqbench[plot]'") from None
@@ -94,39 +91,29 @@ def learning_curves(
         ConfigError: if no run has such a curve.
     """
 
-    def draw(axes: Axes, lines: list[Line], looks: Looks) -> Iterable[str]:
+    def draw(axes: Axes, lines: list[Line], styles: Styles) -> Iterable[str]:
         cell = lines[0].cell
         shown = metric or cell.column.metric or ""
-        scored = shown == cell.column.metric
-        direction = "max" if is_accuracy(shown) else "min" if shown == "loss" else None
         values = [value for line in lines for value in line.band.median]
         log_y = is_log(values, log, not is_accuracy(shown) and spans_decades(values))
         for i, line in enumerate(lines):
-            look = looks[label(line.cell)]
+            style, together = styles[line.cell.label], line.band
             every = math.ceil(len(line.xs) / MARKED)
             # Offset the first marker of each line, so that markers of overlapping lines stay apart.
             first = min(i * every // len(lines), len(line.xs) - 1)
-            style = {**look.points, **look.line, "markersize": 4, "markevery": (first, every)}
-            axes.plot(line.xs, line.band.median, **style)
-            if line.band.n > 1:
-                axes.fill_between(
-                    line.xs,
-                    line.band.low,
-                    line.band.high,
-                    color=look.colour,
-                    alpha=0.16,
-                    linewidth=0,
-                )
-        if any(line.band.n > 1 for line in lines):
-            yield "line: median over seeds; band: from the lowest to the highest"
+            marks = {"markersize": 4, "markevery": (first, every)}
+            axes.plot(line.xs, together.median, **{**style.points, **style.line, **marks})
+            if together.n > 1:
+                shade: dict[str, Any] = {"color": style.colour, "alpha": 0.16, "linewidth": 0}
+                axes.fill_between(line.xs, together.low, together.high, **shade)
+                yield "line: median over seeds; band: from the lowest to the highest"
         for name, value in bounds_of(cell, shown).items():
             yield from draw_bound(axes, name, [(0, value)], shown, log_y)
         axes.set_xlim(left=0)
-        axes.set_xlabel(AXES[x])
-        better = cell.column.direction if scored else direction
-        axes.set_ylabel(measure(shown, better, lines[0].split))
-        set_ticks(axes, "x", False)
-        set_ticks(axes, "y", log_y, shown)
+        direction = "max" if is_accuracy(shown) else "min" if shown == "loss" else None
+        if shown == cell.column.metric:
+            direction = cell.column.direction
+        label_axes(axes, x, shown, direction, lines[0].split, (False, log_y))
 
     return _figure(curve_panels(cells, folders, metric, x), draw, {"markersize": 4})
 
@@ -144,15 +131,15 @@ def scaling(cells: Sequence[Cell], x: str = "length", log: bool | None = None) -
         ConfigError: if no run has a score and a number under `x`.
     """
 
-    def draw(axes: Axes, points: list[Point], looks: Looks) -> Iterable[str]:
+    def draw(axes: Axes, points: list[Point], styles: Styles) -> Iterable[str]:
         column = points[0].cell.column
         metric = column.metric or ""
         places = sorted({point.x for point in points})
         log_x = is_log(places, log, True)
         log_y = is_log([point.score for point in points], log, not is_accuracy(metric))
         exponents = []
-        for name in sorted({label(point.cell) for point in points}):
-            members = [point for point in points if label(point.cell) == name]
+        for name in sorted({point.cell.label for point in points}):
+            members = [point for point in points if point.cell.label == name]
             best = best_along(members, column.direction)
             xs = [place for place, _ in best]
             far = xs[-1] >= SPAN_TO_FIT * xs[0]
@@ -162,21 +149,19 @@ def scaling(cells: Sequence[Cell], x: str = "length", log: bool | None = None) -
                 yield "line: power law by least squares, its exponent above"
             else:
                 ys = [score for _, score in best]
-            axes.plot(xs, ys, **looks[name].line)
+            axes.plot(xs, ys, **styles[name].line)
             if len(members) > len(best):
                 yield "of several configurations of a model at one place, the line takes the best"
         if exponents:
             law = fitted("exponent: " + ", ".join(exponents), TITLE)
             axes.set_title(f"{axes.get_title('left')}\n{law}")
-        yield from draw_points(axes, points, looks)
+        yield from draw_points(axes, points, styles)
         for name in BOUNDS:
             known = {p.x: bounds[name] for p in points if name in (bounds := bounds_of(p.cell))}
             if known:
                 yield from draw_bound(axes, name, sorted(known.items()), metric, log_y)
-        axes.set_xlabel(AXES.get(x, fitted(plain(x), 48)))
-        axes.set_ylabel(measure(metric, column.direction, column.split or ""))
-        set_ticks(axes, "x", log_x, places=places)
-        set_ticks(axes, "y", log_y, metric)
+        log_xy = log_x, log_y
+        label_axes(axes, x, metric, column.direction, column.split, log_xy, places)
 
     return _figure(point_panels(cells, x), draw, {})
 
@@ -194,7 +179,7 @@ def pareto(cells: Sequence[Cell], x: str = "seconds", log: bool | None = None) -
     """
     devices = {str(record.measured.get("device")) for cell in cells for record in cell.records}
 
-    def draw(axes: Axes, points: list[Point], looks: Looks) -> Iterable[str]:
+    def draw(axes: Axes, points: list[Point], styles: Styles) -> Iterable[str]:
         column = points[0].cell.column
         metric, bounds = column.metric or "", bounds_of(points[0].cell)
         costs, scores = [point.x for point in points], [point.score for point in points]
@@ -209,14 +194,11 @@ def pareto(cells: Sequence[Cell], x: str = "seconds", log: bool | None = None) -
             # Between two of its points, the front has the score of the cheaper one.
             axes.step(*zip(*found, strict=True), where="post", color=GREY, linewidth=1, zorder=1.5)
             yield "line: Pareto front of configs without divergence"
-        yield from draw_points(axes, points, looks)
+        yield from draw_points(axes, points, styles)
         for name, value in bounds.items():
             yield from draw_bound(axes, name, [(costs[0], value)], metric, log_y)
         axes.margins(0.1)
-        axes.set_xlabel(AXES.get(x, fitted(plain(x), 48)))
-        axes.set_ylabel(measure(metric, column.direction, column.split or ""))
-        set_ticks(axes, "x", log_x)
-        set_ticks(axes, "y", log_y, metric)
+        label_axes(axes, x, metric, column.direction, column.split, (log_x, log_y))
         if x == "seconds" and len(devices) > 1:
             yield "times are of different devices"
 
@@ -243,7 +225,7 @@ def write(figure: Figure, path: Path) -> None:
 @matplotlib.style.context(STYLE)
 def _figure(
     panels: Mapping[Column, list[Drawn]],
-    draw: Callable[[Axes, list[Drawn], Looks], Iterable[str]],
+    draw: Callable[[Axes, list[Drawn], Styles], Iterable[str]],
     handle: Mapping[str, Any],
 ) -> Figure:
     """Build a figure of panels, with a legend outside and the remarks of `draw` below.
@@ -257,14 +239,14 @@ def _figure(
         ConfigError: if there are too many panels or legend entries.
     """
     columns = sorted(panels, key=lambda column: column.order)
-    looks = looks_of([item.cell for members in panels.values() for item in members])
-    if len(columns) > MOST_PANELS or len(looks) > MOST_NAMES:
+    styles = styles_of([item.cell for members in panels.values() for item in members])
+    if len(columns) > MOST_PANELS or len(styles) > MOST_NAMES:
         raise ConfigError(
-            f"{len(columns)} panels with {len(looks)} lines are too many: --where narrows them"
+            f"{len(columns)} panels with {len(styles)} lines are too many: --where narrows them"
         )
     across = len(columns) if len(columns) <= 3 else math.ceil(math.sqrt(len(columns)))
     down = math.ceil(len(columns) / across)
-    names = [fitted(name, 30) for name in looks]
+    names = [fitted(name, 30) for name in styles]
     lines = 3 + sum(1 + name.count("\n") for name in names)
     room = 0.9 + 0.065 * max(len(part) for name in names for part in name.split("\n"))
     figure = Figure(
@@ -278,8 +260,8 @@ def _figure(
         task, protocol = measured_on_texts(column, False)[0], column.protocol if several else None
         title = ", ".join(filter(None, [task, column.budget, protocol]))
         axes.set_title(fitted(plain(title), TITLE))
-        remarks |= dict.fromkeys(draw(axes, panels[column], looks))
-    handles = [Line2D([], [], **{**look.points, **look.line, **handle}) for look in looks.values()]
+        remarks |= dict.fromkeys(draw(axes, panels[column], styles))
+    handles = [Line2D([], [], **{**s.points, **s.line, **handle}) for s in styles.values()]
     for text in BOUNDS.values():
         of_panels = (line for axes in figure.axes for line in axes.get_lines())
         if bound := next((line for line in of_panels if line.get_label() == text), None):

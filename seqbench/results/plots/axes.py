@@ -1,4 +1,4 @@
-"""Draw what the panels of all plots share: looks, points, bounds and axes."""
+"""Draw what the panels of all figures share: styles, points, bounds and axes."""
 
 import math
 import textwrap
@@ -10,10 +10,11 @@ from typing import Any, Literal
 from matplotlib import ticker
 from matplotlib.axes import Axes
 
-from seqbench.results.aggregate import Cell
-from seqbench.results.layout import ARROWS
-from seqbench.results.plot_data import LARGEST, Point
-from seqbench.results.report.comparison import label, models_of
+from seqbench.results.cells import Cell
+from seqbench.results.looks import looks_of
+from seqbench.results.plots.data import LARGEST, Point
+from seqbench.results.tables.comparison import BOUNDS
+from seqbench.results.tables.layout import ARROWS
 from seqbench.wording import is_accuracy, metric_name, number, plain
 
 # The palette of Okabe and Ito, distinguishable with colour blindness, in the order and shades of
@@ -59,12 +60,11 @@ AXES = {
     "steps": "training step",
     "epochs": "epoch",
 }
-BOUNDS = {"baseline": "without memory", "optimum": "best possible"}
 BOUND_DASHES: dict[str, Any] = {"baseline": (0, (2, 2)), "optimum": (0, (8, 2, 1, 2))}
 
 
 @dataclass(frozen=True)
-class Look:
+class Style:
     """The colour, dash pattern and marker of a config, the same in all panels."""
 
     colour: str
@@ -82,38 +82,38 @@ class Look:
         return {"color": self.colour, "marker": self.marker, "markersize": 5, "linestyle": ""}
 
 
-Looks = Mapping[str, Look]
+Styles = Mapping[str, Style]
 
 
-def looks_of(cells: Iterable[Cell]) -> dict[str, Look]:
-    """Return label -> look for all configs.
+def styles_of(cells: Iterable[Cell]) -> dict[str, Style]:
+    """Return label -> style for all configs.
 
     Models have the colours of the report; if there is one model only, each config has its own.
     """
-    styles = models_of(list(cells), [])
-    alone = len({style["model"] for style in styles}) == 1
+    looks = looks_of(cells)
+    alone = len({look.model for look in looks}) == 1 < len(looks)
     return {
-        style["label"]: Look(
-            COLOURS[(i if alone and len(styles) > 1 else style["colour"]) % len(COLOURS)],
-            DASHES[style["dash"]],
+        look.label: Style(
+            COLOURS[i % len(COLOURS) if alone else look.colour],
+            DASHES[look.dash],
             MARKERS[i % len(MARKERS)],
         )
-        for i, style in enumerate(styles)
+        for i, look in enumerate(looks)
     }
 
 
-def draw_points(axes: Axes, points: Iterable[Point], looks: Looks) -> Iterable[str]:
+def draw_points(axes: Axes, points: Iterable[Point], styles: Styles) -> Iterable[str]:
     """Draw markers with 95% intervals, and yield remarks that explain them to the reader."""
     for point in points:
-        look = looks[label(point.cell)]
+        style = styles[point.cell.label]
         axes.errorbar(
             point.x,
             point.score,
             yerr=point.bar,
-            **look.points,
+            **style.points,
             elinewidth=1,
             capsize=2,
-            markerfacecolor="white" if point.cell.diverged else look.colour,
+            markerfacecolor="white" if point.cell.diverged else style.colour,
         )
         if point.bar is not None:
             yield "bar: 95% interval over seeds"
@@ -145,11 +145,32 @@ def draw_bound(
         axes.plot(xs, ys, label=BOUNDS[name], **style)
 
 
-def measure(metric: str, direction: str | None, split: str) -> str:
-    """Return the label of the y axis; it names no direction if `direction` is unknown."""
+def label_axes(
+    axes: Axes,
+    x: str,
+    metric: str,
+    direction: str | None,
+    split: str | None,
+    log: tuple[bool, bool],
+    places: Sequence[float] = (),
+) -> None:
+    """Set labels, scales and ticks.
+
+    Args:
+        axes: the axes, with everything drawn.
+        x: quantity of the x axis, a key of `AXES` or of the config.
+        metric: quantity of the y axis.
+        direction: `min` or `max`, whichever is better; `None` to name none.
+        split: split that the metric was measured on.
+        log: True for a logarithmic x axis, and for a logarithmic y axis.
+        places: x values to label, if they are far enough apart.
+    """
     better = {"min": "lower", "max": "higher"}.get(direction or "")
     arrow = f"\n({better} is better {ARROWS[direction or '']})" if better else ""
-    return fitted(f"{plain(split)} {metric_name(metric)}", 40) + arrow
+    axes.set_xlabel(AXES.get(x, fitted(plain(x), 48)))
+    axes.set_ylabel(fitted(f"{plain(split or '')} {metric_name(metric)}", 40) + arrow)
+    set_ticks(axes, "x", log[0], places=places)
+    set_ticks(axes, "y", log[1], metric)
 
 
 def fitted(text: str, width: int) -> str:

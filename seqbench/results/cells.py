@@ -1,0 +1,268 @@
+"""Group records into the cells of a table, pooling only runs that differ in nothing but the seed.
+
+If several cells share a place in the table (same model, same task), each gets a variant: a short
+list of the options that distinguish it, as in `tcn (kernel_size=7)`.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from statistics import fmean
+from typing import Any, Literal, TypeVar
+
+from seqbench.results.statistics import Statistics, describe, distinguishable
+from seqbench.results.variants import CODE, canonical, tell_apart
+from seqbench.results.where import flatten
+from seqbench.runs.identity import without_environment
+from seqbench.runs.record import Record
+from seqbench.wording import plain
+
+# Seconds or time steps; larger values in a record are implausible and are ignored.
+LARGEST = 1e18
+
+Standing = Literal["best", "tied"]
+Direction = Literal["min", "max"]
+# Metric, split and direction of a score, and the hashes of its data.
+Measure = tuple[str, str, Direction, str]
+NO_MEASURE = None, None, None, ""
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Column:
+    """The task and metric that cells were measured on; cells of one column may be compared.
+
+    Attributes:
+        task: the task's name.
+        length: the sequence length in time steps.
+        budget: name of the budget.
+        protocol: name of the protocol.
+        metric: the metric that ranks models; `None` if no run has a score.
+        split: the split it was measured on.
+        direction: `min` or `max`, whichever is better.
+        variant: options that distinguish tasks that share all of the above; mostly empty.
+    """
+
+    task: str
+    length: int | None
+    budget: str | None
+    protocol: str | None
+    metric: str | None
+    split: str | None
+    direction: Direction | None
+    variant: str = ""
+
+    @property
+    def order(self) -> tuple[str, int, str, str, str, str]:
+        """Return the sort key: task, then length."""
+        choices = self.budget or "", self.protocol or ""
+        return self.task, self.length or 0, *choices, self.variant, self.metric or ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Runs of one model on one task that differ in the seed only.
+
+    Attributes:
+        column: the task and metric they were measured on.
+        model: the model's name.
+        variant: options that distinguish cells of the same model and column; mostly empty.
+        parameters: trainable parameters; `None` if no run got as far as building the model.
+        records: the runs, ordered by seed.
+    """
+
+    column: Column
+    model: str
+    variant: str
+    parameters: int | None
+    records: tuple[Record, ...]
+
+    @cached_property
+    def scores(self) -> list[tuple[int, float]]:
+        """Return seed and finite score of each completed run."""
+        completed = [(r.seed, r.score) for r in self.records if r.status == "completed"]
+        return [(seed, s.value) for seed, s in completed if s and s.value is not None]
+
+    @cached_property
+    def statistics(self) -> Statistics | None:
+        """Return the statistics of the scores; `None` if there are none."""
+        return describe([value for _, value in self.scores]) if self.scores else None
+
+    @property
+    def label(self) -> str:
+        """Return the model with its variant, printable: `tcn (kernel_size=7)`."""
+        return plain(f"{self.model} ({self.variant})" if self.variant else self.model)
+
+    @property
+    def seconds(self) -> float | None:
+        """Return the mean training time of completed runs, in seconds."""
+        return self._mean(lambda record: record.measured.get("seconds"))
+
+    @property
+    def compute(self) -> float | None:
+        """Return the estimated training FLOP of a run, a mean over completed runs.
+
+        The estimate is 6 FLOP per parameter and time step: 2 in the forward pass, 4 in the backward
+        pass (Kaplan et al. 2020, section 2.1). It counts every weight at every time step, and so
+        overestimates a TCN whose output is read at the last step only.
+        """
+        tokens = self._mean(lambda record: record.tokens)
+        return None if tokens is None or self.parameters is None else 6 * self.parameters * tokens
+
+    def _mean(self, fact: Callable[[Record], object]) -> float | None:
+        facts = [fact(record) for record in self.records if record.status == "completed"]
+        # Records from elsewhere may hold any value here.
+        known = [float(v) for v in facts if isinstance(v, int | float) and 0 <= v < LARGEST]
+        return fmean(known) if known else None
+
+    @property
+    def failed(self) -> int:
+        """Return the number of runs that ended with an error."""
+        return sum(record.status == "failed" for record in self.records)
+
+    @property
+    def diverged(self) -> int:
+        """Return the number of runs that have no finite score but did not fail."""
+        return len(self.records) - self.failed - len(self.scores)
+
+    @property
+    def lost(self) -> list[str]:
+        """Return how many runs have no score, by reason: `1 diverged`, `2 failed`."""
+        counts = {"diverged": self.diverged, "failed": self.failed}
+        return [f"{count} {how}" for how, count in counts.items() if count]
+
+    @property
+    def solved(self) -> tuple[int, int] | None:
+        """Return how many runs solved the task, and how many did not fail.
+
+        `None` if no run records `solved`: the task defines no such threshold.
+        """
+        runs = [record for record in self.records if record.status != "failed"]
+        if not any("solved" in record.notes for record in runs):
+            return None
+        return sum(r.status == "completed" and r.notes.get("solved") == 1 for r in runs), len(runs)
+
+    @property
+    def baseline(self) -> float | None:
+        """Return the score of a predictor without memory."""
+        return next((r.baseline for r in self.records if r.baseline is not None), None)
+
+    @property
+    def optimum(self) -> float | None:
+        """Return the best possible score, if known."""
+        return next((r.optimum for r in self.records if r.optimum is not None), None)
+
+
+def aggregate(records: Iterable[Record]) -> list[Cell]:
+    """Group records into cells, ordered by task, size, model and variant."""
+    records = list(records)
+    keys = [
+        (r.task, r.length, r.budget, r.protocol, canonical(r.config.get("task"))) for r in records
+    ]
+    measures = _settled(keys, [_measure(record) for record in records])
+    codes = _settled(keys, [record.code.get("task") for record in records])
+    groups = _grouped(records, zip(keys, measures, codes, strict=True))
+    # Groups whose columns are equal so far get variants, from the options of their tasks.
+    columns = (Column(*key[:4], *(measure or NO_MEASURE)[:3]) for key, measure, _ in groups)
+    cells: list[Cell] = []
+    for column, rivals in _grouped(groups.values(), columns).items():
+        for variant, group in zip(tell_apart(list(map(task_options, rivals))), rivals, strict=True):
+            cells += _cells(replace(column, variant=variant), group)
+    return sorted(cells, key=lambda cell: (cell.column.order, cell.model, cell.variant))
+
+
+def _cells(column: Column, records: list[Record]) -> list[Cell]:
+    """Return the cells of the records of one column."""
+    keys = [(record.model, canonical(_without_task(record.config))) for record in records]
+    sizes = _settled(keys, [record.parameters for record in records])
+    codes = [canonical(_codes(record)) if record.code else None for record in records]
+    groups = _grouped(records, zip(keys, sizes, _settled(keys, codes), strict=True))
+    cells = []
+    for model, rivals in _grouped(groups.items(), (key[0] for key, _, _ in groups)).items():
+        variants = tell_apart([model_options(group, size) for (_, size, _), group in rivals])
+        for variant, ((_, size, _), group) in zip(variants, rivals, strict=True):
+            runs = sorted(group, key=lambda record: (record.seed, record.run_id))
+            cells.append(Cell(column, model, variant, size, tuple(runs)))
+    return cells
+
+
+def _measure(record: Record) -> Measure | None:
+    if (score := record.score) is None:
+        return None
+    return (score.metric, score.split, score.direction, canonical(record.data))
+
+
+def _settled(keys: Sequence[K], facts: Sequence[T | None]) -> list[T | None]:
+    """Return the facts, missing ones taken from the first item with the same key.
+
+    A run that failed early lacks its parameter count or metric.
+    """
+    known: dict[K, T] = {}
+    for key, fact in zip(keys, facts, strict=True):
+        if fact is not None:
+            known.setdefault(key, fact)
+    return [known.get(key) if fact is None else fact for key, fact in zip(keys, facts, strict=True)]
+
+
+def _grouped(items: Iterable[T], keys: Iterable[K]) -> dict[K, list[T]]:
+    groups: dict[K, list[T]] = {}
+    for item, key in zip(items, keys, strict=True):
+        groups.setdefault(key, []).append(item)
+    return groups
+
+
+def standings(cells: Sequence[Cell]) -> list[Standing | None]:
+    """Return the standing of each cell among the cells of its column.
+
+    `best` has the best mean; `tied` does not differ significantly from it over their shared seeds.
+    All others have `None`, as do the only cell of a column with a score, and cells with a diverged
+    run, since the mean of the remaining runs is biased.
+    """
+    columns = _grouped(cells, (cell.column for cell in cells))
+    best = {column: _best(column, members) for column, members in columns.items()}
+    return [_standing(cell, best[cell.column]) for cell in cells]
+
+
+def _best(column: Column, cells: list[Cell]) -> Cell | None:
+    competing = [cell for cell in cells if cell.statistics and not cell.diverged]
+    if not competing or sum(bool(cell.scores) for cell in cells) < 2:
+        return None
+    return (min if column.direction == "min" else max)(competing, key=_mean)
+
+
+def _standing(cell: Cell, best: Cell | None) -> Standing | None:
+    if best is None or cell.statistics is None or cell.diverged:
+        return None
+    if _mean(cell) == _mean(best):
+        return "best"
+    return "tied" if distinguishable(dict(cell.scores), dict(best.scores)) is False else None
+
+
+def _mean(cell: Cell) -> float:
+    assert cell.statistics is not None
+    return cell.statistics.mean
+
+
+def task_options(records: Sequence[Record]) -> dict[str, Any]:
+    """Return the flat options that identify the task of these runs: its config, data and code."""
+    # Prefer a run with a score: one that failed early lacks its data hashes.
+    record = min(records, key=lambda record: (record.score is None, "task" not in record.code))
+    code = {f"task.{CODE}": record.code["task"]} if "task" in record.code else {}
+    return flatten({"task": record.config.get("task"), "data": record.data}) | code
+
+
+def model_options(records: Sequence[Record], parameters: int | None) -> dict[str, Any]:
+    """Return the flat options that distinguish these runs, one per seed, on their task."""
+    # Prefer a run with code hashes: records of earlier versions have none.
+    record = min(records, key=lambda record: not record.code)
+    return flatten(_without_task(record.config)) | _codes(record) | {"parameters": parameters}
+
+
+def _codes(record: Record) -> dict[str, str]:
+    return {f"{node}.{CODE}": code for node, code in record.code.items() if node != "task"}
+
+
+def _without_task(config: dict[str, Any]) -> dict[str, Any]:
+    kept = without_environment(config)
+    return {key: value for key, value in kept.items() if key not in ("seed", "task", "recipe")}

@@ -1,0 +1,223 @@
+"""Summarize a run as texts for lists and pages: its state, score, settings and files."""
+
+import json
+import os
+import shlex
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from seqbench.errors import ConfigError
+from seqbench.results.collect import Unfinished
+from seqbench.results.command import command
+from seqbench.results.papers import comparability, papers, published
+from seqbench.results.recipe import differences
+from seqbench.results.variants import leaf, shown
+from seqbench.results.where import MISSING, flatten, value_of
+from seqbench.runs.code_hash import source_hash
+from seqbench.runs.record import Record
+from seqbench.wording import amount, count, duration, number, plain, score, task_with_size
+
+MOST_SETTINGS = 4
+# Settings that are omitted: other columns show them, or they follow from other settings.
+TOLD = ("task.length", "task.sha256", "task._target_", "model._target_")
+# Bytes shown from the end of a log: enough for the traceback.
+LOG_TAIL = 6000
+
+Section = dict[str, str]
+
+
+def finished(run: Record | Unfinished) -> str:
+    """Return when a run ended or wrote its last event, ISO 8601 in UTC."""
+    return str(run.measured.get("finished", "")) if isinstance(run, Record) else run.touched
+
+
+def columns(run: Record | Unfinished) -> dict[str, str]:
+    """Return a run as a row of a list: column -> text."""
+
+    def known(*keys: str) -> object:
+        values = (value_of(run, key) for key in keys)
+        return next((value for value in values if value not in (MISSING, None)), "-")
+
+    found = run.score if isinstance(run, Record) else None
+    return {
+        "run": plain(run.run_id)[:8],
+        "task": task_with_size(run.task, known("length", "task.length")),
+        "model": plain(run.model),
+        "seed": plain(str(known("seed"))),
+        "budget": plain(str(known("budget"))),
+        "status": run.status,
+        "score": score(found.metric, found.value) if found else "-",
+        "steps": count(run.steps),
+        "took": duration(known("measured.seconds")),
+        "device": plain(str(known("measured.device"))),
+        "settings": changed_settings(run.config),
+    }
+
+
+def changed_settings(config: dict[str, Any]) -> str:
+    """Return the settings in which a config differs from its recipe, at most MOST_SETTINGS."""
+    texts = {
+        key: shown(key, {key: value})
+        for key, _, value in differences(config)
+        if value is not MISSING and key not in TOLD
+    }
+    if texts.pop("task.path", None):  # the path is long and says least: put its file's name last
+        texts["task.path"] = Path(str(config["task"]["path"])).name
+    named = [f"{leaf(key)}={text}" for key, text in list(texts.items())[:MOST_SETTINGS]]
+    if (more := len(texts) - len(named)) > 0:
+        named.append(f"+{more} more")
+    return plain(", ".join(named))
+
+
+def record_sections(record: Record, folder: Path) -> dict[str, Section]:
+    """Return everything that is recorded of a run as titled sections: name -> text."""
+    measured = dict(record.measured)
+    pace = measured.pop("throughput", None)
+    status = record.error or record.status
+    if not status.startswith(record.status):
+        status = f"{record.status}: {status}"
+    retry: Section = {}
+    if record.status == "failed":
+        with suppress(ConfigError):  # no command line reproduces this config
+            retry["to retry"] = f"{command(record.config)}{_elsewhere(folder)} --retry"
+    return {
+        "": {
+            "run": record.run_id,
+            "status": status,
+            **retry,
+            "task": task_with_size(record.task, record.length),
+            "model": f"{record.model}, {count(record.parameters)} parameters",
+            "seed": str(record.seed),
+            "budget": record.budget or "-",
+            "protocol": record.protocol or "-",
+        },
+        "score": _scores(record),
+        "metrics": metrics(record),
+        "training": {
+            "steps": count(record.steps),
+            "time steps read": count(record.tokens),
+            "time": duration(measured.pop("seconds", None)),
+            "time steps/s": number(pace) if isinstance(pace, int | float) else "-",
+            **_facts(measured),
+        },
+        "facts": _facts(record.notes),
+        "versions": record.versions
+        | {"source": record.source + ("" if is_current(record) else " (older code)")},
+        "data (SHA-256)": record.data,
+        "configuration": settings(record.config),
+    }
+
+
+def unfinished_sections(run: Unfinished, progress: Section) -> dict[str, Section]:
+    """Return what is known of a run without a record as titled sections: name -> text.
+
+    Args:
+        run: the run.
+        progress: texts of its `step`, `loss` and `valid`; empty if unknown.
+    """
+    named = shlex.quote(str(run.folder)) if _elsewhere(run.folder) else run.run_id[:8]
+    resume = {"to go on": f"seqbench train --resume {named}"}
+    return {
+        "": {
+            "run": run.run_id,
+            "status": f"{run.status}, last event {run.touched}",
+            **(resume if run.status == "unfinished" else {}),
+            "task": run.task,
+            "model": run.model,
+            "last step": progress["step"],
+            **{name: progress[name] for name in ("loss", "valid") if progress[name]},
+        },
+        "configuration": settings(run.config),
+    }
+
+
+def reached(record: Record) -> str | None:
+    """Return the score with its split and direction; `None` without a score."""
+    if record.score is None:
+        return None
+    found = record.score
+    better = "lower" if found.direction == "min" else "higher"
+    return f"{score(found.metric, found.value)} on {plain(found.split)} ({better} is better)"
+
+
+def _scores(record: Record) -> Section:
+    """Return the score, its bounds, and the scores that papers report for this model and task."""
+    metric = record.score.metric if record.score else None
+    rows = {"reached": text} if (text := reached(record)) else {}
+    rows["without memory"] = number(record.baseline, metric)
+    if record.optimum is not None:
+        rows["best possible"] = number(record.optimum, metric)
+    for paper in papers():
+        if cell := published(paper, record.task, record.model):
+            caveats = (f"- {caveat}" for caveat in cell.caveats)
+            rows[paper] = "\n".join([cell.text, comparability(record, cell), *caveats])
+    return rows
+
+
+def metrics(record: Record) -> Section:
+    """Return all metrics of a run as text, accuracies in per cent."""
+    return {
+        f"{split} {name}": amount(name, value)
+        for split, values in record.metrics.items()
+        for name, value in values.items()
+    }
+
+
+def settings(config: dict[str, Any]) -> Section:
+    """Flatten a config to dotted keys, as the command line takes them, with values as text."""
+    # Choices show in the values that they set, and `_partial_` is a detail of Hydra.
+    return {
+        key: setting_text(value)
+        for key, value in flatten(config).items()
+        if not key.startswith("choices.") and not key.endswith("._partial_")
+    }
+
+
+def setting_text(value: object) -> str:
+    """Format the value of a setting: texts as they are, others as JSON."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _facts(facts: dict[str, Any]) -> Section:
+    return {name.replace("_", " "): fact_text(value) for name, value in facts.items()}
+
+
+def fact_text(value: object) -> str:
+    """Format a recorded fact: a list, a number or anything else."""
+    if isinstance(value, list):
+        return ", ".join(map(fact_text, value)) or "none"
+    if isinstance(value, float):
+        return number(value)
+    return count(value) if isinstance(value, int) else str(value)
+
+
+def is_current(record: Record) -> bool:
+    """Return True if the sources in use computed the record."""
+    return record.source == source_hash()
+
+
+def _elsewhere(folder: Path) -> str:
+    """Return the ` output_dir=...` that a command needs for a run's folder; empty for `outputs`."""
+    outputs = folder.parents[min(3, len(folder.parents) - 1)]
+    return "" if outputs == Path("outputs") else f" output_dir={shlex.quote(str(outputs))}"
+
+
+def log_end(path: Path) -> str:
+    """Return the last lines of a run's log; an empty text if it cannot be read.
+
+    Symbolic links are not followed: an untrusted run folder could link to a private file of the
+    user, which a report would then show to others.
+    """
+    if path.is_symlink() or not path.is_file():
+        return ""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - LOG_TAIL))
+            text = file.read(LOG_TAIL).decode("utf-8", "replace")
+    except OSError:
+        return ""
+    lines = text.splitlines()
+    # The first line is incomplete if the log is longer than the tail.
+    return "\n".join(plain(line) for line in (lines[1:] if size > LOG_TAIL else lines))

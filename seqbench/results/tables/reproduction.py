@@ -1,0 +1,118 @@
+"""Compare a paper's published numbers with measured ones, with a verdict on each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from seqbench.results.cells import Cell, aggregate, standings
+from seqbench.results.papers import (
+    PublishedCell,
+    Target,
+    explanation,
+    load_paper,
+    read_paper,
+    verdict,
+)
+from seqbench.results.statistics import FEWEST_SEEDS
+from seqbench.results.tables.comparison import (
+    OLDER,
+    SHOWN,
+    TIED_NOTE,
+    Entry,
+    Header,
+    Row,
+    Table,
+    measured,
+    superscript,
+)
+from seqbench.results.tables.layout import ARROWS
+from seqbench.runs.record import Record
+from seqbench.wording import is_accuracy, metric_name, number, plain
+
+COLUMNS = ("published", "measured", "verdict", "difference", "solved", "parameters", "seconds")
+
+
+def build_reproduction(
+    paper: str,
+    found: Mapping[Target, Sequence[Record]],
+    seeds: int,
+    source: str,
+) -> Table:
+    """Build a table of published and measured numbers, a row for each target.
+
+    Args:
+        paper: name of the paper.
+        found: target -> its records; empty if it was not measured.
+        seeds: number of seeds requested.
+        source: hash of the seqbench sources in use; results of other sources are marked.
+    """
+    # A target has one cell, or several if its runs differ in more than the seed (such as the data).
+    rows: list[tuple[Target, Cell | None]] = []
+    for target, records in found.items():
+        rows += [(target, cell) for cell in aggregate(records)] or [(target, None)]
+    cells = [cell for _, cell in rows if cell]
+    standing = dict(zip(map(id, cells), standings(cells), strict=True))
+    usual_n = seeds if seeds >= FEWEST_SEEDS else None
+    verdicts = [verdict(cell, target.published) for target, cell in rows]
+    reasons = list(dict.fromkeys(said.reason for said in verdicts if said.reason))
+    is_older = False
+    table_rows = []
+    for (target, cell), said in zip(rows, verdicts, strict=True):
+        entries: dict[str, Entry | None] = dict.fromkeys(COLUMNS)
+        if target.published:
+            entries["published"] = Entry(target.published.printed)
+        mark = superscript(reasons.index(said.reason) + 1) if said.reason else ""
+        entries["verdict"] = Entry(said.words, marks=mark)
+        if cell:
+            entry = measured(cell, standing[id(cell)], usual_n)
+            if any(record.source != source for record in cell.records):
+                entry, is_older = replace(entry, marks=entry.marks + OLDER), True
+            entries["measured"] = entry
+            for name in ("solved", "parameters", "seconds"):
+                entries[name] = Entry(SHOWN[name].text(cell))
+            if cell.statistics and target.published:
+                entries["difference"] = Entry(_difference(cell, target.published))
+        label = plain(target.label) + (f" ({plain(cell.variant)})" if cell and cell.variant else "")
+        table_rows.append(Row(label, tuple(entries.values())))
+    return Table(
+        title=f"{plain(paper)}: published and measured",
+        columns=tuple(Header(SHOWN[n].header if n in SHOWN else n, "") for n in COLUMNS),
+        rows=tuple(table_rows),
+        notes=(
+            *_notes(paper, [target for target, _ in rows]),
+            f"measured: mean ± half of its 95% confidence interval (Student's t) over {seeds} seeds"
+            f" or n; fewer than {FEWEST_SEEDS} give no interval, and a hint at most",
+            *explanation(said.words for said in verdicts),
+            *([TIED_NOTE] if "tied" in standing.values() else []),
+            *([f"{OLDER} run with older code"] if is_older else []),
+            *(f"{superscript(i)} {plain(reason)}" for i, reason in enumerate(reasons, start=1)),
+        ),
+        stub="task, model",
+    )
+
+
+def _difference(cell: Cell, published: PublishedCell) -> str:
+    if cell.statistics is None or cell.column.metric != published.metric:
+        return "-"
+    off = cell.statistics.mean - published.value
+    return f"{'+' if off > 0 else ''}{number(off, published.metric)}"
+
+
+def _notes(paper: str, shown: Sequence[Target]) -> list[str]:
+    """Return notes on the published numbers, their metrics, and tasks that seqbench lacks."""
+    facts: dict[str, Any] = read_paper(paper)
+    rows = {target.row.task: target.row for target in shown}
+    metrics = [
+        f"{task}: {metric_name(row.metric)} {ARROWS[row.direction]}"
+        + (f" at T={row.length}" if row.length else "")
+        for task, row in rows.items()
+    ]
+    missing = dict.fromkeys(cell.task for cell in load_paper(paper) if not cell.run)
+    points = any(is_accuracy(row.metric) for row in rows.values())
+    notes = [
+        f"published: {facts['source']}; {facts['reduction']}; what is doubtful about each number"
+        f" stands in configs/paper/{paper}.yaml and in `seqbench show RUN`",
+        "; ".join(metrics),
+        "difference: measured less published" + (", of accuracies in points" if points else ""),
+    ]
+    return notes + ([f"in the paper, not run here: {', '.join(missing)}"] if missing else [])
