@@ -12,6 +12,7 @@ from torch.autograd.graph import register_multi_grad_hook
 from torch.optim import Optimizer
 
 from seqbench.experiment.build import Experiment
+from seqbench.models.sequence_model import SequenceModel
 from seqbench.tasks.task import Batch, Task
 from seqbench.training.carried import Carried
 from seqbench.training.schedules import set_rates
@@ -117,7 +118,9 @@ class Loop:
         state.progress.tokens += result.tokens
         return result
 
-    def update(self, model: nn.Module, batches: Sequence[Batch], carried: Carried) -> StepResult:
+    def update(
+        self, model: SequenceModel, batches: Sequence[Batch], carried: Carried
+    ) -> StepResult:
         """Call `Trainer.train_step`; `model` calls the model of the state."""
         return self.trainer.train_step(model, self.state, self.task, batches[0], carried)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar, cast
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -91,7 +91,7 @@ class Llama(llama.Llama):
     forward = unfused(llama.Llama.forward)
 
 
-PLAIN: dict[str, type[nn.Module]] = {
+PLAIN: dict[str, type[SequenceModel]] = {
     "seqbench.models.tcn.TCN": TCN,
     "seqbench.models.rnn.LSTM": LSTM,
     "seqbench.models.rnn.GRU": GRU,
