@@ -212,12 +212,12 @@ class Fit:
         return clock.seconds()
 
 
-def generation(model: str) -> Spread:
+def generation(*choices: str) -> Spread:
     """Return the time of characters far into a text over that of early ones."""
     context, words = 128, ("task.length=128", "task.context=64", "recipe=none")
     with tempfile.TemporaryDirectory() as folder:
         config = configured(
-            f"model={model}", *SHORT_TEXT, *words, "trainer.steps=1", f"output_dir={folder}"
+            *choices, *SHORT_TEXT, *words, "trainer.steps=1", f"output_dir={folder}"
         )
         experiment.run(config)
         saved = SavedRun(Run.of(config).folder)
@@ -317,12 +317,12 @@ BARS: dict[str, tuple[str, Callable[[], Spread], float]] = {
     ),
     "generate_lstm": (
         "time of a character, late / early in a text, LSTM",
-        lambda: generation("lstm"),
+        lambda: generation("model=lstm"),
         -1.1,
     ),
     "generate_llama": (
         "the same, LLaMA with its cache",
-        lambda: generation("llama"),
+        lambda: generation("model=llama", "model.carry_state=true"),
         -1.1,
     ),
 }

@@ -113,7 +113,9 @@ def test_where_no_checkpoint_is_whole_only_force_helps(
     assert difference(undisturbed, config) is None
 
 
-def test_rotten_best_weights_are_told_and_not_tested(undisturbed, copied, tmp_path, seqbench):
+def test_best_weights_that_are_rotten_or_gone_are_told_and_not_tested(
+    undisturbed, copied, seqbench
+):
     # Cut off after its last step, before the test.
     config = copied(undisturbed)
     folder = Run.of(config)
@@ -128,18 +130,10 @@ def test_rotten_best_weights_are_told_and_not_tested(undisturbed, copied, tmp_pa
     done = seqbench("eval", folder.folder)
     assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
     assert str(best) in done.err
-    assert seqbench("train", "--resume", folder.folder, "--force").code == 0
-    assert difference(undisturbed, config) is None
-
-
-def test_best_weights_that_are_gone(undisturbed, copied):
-    config = copied(undisturbed)
-    folder = Run.of(config)
-    folder.record_path.unlink()
-    (folder.checkpoints / checkpoint.BEST).unlink()
+    best.unlink()
     with pytest.raises(RunError, match="--force starts the run again"):
         run(config)
-    assert run(config, force=True).status == "completed"
+    assert seqbench("train", "--resume", folder.folder, "--force").code == 0
     assert difference(undisturbed, config) is None
 
 

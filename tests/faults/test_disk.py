@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from small_run import Cut, CutAt, difference, history, small
 
-from seqbench.config import trust
 from seqbench.errors import RunError
 from seqbench.experiment import run
 from seqbench.runs.observer import Observer
@@ -34,7 +33,7 @@ def tmpfs(tmp_path):
 
 @contextmanager
 def room_for(pages: int, disk: Path):
-    """Fill a disk up to so many pages."""
+    """Fill a disk except for `pages` pages."""
     ballast = disk / "ballast"
     free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
     ballast.write_bytes(bytes(max(0, free - pages * PAGE)))
@@ -44,7 +43,7 @@ def room_for(pages: int, disk: Path):
 
 @contextmanager
 def largest_file(size: int):
-    """A quota: writing more than that to one file fails."""
+    """Limit the size of a file, as a quota does."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -53,17 +52,9 @@ def largest_file(size: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def readable(config) -> None:
-    """What a run has written so far can be read."""
-    folder = Run.of(config)
-    assert folder.record is None or folder.record.status == "completed"
-    checkpoint.load_last(folder.checkpoints)
-    if (folder.folder / "config.yaml").exists():
-        assert trust.read(folder.folder / "config.yaml") == config
-
-
 def fails_or_finishes(config, reason: str) -> bool:
-    """Try to go on; whether there was no room."""
+    """Continue a run whose files can be read whatever happens; return True if it failed."""
+    folder = Run.of(config)
     try:
         run(config)
     except RunError as error:
@@ -71,7 +62,10 @@ def fails_or_finishes(config, reason: str) -> bool:
     else:
         return False
     finally:
-        readable(config)
+        assert folder.record is None or folder.record.status == "completed"
+        checkpoint.load_last(folder.checkpoints)
+        if (folder.folder / "config.yaml").exists():
+            assert compose.read(folder.folder / "config.yaml") == config
     assert reason in said
     assert "\n" not in said
     return True
@@ -120,26 +114,26 @@ def test_a_quota(size, tmp_path, undisturbed):
 
 @pytest.fixture
 def read_only(request, tmp_path):
-    """Makes a folder of this test read-only, as root by a mount."""
-    if os.geteuid():
+    """Return a folder, and a context in which it is read-only: by a mount, else by its mode."""
+    if os.geteuid() == 0:
+        disk = request.getfixturevalue("tmpfs")
+    else:
         disk = tmp_path / "disk"
         disk.mkdir()
-    else:
-        disk = request.getfixturevalue("tmpfs")
+
+    def allow(writing: bool) -> None:
+        if os.geteuid() == 0:
+            mode = "remount,rw" if writing else "remount,ro"
+            subprocess.run(["mount", "-o", mode, str(disk)], check=True)
+        else:
+            for folder in (disk, *(path for path in disk.rglob("*") if path.is_dir())):
+                folder.chmod(0o755 if writing else 0o555)
 
     @contextmanager
     def made():
-        if os.geteuid():
-            folders = [disk, *(path for path in disk.rglob("*") if path.is_dir())]
-            for folder in folders:
-                folder.chmod(0o555)
-            yield disk
-            for folder in folders:
-                folder.chmod(0o755)
-        else:
-            subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-            yield disk
-            subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        allow(False)
+        yield
+        allow(True)
 
     return disk, made
 

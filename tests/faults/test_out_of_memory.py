@@ -20,13 +20,17 @@ OUT_OF_MEMORY = torch.OutOfMemoryError(
 )
 
 
-@pytest.mark.parametrize(
-    ("size", "parts"), [(1, 1), (6, 1), (7, 1), (9, 3), (30, 6), (32, 16), (32, 32)]
-)
-def test_out_of_memory_costs_one_line_with_what_to_try(size, parts, tmp_path, seqbench):
+def beyond_all_memory(*args, **kwargs):
+    """Ask torch's CPU allocator for an exbibyte."""
+    torch.empty(2**60, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("effect", [OUT_OF_MEMORY, beyond_all_memory, MemoryError])
+@pytest.mark.parametrize(("size", "parts"), [(1, 1), (7, 1), (30, 6), (32, 16)])
+def test_out_of_memory_costs_one_line_with_what_to_try(size, parts, effect, tmp_path, seqbench):
     config = small(tmp_path, f"trainer.batch_size={size}", f"trainer.accumulate={parts}")
     folder = prepared(config)
-    with patch.object(Trainer, "backward", side_effect=OUT_OF_MEMORY):
+    with patch.object(Trainer, "backward", side_effect=effect):
         done = seqbench("train", "--resume", folder)
     assert (done.code, done.out) == (1, "")
     last = done.err.splitlines()[-1]
@@ -42,11 +46,6 @@ def test_out_of_memory_costs_one_line_with_what_to_try(size, parts, tmp_path, se
         assert size % int(advice[1]) == 0
 
 
-def beyond_all_memory(*args, **kwargs):
-    """Ask torch's CPU allocator for an exbibyte."""
-    torch.empty(2**60, dtype=torch.uint8)
-
-
 def test_other_errors_are_not_out_of_memory():
     with pytest.raises(RuntimeError, match="DefaultCPUAllocator") as full:
         beyond_all_memory()
@@ -55,21 +54,6 @@ def test_other_errors_are_not_out_of_memory():
     assert is_out_of_memory(full.value)
     assert not is_out_of_memory(other.value)
     assert not is_out_of_memory(ValueError(str(full.value)))
-
-
-@pytest.mark.parametrize("effect", [beyond_all_memory, MemoryError])
-def test_out_of_memory_on_a_cpu_is_told_alike(effect, tmp_path, seqbench):
-    config = small(tmp_path, "trainer.batch_size=6")
-    folder = prepared(config)
-    with patch.object(Trainer, "backward", side_effect=effect):
-        done = seqbench("train", "--resume", folder)
-    assert (done.code, done.out) == (1, "")
-    assert (
-        f"error: run {folder.name} failed: out of memory on cpu: at trainer.batch_size=6 try "
-        "trainer.accumulate=2, the same batch in smaller parts"
-    ) in done.err.splitlines()[-1]
-    assert "Traceback" not in done.err
-    assert Run.of(config).record.status == "failed"
 
 
 LIMITED = """
@@ -112,12 +96,18 @@ def test_a_batch_that_does_not_fit_costs_one_line_with_what_to_try(tmp_path):
 
 
 @pytest.mark.parametrize("effect", [OUT_OF_MEMORY, beyond_all_memory, MemoryError])
-def test_a_model_that_does_not_fit_costs_one_line(effect, tmp_path, seqbench):
+def test_a_model_or_an_evaluation_that_does_not_fit_costs_one_line(
+    effect, undisturbed, tmp_path, seqbench
+):
     folder = prepared(small(tmp_path))
     with patch.object(torch.nn.Module, "to", side_effect=effect):
         done = seqbench("train", "--resume", folder)
     assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
     assert "out of memory on device=cpu: model and data do not fit" in done.err
+    with patch.object(Trainer, "evaluate", side_effect=effect):
+        done = seqbench("eval", Run.of(undisturbed).folder)
+    assert (done.code, done.out) == (1, "")
+    assert done.err == "error: out of memory; SEQBENCH_TRACEBACK=1 shows where\n"
 
 
 @pytest.mark.parametrize("effect", [OUT_OF_MEMORY, beyond_all_memory])
@@ -130,27 +120,12 @@ def test_a_checkpoint_that_does_not_fit_stays_the_last_one(effect, cut_off, copi
         pytest.raises(RunError, match=r"^out of memory on device=cpu"),
     ):
         run(config)
+    load = "seqbench.training.state.load_optimizer_state"
+    with patch(load, side_effect=effect), pytest.raises(RunError, match=r"^out of memory on dev"):
+        run(config)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     run(config)
     assert difference(config, undisturbed) is None
-
-
-@pytest.mark.parametrize("effect", [OUT_OF_MEMORY])
-def test_a_state_that_does_not_fit_is_of_no_other_training(effect, cut_off, copied):
-    config = copied(cut_off)
-    with (
-        patch("seqbench.training.state.load_optimizer_state", side_effect=effect),
-        pytest.raises(RunError, match=r"^out of memory on device=cpu"),
-    ):
-        run(config)
-
-
-@pytest.mark.parametrize("effect", [OUT_OF_MEMORY, beyond_all_memory, MemoryError])
-def test_out_of_memory_costs_one_line_where_a_run_is_scored(effect, undisturbed, seqbench):
-    with patch.object(Trainer, "evaluate", side_effect=effect):
-        done = seqbench("eval", Run.of(undisturbed).folder)
-    assert (done.code, done.out) == (1, "")
-    assert done.err == "error: out of memory; SEQBENCH_TRACEBACK=1 shows where\n"
 
 
 @pytest.mark.parametrize(
