@@ -1,11 +1,14 @@
 """The `[PATH]...` argument of commands that read runs; the default is `output_dir/runs`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from seqbench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from seqbench.results.collect import Collected
 
 Folders = Annotated[
     list[Path] | None,
@@ -25,3 +28,17 @@ def to_read(folders: list[Path] | None, output_dir: Path) -> list[Path]:
         if not folder.exists():
             raise ConfigError(f"there is no folder '{folder}'")
     return folders or [output_dir / "runs"]
+
+
+def collected(folders: list[Path] | None, output_dir: Path) -> "Collected":
+    """Read all runs in the named folders, and say on stderr which cannot be read.
+
+    Raises:
+        ConfigError: if a named folder does not exist.
+    """
+    from seqbench.results.collect import collect
+
+    found = collect(to_read(folders, output_dir))
+    for line in found.unreadable:
+        typer.echo(f"left out: {line}", err=True)
+    return found

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from seqbench.cli.folders import Folders, to_read
+from seqbench.cli.folders import Folders, collected
 
 
 class Kind(str, Enum):
@@ -64,7 +64,6 @@ def plot(
     """
     from seqbench.errors import ConfigError
     from seqbench.results.cells import aggregate
-    from seqbench.results.collect import collect
     from seqbench.results.plots import figures
     from seqbench.results.plots.data import ranked_by
     from seqbench.results.where import select
@@ -74,13 +73,11 @@ def plot(
         raise ConfigError(f"{file} is there already: -o {file} replaces it")
     if not file.parent.is_dir() or file.is_dir():
         raise ConfigError(f"cannot write {file}: no folder for it, or a folder itself")
-    collected = collect(to_read(paths, output_dir))
-    for line in collected.unreadable:
-        typer.echo(f"left out: {line}", err=True)
-    records = select(collected.records, where)
+    found = collected(paths, output_dir)
+    records = select(found.records, where)
     if not records:
-        hint = "none matches" if collected.records else "'seqbench train' makes one"
-        if collected.unfinished and not collected.records:
+        hint = "none matches" if found.records else "'seqbench train' makes one"
+        if found.unfinished and not found.records:
             hint = "none has ended yet, see 'seqbench runs'"
         raise ConfigError(f"no runs in {', '.join(map(str, paths or [output_dir]))}: {hint}")
     counts = Counter(record.status for record in records)
@@ -89,7 +86,7 @@ def plot(
         raise ConfigError(f"there is nothing to draw: {lost}")
     if kind is Kind.curves:
         cells = aggregate(records)
-        figure = figures.learning_curves(cells, collected.folders, metric, x or "steps", log)
+        figure = figures.learning_curves(cells, found.folders, metric, x or "steps", log)
     else:
         cells = aggregate(ranked_by(records, metric) if metric else records)
         if kind is Kind.scaling:

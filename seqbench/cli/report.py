@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from seqbench.cli.folders import Folders, to_read
+from seqbench.cli.folders import Folders, collected
 
 # Bytes above which a page is slow to open and too large for an e-mail.
 LARGE = 20_000_000
@@ -37,7 +37,7 @@ def report(
     Example: seqbench report --where budget=quick -o report.html
     """
     from seqbench.errors import ConfigError
-    from seqbench.results.collect import Unfinished, collect, read_unfinished
+    from seqbench.results.collect import Unfinished, read_unfinished
     from seqbench.results.report.content import build_content
     from seqbench.results.report.page import render
     from seqbench.results.where import select
@@ -52,25 +52,23 @@ def report(
         raise ConfigError(f"{file} is there already: -o {file} replaces it")
     if not file.parent.is_dir() or file.is_dir():
         raise ConfigError(f"cannot write {file}: no folder for it, or a folder itself")
-    collected = collect(to_read(paths, output_dir))
-    for line in collected.unreadable:
-        typer.echo(f"left out: {line}", err=True)
-    everyone: list[Record | Unfinished] = [*collected.records]
-    everyone += map(read_unfinished, collected.unfinished)
-    found = select(everyone, where)
-    if not found:
+    found = collected(paths, output_dir)
+    everyone: list[Record | Unfinished] = [*found.records]
+    everyone += map(read_unfinished, found.unfinished)
+    chosen = select(everyone, where)
+    if not chosen:
         hint = "none matches" if everyone else "'seqbench train' makes one"
         raise ConfigError(f"no runs in {', '.join(map(str, paths or [output_dir]))}: {hint}")
     content = build_content(
-        [run for run in found if isinstance(run, Record)],
-        [run for run in found if isinstance(run, Unfinished)],
-        collected.folders,
-        left_out=collected.unreadable,
+        [run for run in chosen if isinstance(run, Record)],
+        [run for run in chosen if isinstance(run, Unfinished)],
+        found.folders,
+        left_out=found.unreadable,
         paper=paper,
     )
     page = render(content).encode()
     atomic.write(file, page)
-    count = "1 run" if len(found) == 1 else f"{len(found):,} runs"
+    count = "1 run" if len(chosen) == 1 else f"{len(chosen):,} runs"
     typer.echo(f"{file}: {count}, {len(page) / 1e6:.1f} MB")
     if len(page) > LARGE:
         typer.echo("that is large for a browser and a letter: --where chooses among runs", err=True)

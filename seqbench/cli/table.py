@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from seqbench.cli.folders import Folders, to_read
+from seqbench.cli.folders import Folders, collected
 
 
 class Format(str, Enum):
@@ -59,7 +59,6 @@ def table(
     from seqbench.cli.table_view import show_table
     from seqbench.errors import ConfigError
     from seqbench.results.cells import aggregate
-    from seqbench.results.collect import collect
     from seqbench.results.tables import export, markup
     from seqbench.results.tables.comparison import SHOWN, build_table
     from seqbench.results.where import select
@@ -71,30 +70,28 @@ def table(
             near = difflib.get_close_matches(name, SHOWN, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(SHOWN)}"
             raise ConfigError(f"--show knows no '{name}' ({hint})")
-    collected = collect(to_read(paths, output_dir))
-    for line in collected.unreadable:
-        typer.echo(f"left out: {line}", err=True)
-    cells = aggregate(select(collected.records, where))
+    found = collected(paths, output_dir)
+    cells = aggregate(select(found.records, where))
     if not cells:
         places = ", ".join(map(str, paths or [output_dir]))
         hint = "try 'seqbench train model=tcn task=adding budget=quick'"
-        if collected.records:
-            hint = f'none of {len(collected.records)} runs matches --where "{where}"'
-        elif collected.unfinished:
+        if found.records:
+            hint = f'none of {len(found.records)} runs matches --where "{where}"'
+        elif found.unfinished:
             hint = "those that are there have not finished: see 'seqbench runs'"
         typer.echo(f"no results in {places}: {hint}", err=True)
     if format in (Format.csv, Format.json):
-        lines = export.long_form(cells, source_hash(), paper)
         write = export.to_csv if format is Format.csv else export.to_json
-        typer.echo(write(lines, export.beside(cells, down, across)), nl=False)
+        exported = export.rows_of(cells, source_hash(), paper, rows=down, cols=across)
+        typer.echo(write(exported), nl=False)
     elif cells:
         built = build_table(cells, source_hash(), paper, rows=down, cols=across, show=beside)
         if format.value in markup.RENDERERS:
             typer.echo(markup.RENDERERS[format.value](built), nl=False)
         else:
             show_table(built, Console(highlight=False))
-        if collected.unfinished:
-            count = len(collected.unfinished)
+        if found.unfinished:
+            count = len(found.unfinished)
             typer.echo(f"{count} unfinished, not in the table: see 'seqbench runs'", err=True)
 
 
