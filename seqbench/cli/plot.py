@@ -58,11 +58,11 @@ def plot(
     from seqbench.results.where import select
 
     file = writable(output, Path(f"{kind}.svg"))
-    collected = read(paths, output_dir)
-    records = select(collected.records, where)
+    found = read(paths, output_dir)
+    records = select(found.records, where)
     if not records:
-        hint = "none matches" if collected.records else "'seqbench train' makes one"
-        if collected.unfinished and not collected.records:
+        hint = "none matches" if found.records else "'seqbench train' makes one"
+        if found.unfinished and not found.records:
             hint = "none has ended yet, see 'seqbench runs'"
         raise ConfigError(f"no runs in {places(paths, output_dir)}: {hint}")
     counts = Counter(record.status for record in records)
@@ -71,7 +71,7 @@ def plot(
         raise ConfigError(f"there is nothing to draw: {lost}")
     if kind == "curves":
         cells = aggregate(records)
-        figure = figures.learning_curves(cells, collected.folders, metric, x or "steps", log)
+        figure = figures.learning_curves(cells, found.folders, metric, x or "steps", log)
     else:
         cells = aggregate(ranked_by(records, metric) if metric else records)
         if kind == "scaling":

@@ -46,23 +46,23 @@ def report(
         named = file.with_suffix(".html") if file.stem.strip(".") else file / "report.html"
         raise ConfigError(f"a report is an HTML file: -o {named}")
     file = writable(output, DEFAULT)
-    collected = read(paths, output_dir)
-    everyone: list[Record | Unfinished] = [*collected.records]
-    everyone += map(read_unfinished, collected.unfinished)
-    found = select(everyone, where)
-    if not found:
+    found = read(paths, output_dir)
+    everyone: list[Record | Unfinished] = [*found.records]
+    everyone += map(read_unfinished, found.unfinished)
+    chosen = select(everyone, where)
+    if not chosen:
         hint = "none matches" if everyone else "'seqbench train' makes one"
         raise ConfigError(f"no runs in {places(paths, output_dir)}: {hint}")
     content = build_content(
-        [run for run in found if isinstance(run, Record)],
-        [run for run in found if isinstance(run, Unfinished)],
-        collected.folders,
-        left_out=collected.unreadable,
+        [run for run in chosen if isinstance(run, Record)],
+        [run for run in chosen if isinstance(run, Unfinished)],
+        found.folders,
+        left_out=found.unreadable,
         paper=paper,
     )
     page = render(content).encode()
     atomic.write(file, page)
-    count = "1 run" if len(found) == 1 else f"{len(found):,} runs"
+    count = "1 run" if len(chosen) == 1 else f"{len(chosen):,} runs"
     typer.echo(f"{file}: {count}, {len(page) / 1e6:.1f} MB")
     if len(page) > LARGE:
         typer.echo("that is large for a browser and an e-mail: --where selects runs", err=True)

@@ -55,27 +55,27 @@ def table(
             from seqbench.config.messages import suggestion
 
             raise ConfigError(f"--show knows no '{name}'{suggestion(name, SHOWN)}")
-    collected = read(paths, output_dir)
-    cells = aggregate(select(collected.records, where))
+    found = read(paths, output_dir)
+    cells = aggregate(select(found.records, where))
     if not cells:
         hint = "try 'seqbench train model=tcn task=adding budget=quick'"
-        if collected.records:
-            hint = f'none of {len(collected.records)} runs matches --where "{where}"'
-        elif collected.unfinished:
+        if found.records:
+            hint = f'none of {len(found.records)} runs matches --where "{where}"'
+        elif found.unfinished:
             hint = "those that are there have not finished: see 'seqbench runs'"
         typer.echo(f"no results in {places(paths, output_dir)}: {hint}", err=True)
     if format in ("csv", "json"):
-        lines = export.long_form(cells, source_hash(), paper)
         write = export.to_csv if format == "csv" else export.to_json
-        typer.echo(write(lines, export.beside(cells, down, across)), nl=False)
+        exported = export.rows_of(cells, source_hash(), paper, rows=down, cols=across)
+        typer.echo(write(exported), nl=False)
     elif cells:
         built = build_table(cells, source_hash(), paper, rows=down, cols=across, show=beside)
         if format in markup.RENDERERS:
             typer.echo(markup.RENDERERS[format](built), nl=False)
         else:
             show_table(built, Console(highlight=False))
-        if collected.unfinished:
-            count = len(collected.unfinished)
+        if found.unfinished:
+            count = len(found.unfinished)
             typer.echo(f"{count} unfinished, not in the table: see 'seqbench runs'", err=True)
 
 

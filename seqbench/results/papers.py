@@ -59,9 +59,7 @@ class PublishedCell:
             has.
         budget: the budget that reproduces the paper's training.
         protocol: the protocol that reproduces the paper's choices.
-        reduction: how the paper reduces several runs or evaluations to this number.
         caveats: contradictions between paper, code and arithmetic about this number.
-        source: where in the paper it is printed.
     """
 
     paper: str
@@ -78,9 +76,7 @@ class PublishedCell:
     tokens: int | None
     budget: str
     protocol: str
-    reduction: str
     caveats: tuple[str, ...]
-    source: str
 
     @property
     def text(self) -> str:
@@ -152,7 +148,6 @@ def load_paper(name: str) -> tuple[PublishedCell, ...]:
         ConfigError: if there is no such paper.
     """
     paper = read_paper(name)
-    shared = {key: paper[key] for key in ("budget", "protocol", "reduction", "source")}
     cells = []
     for row in paper["rows"]:
         facts = {key: row[key] for key in ("task", "run", "metric", "direction", "unit")}
@@ -166,8 +161,9 @@ def load_paper(name: str) -> tuple[PublishedCell, ...]:
                     printed=printed,
                     value=float(Decimal(printed) / (100 if row["unit"] == "%" else 1)),
                     caveats=tuple(paper["caveats"][number] for number in sorted(numbers)),
+                    budget=paper["budget"],
+                    protocol=paper["protocol"],
                     **facts,
-                    **shared,
                 )
             )
     return tuple(cells)

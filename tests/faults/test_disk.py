@@ -65,7 +65,7 @@ def fails_or_finishes(config, reason: str) -> bool:
         assert folder.record is None or folder.record.status == "completed"
         checkpoint.load_last(folder.checkpoints)
         if (folder.folder / "config.yaml").exists():
-            assert compose.read(folder.folder / "config.yaml") == config
+            assert trust.read(folder.folder / "config.yaml") == config
     assert reason in said
     assert "\n" not in said
     return True

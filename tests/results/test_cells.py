@@ -84,33 +84,20 @@ def test_a_model_of_which_all_runs_failed_stands_in_the_column_of_the_others():
     assert lstm.statistics is None
 
 
-def test_diverged_runs_are_counted_and_kept_out_of_the_mean():
-    runs = [
-        make_record(seed=0, value=0.1),
-        make_record(seed=1, status="diverged"),
-        make_record(seed=2, value=None),
-        make_record(seed=3, status="failed"),
-    ]
-    (cell,) = aggregate(runs)
-    assert ([v for _, v in cell.scores], cell.diverged, cell.failed) == ([0.1], 2, 1)
-
-
-def test_the_share_solved_counts_divergence_but_not_failure():
+def test_a_divergence_counts_and_is_kept_out_of_the_mean():
     runs = [
         make_record(seed=0, value=1e-5),
         make_record(seed=1, value=0.1),
         make_record(seed=2, status="diverged"),
-        make_record(seed=3, status="failed"),
+        make_record(seed=3, value=None),
+        make_record(seed=4, status="failed"),
     ]
     (cell,) = aggregate(runs)
-    assert cell.solved == (1, 3)
+    assert (cell.scores, cell.diverged, cell.failed) == ([(0, 1e-5), (1, 0.1)], 2, 1)
+    assert cell.lost == ["2 diverged", "1 failed"]
+    assert cell.solved == (1, 4)
     (unmarked,) = aggregate([make_record("smnist", value=0.99)])
     assert unmarked.solved is None
-
-
-def test_rivals_say_what_tells_them_apart():
-    cells = aggregate([make_record(), make_record(model__kernel_size=7, parameters=60000)])
-    assert [cell.variant for cell in cells] == ["kernel_size=7", "kernel_size=8"]
 
 
 def test_runs_of_edited_code_are_not_pooled():
@@ -125,83 +112,52 @@ def test_runs_of_edited_code_are_not_pooled():
 
 
 def test_tasks_of_edited_code_are_other_columns():
-    runs = [
-        replace(make_record(seed=seed), code={"task": digit * 64})
-        for seed, digit in enumerate("ab")
-    ]
-    assert [cell.column.variant for cell in aggregate(runs)] == [
-        "code=" + "a" * 12,
-        "code=" + "b" * 12,
-    ]
+    runs = [replace(make_record(seed=i), code={"task": "ab"[i] * 64}) for i in (0, 1)]
+    variants = [cell.column.variant for cell in aggregate(runs)]
+    assert variants == ["code=" + "a" * 12, "code=" + "b" * 12]
 
 
-def test_tasks_of_one_size_say_what_tells_them_apart():
+def test_tasks_and_models_of_one_size_say_what_tells_them_apart():
     cells = aggregate([make_record(), make_record(task__markers="one_per_half")])
     assert [cell.column.variant for cell in cells] == ["", "markers=one_per_half"]
     assert [cell.variant for cell in cells] == ["", ""]
+    cells = aggregate([make_record(), make_record(model__kernel_size=7, parameters=60000)])
+    assert [cell.variant for cell in cells] == ["kernel_size=7", "kernel_size=8"]
 
 
-def test_a_text_is_named_by_its_file_and_by_what_it_says_where_that_is_not_enough():
-    one, other = ({"task.path": f"/{x}.txt", "task.sha256": x * 64} for x in "ab")
-    assert tell_apart([one, other]) == ['path="/a.txt"', 'path="/b.txt"']
-    edited = one | {"task.sha256": "c" * 64}
-    assert tell_apart([one, edited]) == [f"sha256={x * 12}" for x in "ac"]
+ADAM, SGD = ({"optimizer._target_": f"torch.optim.{name}"} for name in ("Adam", "SGD"))
+MINE, OURS = (
+    {"schedule._target_": f"{package}.Cosine"}
+    for package in ("mine", "seqbench.training.schedules")
+)
+TEXT = {"task.path": "/a.txt", "task.sha256": "a" * 64}
 
 
-def test_an_option_that_is_called_code_is_written_out():
-    values = [f"the same beginning, then {x}" for x in "ab"]
-    assert tell_apart([{"model.code": value} for value in values]) == [
-        f'code="{v}"' for v in values
-    ]
-
-
-def test_one_rival_alone_needs_no_label():
-    assert tell_apart([{"lr": 1}]) == [""]
-
-
-def test_labels_name_differences_only_in_short():
-    options = [
-        {"model.channels": [24] * 8, "model.tied": False, "trainer.clip": None},
-        {"model.channels": [30, 20], "model.tied": False, "trainer.clip": None},
-        {"model.channels": [24] * 8, "model.tied": False, "trainer.clip": 0.5},
-    ]
-    assert tell_apart(options) == [
-        "channels=[24]*8, clip=null",
-        "channels=[30,20], clip=null",
-        "channels=[24]*8, clip=0.5",
-    ]
-
-
-SCHEDULES = "seqbench.training.schedules"
-
-
-def test_optimizer_and_schedule_are_named_by_their_classes():
-    schedules = [{"schedule._target_": name} for name in ("mine.Cosine", f"{SCHEDULES}.Cosine")]
-    assert tell_apart(schedules) == ["schedule=mine.Cosine", "schedule=Cosine"]
-    options = [
-        {"optimizer._target_": "torch.optim.Adam", "optimizer.lr": 1},
-        {"optimizer._target_": "torch.optim.SGD", "optimizer.lr": 1},
-    ]
-    assert tell_apart(options) == ["optimizer=Adam", "optimizer=SGD"]
-
-
-def test_what_follows_from_an_option_is_not_named_beside_it():
-    options = [{"parameters": i, "data.x": str(i), "model.dim": i} for i in (1, 2)]
-    assert tell_apart(options) == ["dim=1", "dim=2"]
-
-
-def test_equal_last_names_are_written_in_full():
-    options = [{"optimizer.lr": i, "schedule.lr": i} for i in (1, 2)]
-    assert tell_apart(options)[0] == "optimizer.lr=1, schedule.lr=1"
-
-
-def test_many_differences_are_counted():
-    options = [{f"model.x{i}": n for i in range(6)} for n in (1, 2)]
-    assert tell_apart(options) == ["x0=1, x1=1, x2=1, +3 more", "x0=2, x1=2, x2=2, +3 more"]
-
-
-def test_options_that_look_alike_still_get_two_labels():
-    assert len(set(tell_apart([{"x": None}, {}]))) == 2
+@pytest.mark.parametrize(
+    ("options", "labels"),
+    [
+        ([{"lr": 1}], [""]),
+        ([ADAM, SGD], ["optimizer=Adam", "optimizer=SGD"]),
+        ([MINE, OURS], ["schedule=mine.Cosine", "schedule=Cosine"]),
+        # A text is named by its file, and by its content where that is not enough.
+        ([TEXT, {"task.path": "/b.txt"}], ['path="/a.txt"', 'path="/b.txt"']),
+        ([TEXT, TEXT | {"task.sha256": "c" * 64}], ["sha256=" + x * 12 for x in "ac"]),
+        # An option that is called code is no hash.
+        ([{"model.code": f"as before, then {x}"} for x in "ab"],
+         [f'code="as before, then {x}"' for x in "ab"]),
+        # Options that follow from another add nothing.
+        ([{"parameters": i, "data.x": str(i), "model.dim": i} for i in (1, 2)], ["dim=1", "dim=2"]),
+        ([{"optimizer.lr": i, "schedule.lr": i} for i in (1, 2)],
+         [f"optimizer.lr={i}, schedule.lr={i}" for i in (1, 2)]),
+        ([{f"model.x{i}": n for i in range(6)} for n in (1, 2)],
+         [f"x0={n}, x1={n}, x2={n}, +3 more" for n in (1, 2)]),
+        ([{"x": None}, {}], [" #1", " #2"]),
+        ([{"model.x": [24] * 8}, {"model.x": [30, 20]}], ["x=[24]*8", "x=[30,20]"]),
+        ([{"data.x": "same" * 3 + c} for c in "ab"], [" #1", " #2"]),
+    ],
+)  # fmt: skip
+def test_rivals_are_named_by_what_differs(options, labels):
+    assert tell_apart(options) == labels
 
 
 VALUES = st.none() | st.booleans() | st.integers(0, 3) | st.sampled_from(["a", "true", "1", ""])

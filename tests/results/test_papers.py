@@ -5,7 +5,17 @@ from record_factory import make_record
 
 from seqbench.config.choices import CONFIG_FOLDER
 from seqbench.errors import ConfigError
-from seqbench.results.papers import incomparable_reason, load_paper, papers, published
+from seqbench.results.cells import Cell, aggregate
+from seqbench.results.papers import (
+    PublishedCell,
+    Verdict,
+    explanation,
+    incomparable_reason,
+    load_paper,
+    papers,
+    published,
+    verdict,
+)
 
 # Table 1 of Bai, Kolter, Koltun 2018, typed a second time, by column.
 TABLE_1 = {
@@ -23,6 +33,13 @@ TABLE_1 = {
 }
 
 
+def number(task: str, model: str, paper: str = "tcn2018") -> PublishedCell:
+    """A number that the paper reports."""
+    found = published(paper, task, model)
+    assert found is not None
+    return found
+
+
 def test_every_published_cell_is_there_once():
     cells = load_paper("tcn2018")
     found = {task: {c.model: c.value for c in cells if c.task == task} for task in TABLE_1}
@@ -30,13 +47,18 @@ def test_every_published_cell_is_there_once():
     assert len(cells) == sum(len(row) for row in TABLE_1.values())
 
 
-def test_digits_are_those_printed():
-    cell = published("tcn2018", "char_text8", "lstm")
-    assert cell is not None
-    assert (cell.printed, cell.unit, cell.metric, cell.direction) == ("1.50", "bpc", "bpc", "min")
-    accuracy = published("tcn2018", "smnist", "tcn")
-    assert accuracy is not None
-    assert (accuracy.printed, accuracy.unit, accuracy.direction) == ("99.0", "%", "max")
+@pytest.mark.parametrize(
+    ("task", "model", "text", "metric", "direction", "rounding"),
+    [
+        ("char_text8", "lstm", "1.50 bpc", "bpc", "min", 0.005),
+        ("smnist", "tcn", "99.0 %", "accuracy", "max", 0.0005),
+        ("adding", "tcn", "5.8e-5", "mse", "min", 5e-7),
+    ],
+)
+def test_digits_are_those_printed(task, model, text, metric, direction, rounding):
+    found = number(task, model)
+    assert (found.text, found.metric, found.direction) == (text, metric, direction)
+    assert found.rounding == pytest.approx(rounding)
 
 
 def test_tasks_that_we_run_are_among_our_tasks_and_the_others_are_not():
@@ -45,16 +67,9 @@ def test_tasks_that_we_run_are_among_our_tasks_and_the_others_are_not():
         assert cell.run == (cell.task in ours), cell.task
 
 
-def test_budget_of_a_paper_is_one_of_ours():
-    budgets = {path.stem for path in (CONFIG_FOLDER / "budget").glob("*.yaml")}
-    assert {cell.budget for cell in load_paper("tcn2018")} <= budgets
-
-
 def test_each_cell_names_the_disagreements_that_concern_it():
     def caveats(task: str, model: str) -> str:
-        cell = published("tcn2018", task, model)
-        assert cell is not None
-        return " ".join(cell.caveats)
+        return " ".join(number(task, model).caveats)
 
     assert "1/6" in caveats("adding", "rnn")
     assert "70,369" in caveats("adding", "tcn")
@@ -79,77 +94,122 @@ def test_others_on_mnist_are_context():
     assert (found["smnist", "s4"], found["pmnist", "s4"]) == (0.9963, 0.9870)
     assert (found["smnist", "lstm"], found["pmnist", "lstm"]) == (0.989, 0.9511)
     assert (found["smnist", "transformer"], found["pmnist", "trellisnet"]) == (0.989, 0.9813)
-    cell = published("s4_2022", "smnist", "lstm")
-    assert cell is not None
-    reason = incomparable_reason(make_record("smnist", "lstm"), cell)
+    record = make_record("smnist", "lstm")
+    reason = incomparable_reason(record, number("smnist", "lstm", "s4_2022"))
     assert reason == "protocol ours instead of published"
 
 
-def test_papers_come_by_their_year():
+def test_papers_come_by_their_year_and_an_unknown_one_gets_a_near_miss():
     assert papers() == ["tcn2018", "s4_2022"]
-
-
-def test_the_mean_of_the_last_results_on_test_is_on_test():
-    cell = published("tcn2018", "adding", "tcn")
-    record = make_record(protocol="paper")
-    assert cell is not None
-    assert record.score is not None
-    watched = replace(record, score=replace(record.score, split="test_mean"))
-    assert incomparable_reason(watched, cell) is None
-
-
-def test_what_is_not_published_is_none():
     assert published("tcn2018", "adding", "llama") is None
     assert published("tcn2018", "lambada", "gru") is None
-
-
-def test_an_unknown_paper_gets_a_near_miss():
-    assert "tcn2018" in papers()
     with pytest.raises(ConfigError, match="did you mean 'tcn2018'"):
         load_paper("tcn2019")
     with pytest.raises(ConfigError, match="there are: "):
         published("../train", "adding", "tcn")
 
 
-def test_a_run_like_the_papers_is_incomparable_reason():
-    cell = published("tcn2018", "adding", "tcn")
-    assert cell is not None
-    assert incomparable_reason(make_record(protocol="paper"), cell) is None
-
-
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    ("change", "score", "reason"),
     [
-        ({"task__length": 200}, "published at T=600, here T=200"),
-        ({"budget": "quick"}, "budget quick instead of full"),
-        ({"budget": None}, "budget of your own instead of full"),
-        ({"trainer__epochs": 1}, "epochs=1 instead of epochs=10"),
-        ({"protocol": "ours"}, "protocol ours instead of paper"),
-        ({"parameters": 700_000}, "700,000 parameters instead of about 70,000"),
-        ({"parameters": 10}, "10 parameters instead of about 70,000"),
+        ({}, {}, None),
+        ({}, {"split": "test_mean"}, None),
+        ({"task__length": 200}, {}, "published at T=600, here T=200"),
+        ({"budget": "quick"}, {}, "budget quick instead of full"),
+        ({"budget": None}, {}, "budget of your own instead of full"),
+        ({"trainer__epochs": 1}, {}, "epochs=1 instead of epochs=10"),
+        ({"protocol": "ours"}, {}, "protocol ours instead of paper"),
+        ({"parameters": 700_000}, {}, "700,000 parameters instead of about 70,000"),
+        ({"parameters": 10}, {}, "10 parameters instead of about 70,000"),
+        (
+            {"budget": "quick"},
+            {"metric": "mae", "split": "valid"},
+            "published mse, here mae, published on test, here on valid, "
+            "budget quick instead of full",
+        ),
     ],
 )
-def test_each_difference_is_a_reason(change, reason):
-    cell = published("tcn2018", "adding", "tcn")
-    assert cell is not None
-    assert incomparable_reason(make_record(**{"protocol": "paper"} | change), cell) == reason
+def test_each_difference_is_a_reason(change, score, reason):
+    record = make_record(**{"protocol": "paper"} | change)
+    assert record.score is not None
+    record = replace(record, score=replace(record.score, **score))
+    assert incomparable_reason(record, number("adding", "tcn")) == reason
 
 
 def test_the_amount_of_the_paper_is_as_good_as_that_of_the_recipe():
-    cell = published("tcn2018", "smnist", "tcn")
-    assert cell is not None
     protocol = "protocol ours instead of paper"
     for epochs, reason in {10: "", 20: "", 5: "epochs=5 instead of epochs=20, "}.items():
         record = make_record("smnist", trainer__epochs=epochs, parameters=66910)
-        assert incomparable_reason(record, cell) == reason + protocol
+        assert incomparable_reason(record, number("smnist", "tcn")) == reason + protocol
 
 
-def test_another_metric_or_split_is_a_reason_and_reasons_add_up():
-    cell = published("tcn2018", "adding", "tcn")
-    record = make_record(budget="quick", protocol="paper")
-    assert cell is not None
-    assert record.score is not None
-    other = replace(record, score=replace(record.score, metric="mae", split="valid"))
-    assert incomparable_reason(other, cell) == (
-        "published mse, here mae, published on test, here on valid, budget quick instead of full"
-    )
+def cell(values, task="adding", model="tcn", **changes) -> Cell:
+    changes = {"protocol": "paper"} | changes
+    runs = [make_record(task, model, seed, value, **changes) for seed, value in enumerate(values)]
+    [made] = aggregate(runs)
+    return made
+
+
+def judged(values, task="adding", model="tcn", **changes) -> Verdict:
+    return verdict(cell(values, task, model, **changes), number(task, model))
+
+
+@pytest.mark.parametrize(
+    ("task", "model", "values", "words"),
+    [
+        ("adding", "tcn", [5e-5, 6e-5, 7e-5], "reproduced"),  # 5.8e-5 lies in 6.0e-5 ± 2.5e-5
+        ("adding", "tcn", [1e-5, 1.1e-5, 1.2e-5], "better"),
+        ("adding", "tcn", [2e-4, 2.1e-4, 2.2e-4], "worse"),
+        ("adding", "tcn", [5.84e-5, 5.84e-5, 5.84e-5], "reproduced"),  # as rounded in print
+        ("adding", "tcn", [5.86e-5, 5.86e-5, 5.86e-5], "worse"),
+        ("adding", "tcn", [1e-5, 2e-5, 0.16], "cannot tell"),  # its interval holds 1/6, too
+        ("adding", "tcn", [1e-5], "n=1: looks better"),
+        ("adding", "tcn", [5.8e-5, 5.8e-5], "n=2: looks alike"),
+        ("adding", "tcn", [1e-5, 0.2], "n=2: looks worse"),
+        ("smnist", "gru", [0.974, 0.975, 0.976], "better"),
+        ("smnist", "gru", [0.904, 0.905, 0.906], "worse"),
+        ("smnist", "gru", [0.9624, 0.9624, 0.9624], "reproduced"),
+        ("copy", "lstm", [0.0204, 0.02041, 0.02039], "reproduced"),  # in print, too, the baseline
+    ],
+)
+def test_a_verdict_says_no_more_than_the_seeds(task, model, values, words):
+    size = 11110 if task == "copy" else -1
+    assert judged(values, task, model, parameters=size).words == words
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"protocol": "mine"}, "protocol mine instead of paper"),
+        ({"task__length": 200}, "published at T=600, here T=200"),
+        ({"budget": "quick"}, "budget quick instead of full"),
+    ],
+)
+def test_what_was_measured_otherwise_is_not_comparable(changes, reason):
+    assert judged([5e-5, 6e-5, 7e-5], **changes) == ("not comparable", reason)
+
+
+@pytest.mark.parametrize("protocol", ["ours", "code"])
+def test_another_protocol_of_ours_is_said_beside_the_verdict(protocol):
+    said = f"protocol {protocol} instead of paper"
+    assert judged([5e-5, 6e-5, 7e-5], protocol=protocol) == ("reproduced", said)
+    assert judged([1e-5], protocol=protocol) == ("n=1: looks better", said)
+    both = f"the interval contains the baseline; {said}"
+    assert judged([1e-5, 2e-5, 0.16], protocol=protocol) == ("cannot tell", both)
+
+
+def test_what_is_missing_is_said():
+    runs = [make_record(seed=seed, value=5.8e-5, protocol="paper") for seed in range(3)]
+    runs.append(make_record(seed=3, status="diverged", protocol="paper"))
+    [made], [lost] = aggregate(runs), aggregate(runs[3:])
+    printed = number("adding", "tcn")
+    assert verdict(made, printed) == ("not comparable", "of 4 runs 1 diverged")
+    assert verdict(lost, printed) == ("not measured", "of 1 runs 1 diverged")
+    assert verdict(None, printed) == ("not measured", "")
+    assert verdict(cell([1e-4], model="llama"), None) == ("no published value", "")
+
+
+def test_words_that_need_it_are_explained():
+    assert explanation(["not measured", "n=1: looks better", "not comparable"]) == []
+    [note] = explanation(["not measured", "reproduced"])
+    assert note.startswith("reproduced: the published value lies within the 95% interval")

@@ -1,10 +1,10 @@
-import sys
 from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
 from record_factory import make_record
 
+from seqbench.results import report
 from seqbench.results.cells import aggregate
 from seqbench.results.plots.axes import (
     COLOURS,
@@ -36,7 +36,7 @@ def test_variants_share_the_colour_of_their_model_unless_it_is_alone():
 
 
 def test_the_colours_are_those_of_the_report():
-    text = Path(sys.modules["seqbench.results.report"].__path__[0], "page.css").read_text()
+    text = Path(report.__path__[0], "page.css").read_text()
     for i, colour in enumerate(COLOURS):
         assert f"--series-{i}: light-dark({colour}" in text
 

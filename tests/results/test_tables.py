@@ -12,7 +12,7 @@ from seqbench.errors import ConfigError
 from seqbench.results.cells import aggregate
 from seqbench.results.tables import export
 from seqbench.results.tables.comparison import Entry, Table, build_table
-from seqbench.results.tables.markup import escape_markdown, markdown
+from seqbench.results.tables.markup import RENDERERS
 from seqbench.runs.record import Record
 
 
@@ -31,110 +31,92 @@ def entry(table: Table, label: str, column: int = 0) -> Entry:
     return found
 
 
-def test_models_down_tasks_across():
-    table = build([make_record(), make_record("smnist", "lstm", value=0.98765)])
-    assert [str(column) for column in table.columns] == [
-        "adding T=600 · MSE ↓ (full)",
-        "smnist T=784 · accuracy % ↑ (full)",
+def seeds(*values: float | None, **changes) -> list[Record]:
+    """A record for each seed; one that diverged for `None`."""
+    return [
+        make_record(
+            seed=seed, value=v, status="completed" if v is not None else "diverged", **changes
+        )
+        for seed, v in enumerate(values)
     ]
-    assert [row.label for row in table.rows] == ["lstm", "tcn", "without memory", "best possible"]
-    assert entries(table, "lstm")[0] is None
-    assert entry(table, "lstm", 1).value == "98.8"
-    assert [e and e.value for e in entries(table, "without memory")] == ["0.167", "10.0"]
-    assert [e and e.value for e in entries(table, "best possible")] == ["0", None]
 
 
-def test_bounds_that_nobody_knows_have_no_row():
-    table = build([make_record("smnist", value=0.9)])
-    assert [row.label for row in table.rows] == ["tcn", "without memory"]
+def test_models_down_tasks_across_and_known_bounds_below():
+    smnist = make_record("smnist", "lstm", value=0.98765)
+    table = build([make_record(), smnist, make_record(budget="quick", task__length=200)])
+    assert [(str(column), column.name) for column in table.columns] == [
+        ("adding T=200 · MSE ↓ (quick)", "adding"),
+        ("adding T=600 · MSE ↓ (full)", "adding"),
+        ("smnist T=784 · accuracy % ↑ (full)", "smnist"),
+    ]
+    values = {row.label: [e and e.value for e in row.entries] for row in table.rows}
+    assert values == {
+        "lstm": [None, None, "98.8"],
+        "tcn": ["1.00e-4", "1.00e-4", None],
+        "without memory": ["0.167", "0.167", "10.0"],
+        "best possible": ["0", "0", None],
+    }
+    assert [row.label for row in build([smnist]).rows] == ["lstm", "without memory"]
 
 
-def test_an_interval_stands_beside_three_seeds_and_more():
-    table = build([make_record(seed=seed, value=0.1 + seed / 100) for seed in range(3)])
+TWICE = [make_record(), replace(make_record(), run_id="f" * 12)]
+
+
+@pytest.mark.parametrize(
+    ("records", "number", "n", "flags"),
+    [
+        (seeds(0.1, 0.11, 0.12), "0.110 ± 0.025", 3, ()),
+        (seeds(0.1), "0.100", 1, ("n=1",)),
+        (seeds(0.1, 1.1), "0.600", 2, ("n=2",)),
+        (seeds(0.1, None), "0.100", 1, ("n=1", "1 diverged")),
+        ([*seeds(None), make_record(seed=1, status="failed")], "-", 0, ("1 diverged", "1 failed")),
+        (seeds(1e-4, 0.16, 1e-4), "0.0534 ± 0.2293", 3, ("2 of 3 solved",)),
+        (TWICE, "1.00e-4", 2, ("n=2", "a seed counts twice")),
+    ],
+)
+def test_a_mean_comes_with_its_interval_or_what_is_missing(records, number, n, flags):
+    table = build(records)
     found = entry(table, "tcn")
-    assert found.number == "0.110 ± 0.025"
-    assert (found.n, found.flags) == (3, ())
-    assert any("n=3 seeds where no n is given" in note for note in table.notes)
-
-
-@pytest.mark.parametrize("n", [1, 2])
-def test_few_seeds_are_said_and_have_no_interval(n):
-    table = build([make_record(seed=seed, value=0.1 + seed) for seed in range(n)])
-    assert entry(table, "tcn").spread == ""
-    assert entry(table, "tcn").flags[0] == f"n={n}"
-    assert "fewer than 3 seeds give no interval" in table.notes
+    assert (found.number, found.n, found.flags) == (number, n, flags)
+    assert ("fewer than 3 seeds give no interval" in table.notes) == (0 < n < 3)
+    usual = any("n=3 seeds where no n is given" in note for note in table.notes)
+    assert usual == (n == 3)
 
 
 def test_an_unusual_number_of_seeds_is_said():
-    records = [make_record(model=m, seed=s) for m in ("tcn", "gru") for s in range(4)]
-    records += [make_record(model="lstm", seed=seed) for seed in range(3)]
+    records = [*seeds(1, 1, 1, 1), *seeds(1, 1, 1, 1, model="gru"), *seeds(1, 1, 1, model="lstm")]
     table = build(records)
     assert entry(table, "lstm").flags == ("n=3",)
     assert entry(table, "gru").flags == ()
+    assert build(seeds(None)).columns[0].measure == "no score (full)"
 
 
-def test_the_best_mean_is_marked_in_either_direction():
-    lower = build([make_record(value=0.2), make_record(model="lstm", value=0.1)])
-    assert (entry(lower, "tcn").best, entry(lower, "lstm").best) == (False, True)
-    higher = build(
-        [make_record("smnist", value=0.2), make_record("smnist", model="lstm", value=0.1)]
-    )
-    assert (entry(higher, "tcn").best, entry(higher, "lstm").best) == (True, False)
+@pytest.mark.parametrize(
+    ("tcn", "lstm", "best"),
+    [
+        ([make_record(value=0.2)], [make_record(model="lstm", value=0.1)], "lstm"),
+        (
+            [make_record("smnist", value=0.2)],
+            [make_record("smnist", model="lstm", value=0.1)],
+            "tcn",
+        ),
+        ([make_record()], [], None),
+        (seeds(0.001, None), [make_record(model="lstm", value=0.1)], "lstm"),
+    ],
+)
+def test_the_best_mean_is_marked_unless_alone_or_a_survivor(tcn, lstm, best):
+    rows = [row for row in build(tcn + lstm).rows if not row.bound]
+    assert [row.label for row in rows if row.entries[0].best] == ([best] if best else [])
 
 
-def test_a_model_on_its_own_is_not_the_best():
-    assert not entry(build([make_record()]), "tcn").best
-
-
-def test_survivors_of_divergence_are_not_the_best():
-    table = build(
-        [
-            make_record(value=0.001),
-            make_record(seed=1, status="diverged"),
-            make_record(model="lstm", value=0.1),
-        ]
-    )
-    assert not entry(table, "tcn").best
-    assert "1 diverged" in entry(table, "tcn").flags
-
-
-def test_what_failed_is_shown_even_if_nothing_else_is_there():
-    table = build([make_record(status="failed"), make_record(seed=1, status="diverged")])
-    assert entry(table, "tcn").value == "-"
-    assert entry(table, "tcn").flags == ("1 diverged", "1 failed")
-    assert table.columns[0].measure == "no score (full)"
-
-
-def test_a_mixture_of_solved_and_unsolved_is_said():
-    table = build([make_record(seed=seed, value=(1e-4, 0.16, 1e-4)[seed]) for seed in range(3)])
-    assert entry(table, "tcn").flags == ("2 of 3 solved",)
-
-
-def test_a_seed_that_counts_twice_is_said():
-    one = make_record()
-    table = build([one, replace(one, run_id="f" * 12)])
-    assert "a seed counts twice" in entry(table, "tcn").flags
-
-
-def test_older_code_is_marked():
+def test_older_code_is_marked_unless_all_of_it_is_older():
     table = build([make_record(seed=0), make_record(seed=1, source="older"), make_record("copy")])
     assert [e and e.marks for e in entries(table, "tcn")] == ["†", ""]
     old = make_record(seed=1, source="older").run_id
     assert f"† run with older code: {old[:8]}" in table.notes
-
-
-def test_a_note_says_that_all_runs_are_of_older_code():
     table = build([make_record(seed=0, source="older"), make_record("copy", source="older")])
     assert [e and e.marks for e in entries(table, "tcn")] == ["", ""]
     assert "all runs with older code" in table.notes
-
-
-def test_sizes_and_budgets_have_columns_of_their_own():
-    table = build([make_record(), make_record(budget="quick", task__length=200)])
-    assert [str(column) for column in table.columns] == [
-        "adding T=200 · MSE ↓ (quick)",
-        "adding T=600 · MSE ↓ (full)",
-    ]
 
 
 def test_protocols_stand_in_the_header_where_they_differ_and_below_where_not():
@@ -145,11 +127,8 @@ def test_protocols_stand_in_the_header_where_they_differ_and_below_where_not():
 
 def test_variants_of_a_model_have_rows_of_their_own():
     table = build([make_record(), make_record(model__kernel_size=7), make_record("copy")])
-    assert [row.label for row in table.rows[:3]] == [
-        "tcn",
-        "tcn (kernel_size=7)",
-        "tcn (kernel_size=8)",
-    ]
+    labels = [row.label for row in table.rows if not row.bound]
+    assert labels == ["tcn", "tcn (kernel_size=7)", "tcn (kernel_size=8)"]
 
 
 def test_published_numbers_stand_beside_measured_ones_with_remarks():
@@ -157,120 +136,72 @@ def test_published_numbers_stand_beside_measured_ones_with_remarks():
         make_record(),
         make_record(model="llama"),
         make_record("copy", protocol="paper", parameters=12530),
+        make_record("parity"),  # not in the paper
     ]
     table = build(records, paper="tcn2018")
-    assert [str(column) for column in table.columns][1::2] == ["published · tcn2018"] * 2
-    assert [column.beside for column in table.columns] == [False, True, False, True]
+    assert [str(c) for c in table.columns if c.beside] == ["published · tcn2018"] * 2
+    assert [c.beside for c in table.columns] == [False, True, False, True, False]
     assert entry(table, "tcn", 1) == Entry("5.8e-5", marks="¹")
     assert entries(table, "llama")[1] is None
     assert entry(table, "tcn", 3) == Entry("3.5e-5")
     assert "¹ protocol ours instead of paper (adding T=600: tcn)" in table.notes
+    with pytest.raises(ConfigError, match="no paper named"):
+        build([make_record()], paper="nobody1999")
 
 
-def test_a_training_of_another_length_than_its_budget_says_is_marked():
+def test_equal_remarks_are_one_note():
     records = [make_record(model=m, trainer__epochs=1) for m in ("tcn", "lstm")]
     table = build([*records, make_record(model="gru")])
     marks = {row.label: row.entries[0].marks for row in table.rows if not row.bound}
     assert marks == {"gru": "", "lstm": "¹", "tcn": "¹"}
     assert table.notes[-1] == "¹ epochs=1 instead of epochs=10 (adding T=600: lstm, tcn)"
-
-
-def test_equal_remarks_are_one_note():
-    records = [make_record(model=m) for m in ("tcn", "lstm")] + [
-        make_record("smnist", "gru", value=0.9)
-    ]
-    (note,) = [n for n in build(records, paper="tcn2018").notes if "instead" in n]
-    assert note == "¹ protocol ours instead of paper (adding T=600: lstm, tcn; smnist T=784: gru)"
-
-
-def test_tasks_that_the_paper_has_not_get_no_published_column():
-    assert len(build([make_record("parity")], paper="tcn2018").columns) == 1
-
-
-def test_an_unknown_paper_is_refused():
-    with pytest.raises(ConfigError, match="no paper named"):
-        build([make_record()], paper="nobody1999")
+    records = [make_record(model=m) for m in ("tcn", "lstm")]
+    records.append(make_record("smnist", "gru", value=0.9))
+    assert build(records, paper="tcn2018").notes[-1] == (
+        "¹ protocol ours instead of paper (adding T=600: lstm, tcn; smnist T=784: gru)"
+    )
 
 
 def test_no_cells_are_an_empty_table():
     assert build([]) == Table("Test scores", (), (), ())
 
 
-def test_markdown():
-    records = [make_record(seed=seed, value=0.1 + seed / 100) for seed in range(3)]
-    records.append(make_record(model="lstm", value=0.5, source="older"))
-    assert markdown(build(records)).splitlines() == [
-        "**Test scores**",
-        "",
-        "| model | adding T=600 · MSE ↓ (full) |",
-        "|---|---:|",
-        "| lstm | 0.500† (n=1) |",
-        "| tcn | **0.110 ± 0.025** |",
-        "| without memory | 0.167 |",
-        "| best possible | 0 |",
-        "",
-        "- mean ± half of its 95% confidence interval (Student's t); n=3 seeds where no n is given",
-        "- fewer than 3 seeds give no interval",
-        "- protocol: ours",
-        f"- † run with older code: {records[-1].run_id[:8]}",
-    ]
+def exported(records: list[Record], paper: str | None = None) -> list[dict]:
+    return export.rows_of(aggregate(records), SOURCE, paper)
 
 
-HOSTILE = "a|b`*<b>[x](y)\x1b[2J\n_z_ =1+1 $x$"
-
-
-def test_hostile_names_stay_in_their_cell_of_markdown():
-    record = replace(make_record(), task=HOSTILE, model=HOSTILE, budget=HOSTILE)
-    text = markdown(build([record]))
-    header = next(line for line in text.splitlines() if line.startswith("| model"))
-    assert header.replace("\\|", "").count("|") == 3
-    assert "\x1b" not in text
-    assert "\\<b\\>" in text
-    assert "\\[x\\](y)" in text
-    assert escape_markdown("char_ptb _x_") == "char_ptb \\_x\\_"
-
-
-def lines_of(records: list[Record], paper: str | None = None) -> list[export.Line]:
-    return export.long_form(aggregate(records), SOURCE, paper)
-
-
-def test_long_form_has_a_line_for_each_cell_and_rounds_nothing():
-    records = [make_record("smnist", "gru", seed=seed, value=0.9 + seed / 300) for seed in range(3)]
-    records.append(make_record("smnist", "gru", seed=3, status="diverged"))
+def test_an_export_has_a_row_for_each_cell_and_rounds_nothing():
+    records = seeds(0.9, 0.9 + 1 / 300, 0.9 + 2 / 300, None, task="smnist", model="gru")
     records.append(make_record("smnist", "gru", seed=4, source="older", status="failed"))
-    (line,) = lines_of(records, paper="tcn2018")
-    assert line.mean == pytest.approx(0.9 + 1 / 300, abs=1e-15)
-    assert line.sd == pytest.approx(1 / 300)
-    assert (line.n, line.failed, line.diverged, line.older_code) == (3, 1, 1, 1)
-    assert (line.min, line.median) == (0.9, 0.9 + 1 / 300)
-    assert (line.metric, line.direction, line.published) == ("accuracy", "max", 0.962)
-    assert line.not_like_for_like == "protocol ours instead of paper"
-    assert line.run_ids == [record.run_id for record in records]
+    (row,) = exported(records, "tcn2018")
+    expected = {"n": 3, "failed": 1, "diverged": 1, "older_code": 1, "min": 0.9, "solved": None}
+    expected |= {"median": 0.9 + 1 / 300, "metric": "accuracy", "direction": "max"}
+    expected |= {"published": 0.962, "not_like_for_like": "protocol ours instead of paper"}
+    expected |= {"run_ids": [record.run_id for record in records]}
+    assert {name: row[name] for name in expected} == expected
+    assert row["mean"] == pytest.approx(0.9 + 1 / 300, abs=1e-15)
+    assert row["seconds"] == pytest.approx(123.4)
+    assert row["sd"] == pytest.approx(1 / 300)
 
 
-def test_json_is_the_lines_as_objects():
-    lines = lines_of([make_record(), make_record(model="lstm", status="failed")])
-    objects = json.loads(export.to_json(lines))
-    assert [list(obj) for obj in objects] == [[f.name for f in fields(export.Line)]] * 2
-    assert objects[0]["mean"] is None
-    assert objects[1]["mean"] == 1e-4
+def test_json_and_csv_have_the_same_rows():
+    rows = exported([*seeds(1e-4, 1e-4), make_record("copy", "gru", status="failed")])
+    objects = json.loads(export.to_json(rows))
+    lines = list(csv.DictReader(io.StringIO(export.to_csv(rows))))
+    assert [list(obj) for obj in objects] == [list(line) for line in lines]
+    assert [(obj["task"], obj["mean"]) for obj in objects] == [("adding", 1e-4), ("copy", None)]
+    assert [(line["task"], line["mean"]) for line in lines] == [("adding", "0.0001"), ("copy", "")]
+    assert lines[0]["run_ids"].split() == objects[0]["run_ids"] == rows[0]["run_ids"]
+    names = [field.name for field in fields(export.Line)]
+    assert list(objects[0])[: len(names)] == names
     assert json.loads(export.to_json([])) == []
-
-
-def test_csv_reads_back():
-    lines = lines_of([make_record(seed=seed) for seed in range(2)] + [make_record("copy", "gru")])
-    rows = list(csv.DictReader(io.StringIO(export.to_csv(lines))))
-    assert [row["task"] for row in rows] == ["adding", "copy"]
-    assert float(rows[0]["mean"]) == 1e-4
-    assert rows[0]["run_ids"].split() == lines[0].run_ids
-    assert rows[1]["sd"] == ""
-    assert export.to_csv([]).strip().split(",") == [f.name for f in fields(export.Line)]
+    assert export.to_csv([]).strip().split(",") == names
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@sum", "\t=1", "\r=1"])
 def test_no_csv_cell_is_a_formula(name):
-    (line,) = lines_of([replace(make_record(), model=name, budget=name)])
-    (row,) = csv.DictReader(io.StringIO(export.to_csv([line])))
+    rows = exported([replace(make_record(), model=name, budget=name)])
+    (row,) = csv.DictReader(io.StringIO(export.to_csv(rows)))
     assert row["model"].startswith("'")
     assert row["budget"].startswith("'")
 
@@ -285,8 +216,9 @@ def test_any_names_and_values_can_be_written(task, model, budget, value, metric)
     assert record.score is not None
     score = replace(record.score, metric=metric)
     record = replace(record, task=task, model=model, budget=budget, score=score)
-    cells = aggregate([record, make_record()])
-    table = build_table(cells, SOURCE, "tcn2018")
-    markdown(table).encode("utf-8")
-    assert len(json.loads(export.to_json(export.long_form(cells, SOURCE)))) == len(cells)
-    assert len(export.to_csv(export.long_form(cells, SOURCE)).splitlines()) == len(cells) + 1
+    records = [record, make_record()]
+    for render in RENDERERS.values():
+        render(build(records, "tcn2018")).encode("utf-8")
+    rows = exported(records)
+    assert len(json.loads(export.to_json(rows))) == len(rows)
+    assert len(export.to_csv(rows).splitlines()) == len(rows) + 1

@@ -1,17 +1,15 @@
-"""Build the report's comparison: table, verdicts against a paper, and curves over seeds."""
+"""Build the report's comparison: verdicts against a paper, and curves over seeds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from seqbench.results.cells import Cell, Column
 from seqbench.results.curves import Curve, Curves, band
 from seqbench.results.papers import load_paper, papers, published, verdict
 from seqbench.results.report.run_page import MOST_CURVES, rounded
-from seqbench.results.statistics import FEWEST_SEEDS
-from seqbench.results.tables.comparison import build_table
-from seqbench.results.tables.layout import arrange, measured_on_texts
-from seqbench.wording import is_accuracy, mean_and_spread, metric_name, number, plain
+from seqbench.results.tables.comparison import measured
+from seqbench.results.tables.layout import measured_on_texts
+from seqbench.wording import is_accuracy, metric_name, plain
 
 # Maximum number of points of a line; a chart is about 700 pixels wide.
 MOST_DRAWN = 200
@@ -21,28 +19,6 @@ def paper_for(cells: Sequence[Cell]) -> str | None:
     """Return the first (oldest) paper that has one of the tasks; `None` if none has."""
     tasks = {cell.column.task for cell in cells}
     return next((p for p in papers() if tasks & {cell.task for cell in load_paper(p)}), None)
-
-
-def table_of(cells: Sequence[Cell], source: str, paper: str | None) -> dict[str, Any] | None:
-    """Return the comparison of `build_table` as a dict, each column with its task's `name`.
-
-    Args:
-        cells: as returned by `aggregate`; `None` is returned if there are none.
-        source: hash of the seqbench sources in use.
-        paper: name of a paper whose published values to include.
-
-    Raises:
-        ConfigError: if there is no such paper.
-    """
-    if not cells:
-        return None
-    table = asdict(build_table(cells, source, paper))
-    tasks = iter(sorted({(j, cell.column.task) for (_, j), cell in arrange(cells).cells.items()}))
-    name = ""
-    for header in table["columns"]:
-        name = name if header["beside"] else plain(next(tasks)[1])
-        header["name"] = name
-    return table
 
 
 def verdicts_of(cells: Sequence[Cell], paper: str | None) -> list[dict[str, Any]]:
@@ -148,12 +124,8 @@ def _order(key: tuple[str, str], column: Column) -> tuple[bool, bool, bool, str,
 
 
 def _ours(cell: Cell) -> str:
-    sample, metric = cell.statistics, cell.column.metric
-    if sample is None:
-        return "-"
-    if sample.ci95 is None or sample.n < FEWEST_SEEDS:
-        return f"{number(sample.mean, metric)} (n={sample.n})"
-    return " ± ".join(mean_and_spread(sample.mean, sample.ci95, metric))
+    entry = measured(cell, None, None)
+    return entry.number if entry.spread or not entry.n else f"{entry.number} (n={entry.n})"
 
 
 def _bound(cells: Sequence[Cell], name: str, metric: str | None) -> float | None:

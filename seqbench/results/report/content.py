@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from seqbench.results.collect import Unfinished
 from seqbench.results.curves import read_curves
 from seqbench.results.looks import looks_of
 from seqbench.results.papers import explanation
-from seqbench.results.report.comparison import figures_of, paper_for, table_of, verdicts_of
+from seqbench.results.report.comparison import figures_of, paper_for, verdicts_of
 from seqbench.results.report.run_page import run_page
+from seqbench.results.tables.comparison import build_table
 from seqbench.runs.code_hash import source_hash
 from seqbench.runs.record import Record
 from seqbench.wording import metric_name, plain
@@ -71,7 +73,7 @@ def build_content(
         "counts": dict(Counter(page["status"] for page in pages).most_common()),
         "left_out": [plain(line) for line in left_out[:100]],
         "models": [vars(look) for look in looks_of(cells, [page["model"] for page in pages])],
-        "table": table_of(cells, source_hash(), paper),
+        "table": asdict(build_table(cells, source_hash(), paper)) if cells else None,
         "verdicts": verdicts,
         "verdict_notes": explanation(row["verdict"] for row in verdicts),
         "figures": figures_of(cells, curves, indices, points),

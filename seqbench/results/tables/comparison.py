@@ -38,11 +38,13 @@ class Header:
         measure: metric, direction and budget; in an extra column the paper or the task.
         beside: True for an extra column, which belongs to the last column before it that is not
             one.
+        name: name of the task; empty if the tasks are in the rows.
     """
 
     task: str
     measure: str
     beside: bool = False
+    name: str = ""
 
     def __str__(self) -> str:
         return " · ".join(filter(None, (self.task, self.measure)))
@@ -140,7 +142,8 @@ def build_table(
     columns: list[tuple[Header, list[Entry | None]]] = []
     for j, texts in enumerate(grid.columns):
         members = [grid.cells.get((i, j)) for i in places]
-        header = Header(*texts)
+        name = plain(next(cell.column.task for cell in members if cell))
+        header = Header(*texts, name="" if grid.tasks_down else name)
         means: list[Entry | None] = [
             None if cell is None else _entry(cell, standing[i, j], usual_n, marked, remarks)
             for i, cell in enumerate(members)
@@ -148,10 +151,10 @@ def build_table(
         bounds = [None if grid.tasks_down else _bound(members, name) for name in BOUNDS]
         columns.append((header, means + bounds))
         extra = [SHOWN[name] for name in show]
-        headers = [Header(shown.header, header.task, beside=True) for shown in extra]
+        headers = [Header(shown.header, header.task, True, header.name) for shown in extra]
         makers: list[Callable[[Cell], Entry | None]] = [shown.entry for shown in extra]
         if paper and any(cell and cell.column.task in in_paper for cell in members):
-            headers.append(Header("published", plain(paper), beside=True))
+            headers.append(Header("published", plain(paper), True, header.name))
             makers.append(partial(_published, paper=paper, task=header.task, remarks=remarks))
         for beside, make in zip(headers, makers, strict=True):
             columns.append((beside, [None if cell is None else make(cell) for cell in members]))

@@ -54,17 +54,11 @@ class Line:
     run_ids: list[str]
 
 
+NAMES = [field.name for field in fields(Line)]
+
+
 def long_form(cells: Iterable[Cell], source: str, paper: str | None = None) -> list[Line]:
-    """Return a line for each cell.
-
-    Args:
-        cells: as returned by `aggregate`.
-        source: hash of the seqbench sources in use.
-        paper: name of a paper whose published values to include.
-
-    Raises:
-        ConfigError: if there is no such paper.
-    """
+    """Return a line for each cell; arguments as for `rows_of`."""
     return [_line(cell, source, paper) for cell in cells]
 
 
@@ -90,51 +84,52 @@ def _line(cell: Cell, source: str, paper: str | None) -> Line:
     return Line(**facts)
 
 
-def beside(
-    cells: Sequence[Cell], rows: Sequence[str] = ROWS, cols: Sequence[str] = COLS
+def rows_of(
+    cells: Sequence[Cell],
+    source: str,
+    paper: str | None = None,
+    *,
+    rows: Sequence[str] = ROWS,
+    cols: Sequence[str] = COLS,
 ) -> list[dict[str, Any]]:
-    """Return extra fields for each cell, to export along with its `Line`.
+    """Return all that is exported of each cell.
 
     Args:
-        cells: the cells given to `long_form`, in the same order.
+        cells: as returned by `aggregate`.
+        source: hash of the seqbench sources in use.
+        paper: name of a paper whose published values to include.
         rows: config keys of the table's rows.
         cols: config keys of the table's columns.
 
     Returns:
-        A dict for each cell: `standing` (`best` in its column, `tied` with the best over shared
-        seeds, or `None`), `seconds` of training and `compute` in FLOP (means over runs), and the
-        value of each row and column key that is not a field of `Line`.
+        A dict for each cell: the fields of its `Line`, `standing` (`best` in its column, `tied`
+        with the best over shared seeds, or `None`), `seconds` of training and `compute` in FLOP
+        (means over runs), and the value of each row and column key that is not a field.
 
     Raises:
-        ConfigError: if no run has a key, or its value differs between the seeds of a cell.
+        ConfigError: if there is no such paper, no run has a key, or its value differs between the
+            seeds of a cell.
     """
     check_keys(cells, rows=rows, cols=cols)
-    keys = [key for key in (*rows, *cols) if key not in {f.name for f in fields(Line)}]
+    keys = [key for key in (*rows, *cols) if key not in NAMES]
+    lines = zip(cells, long_form(cells, source, paper), standings(cells), strict=True)
     return [
-        {"standing": standing, "seconds": cell.seconds, "compute": cell.compute}
+        vars(line)
+        | {"standing": standing, "seconds": cell.seconds, "compute": cell.compute}
         | {key: setting(cell, key) for key in keys}
-        for cell, standing in zip(cells, standings(cells), strict=True)
+        for cell, line, standing in lines
     ]
 
 
-def to_csv(lines: Sequence[Line], beside: Sequence[dict[str, Any]] = ()) -> str:
-    """Return CSV with run ids separated by spaces.
-
-    Args:
-        lines: as returned by `long_form`.
-        beside: extra fields for each line, as returned by the function `beside`.
-    """
-    header = [*(f.name for f in fields(Line)), *(beside[0] if beside else ())]
-    pairs = zip(lines, beside or [{}] * len(lines), strict=True)
-    rows = [vars(line) | {"run_ids": " ".join(line.run_ids)} | more for line, more in pairs]
-    return csv_text([header, *(row.values() for row in rows)])
+def to_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Return exported cells as CSV, run ids separated by spaces."""
+    texts = [row | {"run_ids": " ".join(row["run_ids"])} for row in rows]
+    return csv_text([rows[0] if rows else NAMES, *(row.values() for row in texts)])
 
 
-def to_json(lines: Sequence[Line], beside: Sequence[dict[str, Any]] = ()) -> str:
-    """Return a JSON list of objects; arguments as for `to_csv`."""
-    pairs = zip(lines, beside or [{}] * len(lines), strict=True)
-    objects = [vars(line) | more for line, more in pairs]
-    return json.dumps(objects, indent=2, allow_nan=False) + "\n"
+def to_json(rows: Sequence[dict[str, Any]]) -> str:
+    """Return exported cells as a JSON list of objects."""
+    return json.dumps(rows, indent=2, allow_nan=False) + "\n"
 
 
 def csv_text(rows: Iterable[Iterable[Any]]) -> str:
