@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from small_run import Cut, CutAt, difference, history, small
 
+from seqbench.config import trust
 from seqbench.errors import RunError
 from seqbench.experiment import run
 from seqbench.runs.observer import Observer
