@@ -93,15 +93,11 @@ def test_another_metric_is_averaged_over_seeds_and_has_no_bounds():
     assert {point.cell.baseline for point in points} == {None}
 
 
-def test_the_metric_that_ranks_models_keeps_its_direction_and_bounds():
-    records = [with_recall(100, 0, 0.9)]
-    assert ranked_by(records, "cross_entropy") == records
-
-
-def test_a_task_without_the_metric_has_no_panel():
+def test_runs_without_the_metric_have_no_panel_and_its_own_runs_stay():
     records = [with_recall(100, 0, 0.9), make_record("adding")]
     panels = point_panels(aggregate(ranked_by(records, "recall_accuracy")), "seconds")
     assert [column.task for column in panels] == ["copy"]
+    assert ranked_by(records[:1], "cross_entropy") == records[:1]
 
 
 def test_a_metric_that_nobody_has_is_named_with_those_there_are():
@@ -150,6 +146,7 @@ def test_what_varies_along_the_axis_is_no_panel_and_all_else_is():
         ("model.kernel_siz", "did you mean 'model.kernel_size'"),
         ("model.dropout_kind", "no run with a score has a number under 'model.dropout_kind'"),
         ("seed", "differs between seeds"),
+        ("budget", "no run with a score has a number under 'budget'"),
     ],
 )
 def test_what_is_no_place_is_refused(x, message):
@@ -176,53 +173,40 @@ def valid(step, **metrics):
     return {"step": step, "split": "valid", **metrics}
 
 
-def test_a_curve_is_validations_where_it_has_the_metric_and_else_trainings(tmp_path):
+@pytest.mark.parametrize(
+    ("events", "metric", "split", "value"),
+    [
+        ([{"step": 1, "split": "train", "mse": 9.0}, valid(1, mse=0.4)], None, "valid", 0.4),
+        ([{"step": 1, "split": "train", "mse": 9.0}, valid(1, mse=0.4)], "mse", "valid", 0.4),
+        ([{"step": 1, "split": "train", "loss": 0.5}, valid(1, mse=0.4)], "loss", "train", 0.5),
+        ([{"step": 1, "split": "test", "mse": 0.4}], None, "test", 0.4),
+    ],
+)
+def test_a_curve_is_validations_where_it_has_the_metric(tmp_path, events, metric, split, value):
     record = make_record()
-    events = [{"step": 1, "split": "train", "loss": 0.5, "mse": 9.0}, valid(1, mse=0.4)]
     folders = run_with_events(tmp_path, record, events)
-    cells = aggregate([record])
-    for metric, split, value in (
-        (None, "valid", 0.4),
-        ("mse", "valid", 0.4),
-        ("loss", "train", 0.5),
-    ):
-        ((line,),) = curve_panels(cells, folders, metric, "steps").values()
-        assert (line.split, line.band.median) == (split, (value,))
+    ((line,),) = curve_panels(aggregate([record]), folders, metric, "steps").values()
+    assert (line.split, line.band.median) == (split, (value,))
 
 
 def test_epochs_are_shares_of_the_steps_that_the_run_took(tmp_path):
-    record = make_record(trainer__epochs=4)
-    record = replace(record, steps=200)
+    record = replace(make_record(trainer__epochs=4), steps=200)
     folders = run_with_events(tmp_path, record, [valid(100, mse=0.4), valid(200, mse=0.3)])
     ((line,),) = curve_panels(aggregate([record]), folders, None, "epochs").values()
     assert line.xs == (2.0, 4.0)
 
 
-def test_a_run_that_watches_test_has_its_curve_from_there(tmp_path):
-    record = make_record()
-    events = [{"step": 1, "split": "test", "mse": 0.4}]
-    folders = run_with_events(tmp_path, record, events)
-    ((line,),) = curve_panels(aggregate([record]), folders, None, "steps").values()
-    assert (line.split, line.band.median) == ("test", (0.4,))
-
-
-@pytest.mark.parametrize("changes", [{"epochs": None}, {"stop_when_solved": True}])
-def test_a_run_whose_epochs_nobody_knows_has_no_curve_over_them(tmp_path, changes):
-    record = make_record(**{f"trainer__{key}": value for key, value in changes.items()})
-    folders = run_with_events(tmp_path, record, [valid(100, mse=0.4)])
-    with pytest.raises(ConfigError, match=r"trainer\.epochs"):
-        curve_panels(aggregate([record]), folders, None, "epochs")
-
-
 @pytest.mark.parametrize(
-    ("metric", "x", "message"),
+    ("changes", "metric", "x", "message"),
     [
-        ("los", "steps", r"no run has a curve of 'los' \(there are: mse\)"),
-        (None, "seconds", "over steps or epochs, not 'seconds'"),
+        ({"epochs": None}, None, "epochs", r"trainer\.epochs"),
+        ({"stop_when_solved": True}, None, "epochs", r"trainer\.epochs"),
+        ({}, "los", "steps", r"no run has a curve of 'los' \(there are: mse\)"),
+        ({}, None, "seconds", "over steps or epochs, not 'seconds'"),
     ],
 )
-def test_a_curve_that_is_not_there_is_refused(tmp_path, metric, x, message):
-    record = make_record()
+def test_a_curve_that_is_not_there_is_refused(tmp_path, changes, metric, x, message):
+    record = make_record(**{f"trainer__{key}": value for key, value in changes.items()})
     folders = run_with_events(tmp_path, record, [valid(1, mse=0.4)])
     with pytest.raises(ConfigError, match=message):
         curve_panels(aggregate([record]), folders, metric, x)
