@@ -1,29 +1,23 @@
-"""Processes that meet at one run, and holders that are no more."""
+"""Processes that meet at one run."""
 
 import json
-import os
-import socket
 import subprocess
 import sys
 
 import pytest
 import yaml
-from small_run import ROOT, difference, history, small
+from small_run import difference, history, small
 
-from seqbench.errors import RunError
-from seqbench.experiment import run
 from seqbench.runs import lock
 from seqbench.runs.run import Run
 
-# Two processes start one run at the same instant, five times; and five times a holder is killed.
+# Two processes start one run at the same instant, five times.
 MEETINGS = """
-import json, os, runpy, signal, sys, time
+import json, os, sys
 import yaml
-storm = runpy.run_path(sys.argv[1])
 from seqbench.errors import RunError
 from seqbench.experiment import run
 from seqbench.runs.observer import Observer
-from seqbench.runs.run import Run
 
 class Trained(Observer):
     def started(self, facts):
@@ -49,18 +43,11 @@ def race(config):
     for pid in pids:
         os.waitpid(pid, 0)
 
-def die_holding(config):
-    if not (pid := os.fork()):
-        with Run.of(config).held():
-            os.kill(os.getpid(), signal.SIGKILL)
-    assert storm["ended"](pid) == -signal.SIGKILL
-    with Run.of(config).held():
-        os.write(told, b"free;")
-
 config = yaml.safe_load(sys.stdin)
-for i in range(10):
+run(config | {"output_dir": f"{config['output_dir']}/first"})  # imports what a training needs
+for i in range(5):
     read, told = os.pipe()
-    (race if i < 5 else die_holding)(config | {"output_dir": f"{config['output_dir']}/{i}"})
+    race(config | {"output_dir": f"{config['output_dir']}/{i}"})
     print(json.dumps(os.read(read, 10000).decode().split(";")[:-1]), flush=True)
     os.close(read)
     os.close(told)
@@ -72,7 +59,7 @@ def meetings(tmp_path_factory):
     """What the processes said at each meeting, and where they met."""
     config = small(tmp_path_factory.mktemp("meetings"))
     done = subprocess.run(
-        [sys.executable, "-c", MEETINGS, str(ROOT / "scripts" / "kill_storm.py")],
+        [sys.executable, "-c", MEETINGS],
         input=yaml.safe_dump(config),
         capture_output=True,
         text=True,
@@ -95,29 +82,6 @@ def test_of_two_that_start_at_once_one_trains(i, meetings, undisturbed):
         assert word.startswith(f"run {Run.of(config).run_id} is being trained by ")
     assert history(config) == [("started", 0), ("completed", 20)]
     assert difference(undisturbed, config) is None
-
-
-def test_a_holder_that_was_killed_here_blocks_nobody(meetings):
-    assert meetings[1][5:] == [["free"]] * 5
-
-
-@pytest.mark.parametrize("age", [0, 110, 130, 1e8])
-def test_a_lease_from_elsewhere_holds_for_two_minutes(age, cut_off, copied):
-    config = copied(cut_off)
-    folder = Run.of(config)
-    lease = folder.folder / ".lease"
-    lease.write_text("process 42 on elsewhere")
-    now = lease.stat().st_mtime
-    os.utime(lease, (now - age, now - age))
-    before = {path: path.read_bytes() for path in folder.folder.rglob("*.*") if path.is_file()}
-    if age < lock.LEASE:
-        with pytest.raises(RunError, match="is being trained by process 42 on elsewhere; if that"):
-            run(config)
-        assert before == {path: path.read_bytes() for path in before}
-    else:
-        with folder.held():
-            assert lease.read_text() == f"process {os.getpid()} on {socket.gethostname()}"
-        assert not lease.exists()
 
 
 def test_a_folder_that_was_made_anew_gets_no_lease_of_an_earlier_holder(tmp_path):
