@@ -12,9 +12,9 @@ import torch
 import yaml
 
 from seqbench import kernels
-from seqbench.config.compose import compose, read
+from seqbench.config.compose import build, compose, read
 from seqbench.errors import ConfigError, RunError
-from seqbench.experiment import run
+from seqbench.experiment import build_model, build_task, run
 from seqbench.machine import PROC, flushes_denormals
 from seqbench.runs.code_hash import source_hash
 from seqbench.runs.identity import without_place
@@ -184,6 +184,16 @@ def test_the_seed_changes_weights_and_order_but_not_the_data(done, tmp_path):
     assert record.data == done[1].data
     assert record.metrics != done[1].metrics
     assert record.run_id != done[1].run_id
+
+
+def test_the_initial_weights_are_drawn_from_the_seed(tmp_path):
+    config = small(tmp_path)
+    task = build_task(config, build("trainer", config))
+    one, other, again = (
+        build_model(config | {"seed": seed}, task).output.weight for seed in (1, 2, 1)
+    )
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
 
 
 # What is done is not done again

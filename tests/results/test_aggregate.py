@@ -86,12 +86,13 @@ def test_a_model_of_which_all_runs_failed_stands_in_the_column_of_the_others():
 def test_diverged_runs_are_counted_and_kept_out_of_the_mean():
     runs = [
         make_record(seed=0, value=0.1),
-        make_record(seed=1, status="diverged"),
+        replace(make_record(seed=1, value=0.2), status="diverged"),
         make_record(seed=2, value=None),
-        make_record(seed=3, status="failed"),
+        replace(make_record(seed=3, value=0.3), status="failed"),
     ]
     (cell,) = aggregate(runs)
     assert (cell.values, cell.diverged, cell.failed) == ([0.1], 2, 1)
+    assert cell.by_seed == {0: 0.1}
 
 
 def test_the_share_solved_counts_divergence_but_not_failure():
