@@ -12,10 +12,12 @@ import torch
 import yaml
 
 from seqbench import kernels
+from seqbench.config.build import build
 from seqbench.config.compose import compose
 from seqbench.config.trust import read
 from seqbench.errors import ConfigError, Interrupted, RunError
 from seqbench.experiment import run
+from seqbench.experiment.build import build_model, build_task
 from seqbench.machine import PROC, flushes_denormals
 from seqbench.runs.code_hash import source_hash
 from seqbench.runs.identity import without_environment
@@ -186,6 +188,16 @@ def test_the_seed_changes_weights_and_order_but_not_the_data(done, tmp_path):
     assert record.run_id != done[1].run_id
 
 
+def test_the_initial_weights_are_drawn_from_the_seed(tmp_path):
+    config = small(tmp_path)
+    task = build_task(config, build("trainer", config))
+    one, other, again = (
+        build_model(config | {"seed": seed}, task.spec).output.weight for seed in (1, 2, 1)
+    )
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
 # What is done is not done again
 
 
@@ -329,6 +341,7 @@ KILLED = """
 import os, signal, sys
 import yaml
 from seqbench.experiment import run
+from seqbench.experiment.build import build_model, build_task
 from seqbench.runs.observer import Observer
 
 class Killer(Observer):

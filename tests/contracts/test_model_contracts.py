@@ -63,6 +63,11 @@ class Clairvoyant(Running):
         )
 
 
+class OneStepAhead(Running):
+    def forward(self, x):
+        return super().forward(x.roll(-1, 1))
+
+
 class NormalisedOverTime(Running):
     def forward(self, x):
         return super().forward((x - x.mean(1, True)) / x.std(1, keepdim=True))
@@ -201,6 +206,7 @@ def test_the_models_that_are_broken_below_hold_whole(model):
     ("model", "contract", "message"),
     [
         (Clairvoyant, CAUSAL, "sees the future: the output at step 0 moved by"),
+        (OneStepAhead, CAUSAL, "sees the future"),
         (NormalisedOverTime, CAUSAL, "sees the future"),
         (AlwaysEvery, SHAPE, r"readout last: the output is (3, 37, 11), not (3, 11)"),
         (NotFinite, SHAPE, "not finite"),

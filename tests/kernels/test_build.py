@@ -91,6 +91,16 @@ def test_a_changed_file_is_compiled_anew(source):
     assert answer(library(source)) == 43
 
 
+def test_other_flags_compile_anew(source, compiler, monkeypatch):
+    """Also those of which no macro tells."""
+    compilations = compiler("")
+    library(source)
+    monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, "-ffp-contract=fast"))
+    compiled.cache_clear()
+    library(source)
+    assert len(compilations()) == 2
+
+
 def test_processes_that_compile_at_once_wait_for_the_first(source, compiler, cache_folder):
     compilations = compiler("")
     code = (

@@ -84,7 +84,18 @@ def test_a_model_of_which_all_runs_failed_stands_in_the_column_of_the_others():
     assert lstm.statistics is None
 
 
-def test_a_divergence_counts_and_is_kept_out_of_the_mean():
+def test_diverged_runs_are_counted_and_kept_out_of_the_mean():
+    runs = [
+        make_record(seed=0, value=0.1),
+        replace(make_record(seed=1, value=0.2), status="diverged"),
+        make_record(seed=2, value=None),
+        replace(make_record(seed=3, value=0.3), status="failed"),
+    ]
+    (cell,) = aggregate(runs)
+    assert (cell.scores, cell.diverged, cell.failed) == ([(0, 0.1)], 2, 1)
+
+
+def test_the_share_solved_counts_divergence_but_not_failure():
     runs = [
         make_record(seed=0, value=1e-5),
         make_record(seed=1, value=0.1),

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqbench.results.statistics import describe, t_coverage, t_quantile
+from seqbench.results.statistics import describe, distinguishable, t_coverage, t_quantile
 
 # Two-sided 95% points as printed in tables of Student's t.
 PRINTED = {
@@ -57,6 +57,15 @@ def test_a_known_sample():
 def test_one_value_has_no_spread():
     sample = describe([0.5])
     assert (sample.n, sample.mean, sample.sd, sample.ci95) == (1, 0.5, None, None)
+
+
+def test_means_are_compared_over_the_seeds_that_both_have():
+    """A difference that is small beside the spread over seeds, and the same for each seed."""
+    first = {seed: float(seed) for seed in range(5)}
+    second = {9: 70.0} | {seed: seed + 0.1 + seed % 2 / 100 for seed in (4, 2, 0, 3, 1)}
+    assert distinguishable(first, second) is True
+    assert distinguishable(first, {seed: 4.0 - seed for seed in first}) is False
+    assert distinguishable(first, {4: 0.0, 3: 0.0, 9: 0.0}) is None
 
 
 @given(st.lists(st.integers(-8000, 8000).map(lambda i: i / 8), min_size=2, max_size=8))

@@ -178,11 +178,11 @@ def test_a_carried_state_is_scored_on_the_same_positions():
 
 
 def test_facts_about_the_text_are_noted():
-    text = Text("ab" * 50, "abc cab", "ab", {"my.txt": "5e"})
+    text = Text("ab" * 50, "abc cab", "abd", {"my.txt": "5e"})
     task = text_task(text)
     assert task.spec.output_dim == len(task.vocabulary) == 3
     assert task.baseline == pytest.approx(math.log2(3))
-    assert task.notes == {"unigram_bpc": 1.0, "unknown_valid": 3, "unknown_test": 0}
+    assert task.notes == {"unigram_bpc": 1.0, "unknown_valid": 3, "unknown_test": 1}
     assert task.checksums == {"my.txt": "5e"}
     (batch,) = task.eval_batches("valid")
     assert batch.targets[batch.scored].tolist() == [2, 0, 0, 0, 1, 2]

@@ -1,11 +1,12 @@
 from functools import cache
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 
 from seqbench import tasks
-from seqbench.datasets.mnist import load_mnist
+from seqbench.datasets.mnist import Mnist, load_mnist
 from seqbench.errors import ConfigError
 from seqbench.spec import Classes, Features, SequenceSpec
 from seqbench.tasks.mnist import SequentialMnist
@@ -65,6 +66,19 @@ def test_valid_is_the_end_of_the_training_file_and_disjoint_from_train(sequentia
     assert len(digests[1]) == 5_000
     assert not digests[0] & digests[1]
     assert not (digests[0] | digests[1]) & digests[2]
+
+
+def test_the_splits_of_images_that_need_no_download():
+    images = np.random.default_rng(0).integers(0, 256, (60, 28, 28), np.uint8)
+    labels = np.arange(60, dtype=np.uint8) % 10
+    made_up = Mnist(images[:40], labels[:40], images[40:], labels[40:], {})
+    build = {"batch_size": 4, "seed": 0, "data_dir": None}
+    with patch.object(tasks.mnist, "load_mnist", return_value=made_up):
+        task = SequentialMnist(None, None, None, valid_size=10, **build)
+    for split, part in (("train", slice(30)), ("valid", slice(30, 40)), ("test", slice(40, 60))):
+        found, classes = task.splits[split]
+        np.testing.assert_array_equal(found, images[part].reshape(-1, 784))
+        np.testing.assert_array_equal(classes, labels[part])
 
 
 def test_pixels_are_read_row_by_row(sequential):

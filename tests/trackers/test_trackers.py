@@ -138,8 +138,11 @@ class CutAt(Observer):
 
 
 def test_a_run_that_goes_on_goes_on_in_its_trackers(tmp_path):
-    """What was measured behind the last checkpoint is measured again, and shown once."""
-    config = small(tmp_path, "tracker=[tensorboard,mlflow]")
+    """What was measured behind the last checkpoint is measured again, and shown once.
+
+    At step 9 there are a checkpoint and an event.
+    """
+    config = small(tmp_path, "tracker=[tensorboard,mlflow]", "trainer.checkpoint_every=9")
     with pytest.raises(SystemExit):
         run(config, CutAt())
     run(config)
