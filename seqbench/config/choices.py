@@ -98,14 +98,7 @@ def read_choice(group: str, name: str, config_dir: str | None = None) -> dict[st
 def unknown_choice_error(
     group: str, name: str, config_dir: str | None = None, label: str | None = None
 ) -> ConfigError:
-    """Return the error for a choice that does not exist.
-
-    Args:
-        group: the group's folder.
-        name: the choice as typed.
-        config_dir: folder with the user's choices.
-        label: the group as the user types it, if that differs.
-    """
+    """Return the error for a choice that does not exist; `label` is the group as it is typed."""
     for folder in folders(config_dir):
         file = folder / group / f"{name.removesuffix('.yml')}.yml"
         if file.is_file():

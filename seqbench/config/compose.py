@@ -31,7 +31,7 @@ FOR_A_SEARCH = "is for a search: 'seqbench sweep ... search=optuna'"
 # Groups that always need a choice: names of other choices contain theirs, `${task}_${model}`.
 NAMED = ("task", "model", "budget", "protocol")
 # Hydra's parsers share tables between threads.
-HYDRA = threading.RLock()
+HYDRA_LOCK = threading.RLock()
 
 
 def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> Config:
@@ -91,7 +91,7 @@ class Composer:
             key, equals, _ = override.partition("=")
             if not key or (not equals and not override.startswith("~")):
                 raise ConfigError(f"expected key=value, got '{plain(override)}'")
-        with HYDRA:
+        with HYDRA_LOCK:
             parsed = self.parsed(for_hydra(overrides, self.config_dir))
             for item in parsed:
                 refuse_sweep(item)

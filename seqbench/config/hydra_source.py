@@ -1,7 +1,5 @@
 """Give Hydra the choices: of the user's folder, of seqbench and of plug-ins."""
 
-from pathlib import Path
-
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core.object_type import ObjectType
@@ -51,10 +49,7 @@ class ChoiceSource(ConfigSource):
         return find_choice(config_path, self.config_dir) is not None
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        if results_filter is not ObjectType.GROUP:
-            return choices_of(config_path, self.config_dir)
-        inside = (path for f in folders(self.config_dir) for path in (f / config_path).glob("*"))
-        return sorted({path.name for path in inside if Path(path).is_dir()})
+        return choices_of(config_path, self.config_dir)
 
 
 def repository_of(*sources: ConfigSource) -> ConfigRepository:

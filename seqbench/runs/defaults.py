@@ -9,7 +9,7 @@ import inspect
 from functools import cache
 from typing import Any
 
-# Of every optimizer that has the option and no other default below.
+# Of all optimizers, unless they have another default below.
 COMMON: dict[str, Any] = {
     "betas": [0.9, 0.999],
     "eps": 1e-8,
@@ -22,6 +22,7 @@ COMMON: dict[str, Any] = {
     "differentiable": False,
     "fused": None,
 }
+# Those that train any model. LBFGS, Muon and SparseAdam do not.
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "ASGD": {"lr": 0.01, "lambd": 1e-4, "alpha": 0.75, "t0": 1e6},
     "Adadelta": {"lr": 1.0, "rho": 0.9, "eps": 1e-6},
@@ -30,31 +31,11 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "Adam": {"lr": 1e-3},
     "AdamW": {"lr": 1e-3, "weight_decay": 0.01},
     "Adamax": {"lr": 2e-3},
-    "LBFGS": {
-        "lr": 1,
-        "max_iter": 20,
-        "max_eval": None,
-        "tolerance_grad": 1e-7,
-        "tolerance_change": 1e-9,
-        "history_size": 100,
-        "line_search_fn": None,
-    },
-    "Muon": {
-        "lr": 1e-3,
-        "weight_decay": 0.1,
-        "momentum": 0.95,
-        "nesterov": True,
-        "ns_coefficients": [3.4445, -4.775, 2.0315],
-        "eps": 1e-7,
-        "ns_steps": 5,
-        "adjust_lr_fn": None,
-    },
     "NAdam": {"lr": 2e-3, "momentum_decay": 4e-3},
     "RAdam": {"lr": 1e-3},
     "RMSprop": {"lr": 0.01, "alpha": 0.99, "momentum": 0, "centered": False},
     "Rprop": {"lr": 0.01, "etas": [0.5, 1.2], "step_sizes": [1e-6, 50]},
     "SGD": {"lr": 1e-3, "momentum": 0, "dampening": 0, "nesterov": False},
-    "SparseAdam": {"lr": 1e-3},
 }
 
 
@@ -75,7 +56,7 @@ def signature_defaults(target: str) -> dict[str, Any]:
 def frozen_defaults(target: str) -> dict[str, Any] | None:
     """Return the frozen defaults of an optimizer of torch; `None` if the target is none.
 
-    An optimizer that torch 2.13 does not have has no frozen defaults: all its options count.
+    An optimizer that is not in `OPTIMIZERS` has no frozen defaults: all its options count.
     """
     if not target.startswith("torch.optim."):
         return None

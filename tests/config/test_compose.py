@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from config_files import GLOBAL, RNN, shipped, write
+from choice_files import GLOBAL, RNN, shipped, write
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hypothesis import given, settings

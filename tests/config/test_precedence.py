@@ -1,7 +1,7 @@
 from itertools import product
 
 import pytest
-from config_files import RNN, shipped, write
+from choice_files import RNN, shipped, write
 
 from seqbench.config.choices import CONFIG_FOLDER, choices_of
 from seqbench.config.precedence import baseline, layer_of, merge

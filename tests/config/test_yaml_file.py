@@ -1,7 +1,7 @@
 import re
 
 import pytest
-from config_files import GLOBAL, RNN, write
+from choice_files import GLOBAL, RNN, write
 
 from seqbench.config.yaml_file import read_yaml
 

@@ -280,6 +280,20 @@ def test_every_model_has_a_space_whose_settings_can_be_built(model, tmp_path):
     assert len({job.config["optimizer"]["lr"] for job in dry.jobs.values()}) == 5
 
 
+def test_a_search_space_in_the_users_folder_is_found(tmp_path):
+    for name, line in {"gru": "optimizer.lr: 0.5,0.25", "wide": "trainer.clip: 7,9"}.items():
+        (tmp_path / "search_space").mkdir(exist_ok=True)
+        (tmp_path / f"search_space/{name}.yaml").write_text(line)
+    words = [word for word in SEARCH if "," not in word] + [f"output_dir={tmp_path}"]
+    for more, node, key, values in (
+        ([], "optimizer", "lr", {0.5, 0.25}),
+        (["search.space=wide"], "trainer", "clip", {7, 9}),
+    ):
+        words = [word for word in words if not word.startswith(f"{node}.{key}=")]
+        dry = sweep([*words, *more], str(tmp_path), Policy(dry_run=True))
+        assert {job.config[node][key] for job in dry.jobs.values()} <= values
+
+
 @pytest.mark.parametrize(
     ("word", "error"),
     [

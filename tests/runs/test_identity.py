@@ -8,7 +8,12 @@ from hypothesis import strategies as st
 
 from seqbench.config.build import build
 from seqbench.config.compose import compose
-from seqbench.runs.defaults import changed_defaults, defaults_for_ids, signature_defaults
+from seqbench.runs.defaults import (
+    OPTIMIZERS,
+    changed_defaults,
+    defaults_for_ids,
+    signature_defaults,
+)
 from seqbench.runs.identity import result_config, run_id, without_environment
 
 # A configuration as `compose` gave it when ids were first kept; its id must never change.
@@ -151,10 +156,7 @@ def test_an_option_at_its_default_leaves_the_id_as_it_is(key, default):
     assert key not in result_config(changed(f"optimizer.{key}", default))["optimizer"]
 
 
-TORCH = [name for name, cls in vars(torch.optim).items() if isinstance(cls, type)]
-
-
-@pytest.mark.parametrize("name", [name for name in TORCH if name != "Optimizer"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_frozen_defaults_of_optimizers_are_those_of_torch(name):
     """If a new torch has others: runs keep the frozen ones. Then list the change here."""
     target = f"torch.optim.{name}"

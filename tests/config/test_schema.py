@@ -1,5 +1,5 @@
 import pytest
-from config_files import RNN, write
+from choice_files import RNN, write
 
 from seqbench.config.build import build
 from seqbench.config.compose import compose

@@ -1,4 +1,4 @@
-"""Write config files for tests."""
+"""Files of choices for the tests: a small model, and a function that writes config folders."""
 
 import yaml
 
