@@ -40,6 +40,6 @@ def finish(composed: DictConfig, choices: dict[str, str]) -> Config:
         if path.is_file() and task["sha256"] is None:
             task |= {"path": str(path), "sha256": sha256_of(path)}
     if not {"task", "model"} <= choices.keys():
-        raise ConfigError("no task or no model is chosen: a train.yaml of yours hides ours")
+        raise ConfigError("no task or no model is chosen: your train.yaml replaces seqbench's")
     config["choices"] = {"task": choices["task"], "model": choices["model"]}
     return config

@@ -1,7 +1,7 @@
 """Define what a contract is and run one.
 
-A contract is a function that returns if a model or task satisfies it, raises `Broken` with a
-one-sentence reason if not, and raises `NotAsked` if it does not apply. `seqbench check` runs the
+A contract is a function that returns if a model or task satisfies it, raises `ContractViolation` with a
+one-sentence reason if not, and raises `NotApplicable` if it does not apply. `seqbench check` runs the
 contracts on a user's model or task; the tests run them on those of seqbench.
 """
 
@@ -13,11 +13,11 @@ from traceback import extract_tb
 from typing import Any
 
 
-class Broken(Exception):
+class ContractViolation(Exception):
     """Raised if a contract is violated; the message says how."""
 
 
-class NotAsked(Exception):
+class NotApplicable(Exception):
     """Raised if a contract does not apply; the message says why."""
 
 
@@ -39,13 +39,13 @@ class Result:
 def tried(contract: Callable[..., None], *args: Any) -> tuple[bool | None, str]:
     """Run a contract and return `(passed, message)` as in `Result`.
 
-    Any exception other than `NotAsked` counts as a violation.
+    Any exception other than `NotApplicable` counts as a violation.
     """
     try:
         contract(*args)
-    except NotAsked as reason:
+    except NotApplicable as reason:
         return None, str(reason)
-    except Broken as broken:
+    except ContractViolation as broken:
         return False, str(broken)
     except Exception as error:
         return False, said(error)

@@ -6,7 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seqbench.contracts.contract import Broken, NotAsked, Result, listed, said, tried
+from seqbench.contracts.contract import (
+    ContractViolation,
+    NotApplicable,
+    Result,
+    listed,
+    said,
+    tried,
+)
 from seqbench.errors import ConfigError
 from seqbench.models.sequence_model import SequenceModel, State, as_sequence_model
 from seqbench.spec import Classes, Features, Readout, SequenceSpec, Tokens, Values
@@ -94,14 +101,14 @@ def run(
     """Return a model's output and its state.
 
     Raises:
-        Broken: if the model does not return a pair of a tensor and a state.
+        ContractViolation: if the model does not return a pair of a tensor and a state.
     """
     try:
         result = model(x, state, context)
     except ConfigError as error:
-        raise Broken(str(error)) from error
+        raise ContractViolation(str(error)) from error
     if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[0], Tensor):
-        raise Broken("forward must return (output, state), the output a tensor")
+        raise ContractViolation("forward must return (output, state), the output a tensor")
     return result
 
 
@@ -122,22 +129,22 @@ def output_shape(build: BuildModel, spec: SequenceSpec) -> None:
     every = spec.readout == "every"
     expected = (BATCH, spec.length, spec.output_dim) if every else (BATCH, spec.output_dim)
     if output.shape != expected:
-        raise Broken(f"the output is {tuple(output.shape)}, not {expected}")
+        raise ContractViolation(f"the output is {tuple(output.shape)}, not {expected}")
     if not output.isfinite().all():
-        raise Broken("the output is not finite")
+        raise ContractViolation("the output is not finite")
 
 
 @torch.no_grad()
 def causal(build: BuildModel, spec: SequenceSpec) -> None:
     """Require that changing the input from a step on does not change the outputs before it."""
     if spec.readout == "last":
-        raise NotAsked("it answers at the last step alone")
+        raise NotApplicable("it answers at the last step alone")
     model = seeded(build, spec)
     x = example(spec)
     other = example(spec, seed=1)
     before, _ = run(model, x)
     if not before.isfinite().all():
-        raise Broken("the output is not finite, so that nothing can be seen to move")
+        raise ContractViolation("the output is not finite, so that nothing can be seen to move")
     for start in (1, 2, 7, spec.length // 2, spec.length - 2, spec.length - 1):
         changed = torch.cat([x[:, :start], other[:, start:]], 1)
         after, _ = run(model, changed)
@@ -145,7 +152,7 @@ def causal(build: BuildModel, spec: SequenceSpec) -> None:
         # Not zero: the same sums may be rounded differently.
         if moved.max() > ROUNDING / 10 * before.abs().max():
             step = int(moved.argmax())
-            raise Broken(
+            raise ContractViolation(
                 f"it sees the future: the output at step {step} moved by {moved[step]:.1g} when "
                 f"the input changed from step {start} on"
             )
@@ -163,13 +170,13 @@ def gradients(build: BuildModel, spec: SequenceSpec) -> None:
     weights = model.state_dict(keep_vars=True).items()
     trained = {name: p for name, p in weights if p.requires_grad}
     if not trained:
-        raise Broken("it has no parameters to train")
+        raise ContractViolation("it has no parameters to train")
     dead = [name for name, p in trained.items() if p.grad is None or not p.grad.any()]
     if dead:
-        raise Broken(f"no gradient reaches {listed(dead)}")
+        raise ContractViolation(f"no gradient reaches {listed(dead)}")
     wild = [n for n, p in trained.items() if p.grad is not None and not p.grad.isfinite().all()]
     if wild:
-        raise Broken(f"the gradient is not finite in {listed(wild)}")
+        raise ContractViolation(f"the gradient is not finite in {listed(wild)}")
 
 
 @torch.no_grad()
@@ -179,7 +186,7 @@ def state_dict(build: BuildModel, spec: SequenceSpec) -> None:
     copy.load_state_dict(model.state_dict())
     x = example(spec)
     if not same(run(model, x)[0], run(copy, x)[0]):
-        raise Broken(
+        raise ContractViolation(
             "a copy with the same state_dict answers differently: some of its weights or buffers "
             "are not registered (a plain list of layers should be an nn.ModuleList)"
         )
@@ -194,14 +201,16 @@ def deterministic(build: BuildModel, spec: SequenceSpec) -> None:
     model, again = seeded(build, spec), seeded(build, spec)
     for (name, a), b in zip(model.state_dict().items(), again.state_dict().values(), strict=True):
         if not torch.equal(a, b):
-            raise Broken(f"built twice after torch.manual_seed(0), {name} starts differently")
+            raise ContractViolation(
+                f"built twice after torch.manual_seed(0), {name} starts differently"
+            )
     x = example(spec)
     kept = x.clone()
     first = run(model, x)[0].clone()
     if not torch.equal(x, kept):
-        raise Broken("it writes to its input")
+        raise ContractViolation("it writes to its input")
     if not same(first, run(model, x)[0]):
-        raise Broken("in evaluation mode, the same input twice gives different outputs")
+        raise ContractViolation("in evaluation mode, the same input twice gives different outputs")
 
 
 @torch.no_grad()
@@ -210,8 +219,8 @@ def segments(build: BuildModel, spec: SequenceSpec) -> None:
     model = seeded(build, spec)
     if not model.has_state:
         if model.carry_state:
-            raise Broken("carry_state needs has_state = True")
-        raise NotAsked("the model has no state")
+            raise ContractViolation("carry_state needs has_state = True")
+        raise NotApplicable("the model has no state")
     x = example(spec)
     whole, _ = run(model, x)
     state = None
@@ -221,14 +230,14 @@ def segments(build: BuildModel, spec: SequenceSpec) -> None:
         parts.append(output)
         for tensor in leaves(state):
             if tensor.ndim < 1 or len(tensor) != BATCH:
-                raise Broken(
+                raise ContractViolation(
                     f"the first dimension of the state's tensors must be the batch, {BATCH} here; "
                     f"one is {tuple(tensor.shape)}"
                 )
     joined = torch.cat(parts, 1) if spec.readout == "every" else parts[-1]
     apart = difference(joined, whole)
     if not apart <= ROUNDING:
-        raise Broken(
+        raise ContractViolation(
             f"in segments with the state carried, outputs differ by {apart:.1g} of their size from "
             "one long pass"
         )
@@ -239,23 +248,25 @@ def context(build: BuildModel, spec: SequenceSpec) -> None:
     """Require that a model told to skip a context's outputs leaves the later outputs unchanged."""
     model = seeded(build, spec)
     if not model.skips_context:
-        raise NotAsked("the model does not skip its context")
+        raise NotApplicable("the model does not skip its context")
     if spec.readout == "last":
-        raise NotAsked("it answers at the last step alone")
+        raise NotApplicable("it answers at the last step alone")
     if model.has_state:
-        raise Broken("it has has_state and skips_context: a state makes the context needless")
+        raise ContractViolation(
+            "it has has_state and skips_context: a state makes the context needless"
+        )
     x = example(spec)
     whole, _ = run(model, x)
     for steps in (1, 2, 20, spec.length - 1):
         after, _ = run(model, x, None, steps)
         if after.shape != whole[:, steps:].shape:
-            raise Broken(
+            raise ContractViolation(
                 f"with a context of {steps} steps the output is {tuple(after.shape)}, not "
                 f"{tuple(whole[:, steps:].shape)}"
             )
         apart = difference(after, whole[:, steps:])
         if not apart <= ROUNDING:
-            raise Broken(
+            raise ContractViolation(
                 f"after a context of {steps} steps, outputs differ by {apart:.1g} of their size "
                 "from those without"
             )
@@ -265,7 +276,7 @@ def leaves(tree: Any) -> Iterator[Tensor]:
     """Yield the tensors of a state, which may be nested in tuples or lists.
 
     Raises:
-        Broken: if the state holds anything else.
+        ContractViolation: if the state holds anything else.
     """
     if isinstance(tree, Tensor):
         yield tree
@@ -273,17 +284,17 @@ def leaves(tree: Any) -> Iterator[Tensor]:
         for branch in tree:
             yield from leaves(branch)
     else:
-        raise Broken(
+        raise ContractViolation(
             f"a state is made of tensors in tuples or lists; here is a {type(tree).__name__}"
         )
 
 
 CONTRACTS: dict[str, Callable[[BuildModel, SequenceSpec], None]] = {
-    "answers in the shape the task asks for": output_shape,
-    "does not see the future": causal,
-    "is trained in all its parameters": gradients,
-    "is saved whole in its state_dict": state_dict,
-    "is fixed by the seed": deterministic,
-    "answers the same in segments with its state carried": segments,
-    "answers the same after a context that is not scored": context,
+    "outputs have the expected shape": output_shape,
+    "is causal": causal,
+    "every parameter gets a gradient": gradients,
+    "the state dict is complete": state_dict,
+    "is deterministic for a seed": deterministic,
+    "segments with carried state match one pass": segments,
+    "skipping the context changes no output": context,
 }

@@ -6,7 +6,14 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from seqbench.contracts.contract import Broken, NotAsked, Result, listed, said, tried
+from seqbench.contracts.contract import (
+    ContractViolation,
+    NotApplicable,
+    Result,
+    listed,
+    said,
+    tried,
+)
 from seqbench.errors import ConfigError, DataError
 from seqbench.spec import SequenceSpec, Tokens
 from seqbench.tasks.task import Batch, Split, Task
@@ -50,34 +57,40 @@ def facts(task: Task, build: BuildTask) -> None:
     """Require valid attributes: spec, primary metric, baseline, optimum, steps per epoch."""
     for name in ("spec", "primary", "baseline", "steps_per_epoch"):
         if not hasattr(task, name):
-            raise Broken(f"it has no attribute {name}")
+            raise ContractViolation(f"it has no attribute {name}")
     if not isinstance(task.spec, SequenceSpec):
-        raise Broken(f"spec is a {type(task.spec).__name__}, not a SequenceSpec")
+        raise ContractViolation(f"spec is a {type(task.spec).__name__}, not a SequenceSpec")
     if not math.isfinite(task.baseline):
-        raise Broken(f"baseline is {task.baseline}, not a finite number")
+        raise ContractViolation(f"baseline is {task.baseline}, not a finite number")
     if task.optimum is not None and not task.primary.better(task.optimum, task.baseline):
-        raise Broken(f"optimum {task.optimum} is no better than baseline {task.baseline}")
+        raise ContractViolation(
+            f"optimum {task.optimum} is no better than baseline {task.baseline}"
+        )
     if task.steps_per_epoch < 1:
-        raise Broken(f"steps_per_epoch is {task.steps_per_epoch}")
+        raise ContractViolation(f"steps_per_epoch is {task.steps_per_epoch}")
 
 
 def batches(task: Task, build: BuildTask) -> None:
     """Require training and evaluation batches that match the spec."""
     trained = task.train_batch(0)
     if len(trained.inputs) != task.batch_size:
-        raise Broken(f"a training batch has {len(trained.inputs)} rows, not {task.batch_size}")
+        raise ContractViolation(
+            f"a training batch has {len(trained.inputs)} rows, not {task.batch_size}"
+        )
     if trained.inputs.shape[1] != task.spec.length:
-        raise Broken(f"training has {trained.inputs.shape[1]} steps, not {task.spec.length}")
+        raise ContractViolation(
+            f"training has {trained.inputs.shape[1]} steps, not {task.spec.length}"
+        )
     fits(task, trained, "train_batch(0)")
     for split in EVAL_SPLITS:
         first = True
         for batch in task.eval_batches(split):
             fits(task, batch, f"a batch of {split}")
             if first and not batch.fresh:
-                raise Broken(f"the first batch of {split} is not marked fresh")
+                raise ContractViolation(f"the first batch of {split} is not marked fresh")
             first = False
         if first:
-            raise Broken(f"{split} has no batches")
+            raise ContractViolation(f"{split} has no batches")
 
 
 def fits(task: Task, batch: Batch, name: str) -> None:
@@ -91,22 +104,26 @@ def fits(task: Task, batch: Batch, name: str) -> None:
     spec, x = task.spec, batch.inputs
     if isinstance(spec.input, Tokens):
         if x.dtype != torch.int64 or x.ndim != 2:
-            raise Broken(f"inputs of {name} are {described(x)}, not (batch, time) int64")
+            raise ContractViolation(f"inputs of {name} are {described(x)}, not (batch, time) int64")
         if x.min() < 0 or x.max() >= spec.input.vocab_size:
-            raise Broken(f"{name} has tokens outside 0 to {spec.input.vocab_size - 1}")
+            raise ContractViolation(f"{name} has tokens outside 0 to {spec.input.vocab_size - 1}")
     elif not x.is_floating_point() or x.ndim != 3 or x.shape[2] != spec.input.dim:
-        raise Broken(f"inputs of {name} are {described(x)}, not (batch, time, {spec.input.dim})")
+        raise ContractViolation(
+            f"inputs of {name} are {described(x)}, not (batch, time, {spec.input.dim})"
+        )
     elif not x.isfinite().all():
-        raise Broken(f"inputs of {name} are not finite")
+        raise ContractViolation(f"inputs of {name} are not finite")
     if len(batch.targets) != len(x):
-        raise Broken(f"{name} has {len(x)} inputs and {len(batch.targets)} targets")
+        raise ContractViolation(f"{name} has {len(x)} inputs and {len(batch.targets)} targets")
     if batch.scored is not None and batch.scored.shape != x.shape[:2]:
-        raise Broken(f"scored of {name} is {described(batch.scored)}, not {tuple(x.shape[:2])}")
+        raise ContractViolation(
+            f"scored of {name} is {described(batch.scored)}, not {tuple(x.shape[:2])}"
+        )
     if not 0 <= batch.context < x.shape[1]:
-        raise Broken(f"{name} of {x.shape[1]} steps has a context of {batch.context}")
+        raise ContractViolation(f"{name} of {x.shape[1]} steps has a context of {batch.context}")
     scored = torch.ones(x.shape[:2]) if batch.scored is None else batch.scored
     if spec.readout == "every" and scored[:, : batch.context].any():
-        raise Broken(f"{name} scores its context, which the batch before has scored")
+        raise ContractViolation(f"{name} scores its context, which the batch before has scored")
 
 
 def scores(task: Task, build: BuildTask) -> None:
@@ -118,28 +135,32 @@ def scores(task: Task, build: BuildTask) -> None:
     outputs.requires_grad_()
     loss = task.loss(outputs, batch)
     if loss.ndim or not loss.isfinite():
-        raise Broken(f"the loss of random outputs is {described(loss)}, not a finite number")
+        raise ContractViolation(
+            f"the loss of random outputs is {described(loss)}, not a finite number"
+        )
     loss.backward()
     if outputs.grad is None or not outputs.grad.any():
-        raise Broken("the loss has no gradient in the outputs")
+        raise ContractViolation("the loss has no gradient in the outputs")
     metrics = task.metrics(outputs.detach(), batch)
     if task.primary.metric not in metrics:
-        raise Broken(f"primary is {task.primary.metric}, but metrics are {listed([*metrics])}")
+        raise ContractViolation(
+            f"primary is {task.primary.metric}, but metrics are {listed([*metrics])}"
+        )
     for name, (total, count) in metrics.items():
         if total.ndim or not total.isfinite() or count < 1:
-            raise Broken(f"metric {name} is {described(total)} over {count} terms")
+            raise ContractViolation(f"metric {name} is {described(total)} over {count} terms")
 
 
 def micro_batches(task: Task, build: BuildTask) -> None:
     """Require that the loss of a batch is the weighted sum of the losses of its micro-batches."""
     if task.batch_size == 1:
-        raise NotAsked("a batch of one sequence cannot be split")
+        raise NotApplicable("a batch of one sequence cannot be split")
     parts = next(n for n in range(2, task.batch_size + 1) if task.batch_size % n == 0)
     for step in range(min(5, task.steps_per_epoch)):
         try:
             check_accumulation(task, task.train_batch(step), parts)
         except ConfigError as error:
-            raise Broken(str(error)) from error
+            raise ContractViolation(str(error)) from error
 
 
 def by_step(task: Task, build: BuildTask) -> None:
@@ -149,11 +170,13 @@ def by_step(task: Task, build: BuildTask) -> None:
     again = build(0)
     for step in reversed(steps):
         if not same(first[step], task.train_batch(step)):
-            raise Broken(f"train_batch({step}) asked for twice gives two batches")
+            raise ContractViolation(f"train_batch({step}) asked for twice gives two batches")
         if not same(first[step], again.train_batch(step)):
-            raise Broken(f"train_batch({step}) of a second task of the same seed is another batch")
+            raise ContractViolation(
+                f"train_batch({step}) of a second task of the same seed is another batch"
+            )
     if len(steps) > 3 and same(first[0], first[1]) and same(first[1], first[2]):
-        raise Broken("every step has the same batch")
+        raise ContractViolation("every step has the same batch")
 
 
 def same_splits(task: Task, build: BuildTask) -> None:
@@ -164,7 +187,7 @@ def same_splits(task: Task, build: BuildTask) -> None:
         for reader, when in ((task, "read twice"), (other, "with another seed")):
             again = list(reader.eval_batches(split))
             if len(first) != len(again) or not all(map(same, first, again)):
-                raise Broken(f"{split} is not the same {when}")
+                raise ContractViolation(f"{split} is not the same {when}")
 
 
 def disjoint(task: Task, build: BuildTask) -> None:
@@ -174,7 +197,9 @@ def disjoint(task: Task, build: BuildTask) -> None:
     for a, b in (("valid", "train"), ("test", "train"), ("test", "valid")):
         shared = len(rows[a] & rows[b])
         if shared > MAX_SHARED * len(rows[a]):
-            raise Broken(f"{shared} of the {len(rows[a])} sequences of {a} are in {b} too")
+            raise ContractViolation(
+                f"{shared} of the {len(rows[a])} sequences of {a} are in {b} too"
+            )
 
 
 def fingerprints(batches: Iterable[Batch]) -> set[int]:
@@ -201,11 +226,11 @@ def described(tensor: Tensor) -> str:
 
 
 CONTRACTS: dict[str, Callable[[Task, BuildTask], None]] = {
-    "says what it is": facts,
-    "gives batches as its spec promises": batches,
-    "scores outputs with finite numbers": scores,
-    "has the same loss in micro-batches": micro_batches,
-    "draws a batch from step and seed alone": by_step,
-    "has fixed validation and test splits": same_splits,
-    "keeps its splits apart": disjoint,
+    "attributes are valid": facts,
+    "batches match the spec": batches,
+    "loss and metrics are finite": scores,
+    "micro-batches add up to the batch": micro_batches,
+    "a batch depends on step and seed only": by_step,
+    "validation and test are fixed": same_splits,
+    "splits are disjoint": disjoint,
 }

@@ -52,7 +52,9 @@ def command(config: dict[str, Any]) -> str:
         if value is MISSING and recipe is None:
             continue
         if not KEY.fullmatch(key) or any(part[0] == "_" for part in key.split(".")):
-            raise ConfigError(f"{key} is {value!r}, and not {recipe!r}: no command should say that")
+            raise ConfigError(
+                f"{key} is {value!r}, and not {recipe!r}: it cannot be given on a command line"
+            )
         words.append(f"~{key}" if value is MISSING else f"{key}={_value(value)}")
     return shlex.join(["seqbench", "train", *(["--config-dir", "FOLDER"] if own else []), *words])
 

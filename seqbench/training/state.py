@@ -127,7 +127,7 @@ class TrainingState:
             if is_out_of_memory(error):
                 raise
             raise RunError(
-                f"the checkpoint is of another training: {type(error).__name__}: {error}; "
+                f"the checkpoint does not match this training: {type(error).__name__}: {error}; "
                 "--force starts the run again"
             ) from error
 
@@ -214,5 +214,5 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor]) -> None:
     found = {name: tensor.shape for name, tensor in state.items()}
     if found != expected:
         differing = sorted(dict(found.items() ^ expected.items()))
-        raise RunError(f"the checkpoint is of another model: {', '.join(differing[:3])} ...")
+        raise RunError(f"the checkpoint does not match this model: {', '.join(differing[:3])} ...")
     model.load_state_dict(state, strict=False)

@@ -276,7 +276,7 @@ class Trainer:
         training.state.progress.seconds = seconds()
         saved = (saves or stops) and training.save()
         if stops:
-            kept = "a checkpoint was written, from which the same command, without --force, goes on"
+            kept = "a checkpoint was written, rerun the same command without --force to resume"
             lost = "no checkpoint was written, for the weights are not finite"
             raise Interrupted(
                 f"interrupted at step {step} of {total}; {kept if saved else lost}", signal

@@ -70,7 +70,7 @@ def test_the_peak_of_a_measurement_is_its_own(small):
 
 
 def test_a_step_that_fails_costs_a_line(small, monkeypatch):
-    def fails(self, x):
+    def fails(self, x, state=None, context=0):
         raise ValueError("one\ntwo")
 
     monkeypatch.setattr("seqbench.models.tcn.TCN.forward", fails)

@@ -70,7 +70,7 @@ def test_check_crosses_a_broken_one_and_exits_with_1(command):
     result = command("own_models.py:Mean", "width=6", "ahead=true")
     assert result.code == 1
     (line,) = [line for line in result.out.splitlines() if line.startswith("✗")]
-    assert line.startswith("✗ does not see the future: ")
+    assert line.startswith("✗ is causal: ")
 
 
 def test_a_mistake_in_a_constructor_is_no_refusal(command):
@@ -98,7 +98,7 @@ def test_check_takes_the_choices_of_a_persons_own_folder(command, tmp_path):
     (tmp_path / "mine" / "model" / "ahead.yaml").write_text("defaults: [mean]\nahead: true\n")
     assert command("mean", "--config-dir", "mine").code == 0
     assert "no key 'model.wdth'" in command("mean", "wdth=6", "--config-dir", "mine").error
-    assert "✗ does not see the future" in command("ahead", "--config-dir", "mine").out
+    assert "✗ is causal" in command("ahead", "--config-dir", "mine").out
     assert command("meen", "--config-dir", "mine").error.endswith("(did you mean 'mean'?)")
     (tmp_path / "mine" / "model" / "mean.yaml").write_text(node.replace("6", "???"))
     assert command("mean", "width=6", "--config-dir", "mine").code == 0

@@ -13,13 +13,13 @@ from seqbench.errors import ConfigError
 from seqbench.models.sequence_model import SequenceModel
 from seqbench.spec import Tokens
 
-SHAPE = "answers in the shape the task asks for"
-CAUSAL = "does not see the future"
-GRADIENTS = "is trained in all its parameters"
-STATE_DICT = "is saved whole in its state_dict"
-SEED = "is fixed by the seed"
-SEGMENTS = "answers the same in segments with its state carried"
-CONTEXT = "answers the same after a context that is not scored"
+SHAPE = "outputs have the expected shape"
+CAUSAL = "is causal"
+GRADIENTS = "every parameter gets a gradient"
+STATE_DICT = "the state dict is complete"
+SEED = "is deterministic for a seed"
+SEGMENTS = "segments with carried state match one pass"
+CONTEXT = "skipping the context changes no output"
 
 
 def broken(results):

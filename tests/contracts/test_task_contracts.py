@@ -178,8 +178,8 @@ class Leaky(Adding):
 @pytest.mark.parametrize(
     ("task", "contract", "message"),
     [
-        (Unmeasured, "says what it is", "baseline is nan"),
-        (WorseThanBaseline, "says what it is", "optimum 1.0 is no better than baseline"),
+        (Unmeasured, "attributes are valid", "baseline is nan"),
+        (WorseThanBaseline, "attributes are valid", "optimum 1.0 is no better than baseline"),
         (OtherMetric, "scores outputs", "primary is mse, but metrics are mean squared"),
         (OtherWidth, "gives batches", "(8, 12, 1) float32, not (batch, time, 2)"),
         (OtherLength, "gives batches", "training has 11 steps, not 12"),
@@ -195,7 +195,7 @@ class Leaky(Adding):
         (OneBatch, "draws a batch", "every step has the same batch"),
         (SeededSplits, "has fixed", "valid is not the same with another seed"),
         (ShuffledEvaluation, "has fixed", "valid is not the same read twice"),
-        (Leaky, "keeps its splits apart", "10 of the 10 sequences of test are in train too"),
+        (Leaky, "splits are disjoint", "10 of the 10 sequences of test are in train too"),
     ],
 )
 def test_a_broken_task_is_told_what_it_breaks(task, contract, message):

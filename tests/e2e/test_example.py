@@ -78,4 +78,4 @@ def test_an_installed_example_is_a_plug_in(example):
     run("seqbench", "sweep", *model, *task, "seed=0,1", "trainer.epochs=1")
     assert len(list(elsewhere.glob("outputs/runs/parity/running_mean/*/record.json"))) == 2
     checked = run("seqbench", "check", "parity", *size)
-    assert "draws a batch from step and seed alone" in checked
+    assert "a batch depends on step and seed only" in checked

@@ -68,7 +68,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     error = stopped.stderr.splitlines()[-1]
     assert error.startswith("error: interrupted at step ")
     assert error.endswith(
-        " of 150; a checkpoint was written, from which the same command, without --force, goes on"
+        " of 150; a checkpoint was written, rerun the same command without --force to resume"
     )
     step = int(error.split()[4])
     assert 5 <= step < 150

@@ -144,7 +144,7 @@ def test_a_checkpoint_of_another_run_is_refused(cut_off, copied, tmp_path):
     for name in (checkpoint.LAST, checkpoint.PREVIOUS):
         foreign = Run.of(other).checkpoints / checkpoint.LAST
         (Run.of(config).checkpoints / name).write_bytes(foreign.read_bytes())
-    with pytest.raises(RunError, match="of another model"):
+    with pytest.raises(RunError, match="does not match this model"):
         run(config)
 
 

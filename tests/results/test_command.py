@@ -53,8 +53,11 @@ def test_an_option_that_the_record_lacks_is_deleted_unless_it_is_null(composer):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"model": {"_target_": "os.system", "command": "rm -rf /"}}, "no command should say"),
-        ({"task": {"_target_": "x.Y"}}, "no command should say that"),
+        (
+            {"model": {"_target_": "os.system", "command": "rm -rf /"}},
+            "cannot be given on a command line",
+        ),
+        ({"task": {"_target_": "x.Y"}}, "cannot be given on a command line"),
         ({"optimizer": {"_target_": "evil.Adam"}}, "no seqbench config has the optimizer"),
         ({"choices": {"task": "adding", "model": "tcn,lstm"}}, "no name"),
         ({"choices": {"task": "../../x", "model": "tcn"}}, "no name"),

@@ -116,7 +116,7 @@ def test_papers_come_by_their_year_and_an_unknown_one_gets_a_near_miss():
         ({}, {"split": "test_mean"}, None),
         ({"task__length": 200}, {}, "published at T=600, here T=200"),
         ({"budget": "quick"}, {}, "budget quick instead of full"),
-        ({"budget": None}, {}, "budget of your own instead of full"),
+        ({"budget": None}, {}, "custom budget instead of full"),
         ({"trainer__epochs": 1}, {}, "epochs=1 instead of epochs=10"),
         ({"protocol": "ours"}, {}, "protocol ours instead of paper"),
         ({"parameters": 700_000}, {}, "700,000 parameters instead of about 70,000"),

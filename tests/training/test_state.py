@@ -45,7 +45,7 @@ def test_buffers_are_weights_too():
 
 
 def test_weights_of_another_model_are_refused():
-    with pytest.raises(RunError, match=r"the checkpoint is of another model: .*"):
+    with pytest.raises(RunError, match=r"the checkpoint does not match this model: .*"):
         load_weights(Tied(), weights(nn.Linear(2, 2)))
     partial = weights(Tied())
     partial.pop("model.norm.bias")
