@@ -1,8 +1,8 @@
 """Define what a contract is and run one.
 
-A contract is a function that returns if a model or task satisfies it, raises `ContractViolation` with a
-one-sentence reason if not, and raises `NotApplicable` if it does not apply. `seqbench check` runs the
-contracts on a user's model or task; the tests run them on those of seqbench.
+A contract is a function that returns if a model or task satisfies it, raises `ContractViolation`
+with a one-sentence reason if not, and raises `NotApplicable` if it does not apply. `seqbench check`
+runs the contracts on a user's model or task; the tests run them on those of seqbench.
 """
 
 import sysconfig
