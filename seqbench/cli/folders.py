@@ -1,4 +1,4 @@
-"""The `[PATH]...` argument of commands that read runs; the default is `output_dir/runs`."""
+"""The folders that commands read runs from, and the files that they write."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -42,3 +42,17 @@ def collected(folders: list[Path] | None, output_dir: Path) -> "Collected":
     for line in found.unreadable:
         typer.echo(f"left out: {line}", err=True)
     return found
+
+
+def to_write(output: Path | None, default: Path) -> Path:
+    """Return the file to write: the named one, or else a new file with the default name.
+
+    Raises:
+        ConfigError: if the default file exists, or the file cannot be written.
+    """
+    file = output or default
+    if output is None and file.exists():
+        raise ConfigError(f"{file} is there already: -o {file} replaces it")
+    if not file.parent.is_dir() or file.is_dir():
+        raise ConfigError(f"cannot write {file}: no folder for it, or a folder itself")
+    return file

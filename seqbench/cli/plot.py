@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from seqbench.cli.folders import Folders, collected
+from seqbench.cli.folders import Folders, collected, to_write
 
 
 class Kind(str, Enum):
@@ -68,11 +68,7 @@ def plot(
     from seqbench.results.plots.data import ranked_by
     from seqbench.results.where import select
 
-    file = output or Path(f"{kind.value}.svg")
-    if output is None and file.exists():
-        raise ConfigError(f"{file} is there already: -o {file} replaces it")
-    if not file.parent.is_dir() or file.is_dir():
-        raise ConfigError(f"cannot write {file}: no folder for it, or a folder itself")
+    file = to_write(output, Path(f"{kind.value}.svg"))
     found = collected(paths, output_dir)
     records = select(found.records, where)
     if not records:

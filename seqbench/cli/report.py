@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from seqbench.cli.folders import Folders, collected
+from seqbench.cli.folders import Folders, collected, to_write
 
 # Bytes above which a page is slow to open and too large for an e-mail.
 LARGE = 20_000_000
@@ -44,14 +44,10 @@ def report(
     from seqbench.runs import atomic
     from seqbench.runs.record import Record
 
-    file = output or DEFAULT
-    if file.suffix not in (".html", ".htm"):
-        named = file.with_suffix(".html") if file.stem.strip(".") else file / "report.html"
+    if output is not None and output.suffix not in (".html", ".htm"):
+        named = output.with_suffix(".html") if output.stem.strip(".") else output / DEFAULT
         raise ConfigError(f"a report is an HTML file: -o {named}")
-    if output is None and file.exists():
-        raise ConfigError(f"{file} is there already: -o {file} replaces it")
-    if not file.parent.is_dir() or file.is_dir():
-        raise ConfigError(f"cannot write {file}: no folder for it, or a folder itself")
+    file = to_write(output, DEFAULT)
     found = collected(paths, output_dir)
     everyone: list[Record | Unfinished] = [*found.records]
     everyone += map(read_unfinished, found.unfinished)
