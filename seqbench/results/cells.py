@@ -228,18 +228,18 @@ def _best(column: Column, cells: list[Cell]) -> Cell | None:
     competing = [cell for cell in cells if cell.statistics and not cell.diverged]
     if not competing or sum(bool(cell.scores) for cell in cells) < 2:
         return None
-    return (min if column.direction == "min" else max)(competing, key=_mean)
+    return (min if column.direction == "min" else max)(competing, key=_mean_score)
 
 
 def _standing(cell: Cell, best: Cell | None) -> Standing | None:
     if best is None or cell.statistics is None or cell.diverged:
         return None
-    if _mean(cell) == _mean(best):
+    if _mean_score(cell) == _mean_score(best):
         return "best"
     return "tied" if distinguishable(dict(cell.scores), dict(best.scores)) is False else None
 
 
-def _mean(cell: Cell) -> float:
+def _mean_score(cell: Cell) -> float:
     assert cell.statistics is not None
     return cell.statistics.mean
 

@@ -102,6 +102,7 @@ def test_an_unusual_number_of_seeds_is_said():
         ),
         ([make_record()], [], None),
         (seeds(0.001, None), [make_record(model="lstm", value=0.1)], "lstm"),
+        (seeds(0.1, None), [make_record(model="lstm", value=0.1)], "lstm"),
     ],
 )
 def test_the_best_mean_is_marked_unless_alone_or_a_survivor(tcn, lstm, best):

@@ -15,6 +15,7 @@ from seqbench.results.looks import looks_of
 from seqbench.results.papers import explanation
 from seqbench.results.report.comparison import figures_of, paper_for, verdicts_of
 from seqbench.results.report.run_page import run_page
+from seqbench.results.summary import finished
 from seqbench.results.tables.comparison import build_table
 from seqbench.runs.code_hash import source_hash
 from seqbench.runs.record import Record
@@ -52,7 +53,7 @@ def build_content(
     # Half of the budget is for the curves of runs, half for those of cells.
     points = min(MOST, max(FEWEST, MOST_POINTS // 2 // max(1, len(records) + len(unfinished))))
     labels = {record.run_id: cell.label for cell in cells for record in cell.records}
-    newest = sorted(records, key=lambda r: str(r.measured.get("finished", "")), reverse=True)
+    newest = sorted(records, key=finished, reverse=True)
     curves = {record.run_id: read_curves(folders[record.run_id]) for record in newest}
     pages = [
         run_page(record, folders[record.run_id], curves[record.run_id], points, paper)
