@@ -63,7 +63,7 @@ def test_check_ticks_a_persons_own_model(command, target):
     assert len(lines) == 8
     assert [line[0] for line in lines] == ["✓"] * 6 + ["-"] * 2  # no state, no context to skip
     assert "features only" in lines[0]
-    assert "it carries no state" in lines[6]
+    assert "the model has no state" in lines[6]
 
 
 def test_check_crosses_a_broken_one_and_exits_with_1(command):
@@ -88,7 +88,7 @@ def test_check_takes_our_names_and_values(command):
     assert command("rnn", "model.hidden_size=5").code == 0
     result = command("adding", "length=10", "train_size=64", "eval_size=20")
     assert result.code == 0
-    assert result.out.count("✓") == 7
+    assert result.out.count("✓") == 8
 
 
 def test_check_takes_the_choices_of_a_persons_own_folder(command, tmp_path):
