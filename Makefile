@@ -27,7 +27,7 @@ types: .venv/installed-dev
 # A worker for each core. No test uses more than one thread, unless it tests threads.
 PYTEST := $(BIN)/pytest --numprocesses auto --dist worksteal
 # Folders with commands, sweeps, faults, compilers and speed are left out.
-QUICK := $(addprefix tests/,config contracts datasets models results runs tasks training) \
+QUICK := $(addprefix tests/,config contracts datasets experiment models results runs tasks training) \
 	$(wildcard tests/test_*.py)
 
 tests: .venv/installed-dev

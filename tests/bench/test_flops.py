@@ -47,6 +47,14 @@ def test_a_recurrent_step_is_three_times_its_forward_pass(loop_of, name, cell):
     assert how.startswith("formula")
 
 
+def test_a_recurrent_model_with_readout_last_computes_one_output(loop_of):
+    loop = loop_of("model=lstm", "task=adding", "recipe=none")
+    model, length = loop.state.model, loop.task.spec.length
+    cells = sum(p.numel() for p in model.layers.parameters() if p.dim() == 2)
+    once = cells * length + model.output.weight.numel()
+    assert step_flops(loop)[0] == 6 * once * loop.trainer.batch_size
+
+
 def test_custom_recurrent_models_are_not_counted(loop_of):
     loop = loop_of("model=tcn", "task=adding")
     loop.state.model.hidden = nn.LSTM(1, 1)
