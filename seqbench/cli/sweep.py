@@ -156,7 +156,8 @@ def show_plan(sweep: "Sweep") -> None:
         if finish is not None:
             parts.append(f"done after {duration(finish[0])} with {finish[1]} at a time")
     if unknown := counts["to run"] + counts["to resume"] - len(costs):
-        parts.append(f"{unknown} runs without a cost estimate")
+        runs = "1 run" if unknown == 1 else f"{unknown} runs"
+        parts.append(f"{runs} without a cost estimate")
     summary = ", ".join(f"{count} {state}" for state, count in counts.items())
     todo = ", ".join(parts) or "nothing to do"
     typer.echo(f"{summary}: {todo}" if summary else todo, err=True)

@@ -184,7 +184,9 @@ def _facts(facts: dict[str, Any]) -> Section:
 
 
 def fact_text(value: object) -> str:
-    """Format a recorded fact: a list, a number or anything else."""
+    """Format a recorded fact: a list, a number or anything else; `-` for `None`."""
+    if value is None:
+        return "-"
     if isinstance(value, list):
         return ", ".join(map(fact_text, value)) or "none"
     if isinstance(value, float):

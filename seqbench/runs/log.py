@@ -76,7 +76,9 @@ def headline(facts: dict[str, Any]) -> list[str]:
                 "warning: the receptive field is shorter than the sequence: the model cannot see "
                 "its beginning; more levels or a larger model.kernel_size would"
             )
-    lines += [f"note: {name.replace('_', ' ')} {value}" for name, value in facts["notes"].items()]
+    for name, value in facts["notes"].items():
+        text = number(value, digits=4) if isinstance(value, float) else value
+        lines.append(f"note: {name.replace('_', ' ')} {text}")
     if facts["remark"]:
         lines.append(f"warning: {facts['remark']}")
     if facts["step"]:

@@ -139,7 +139,7 @@ def test_a_dry_run_tells_from_which_step_a_run_goes_on(seqbench, tmp_path):
     (folder / "history.jsonl").write_text('{"event": "started", "total_steps": 8}\n' + cut_off)
     code, out, err = seqbench("sweep", *SMALL, "seed=0", "--dry-run")
     assert (code, out) == (0, ["to resume   adding tcn  cost unknown, from step 6"])
-    assert err == ["1 to resume: 1 runs without a cost estimate"]
+    assert err == ["1 to resume: 1 run without a cost estimate"]
 
 
 @pytest.mark.parametrize(
