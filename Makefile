@@ -1,17 +1,21 @@
 # Two commands on a fresh machine with Python >=3.10 (venv), make and git:
 #   make demo    install, train a TCN on the adding problem, and see what it reached
-#   make test    install the development tools, and pass every check
+#   make test    install the development tools, and pass every check (10 minutes on two cores)
+# For every commit:
+#   make check   the linters, and the tests that need no processes of their own (2 minutes)
 PYTHON ?= python3
 SEED ?= 0
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint types tests clean
+.PHONY: demo test check lint types tests quick-tests clean
 
 demo: .venv/installed
 	$(BIN)/seqbench train model=tcn task=adding budget=quick seed=$(SEED)
 
 test: lint types tests
+
+check: lint types quick-tests
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -20,9 +24,17 @@ lint: .venv/installed-dev
 types: .venv/installed-dev
 	$(BIN)/mypy
 
-# A worker for each core, and one thread in each: models this small gain little from a second one.
+# A worker for each core. No test uses more than one thread, unless it tests threads.
+PYTEST := $(BIN)/pytest --numprocesses auto --dist worksteal
+# Folders with commands, sweeps, faults, compilers and speed are left out.
+QUICK := $(addprefix tests/,config contracts datasets models results runs tasks training) \
+	$(wildcard tests/test_*.py)
+
 tests: .venv/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
+	$(PYTEST)
+
+quick-tests: .venv/installed-dev
+	$(PYTEST) $(QUICK)
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -1,4 +1,4 @@
-"""What every test shares: the real data, where it is at hand, and a process as it was before."""
+"""Real datasets, and processes whose settings no test changes for the next."""
 
 import os
 import signal
@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
+# Tensors of tests are small: more threads only get in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_configure() -> None:
@@ -25,7 +27,7 @@ def pytest_configure() -> None:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real datasets, byte-exact; the test is skipped where there is none."""
+    """Return the folder of real datasets; skip the test where there is none."""
     folder = Path(os.environ.get("SEQBENCH_TEST_DATA", BESIDE))
     if not (folder / "mnist").is_dir():
         pytest.skip(f"no real datasets at {folder} (set SEQBENCH_TEST_DATA to their folder)")
@@ -44,7 +46,7 @@ def safe_path() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def denormal_numbers() -> Iterator[None]:
-    """A run flushes denormal numbers to zero, process-wide; hypothesis refuses to work so."""
+    """Restore denormal numbers, which a run flushes to zero; hypothesis refuses to work so."""
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)

@@ -2,14 +2,13 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
-import yaml
+from commands import forked
 
 from seqbench import kernels
 from seqbench.config.compose import compose, read
@@ -241,10 +240,12 @@ def test_settings_of_the_process_are_restored(tmp_path):
         )
 
     torch.set_num_threads(2)
-    torch.set_flush_denormal(False)
-    before = settings()
-    run(small(tmp_path, "threads=1", "trainer.deterministic=true"))
-    assert settings() == before
+    try:
+        before = settings()
+        run(small(tmp_path, "threads=1", "trainer.deterministic=true"))
+        assert settings() == before
+    finally:
+        torch.set_num_threads(1)
 
 
 # Interruptions
@@ -325,27 +326,15 @@ def test_a_torn_checkpoint_costs_no_more_than_the_steps_since_the_one_before(don
     assert "going on from the one before" in watch.starts[0]["remark"]
 
 
-KILLED = """
-import os, signal, sys
-import yaml
-from seqbench.experiment import run
-from seqbench.runs.observer import Observer
-
-class Killer(Observer):
-    def event(self, event):
-        if event["step"] == 5:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-run(yaml.safe_load(sys.stdin), Killer())
-"""
+def run_and_die(config):
+    run(config, Watch((5, "train"), lambda: os.kill(os.getpid(), signal.SIGKILL)))
 
 
-def test_a_killed_run_goes_on_to_the_same_end(done, tmp_path):
+def test_a_killed_run_resumes_to_the_same_bits(done, tmp_path):
     config = small(tmp_path)
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED], input=yaml.safe_dump(config), text=True, timeout=120
-    )
-    assert killed.returncode == -signal.SIGKILL
+    killed = forked(run_and_die, config)
+    killed.join(120)
+    assert killed.exitcode == -signal.SIGKILL
     # Two steps were logged after the last checkpoint; they are taken again.
     assert len(Run.of(config).events_path.read_text().splitlines()) == 6
     watch = Watch()

@@ -235,8 +235,9 @@ def target_flags() -> tuple[str, ...]:
 def load(source: Path, flags: tuple[str, ...]) -> Library:
     """Load a source's library from the cache; compile it first if it is not there."""
     # The preprocessed text has all macros that the compiler defines for itself and the processor,
-    # so that machines that share a home folder get their own libraries.
-    text = run_compiler(*flags, "-E", "-dD", str(source))
+    # so that machines that share a home folder get their own libraries. It has no paths (-P), so
+    # that all checkouts share a library.
+    text = run_compiler(*flags, "-E", "-dD", "-P", str(source))
     key = hashlib.sha256(text + repr((compiler(), flags)).encode()).hexdigest()[:16]
     kept = Path(pooch.os_cache("seqbench")) / "compiled" / f"{source.stem}-{key}.so"
     with suppress(OSError):

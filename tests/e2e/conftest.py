@@ -1,4 +1,4 @@
-"""The installed command, as a person would start it."""
+"""The seqbench command, as a user would start it."""
 
 import os
 import subprocess
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from commands import Command
 
 PROGRAM = Path(sys.executable).with_name("seqbench")
 Done = subprocess.CompletedProcess[str]
@@ -14,7 +15,7 @@ Done = subprocess.CompletedProcess[str]
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """No network, no datasets, no terminal, and one thread."""
+    """Return variables for a command without network, datasets and terminal, with one thread."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("SEQBENCH_")}
     return clean | {
         "SEQBENCH_DATA": str(tmp_path / "data"),
@@ -25,44 +26,41 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def seqbench(tmp_path: Path, environment: dict[str, str]) -> Callable[..., Done]:
-    """Runs the command in `tmp_path` and waits for it; keywords go to its environment."""
+def start(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
+) -> Iterator[Callable[..., Command]]:
+    """Start the command in `tmp_path`; keywords go to its environment. Kill it after the test."""
+    started: list[Command] = []
 
-    def run(*words: str, **variables: str) -> Done:
+    def begin(*words: str, **variables: str) -> Command:
+        said = tmp_path_factory.mktemp("said")
+        started.append(Command(words, tmp_path, environment | variables, said))
+        return started[-1]
+
+    yield begin
+    for command in started:
+        command.process.kill()
+        command.process.join()
+
+
+@pytest.fixture
+def seqbench(start: Callable[..., Command]) -> Callable[..., Done]:
+    """Run the command in `tmp_path` and wait for its end; keywords go to its environment."""
+    return lambda *words, **variables: start(*words, **variables).wait()
+
+
+@pytest.fixture
+def installed(tmp_path: Path, environment: dict[str, str]) -> Callable[..., Done]:
+    """Run the installed command, in a new process that imports torch."""
+
+    def run(*words: str) -> Done:
         return subprocess.run(
             [PROGRAM, *words],
             cwd=tmp_path,
-            env=environment | variables,
+            env=environment,
             capture_output=True,
             text=True,
             timeout=200,
         )
 
     return run
-
-
-@pytest.fixture
-def start(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen]]:
-    """Starts the command in `tmp_path`, in a process group of its own, and ends it if the test has
-    not.
-    """
-    started: list[subprocess.Popen] = []
-
-    def popen(*words: str) -> subprocess.Popen:
-        started.append(
-            subprocess.Popen(
-                [PROGRAM, *words],
-                cwd=tmp_path,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-            )
-        )
-        return started[-1]
-
-    yield popen
-    for process in started:
-        process.kill()
-        process.communicate()

@@ -1,4 +1,4 @@
-"""A mistake costs one line on stderr and its exit code, and leaves nothing behind."""
+"""A wrong command or wrong data is an error of one line with its exit code, and writes nothing."""
 
 import shutil
 import sys
@@ -13,7 +13,7 @@ SMALL = ("budget=smoke", "threads=1")
 
 @pytest.fixture
 def fails(tmp_path, environment, monkeypatch, capfd):
-    """Gives the exit code and the one line of a command that goes wrong, run in this process."""
+    """Run a command that fails in this process; return its exit code and its one line."""
     monkeypatch.chdir(tmp_path)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -35,7 +35,7 @@ def fails(tmp_path, environment, monkeypatch, capfd):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        # A name that does not exist, with the nearest that does.
+        # Unknown names, with the nearest valid one.
         ("model=tcm", "no model named 'tcm' (did you mean 'tcn'?)"),
         ("task=addin", "(did you mean 'adding'?)"),
         ("budget=smok", "(did you mean 'smoke'?)"),
@@ -47,14 +47,14 @@ def fails(tmp_path, environment, monkeypatch, capfd):
         ("optimizer.lrr=1", "(did you mean 'optimizer.lr'?)"),
         ("lr=1", "no key 'lr' (did you mean 'optimizer.lr'?)"),
         ("--resume nosuch", "no run 'nosuch' in outputs"),
-        # A value of the wrong type.
+        # Values of the wrong type.
         ("seed=x", "seed must be int, not 'x'"),
         ("seed=true", "seed must be int, not True"),
         ("model.kernel_size=three", "model.kernel_size must be int, not 'three'"),
         ("trainer.steps=1.5", "trainer.steps must be int or null, not 1.5"),
         ("trainer.precision=fp8", "must be one of fp32, bf16, fp16, not 'fp8'"),
         ("device=3", "device must be str, not 3"),
-        # A value that cannot be.
+        # Values out of range.
         ("seed=-1", "not -1"),
         ("threads=0", "threads must be 1 to 1024"),
         ("seeds=0", "seeds= takes a number from 1 to 256, not '0'"),
@@ -74,10 +74,10 @@ def fails(tmp_path, environment, monkeypatch, capfd):
         ("task.length=1", "task.length must be at least 2"),
         ("task.eval_size=0", "the valid split is empty"),
         ("seed=${model.nosuch}", "'model.nosuch' not found"),
-        # A batch that is larger than the data.
+        # Batches larger than the data.
         ("trainer.batch_size=300", "more than the task's 256 training sequences"),
         ("task=char_markov trainer.batch_size=999", "lower trainer.batch_size or task.length"),
-        # What is no override at all.
+        # Malformed overrides.
         ("model=", "model needs a choice"),
         ("model", "'model'"),
         ("model=tcn,lstm", "one model, not 'tcn,lstm'"),
@@ -87,7 +87,7 @@ def fails(tmp_path, environment, monkeypatch, capfd):
 )
 def test_a_wrong_command_is_code_2(fails, words, said):
     options = () if "--resume" in words else SMALL
-    # First the size, then the mistake, as the later of two values counts.
+    # The mistake comes last: the later of two values counts.
     code, line = fails("train", *options, *words.split())
     assert code == 2
     assert said in line
@@ -105,7 +105,7 @@ def test_a_wrong_command_is_code_2(fails, words, said):
         (b"too few for a batch\n" * 20, 2, "lower trainer.batch_size or task.length"),
     ],
 )
-def test_a_text_that_cannot_be_used(fails, tmp_path, content, code, said):
+def test_an_unusable_text_is_an_error(fails, tmp_path, content, code, said):
     if content is not None:
         (tmp_path / "my.txt").write_bytes(content)
     got, line = fails("train", "task=char_file", "task.path=my.txt", *SMALL)
@@ -113,7 +113,7 @@ def test_a_text_that_cannot_be_used(fails, tmp_path, content, code, said):
     assert said in line
 
 
-def test_a_folder_is_no_text(fails, tmp_path):
+def test_a_folder_instead_of_a_text_is_an_error(fails, tmp_path):
     (tmp_path / "my.txt").mkdir()
     assert fails("train", "task=char_file", "task.path=my.txt") == (3, "my.txt is not a file")
 
@@ -127,7 +127,7 @@ def test_a_folder_is_no_text(fails, tmp_path):
         ("class Mine:\n    def __init__(self, spec, width: int): ...", "'model.width' is needed"),
     ],
 )
-def test_a_users_own_model_that_cannot_be_built(fails, tmp_path, source, said):
+def test_a_custom_model_that_cannot_be_built_is_an_error(fails, tmp_path, source, said):
     (tmp_path / "my_model.py").write_text(source)
     (tmp_path / "my_configs" / "model").mkdir(parents=True)
     (tmp_path / "my_configs" / "model" / "mine.yaml").write_text("_target_: my_model.Mine\n")
@@ -137,7 +137,7 @@ def test_a_users_own_model_that_cannot_be_built(fails, tmp_path, source, said):
     assert said in line
 
 
-def test_characters_that_only_the_test_text_has_are_counted(tmp_path, seqbench):
+def test_characters_outside_the_vocabulary_are_counted(tmp_path, seqbench):
     # 90 / 5 / 5 %: the last 1,000 of 10,000 characters are valid and test.
     text = "abcd " * 1800 + ("abcé " * 60 + "abcd " * 40) + ("abcé世 " * 50 + "abcd " * 40)
     (tmp_path / "my.txt").write_text(text, encoding="utf-8")
@@ -150,17 +150,22 @@ def test_characters_that_only_the_test_text_has_are_counted(tmp_path, seqbench):
     assert "note: unknown test 100" in done.stderr
 
 
-def test_data_that_is_missing_offline_is_code_3(tmp_path, seqbench):
-    done = seqbench("train", "task=char_ptb", *SMALL)
-    assert done.returncode == 3
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: ptb.train.txt of ptb is missing")
-    assert f"put it at {tmp_path / 'data' / 'ptb' / 'ptb.train.txt'}" in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert not (tmp_path / "outputs").exists()
+@pytest.mark.parametrize(
+    ("task", "file"),
+    [
+        ("char_ptb", "ptb/ptb.train.txt"),
+        ("char_text8", "text8/text8"),
+        ("char_enwik8", "enwik8/enwik8"),
+    ],
+)
+def test_a_missing_dataset_is_code_3(fails, tmp_path, task, file):
+    code, line = fails("train", f"task={task}", *SMALL)
+    assert code == 3
+    assert line.startswith(f"{file.split('/')[1]} of {task.removeprefix('char_')} is missing")
+    assert f"put it at {tmp_path / 'data' / file}" in line
 
 
-def test_a_corrupted_dataset_is_moved_aside_and_not_used(tmp_path, seqbench, real_data):
+def test_a_corrupted_dataset_is_moved_aside(tmp_path, seqbench, real_data):
     folder = tmp_path / "data" / "tinyshakespeare"
     shutil.copytree(real_data / "tinyshakespeare", folder)
     path = folder / "input.txt"
@@ -192,8 +197,8 @@ def test_the_traceback_is_shown_on_request(seqbench):
 
 
 @pytest.mark.parametrize("words", [(), ("--nosuch",), ("trian",), ("list", "modells")])
-def test_what_is_no_command_is_code_2_and_shows_the_usage(seqbench, words):
-    done = seqbench(*words)
+def test_an_unknown_command_is_code_2_and_shows_the_usage(installed, words):
+    done = installed(*words)
     assert done.returncode == 2
     assert "Usage: seqbench" in done.stderr + done.stdout
     assert "Traceback" not in done.stderr

@@ -1,8 +1,8 @@
-"""Models that learn, held to the best possible score, which here is known.
+"""Trained models come close to the best possible score, and none beats it.
 
-The text comes from a known source. In expectation nothing predicts it better than the source's own
-probabilities; a model that did would have seen the answers: a leak over the windows, a mask that is
-wrong, a symbol scored twice. And a trainer that works gets models close to it.
+The text of char_markov comes from a known source. In expectation no model predicts it better than
+the source's own probabilities; one that did would have seen the answers, for instance by a leak
+between windows, a wrong mask, or a symbol scored twice.
 """
 
 import math
@@ -24,15 +24,13 @@ from seqbench.training.prediction import predict
 TRAINING = {
     "tcn": (400, 0.03),
     "lstm": (400, 0.03),
-    "rnn": (100, 0.10),
-    "gru": (30, math.inf),
     "llama": (30, math.inf),
 }
 
 
 @torch.no_grad()
 def losses(saved):
-    """Nats at each scored symbol of the test text, in the order of `CharMarkov.source_nats`."""
+    """Return nats at each scored symbol of the test text, ordered as `CharMarkov.source_nats`."""
     segments, state = [], None
     for batch in saved.task.eval_batches("test"):
         outputs, batch, state = predict(saved.model, batch, state, saved.task.spec)
@@ -47,9 +45,9 @@ def losses(saved):
 
 
 def advantage(nats, source, size=100):
-    """By how much the source's loss exceeds another's, in standard errors of the paired difference.
+    """Return how far the source's loss exceeds a model's, in standard errors of the difference.
 
-    Means of blocks, since losses hang together over tens of symbols.
+    Means of blocks are compared, since losses correlate over tens of symbols.
     """
     blocks = (source - nats)[: len(nats) // size * size].reshape(-1, size).mean(1)
     return blocks.mean() / (blocks.std(ddof=1) / math.sqrt(len(blocks)))
@@ -64,10 +62,10 @@ def test_a_model_comes_close_to_the_best_score_and_not_below_it(model, tmp_path)
     saved = SavedRun(find_run(record.run_id, tmp_path))
     nats, source = losses(saved), saved.task.source_nats("test")
     assert len(nats) == len(source) == 49_999
-    # These are the losses that the record tells of, and of the same symbols as the source's.
+    # The losses are those of the record, at the same symbols as the source's.
     assert nats.mean() / math.log(2) == pytest.approx(record.score.value, rel=1e-5)
     assert source.mean() / math.log(2) == pytest.approx(record.optimum)
-    assert np.corrcoef(nats, source)[0, 1] > (0.9 if distance <= 0.1 else 0.2)
+    assert np.corrcoef(nats, source)[0, 1] > (0.9 if distance < 1 else 0.2)
 
     assert record.score.value < (1 + distance) * record.optimum
     assert advantage(nats, source) < 3

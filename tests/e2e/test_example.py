@@ -1,4 +1,4 @@
-"""The example of a model and a task of one's own works wherever it is copied to, or installed."""
+"""The example of a user's model and task works in a copied folder, and as a plug-in."""
 
 import os
 import re
@@ -11,26 +11,13 @@ from pathlib import Path
 import pytest
 
 EXAMPLE = Path(__file__).parents[2] / "scripts" / "example"
-PROGRAM = str(Path(sys.executable).with_name("seqbench"))
 
 
 @pytest.fixture
-def copy(tmp_path):
-    shutil.copytree(EXAMPLE, tmp_path / "copy")
-    return tmp_path / "copy"
-
-
-def run(words, folder, **environment):
-    done = subprocess.run(
-        words,
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+def example(tmp_path):
+    """Return a copy of the example in the folder of the commands."""
+    shutil.copytree(EXAMPLE, tmp_path, dirs_exist_ok=True)
+    return tmp_path
 
 
 @pytest.mark.parametrize("name", ["my_model.py", "my_task.py"])
@@ -38,55 +25,57 @@ def test_each_file_is_short(name):
     assert len((EXAMPLE / name).read_text().splitlines()) <= 32
 
 
-def test_its_commands_work(copy):
-    text = (copy / "README.md").read_text()
-    blocks = re.findall("```bash\n(.*?)```", text, re.DOTALL)
+def test_the_commands_of_its_readme_work(example, seqbench):
+    blocks = re.findall("```bash\n(.*?)```", (example / "README.md").read_text(), re.DOTALL)
     commands = [shlex.split(line) for block in blocks for line in block.splitlines()]
-    alone = commands[: next(i for i, words in enumerate(commands) if words[0] == "pip")]
-    assert len(alone) == 5
-    for words in alone:
+    before_pip = commands[: next(i for i, words in enumerate(commands) if words[0] == "pip")]
+    assert len(before_pip) == 5
+    for words in before_pip:
         small = ["trainer.epochs=1"] if words[1] == "sweep" else []
-        out = run([PROGRAM, *words[1:], *small], copy)
-    assert "mine" in out
-    assert "parity T=12" in out
+        done = seqbench(*words[1:], *small)
+        assert done.returncode == 0, f"{shlex.join(words)}\n{done.stderr}"
+    assert "mine" in done.stdout
+    assert "parity T=12" in done.stdout
 
 
-def test_an_edited_model_is_another_one(copy):
+def test_an_edited_model_is_another_model(example, seqbench):
     words = ["--config-dir=my_configs", "model=mine", "task=parity", "task.train_size=64"]
     words += ["task.eval_size=64", "trainer.epochs=1"]
-    run([PROGRAM, "train", *words], copy)
-    (first,) = copy.glob("outputs/runs/*/*/*")
-    model = copy / "my_model.py"
+    assert seqbench("train", *words).returncode == 0
+    (first,) = example.glob("outputs/runs/*/*/*")
+    model = example / "my_model.py"
     model.write_text(model.read_text() + "\nEDITED = True\n")
-    run([PROGRAM, "train", *words, "seed=1"], copy)
-    table = run([PROGRAM, "table", "--format", "csv"], copy)
+    assert seqbench("train", *words, "seed=1").returncode == 0
+    table = seqbench("table", "--format", "csv").stdout
     assert len(re.findall("code=[0-9a-f]{12}", table)) == 2
-    trust = ["--trust=my_model", "--trust=my_task"]
-
-    def said(*words):
-        return subprocess.run(
-            [PROGRAM, *words, first.name, *trust], cwd=copy, capture_output=True, text=True
-        ).stderr
-
-    assert "my_model.RunningMean was edited since this run" in said("eval")
+    run = [first.name, "--trust=my_model", "--trust=my_task"]
+    assert "my_model.RunningMean was edited since this run" in seqbench("eval", *run).stderr
     (first / "record.json").unlink()
-    assert "or the file of my_task.Parity and my_model.RunningMean was" in said("train", "--resume")
+    resumed = seqbench("train", "--resume", *run)
+    assert "or the file of my_task.Parity and my_model.RunningMean was" in resumed.stderr
 
 
-def test_installed_it_is_a_plug_in(copy, tmp_path):
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
-    run([*pip, "--target", str(tmp_path / "site"), "."], copy)
-    elsewhere = tmp_path / "elsewhere"
+def test_an_installed_example_is_a_plug_in(example):
+    site, elsewhere = example / "site", example / "elsewhere"
     elsewhere.mkdir()
 
-    def seqbench(*words):
-        return run([PROGRAM, *words], elsewhere, PYTHONPATH=str(tmp_path / "site"))
+    def run(program, *words):
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(site)}
+        command = [Path(sys.executable).with_name(program), *words]
+        done = subprocess.run(
+            command, cwd=elsewhere, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
 
-    assert "running_mean  plug-in: my_model.RunningMean" in seqbench("list", "models")
-    assert "parity" in seqbench("list", "tasks")
+    pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    run("python", *pip, "--target", str(site), str(example))
+    assert "running_mean  plug-in: my_model.RunningMean" in run("seqbench", "list", "models")
+    assert "parity" in run("seqbench", "list", "tasks")
     size = ["length=8", "train_size=64", "eval_size=64"]
     model = ["model=running_mean", "model.hidden_size=16"]
     task = ["task=parity", *(f"task.{word}" for word in size)]
-    seqbench("sweep", *model, *task, "seed=0,1", "trainer.epochs=1")
+    run("seqbench", "sweep", *model, *task, "seed=0,1", "trainer.epochs=1")
     assert len(list(elsewhere.glob("outputs/runs/parity/running_mean/*/record.json"))) == 2
-    assert "draws a batch from step and seed alone" in seqbench("check", "parity", *size)
+    checked = run("seqbench", "check", "parity", *size)
+    assert "draws a batch from step and seed alone" in checked

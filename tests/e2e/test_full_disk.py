@@ -1,4 +1,4 @@
-"""A disk that runs full in the middle of a run: what is there stays good, and the run goes on."""
+"""A disk that fills up during a run leaves its files intact; the run resumes once there is room."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ WORDS = (
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """`outputs` as a disk of its own, of 300 kB, which holds one checkpoint but not two."""
+    """Mount a disk of 300 kB as `outputs`; it holds one checkpoint but not two."""
     folder = tmp_path / "outputs"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)]
@@ -29,7 +29,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def test_a_full_disk_costs_one_line_and_nothing_that_was_written(small_disk, seqbench):
+def test_a_full_disk_is_an_error_of_one_line_and_the_run_resumes(small_disk, seqbench):
     done = seqbench(*WORDS)
     assert done.returncode == 1
     assert done.stdout == ""

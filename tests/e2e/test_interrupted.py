@@ -1,4 +1,4 @@
-"""Runs that are stopped, met by another process, or given a second time."""
+"""Runs that are interrupted, trained by another process, or started a second time."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import pytest
 
 from seqbench.runs.record import read_record
 
-# Long enough to be caught in the middle: a few seconds.
+# Some seconds of training, to be interrupted in the middle.
 WORDS = (
     *("train", "model=rnn", "task=adding", "budget=smoke", "threads=1", "recipe=none"),
     *("model.hidden_size=32", "task.length=200", "trainer.steps=150", "trainer.log_every=1"),
@@ -38,32 +38,34 @@ def until_step(folder, step):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The record of the same run, never interrupted."""
+def undisturbed(tmp_path_factory):
+    """Return what the same run leaves if it is not interrupted."""
     from seqbench.config.compose import compose
     from seqbench.experiment import run
 
-    folder = tmp_path_factory.mktemp("whole")
+    folder = tmp_path_factory.mktemp("undisturbed")
     run(compose([*WORDS[1:], f"output_dir={folder / 'outputs'}"]))
     return comparable(run_folder(folder))
 
 
 def comparable(run):
-    """What must be equal, bit for bit, however often a run was cut off."""
+    """Return the record, without measurements, and the events of a run."""
     record = read_record(run / "record.json").to_json()
     record.pop("measured")
     return record, (run / "events.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_leaves_a_checkpoint_and_goes_on(tmp_path, start, seqbench, whole, number):
-    process = start(*WORDS)
+def test_an_interrupted_run_resumes_to_the_same_bits(
+    tmp_path, start, seqbench, undisturbed, number
+):
+    command = start(*WORDS)
     until_step(tmp_path, 5)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert out == ""
-    error = err.splitlines()[-1]
+    os.kill(command.process.pid, number)
+    stopped = command.wait(60)
+    assert stopped.returncode == 130
+    assert stopped.stdout == ""
+    error = stopped.stderr.splitlines()[-1]
     assert error.startswith("error: interrupted at step ")
     assert error.endswith(
         " of 150; a checkpoint was written, from which the same command, without --force, goes on"
@@ -79,17 +81,17 @@ def test_a_stopped_run_leaves_a_checkpoint_and_goes_on(tmp_path, start, seqbench
     assert done.returncode == 0, done.stderr
     assert f"resumed from the checkpoint at step {step}" in done.stderr
     assert history(run) == ["started", "interrupted", "resumed", "completed"]
-    assert comparable(run) == whole
+    assert comparable(run) == undisturbed
 
 
-def test_a_sweep_whose_whole_group_is_told_to_end_goes_on(tmp_path, start, seqbench):
+def test_a_sweep_whose_process_group_is_terminated_resumes(tmp_path, start, seqbench):
     words = ("sweep", *WORDS[1:], "seed=0,1", "launch.workers=2")
-    process = start(*words)
+    command = start(*words)
     until_step(tmp_path, 5)
-    os.killpg(process.pid, signal.SIGTERM)  # as `timeout` does, and some clusters
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "failed" not in err
+    os.killpg(command.process.pid, signal.SIGTERM)  # as `timeout` and some clusters do
+    stopped = command.wait(60)
+    assert stopped.returncode == 130, stopped.stderr
+    assert "failed" not in stopped.stderr
     runs = list((tmp_path / "outputs" / "runs" / "adding" / "rnn").iterdir())
     assert "interrupted" in {history(run)[-1] for run in runs}
     assert not any((run / "record.json").exists() for run in runs)
@@ -98,11 +100,11 @@ def test_a_sweep_whose_whole_group_is_told_to_end_goes_on(tmp_path, start, seqbe
     assert all(history(run)[-1] == "completed" for run in runs)
 
 
-def test_a_run_that_another_process_trains_is_left_alone(tmp_path, start, seqbench):
-    process = start(*WORDS, "trainer.steps=100000")
+def test_a_run_that_another_process_trains_is_refused(tmp_path, start, seqbench):
+    process = start(*WORDS, "trainer.steps=100000").process
     until_step(tmp_path, 1)
     done = seqbench(*WORDS, "trainer.steps=100000")
-    assert process.poll() is None
+    assert process.is_alive()
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     run = run_folder(tmp_path)
@@ -110,7 +112,7 @@ def test_a_run_that_another_process_trains_is_left_alone(tmp_path, start, seqben
     assert history(run) == ["started"]
 
 
-def test_a_finished_run_is_shown_and_not_trained_again(tmp_path, seqbench):
+def test_a_completed_run_is_shown_and_trained_again_only_by_force(tmp_path, seqbench):
     words = ("train", "model=tcn", "task=adding", "budget=smoke", "threads=1")
     first = seqbench(*words)
     assert first.returncode == 0, first.stderr

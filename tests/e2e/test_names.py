@@ -1,4 +1,4 @@
-"""A user's folder holds modules named like those of the standard library and of dependencies."""
+"""Modules of the current folder do not replace those of Python and of dependencies."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ class Mean(torch.nn.Module):
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 looks there first")
-def test_modules_of_the_current_folder_replace_no_others(tmp_path):
+def test_a_sweep_ignores_modules_of_the_current_folder_with_known_names(tmp_path):
     for name in NAMES:
         (tmp_path / f"{name}.py").write_text("raise SystemExit('of the current folder')")
     (tmp_path / "mine.py").write_text(MODEL)

@@ -1,4 +1,4 @@
-"""The targets that kernels are compiled for, and what the tests of kernels share."""
+"""Compile the kernels once for all workers, for this processor and for other targets."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -10,56 +10,57 @@ from filelock import FileLock
 
 from seqbench.kernels import build
 
-# For each target its compiler, and where torch sees that this processor can run it.
-ALL, AVX2, AVX512 = ("DEFAULT", "AVX2", "AVX512"), ("AVX2", "AVX512"), ("AVX512",)
+# Target -> the compiler's command, and the capabilities in torch's words of processors that run it.
 TARGETS = {
-    "native": (None, ALL),
-    "x86-64-v2": ("c++ -march=x86-64-v2", ALL),
-    "haswell": ("c++ -march=haswell", AVX2),
-    "znver3": ("c++ -march=haswell -mtune=znver3", AVX2),  # gcc avoids chains of FMA there
-    "x86-64-v4": ("c++ -march=x86-64-v4", AVX512),
+    "x86-64-v2": ("c++ -march=x86-64-v2", {"DEFAULT", "AVX2", "AVX512"}),
+    # gcc avoids chains of FMA on Zen 3.
+    "haswell": ("c++ -march=haswell -mtune=znver3", {"AVX2", "AVX512"}),
+    "x86-64-v4": ("c++ -march=x86-64-v4", {"AVX512"}),
 }
-DTYPES = {
-    "recurrent": (torch.float32, torch.float64),
-    "residual_block": (torch.float32, torch.float64, torch.bfloat16),
-    "attention": (torch.float32, torch.float64),
-    "pointwise": (torch.float32, torch.float64),
-}
+LIBRARIES = [
+    *product(build.PATHS, (torch.float32, torch.float64)),
+    ("residual_block", torch.bfloat16),
+]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """The tensors of these tests are small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+@pytest.fixture(scope="session")
+def native(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Have the kernels compiled for this processor, or for the target in CXX.
 
-
-@pytest.fixture(params=TARGETS, scope="module")
-def target(request, tmp_path_factory) -> Iterator[str]:
-    """Have kernels compiled for each target that this processor can run.
-
-    `native` is what CXX says where the tests are started: `CXX="c++ -march=haswell" pytest` or
-    `CXX=false pytest` run these tests for one target, or without a compiler.
+    `CXX="c++ -march=haswell" pytest` or `CXX=false pytest` run the tests for one target, or without
+    a compiler.
     """
+    compile_all("native", tmp_path_factory)
+
+
+@pytest.fixture(params=["native", *TARGETS], scope="module")
+def target(request, native, tmp_path_factory) -> Iterator[str]:
+    """Have the kernels compiled for each target that this processor can run.
+
+    All but `native` are compiled at -O1, in half of the time.
+    """
+    if request.param == "native":
+        yield request.param
+        return
     compiler, capabilities = TARGETS[request.param]
     if torch.backends.cpu.get_cpu_capability() not in capabilities:
         pytest.skip(f"this processor cannot run {request.param}")
-    if compiler is not None and os.environ.get("CXX"):
+    if os.environ.get("CXX"):
         pytest.skip("CXX names one target")
     with pytest.MonkeyPatch.context() as patch:
-        if compiler is not None:
-            patch.setenv("CXX", compiler)
+        patch.setenv("CXX", compiler)
+        patch.setattr(build, "FLAGS", [flag.replace("-O3", "-O1") for flag in build.FLAGS])
         build.compiled.cache_clear()
-        lock = tmp_path_factory.getbasetemp().parent / f"{request.param}.lock"
-        with FileLock(lock):  # one worker compiles, the others wait
-            pairs = [pair for s, dtypes in DTYPES.items() for pair in product([s], dtypes)]
-            reason = build.unavailable_reason(pairs)
-        if reason is not None:
-            pytest.skip(f"nothing was compiled: {reason}")
+        compile_all(request.param, tmp_path_factory)
         yield request.param
     build.compiled.cache_clear()
+
+
+def compile_all(target: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Compile all libraries; skip the test if that is impossible. Other workers wait meanwhile."""
+    with FileLock(tmp_path_factory.getbasetemp().parent / f"{target}.lock"):
+        if reason := build.unavailable_reason(LIBRARIES):
+            pytest.skip(f"nothing was compiled: {reason}")
 
 
 @pytest.fixture

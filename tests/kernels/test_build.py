@@ -3,11 +3,11 @@
 import os
 import shutil
 import stat
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 import torch
+from commands import forked
 
 from seqbench.kernels import build
 from seqbench.kernels.build import Arguments, Library, NotCompiled, compiled
@@ -84,6 +84,14 @@ def test_a_file_is_compiled_once_and_its_functions_can_be_called(source, compile
     assert len(compilations()) == 1
 
 
+def test_equal_files_of_two_folders_are_compiled_once(source, compiler, tmp_path):
+    compilations = compiler("")
+    (tmp_path / "other").mkdir()
+    other = shutil.copy(source, tmp_path / "other")
+    assert answer(library(source)) == answer(library(Path(other))) == 42
+    assert len(compilations()) == 1
+
+
 def test_a_changed_file_is_compiled_anew(source):
     assert answer(library(source)) == 42
     source.write_text(ANSWER.replace("+= *copy", "+= *copy + 1"))
@@ -91,14 +99,17 @@ def test_a_changed_file_is_compiled_anew(source):
     assert answer(library(source)) == 43
 
 
+def compile_in(environment, source):
+    os.environ.update(environment)
+    library(source)
+
+
 def test_processes_that_compile_at_once_wait_for_the_first(source, compiler, cache_folder):
     compilations = compiler("")
-    code = (
-        "import sys, pathlib; from seqbench.kernels.build import Library, compiled;"
-        "assert isinstance(compiled(pathlib.Path(sys.argv[1]), 'float'), Library)"
-    )
-    processes = [subprocess.Popen([sys.executable, "-c", code, str(source)]) for _ in range(4)]
-    assert [process.wait() for process in processes] == [0] * 4
+    processes = [forked(compile_in, dict(os.environ), source) for _ in range(4)]
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
     assert len(compilations()) == 1
     assert len(list((cache_folder / "seqbench" / "compiled").glob("*.so"))) == 1
 

@@ -1,6 +1,6 @@
-"""What the tests of the models share."""
+"""Build models for their tests."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,18 +12,9 @@ from seqbench.config.compose import build
 
 @pytest.fixture(scope="session")
 def make() -> Callable[..., torch.nn.Module]:
-    """Builds a model by name, `make("tcn", spec, kernel_size=7)`; its YAML gives the rest."""
+    """Build a model by name, e.g. `make("tcn", spec, kernel_size=7)`; its YAML gives the rest."""
 
     def made(name: str, spec: Any, **values: Any) -> torch.nn.Module:
         return build("model", {"model": read_choice("model", name) | values}, spec)
 
     return made
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """These tensors are small: a second thread would only get in the way."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

@@ -1,3 +1,5 @@
+"""The decoder is the Llama of transformers; its cache, window, rotation and initial weights."""
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,7 +15,7 @@ SMALL = {"dim": 16, "num_layers": 2, "num_heads": 4, "hidden_dim": None}
 
 
 def randomise(model, seed=0):
-    """Weights large enough for attention to be far from uniform."""
+    """Draw weights large enough for attention to be far from uniform."""
     torch.manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -22,7 +24,7 @@ def randomise(model, seed=0):
 
 
 def in_segments(model, x, sizes):
-    """Outputs of a sequence fed in segments, and the state after it."""
+    """Return the outputs of a sequence fed in segments, and the state after it."""
     state, parts = None, []
     for segment in x.split(sizes, 1):
         output, state = model(segment, state)
@@ -32,7 +34,7 @@ def in_segments(model, x, sizes):
 
 @pytest.fixture(scope="module", params=[4, 2, 1], ids="{} key-value heads".format)
 def pair(request, make):
-    """Our decoder and the one of transformers, with the same weights."""
+    """Return the decoder and the one of transformers, with the same weights."""
     transformers = pytest.importorskip("transformers")
     model = make("llama", SPEC, **SMALL, num_kv_heads=request.param)
     randomise(model)

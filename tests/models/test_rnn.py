@@ -1,10 +1,10 @@
+"""The recurrent models agree with those of torch; gates start as their options say."""
+
 import math
 from contextlib import nullcontext
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from seqbench import kernels
 from seqbench.errors import ConfigError
@@ -16,7 +16,7 @@ EVERY = SequenceSpec(Features(3), Classes(4), "every", 20)
 
 
 def joined(state):
-    """Our state as torch has it: one tensor a part, `(layers, batch, hidden)`."""
+    """Return a state as torch has it: each part as a tensor (layers, batch, hidden)."""
     return [torch.stack(parts) for parts in zip(*state, strict=True)]
 
 
@@ -64,10 +64,16 @@ def flushed():
     torch.set_flush_denormal(False)
 
 
-# Gradients that fade, and some that stay.
-@pytest.mark.parametrize(("steps", "forget_bias"), [(600, -1.0), (200, 4.0)])
-@pytest.mark.parametrize("compiled", [True, False])
-@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+# Gradients that vanish in 600 steps, and some that do not.
+@pytest.mark.parametrize(
+    ("dtype", "error", "compiled", "steps", "forget_bias"),
+    [
+        (torch.float64, 1e-10, True, 600, -1.0),
+        (torch.float64, 1e-10, False, 200, 4.0),
+        (torch.float32, 1e-5, True, 200, 4.0),
+        (torch.float32, 1e-5, False, 600, -1.0),
+    ],
+)
 @pytest.mark.parametrize("name", KINDS)
 def test_the_loss_at_the_end_has_the_gradients_of_torch(
     make, flushed, name, dtype, error, compiled, steps, forget_bias
@@ -100,7 +106,7 @@ def test_the_loss_at_the_end_has_the_gradients_of_torch(
 
 @torch.no_grad()
 def kept(model):
-    """How much of each unit's memory one step keeps, with all weights at zero."""
+    """Return the share of each unit's memory that one step keeps, with all weights at zero."""
     for name, parameter in model.layers.named_parameters():
         if "weight" in name:
             parameter.zero_()
@@ -186,9 +192,8 @@ def test_tied_weights_need_an_embedding_as_wide_as_the_state(make):
         make("gru", EVERY, hidden_size=8, tied=True)
 
 
-@settings(deadline=None, max_examples=10)
-@given(num_layers=st.integers(1, 3), seed=st.integers(0, 100))
-def test_dropout_follows_the_seed_and_ends_with_training(make, num_layers, seed):
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_dropout_follows_the_seed_and_ends_with_training(make, num_layers):
     model = make("lstm", EVERY, hidden_size=9, num_layers=num_layers, dropout=0.5)
     x = torch.randn(2, 20, 3)
 
@@ -196,10 +201,10 @@ def test_dropout_follows_the_seed_and_ends_with_training(make, num_layers, seed)
         torch.manual_seed(start)
         return model(x)[0]
 
-    assert torch.equal(outputs(seed), outputs(seed))
-    assert not torch.equal(outputs(seed), outputs(seed + 1))
+    assert torch.equal(outputs(0), outputs(0))
+    assert not torch.equal(outputs(0), outputs(1))
     model.eval()
-    assert torch.equal(outputs(seed), outputs(seed + 1))
+    assert torch.equal(outputs(0), outputs(1))
 
 
 def test_dropout_stands_between_layers_and_leaves_the_recurrence_alone(make):

@@ -1,3 +1,5 @@
+"""The TCN is the published network; dropout, receptive field and outputs left out."""
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,8 +15,10 @@ PLAIN = {"dropout": 0.0, "embedding_dim": None, "tied": False, "output_std": Non
 
 
 def published_tcn(weights, x, levels, kernel_size):
-    """The paper's network, every position of every level: pad both sides, convolve with dilation,
-    cut off what lies in the future. Outputs at every step."""
+    """Compute the paper's network at every step.
+
+    Each convolution pads both sides, and drops the outputs that see the future.
+    """
 
     def conv(x, name, dilation):
         g = weights[f"{name}.parametrizations.weight.original0"]
@@ -94,7 +98,7 @@ def test_outputs_that_are_not_read_are_not_computed():
 
 
 def drawn_masks(kind, training=True):
-    """Dropout masks of a block's two convolutions."""
+    """Return dropout masks of a block's two convolutions."""
     torch.manual_seed(3)
     block = Block(4, 40, 3, dropout=0.25, dropout_kind=kind).train(training)
     weights = block.weights(8, BlockShape(1, 1, 50, 30))

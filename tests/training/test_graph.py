@@ -29,7 +29,8 @@ from seqbench.training.trainer import Interrupted
 
 SMALL = ["budget=smoke", "threads=1", "trainer.steps=14", "trainer.eval_every=5", "recipe=none"]
 NET = ["model=tcn", "model.channels=[6,6,6]", "model.kernel_size=3"]
-LLAMA = ["model=llama", "model.dim=16", "model.hidden_dim=24", "model.num_heads=2"]
+LLAMA = ["model=llama", "model.dim=16", "model.hidden_dim=24"]
+LLAMA += ["model.num_heads=2", "model.num_layers=2"]
 CASES = {
     "at the last step": [*NET, "task=adding", "optimizer=adam", "trainer.clip=0.05"],
     "dropout": [*NET, "task=copy", "model.dropout=0.5", "optimizer=sgd", "optimizer.momentum=0.9"],

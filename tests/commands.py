@@ -1,0 +1,63 @@
+"""Run the seqbench command in a process forked from one that has imported torch.
+
+Such a process starts in a tenth of a second, where importing torch takes seconds, and shares
+nothing with the tests that a new process would not share with them.
+"""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from seqbench.launch.local import WARM
+
+CONTEXT = multiprocessing.get_context("forkserver")
+
+
+def forked(target: Callable[..., Any], *arguments: Any) -> BaseProcess:
+    """Start a function of a module in a forked process."""
+    CONTEXT.set_forkserver_preload(WARM)
+    process = CONTEXT.Process(target=target, args=arguments)
+    process.start()
+    return process
+
+
+class Command:
+    """A seqbench command under way.
+
+    Args:
+        words: the words after `seqbench`.
+        cwd: its current folder.
+        environment: its environment variables.
+        said: an empty folder for what it prints.
+    """
+
+    def __init__(
+        self, words: tuple[str, ...], cwd: Path, environment: Mapping[str, str], said: Path
+    ) -> None:
+        self.words, self.said = words, said
+        self.process = forked(_main, words, cwd, dict(environment), said)
+
+    def wait(self, seconds: float = 200) -> subprocess.CompletedProcess[str]:
+        """Wait for the end of the command and return its exit code and what it printed."""
+        self.process.join(seconds)
+        assert self.process.exitcode is not None, f"still running: {self.words}"
+        out, err = ((self.said / name).read_text(encoding="utf-8") for name in ("out", "err"))
+        return subprocess.CompletedProcess(self.words, self.process.exitcode, out, err)
+
+
+def _main(words: tuple[str, ...], cwd: Path, environment: dict[str, str], said: Path) -> None:
+    from seqbench.cli.main import main
+
+    os.setsid()  # signals to its process group reach no other process of the tests
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    for descriptor, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(said / name, os.O_WRONLY | os.O_CREAT, 0o644), descriptor)
+    sys.argv = ["seqbench", *words]
+    main()
