@@ -51,13 +51,13 @@ def seqbench(start: Callable[..., Command]) -> Callable[..., Done]:
 
 @pytest.fixture
 def installed(tmp_path: Path, environment: dict[str, str]) -> Callable[..., Done]:
-    """Run the installed command, in a new process that imports torch."""
+    """Run the installed command in a new process; keywords go to its environment."""
 
-    def run(*words: str) -> Done:
+    def run(*words: str, **variables: str) -> Done:
         return subprocess.run(
             [PROGRAM, *words],
             cwd=tmp_path,
-            env=environment,
+            env=environment | variables,
             capture_output=True,
             text=True,
             timeout=200,
