@@ -65,7 +65,9 @@ def test_the_installed_wheel_works_from_anywhere(installed, tmp_path):
         return run(str(installed), *words, cwd=tmp_path, env=environment)
 
     python = str(installed.with_name("python"))
-    where = run(python, "-c", "import seqbench; print(seqbench.__file__)", cwd=tmp_path)
+    where = run(
+        python, "-c", "import seqbench; print(seqbench.__file__)", cwd=tmp_path, env=environment
+    )
     assert Path(where).is_relative_to(installed.parents[1])
 
     listed = [line.split()[0] for line in seqbench("list", "models").splitlines()]
