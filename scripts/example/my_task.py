@@ -1,4 +1,4 @@
-"""A task of one's own: is the number of ones in a string of bits odd?"""
+"""Define a custom task: classify strings of bits by the parity of the number of ones."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from seqbench.tasks.task import Batch, ExampleTask, Primary, generator
 
 
 class Parity(ExampleTask):
-    """Random bits; the answer is the parity of all of them."""
+    """Random strings of bits; the target is 1 if the number of ones is odd, else 0."""
 
     def __init__(self, length: int, train_size: int, eval_size: int, **common: Any) -> None:
         super().__init__(**common)
         self.spec = SequenceSpec(Tokens(2), Classes(2), "last", length)
         self.primary, self.baseline = Primary("accuracy", "max", solved=0.99), 0.5
         sizes = {"train": train_size, "valid": eval_size, "test": eval_size}
-        # Every string of bits once, so that no split knows another's.
+        # Strings without repetition, so that the splits are disjoint.
         numbers = torch.randperm(2**length, generator=generator(0))[: sum(sizes.values())]
         parts = (numbers[:, None] >> torch.arange(length) & 1).split(list(sizes.values()))
         self.set_splits({name: (x, x.sum(1) % 2) for name, x in zip(sizes, parts, strict=True)})

@@ -1,7 +1,8 @@
-"""Run the plain model in a separate process, isolated from seqbench's settings.
+"""Time the plain model in a separate process with PyTorch's default settings.
 
-Flushing denormal numbers to zero is a setting of a process, and so are many of torch's. A fresh
-process has torch's defaults; seqbench sets only its number of threads.
+The plain model is the textbook implementation that seqbench is compared with. Flushing denormal
+numbers to zero and many settings of PyTorch apply to a whole process. The new process keeps the
+defaults, except for the number of threads, which is that of the calling process.
 """
 
 import multiprocessing
@@ -24,8 +25,8 @@ from seqbench.experiment.build import build_task
 from seqbench.models.sequence_model import SequenceModel
 from seqbench.spec import SequenceSpec
 
-# Seconds to wait after the reference's steps. With torch's defaults its idle threads spin for some
-# milliseconds, and would take the cores from seqbench's next steps. seqbench's threads spin less.
+# Seconds to wait after the steps of the reference process. By default, idle OpenMP threads spin for
+# a few milliseconds and would slow down the next steps of seqbench. seqbench's threads spin less.
 REST = 0.02
 
 # Builds a model from the config's `model` node and the task's spec.
@@ -33,29 +34,29 @@ BuildModel = Callable[[dict[str, Any], SequenceSpec], SequenceModel]
 
 
 class Reference:
-    """A process that runs training steps of the plain model on request; a context manager.
+    """Run training steps of the plain model in a separate process; a context manager.
 
     Args:
-        config: the config that seqbench's loop is built from.
-        device: the device of seqbench's loop.
-        build_model: builds the plain model; it must be picklable.
+        config: config of the run to measure; the plain model is built from it, too.
+        device: device to train on, the same as for seqbench.
+        build_model: function that builds the plain model; it must be picklable.
     """
 
     def __init__(
         self, config: Config, device: torch.device, build_model: BuildModel = build_plain
     ) -> None:
         context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        arguments = (theirs, config, str(device), torch.get_num_threads(), build_model)
+        self.connection, child_end = context.Pipe()
+        arguments = (child_end, config, str(device), torch.get_num_threads(), build_model)
         self.process = context.Process(target=serve, args=arguments, daemon=True)
-        # The new process reads this variable when it imports torch: give it OpenMP's default.
-        asked = os.environ.get("GOMP_SPINCOUNT")
-        if asked == SPIN:
+        # OpenMP in the new process reads this variable. Set OpenMP's default, then restore it.
+        previous = os.environ.get("GOMP_SPINCOUNT")
+        if previous == SPIN:
             os.environ["GOMP_SPINCOUNT"] = SPIN_BY_DEFAULT
         self.process.start()
-        if asked is not None:
-            os.environ["GOMP_SPINCOUNT"] = asked
-        theirs.close()
+        if previous is not None:
+            os.environ["GOMP_SPINCOUNT"] = previous
+        child_end.close()
 
     def __enter__(self) -> "Reference":
         return self
@@ -66,7 +67,10 @@ class Reference:
         self.process.join()
 
     def ready(self) -> dict[str, Any]:
-        """Wait until the process is set up; return its facts, `threads` and `flushes`.
+        """Wait until the process is set up, and return its settings.
+
+        Returns:
+            `threads`: number of threads. `flushes`: True if denormal numbers are flushed to zero.
 
         Raises:
             SeqbenchError: if the set-up fails.
@@ -74,7 +78,9 @@ class Reference:
         return self.answer()
 
     def steps(self, count: int) -> list[float]:
-        """Run `count` training steps, wait `REST` seconds, and return the seconds of each step.
+        """Run `count` training steps, and return the seconds of each step.
+
+        Wait `REST` seconds after the last step.
 
         Raises:
             SeqbenchError: if a step fails.
@@ -84,20 +90,23 @@ class Reference:
         return times
 
     def answer(self, count: int | None = None) -> Any:
-        """Send `count`, if given, and return the process's next answer.
+        """Send `count` to the process, if given, and return the next message of the process.
 
         Raises:
-            SeqbenchError: if the answer is an error, or the process died.
+            SeqbenchError: if the message is an error, or the process died.
         """
         try:
             if count is not None:
                 self.connection.send(count)
-            said = self.connection.recv()
+            message = self.connection.recv()
         except (EOFError, OSError):
-            raise RunError("the reference's process died; possibly out of memory") from None
-        if isinstance(said, SeqbenchError):
-            raise said
-        return said
+            raise RunError(
+                "expected an answer from the reference process, got none: it died, possibly out of "
+                "memory; try a smaller trainer.batch_size"
+            ) from None
+        if isinstance(message, SeqbenchError):
+            raise message
+        return message
 
 
 def serve(
@@ -107,16 +116,16 @@ def serve(
     threads: int,
     build_model: BuildModel,
 ) -> None:
-    """Set up the plain loop, then run steps on request until the connection closes."""
+    """Build the plain loop, then run the requested steps until the connection is closed."""
     try:
-        import_target(config["task"]["_target_"], "task")  # the user's module, in this process too
+        import_target(config["task"]["_target_"], "task")  # imports a custom task
         torch.set_num_threads(threads)
-        where = torch.device(device)
-        if where.type == "cuda":
-            torch.cuda.set_device(where.index or 0)
-        loop = plain_loop(config, where, build_model)
-        tiny = torch.tensor(1e-40) * 0.5
-        connection.send({"threads": torch.get_num_threads(), "flushes": tiny.item() == 0})
+        torch_device = torch.device(device)
+        if torch_device.type == "cuda":
+            torch.cuda.set_device(torch_device.index or 0)
+        loop = plain_loop(config, torch_device, build_model)
+        denormal = torch.tensor(1e-40) * 0.5
+        connection.send({"threads": torch.get_num_threads(), "flushes": denormal.item() == 0})
         while True:
             connection.send(loop.steps(connection.recv()))
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
@@ -124,12 +133,14 @@ def serve(
     except SeqbenchError as error:
         connection.send(error)
     except Exception as error:
-        line = str(error).split("\n")[0]
-        connection.send(RunError(f"the plain reference failed: {type(error).__name__}: {line}"))
+        first_line = str(error).split("\n")[0]
+        connection.send(
+            RunError(f"the reference process failed: {type(error).__name__}: {first_line}")
+        )
 
 
 def plain_loop(config: Config, device: torch.device, build_model: BuildModel = build_plain) -> Loop:
-    """Build the loop of the plain model: not compiled, and without micro-batches."""
+    """Return the loop of the plain model, without torch.compile, CUDA graphs or micro-batches."""
     eager = config["trainer"] | {"compile": False, "graph": False, "accumulate": 1}
     trainer = build("trainer", config | {"trainer": eager})
     task = build_task(config, trainer)

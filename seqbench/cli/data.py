@@ -24,7 +24,7 @@ Names = Annotated[
 ]
 DataDir = Annotated[
     str | None,
-    typer.Option(help="The data folder; else $SEQBENCH_DATA, else the user's cache."),
+    typer.Option(help="Folder of the datasets; default: $SEQBENCH_DATA or the user's cache."),
 ]
 
 
@@ -34,14 +34,16 @@ def fetch(
     every: Annotated[bool, typer.Option("--all", help="Fetch every dataset.")] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Download missing datasets; resume partial downloads.
+    """Download missing datasets, and resume partial downloads.
 
     Example: seqbench data fetch mnist ptb
     """
     from seqbench.datasets.download import data_folder, ensure
 
     if not names and not every:
-        raise ConfigError(f"name a dataset ({', '.join(DATASETS)}), or give --all")
+        raise ConfigError(
+            f"expected the name of a dataset, got none: use --all or one of {', '.join(DATASETS)}"
+        )
     chosen = {name: find(name) for name in (DATASETS if every else names or ())}
     failures = []
     for name, dataset in chosen.items():
@@ -59,7 +61,7 @@ def fetch(
 def verify(names: Names = None, data_dir: DataDir = None) -> None:
     """Check the SHA-256 of dataset files.
 
-    Prints ok, missing or bad for each file. The exit code is 3 if any is not ok.
+    Prints ok, missing or bad for each file, and exits with code 3 unless all files are ok.
 
     Example: seqbench data verify mnist
     """
@@ -77,19 +79,19 @@ def verify(names: Names = None, data_dir: DataDir = None) -> None:
     if failed:
         where = ["--data-dir", data_dir] if data_dir is not None else []
         command = shlex.join(["seqbench", "data", "fetch", *failed, *where])
-        raise DataError(f"not complete: run {command}")
+        raise DataError(f"expected complete datasets, got missing or bad files: run {command}")
 
 
 @app.command()
 def path(
     name: Annotated[
-        str | None, typer.Argument(help="A dataset.", autocompletion=dataset_names)
+        str | None, typer.Argument(help="Name of a dataset.", autocompletion=dataset_names)
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Print the folder of a dataset, or the data folder.
+    """Print the folder of a dataset; without a name, the folder of all datasets.
 
-    The folder may not exist yet.
+    The folder need not exist.
 
     Example: ls "$(seqbench data path mnist)"
     """

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Status(str, Enum):
-    """The statuses that `--status` filters by."""
+    """Values of the option `--status`."""
 
     running = "running"
     completed = "completed"
@@ -33,29 +33,29 @@ class Status(str, Enum):
 
 COLOURS = {"completed": "green", "diverged": "red", "failed": "red", "unfinished": "yellow"}
 NUMBERS = ("seed", "score", "steps", "took")
-# On a narrow terminal the settings column is first cut to SHORT; then the columns in SPARE are
-# dropped in this order, and the settings column last.
+# On a narrow terminal, the settings column is first cut to SHORT characters. If the table is still
+# too wide, the columns in SPARE are dropped in this order, and finally the settings column.
 SETTINGS, SHORT = "settings", 20
 SPARE = ("device", "took", "budget", "steps")
-# Minimum seconds between refreshes, and the largest share of a core that reading runs may take.
+# Minimum seconds between refreshes, and maximum share of a CPU core for reading the runs.
 PICTURE, SHARE = 1.0, 0.1
 
 
 def runs(
     paths: Folders = None,
-    status: Annotated[Status | None, typer.Option(help="Only runs that are like this.")] = None,
+    status: Annotated[Status | None, typer.Option(help="List only runs with this status.")] = None,
     where: Annotated[
-        str | None, typer.Option(help="Only runs that match: 'seed<3, task=adding'.")
+        str | None, typer.Option(help="List only runs that match, e.g. 'seed<3, task=adding'.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=0, help="How many to show; 0 for all.")] = 30,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Stay, and show what changes, until Ctrl-C.")
-    ] = False,
-    output_dir: Annotated[Path, typer.Option(help="Where runs are.")] = Path("outputs"),
+    limit: Annotated[
+        int, typer.Option(min=0, help="List at most this many runs that are not running; 0: all.")
+    ] = 30,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh the list until Ctrl-C.")] = False,
+    output_dir: Annotated[Path, typer.Option(help="Output folder of runs.")] = Path("outputs"),
 ) -> None:
-    """List running runs, then the others, newest first.
+    """List the runs in progress, then all other runs, newest first.
 
-    A run without a record that no process is training is unfinished.
+    A run is unfinished if it has no record and no process is training it.
 
     Example: seqbench runs --status failed
     """
@@ -65,10 +65,12 @@ def runs(
     console = Console(highlight=False)
     found = Runs(to_read(paths, output_dir), status, where)
     if watch and (not console.is_terminal or console.is_dumb_terminal):
-        raise ConfigError("--watch draws in a terminal, and stdout is not a terminal: leave it out")
+        raise ConfigError(
+            "--watch: expected a terminal as stdout, got a file, a pipe or TERM=dumb: omit --watch"
+        )
     found.look()
     if watch:
-        # SIGTERM acts like Ctrl-C, so that the terminal is restored.
+        # Handle SIGTERM like Ctrl-C, so that the terminal is restored.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         cost = 0.0
         with Live(console=console, screen=True, auto_refresh=False) as live:
@@ -89,12 +91,12 @@ def runs(
 
 
 class Runs:
-    """The matching runs below some folders, as of the last call of `look`.
+    """The runs in some folders that match a filter, as read by the last call of `look`.
 
     Args:
-        folders: folders to search for runs.
+        folders: folders to search for runs, with their subfolders.
         status: status to filter by; `None` for all.
-        where: filter expression for `select`.
+        where: filter expression for `select`; `None` for all.
     """
 
     def __init__(self, folders: list[Path], status: Status | None, where: str | None) -> None:
@@ -106,7 +108,7 @@ class Runs:
         self.seen: dict[Path, Progress] = {}
 
     def look(self) -> None:
-        """Read all runs from disk again.
+        """Read all runs from disk, and update the attributes.
 
         Raises:
             ConfigError: if the filter cannot be parsed, or names a key that no run has.
@@ -123,13 +125,17 @@ class Runs:
         if self.status in (None, Status.running, Status.unfinished):
             found += map(read_unfinished, collected.unfinished)
         some = collected.records or collected.unfinished
-        hint = "none matches" if some else "try 'seqbench train model=tcn task=adding budget=quick'"
+        hint = (
+            "none matches --status and --where: omit them to list all"
+            if some
+            else "try 'seqbench train model=tcn task=adding budget=quick'"
+        )
         self.none = f"no runs in {', '.join(map(str, self.folders))}: {hint}"
         self.unreadable = collected.unreadable
         wanted = self.status and self.status.value
         found = [run for run in select(found, self.where) if wanted in (None, run.status)]
         running = [run for run in found if isinstance(run, Unfinished) and run.status == "running"]
-        # Keep Progress objects: computing a speed takes two looks at the same run.
+        # Keep the Progress objects: a speed is computed from two reads of the same run.
         self.seen = {
             run.folder: self.seen.get(run.folder) or Progress(Run(run.folder, run.run_id))
             for run in running
@@ -141,10 +147,14 @@ class Runs:
 
 
 def picture(runs: Runs, limit: int, width: int, height: int | None = None) -> "RenderableType":
-    """Return the tables of running and other runs, no wider than `width` columns.
+    """Return the tables of the runs in progress and of all other runs.
 
-    With a `height` in lines, for `--watch`, a line of counts is added and both tables are cut to
-    fit. A `limit` of 0 shows all other runs.
+    Args:
+        runs: the runs.
+        limit: maximum number of runs that are not in progress; 0 for all.
+        width: maximum width in characters.
+        height: maximum height in lines, for `--watch`: the tables are shortened, and a line with
+            the number of runs is added; `None` for no maximum.
     """
     from rich.console import Group
     from rich.text import Text
@@ -156,11 +166,11 @@ def picture(runs: Runs, limit: int, width: int, height: int | None = None) -> "R
     parts: list[RenderableType] = []
     if height is not None:
         now = time.strftime("%H:%M:%S")
-        counts = f"{now}  {len(running)} running, {len(runs.others)} others  (Ctrl-C ends)"
+        counts = f"{now}  {len(running)} running, {len(runs.others)} others  (Ctrl-C to quit)"
         parts.append(Text(counts, "bold", no_wrap=True))
         if runs.unreadable:
-            parts.append(Text(f"{len(runs.unreadable)} cannot be read, left out", "red"))
-        # 3 lines: a header for each table, and the blank line between them.
+            parts.append(Text(f"left out, cannot be read: {len(runs.unreadable)}", "red"))
+        # 3 lines: the headers of both tables, and a blank line between the tables.
         room = max(2, height - len(parts) - 3)
         running = running[: max(room // 2, room - len(runs.others))]
         limit = min(limit or room, max(1, room - len(running)))
@@ -176,7 +186,7 @@ def picture(runs: Runs, limit: int, width: int, height: int | None = None) -> "R
 
 
 def others_table(rows: Sequence[Mapping[str, str]], width: int) -> "Table":
-    """Return the table of runs that are not running, no wider than `width` columns."""
+    """Return the table of runs that are not in progress, at most `width` characters wide."""
     from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text

@@ -55,7 +55,7 @@ class Pipe(list):
 @pytest.mark.parametrize(
     ("build_model", "message"),
     [
-        (broken, "the plain reference failed: ValueError: no such thing"),
+        (broken, "the reference process failed: ValueError: no such thing"),
         (build_plain, "--reference knows of seqbench's models only, not of mine.Model"),
     ],
 )

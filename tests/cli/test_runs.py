@@ -230,7 +230,7 @@ def test_a_picture_fits_into_the_terminal(tmp_path, width, height):
 def test_watching_needs_a_terminal(output_dir):
     result = invoke("runs", "--watch", "--output-dir", output_dir)
     assert isinstance(result.exception, ConfigError)
-    assert "--watch draws in a terminal" in str(result.exception)
+    assert "--watch: expected a terminal" in str(result.exception)
 
 
 def test_looking_at_a_run_that_is_being_trained_never_imports_torch(training, tmp_path):

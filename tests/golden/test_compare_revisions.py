@@ -1,4 +1,4 @@
-"""The script that compares two revisions, tried on a throw-away repository made of this tree."""
+"""Test `scripts/compare_revisions.py` on a temporary repository with a copy of the sources."""
 
 import shutil
 import subprocess
@@ -11,21 +11,21 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "compare_revisions.py"
 
 
-def git(repository, *words):
+def git(repository, *arguments):
     identity = ("-c", "user.name=test", "-c", "user.email=test@localhost")
-    command = ["git", *identity, "-c", "commit.gpgsign=false", *words]
-    done = subprocess.run(command, cwd=repository, check=True, capture_output=True, text=True)
-    return done.stdout
+    command = ["git", *identity, "-c", "commit.gpgsign=false", *arguments]
+    result = subprocess.run(command, cwd=repository, check=True, capture_output=True, text=True)
+    return result.stdout
 
 
-def compare(repository, *words):
+def compare(repository, *arguments):
     return subprocess.run(
-        [sys.executable, str(SCRIPT), *words], cwd=repository, capture_output=True, text=True
+        [sys.executable, str(SCRIPT), *arguments], cwd=repository, capture_output=True, text=True
     )
 
 
 def change(path, old, new, message):
-    """Commit a change to one file."""
+    """Replace `old` with `new` in a file, and commit the change."""
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new), encoding="utf-8")
@@ -34,7 +34,11 @@ def change(path, old, new, message):
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    """This tree as `first`, then `refactored`, `other` in what a TCN computes, and `broken`."""
+    """Yield a repository with four tags, and verify that no worktree is left.
+
+    `first` is a copy of the sources, `refactored` renames an argument of the TCN, `other` changes
+    the initial weights of the TCN, and `broken` has a syntax error.
+    """
     folder = tmp_path_factory.mktemp("repository")
     for name in ("seqbench", "configs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -58,27 +62,27 @@ def repository(tmp_path_factory):
 SMALL = ("--pair", "tcn/adding", "--pair", "lstm/adding", "--steps", "3", "--", "recipe=none")
 
 
-def test_a_renaming_changes_nothing(repository):
-    done = compare(repository, "first", "refactored", *SMALL)
-    assert done.stdout.splitlines() == ["tcn/adding   equal", "lstm/adding  equal"], done.stderr
-    assert done.returncode == 0
+def test_renaming_an_argument_gives_equal_runs(repository):
+    result = compare(repository, "first", "refactored", *SMALL)
+    assert result.stdout.splitlines() == ["tcn/adding   equal", "lstm/adding  equal"], result.stderr
+    assert result.returncode == 0
 
 
-def test_another_initialisation_is_found_and_located(repository):
-    done = compare(repository, "first", "other", *SMALL)
-    tcn, lstm = done.stdout.splitlines()
+def test_a_changed_initialization_is_reported_with_its_step(repository):
+    result = compare(repository, "first", "other", *SMALL)
+    tcn, lstm = result.stdout.splitlines()
     assert tcn.startswith("tcn/adding   step 1: train ")
     assert lstm == "lstm/adding  equal"
-    assert done.returncode == 1
+    assert result.returncode == 1
 
 
 @pytest.mark.parametrize(
-    ("revision", "said"),
+    ("revision", "message_start"),
     [("nowhere", "cannot check out nowhere"), ("broken", "broken cannot be run: SyntaxError")],
 )
-def test_a_revision_that_cannot_be_run_costs_one_line(repository, revision, said):
-    done = compare(repository, revision, "first", *SMALL)
-    assert done.stderr.startswith(f"error: {said}")
-    assert done.stderr.count("\n") == 1
-    assert done.returncode == 2
+def test_an_invalid_revision_exits_with_one_error_line(repository, revision, message_start):
+    result = compare(repository, revision, "first", *SMALL)
+    assert result.stderr.startswith(f"error: {message_start}")
+    assert result.stderr.count("\n") == 1
+    assert result.returncode == 2
     assert git(repository, "worktree", "list").count("\n") == 1

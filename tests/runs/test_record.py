@@ -23,10 +23,10 @@ JSON = st.recursive(
 )
 
 
-def test_a_record_comes_back_as_it_was_written(tmp_path):
+def test_reading_a_written_record_returns_an_equal_record(tmp_path):
     record = make_record()
-    turned = replace(record, config=dict(reversed(record.config.items())))
-    for name, written in (("a.json", record), ("b.json", turned)):
+    reordered = replace(record, config=dict(reversed(record.config.items())))
+    for name, written in (("a.json", record), ("b.json", reordered)):
         write_record(tmp_path / name, written)
         assert read_record(tmp_path / name) == record
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
@@ -34,7 +34,7 @@ def test_a_record_comes_back_as_it_was_written(tmp_path):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_numbers_that_are_not_finite_are_null(tmp_path, value):
+def test_non_finite_numbers_become_null(tmp_path, value):
     path = tmp_path / "record.json"
     parts = {"metrics": {"test": {"mse": value}}, "notes": {"slope": value}}
     parts |= {"measured": {"nested": [{"throughput": value}]}}
@@ -46,7 +46,7 @@ def test_numbers_that_are_not_finite_are_null(tmp_path, value):
     assert read.score.value is None
     assert read.notes == {"slope": None}
     assert read.measured == {"nested": [{"throughput": None}]}
-    # Records from elsewhere may hold them.
+    # A record that another program wrote may contain NaN and infinity.
     text = json.dumps(make_record().to_json() | {"baseline": value, "notes": {"x": value}})
     path.write_text(text.replace('"optimum": 0.0', '"optimum": 1e999'))
     read = read_record(path)
@@ -77,7 +77,7 @@ def test_numbers_that_are_not_finite_are_null(tmp_path, value):
         ({"schema": "1"}, "schema must be a whole number, not text"),
     ],
 )
-def test_a_wrong_record_costs_one_line_that_names_the_key(change, message):
+def test_an_invalid_record_raises_one_line_that_names_the_key(change, message):
     with pytest.raises(RecordError) as caught:
         Record.from_json(make_record().to_json() | change)
     assert str(caught.value) == message
@@ -85,14 +85,14 @@ def test_a_wrong_record_costs_one_line_that_names_the_key(change, message):
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if key not in ("schema", "notes", "code")])
-def test_every_key_must_be_there(key):
+def test_a_missing_key_raises_record_error(key):
     obj = make_record().to_json()
     del obj[key]
     with pytest.raises(RecordError, match=f"^{key} is missing$"):
         Record.from_json(obj)
 
 
-def test_notes_and_code_may_be_missing_and_unknown_keys_are_dropped():
+def test_notes_and_code_are_optional_and_unknown_keys_are_dropped():
     obj = make_record().to_json()
     del obj["notes"], obj["code"]
     record = Record.from_json(obj | {"colour": "blue"})
@@ -102,43 +102,43 @@ def test_notes_and_code_may_be_missing_and_unknown_keys_are_dropped():
 
 
 @given(JSON)
-def test_anything_is_a_record_or_a_record_error(obj):
+def test_arbitrary_json_raises_record_error(obj):
     with pytest.raises(RecordError):
         Record.from_json(obj)
 
 
 @settings(max_examples=300)
 @given(st.dictionaries(st.sampled_from(KEYS), JSON, min_size=1, max_size=3))
-def test_a_changed_record_is_a_record_or_a_record_error(changes):
+def test_a_changed_record_is_valid_or_raises_record_error(changes):
     try:
         record = Record.from_json(make_record().to_json() | changes)
     except RecordError as error:
-        said = str(error)
+        error_message = str(error)
     else:
-        said = ""
+        error_message = ""
         text = json.dumps(record.to_json(), allow_nan=False)
         assert Record.from_json(json.loads(text)).to_json() == record.to_json()
         numbers = [v for values in record.metrics.values() for v in values.values()]
         numbers += [record.baseline, record.optimum]
         assert all(v is None or math.isfinite(v) for v in numbers)
-    assert "\n" not in said
+    assert "\n" not in error_message
 
 
-def test_deep_nesting_and_a_missing_file_are_refused(tmp_path):
+def test_deep_nesting_and_a_missing_file_raise_record_error(tmp_path):
     (tmp_path / "record.json").write_text("[" * 100_000)
     for name, reason in (("record.json", "not JSON"), ("none.json", "No such file")):
         with pytest.raises(RecordError, match=reason):
             read_record(tmp_path / name)
 
 
-def test_a_failing_write_leaves_the_old_record_and_no_draft(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_old_record_and_no_temporary_file(tmp_path, monkeypatch):
     path = tmp_path / "record.json"
     write_record(path, make_record(seed=0))
 
-    def full(descriptor):
+    def fail(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(RunError, match="No space left on device"):
         write_record(path, make_record(seed=1))
     monkeypatch.undo()
@@ -146,6 +146,6 @@ def test_a_failing_write_leaves_the_old_record_and_no_draft(tmp_path, monkeypatc
     assert [file.name for file in tmp_path.iterdir()] == ["record.json"]
 
 
-def test_a_folder_that_is_not_there_is_a_run_error(tmp_path):
+def test_writing_to_a_missing_folder_raises_run_error(tmp_path):
     with pytest.raises(RunError, match="cannot write"):
         write_record(tmp_path / "gone" / "record.json", make_record())
