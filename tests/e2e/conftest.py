@@ -53,32 +53,11 @@ def seqbench(start: Callable[..., Command]) -> Callable[..., Done]:
 def installed(tmp_path: Path, environment: dict[str, str]) -> Callable[..., Done]:
     """Run the installed command in a new process; keywords go to its environment."""
 
-    def begin(*words: str, **variables: str) -> Command:
-        said = tmp_path_factory.mktemp("said")
-        started.append(Command(words, tmp_path, environment | variables, said))
-        return started[-1]
-
-    yield begin
-    for command in started:
-        command.process.kill()
-        command.process.join()
-
-
-@pytest.fixture
-def seqbench(start: Callable[..., Command]) -> Callable[..., Done]:
-    """Run the command in `tmp_path` and wait for its end; keywords go to its environment."""
-    return lambda *words, **variables: start(*words, **variables).wait()
-
-
-@pytest.fixture
-def installed(tmp_path: Path, environment: dict[str, str]) -> Callable[..., Done]:
-    """Run the installed command, in a new process that imports torch."""
-
-    def run(*words: str) -> Done:
+    def run(*words: str, **variables: str) -> Done:
         return subprocess.run(
             [PROGRAM, *words],
             cwd=tmp_path,
-            env=environment,
+            env=environment | variables,
             capture_output=True,
             text=True,
             timeout=200,
