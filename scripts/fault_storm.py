@@ -1,12 +1,17 @@
-"""What can go wrong with a run, done to it on purpose, again and again: is it ever lost?
+"""Inject faults into runs, and check that no run is lost.
 
     python scripts/fault_storm.py --times 20
 
-Each fault strikes so many runs at random steps, over the models and tasks of `kill_storm.py` in
-turn. It must end the run, or the attempt to go on with it, as the README promises; what was written
-before must stay readable; and when the fault is mended the run must go on from the newest whole
-checkpoint, and end with the bits of one that nothing happened to. Prints a table; exit code 0:
-nothing was lost, 1: something was. Full and read-only disks need root, who may mount them.
+Each fault is injected into `--times` runs at random steps. The runs cycle through the models and
+tasks of `kill_storm.py`. A run is lost unless
+
+- the fault, or the attempt to resume after it, ends as the README documents,
+- the files written before the fault stay readable,
+- the run resumes from the newest valid checkpoint once the fault is removed, and
+- its result is bitwise equal to that of a run without a fault.
+
+Prints a table. The exit code is 0 if no run was lost, otherwise 1. The faults "full disk" and
+"read-only folder" mount a disk, which requires root.
 """
 
 import argparse
@@ -45,18 +50,18 @@ from seqbench.runs.run import Run
 from seqbench.training import checkpoint
 from seqbench.training.trainer import Trainer
 
-# Of `SETTINGS`: the last step, and the one after which two checkpoints are there.
+# With `SETTINGS`: the last step, and a step by which two checkpoints have been written.
 STEPS, TWO_CHECKPOINTS = 45, 11
 PAGE = 4096
 WITHOUT_ROOT = os.geteuid() != 0
 
 
 class Cut(BaseException):
-    """A process that ends here and now, as far as the run can tell."""
+    """Raised inside a run to end it without cleanup, like a crash of its process."""
 
 
 class At(Observer):
-    """Does something at the first event from some step on."""
+    """Observer that calls `do` once, at the first event of step `step` or later."""
 
     def __init__(self, step: int, do: Callable[[], None]) -> None:
         self.step, self.do = step, do
@@ -69,12 +74,12 @@ class At(Observer):
 
 @dataclass
 class Trial:
-    """A run that something will happen to.
+    """A run into which a fault is injected.
 
     Attributes:
-        config: its configuration.
-        calm: the same run in another output folder, where nothing happened to it.
-        dice: chooses where and when.
+        config: config of the run.
+        calm: the same run in another output folder, without a fault.
+        dice: random number generator for the step and the details of the fault.
     """
 
     config: Config
@@ -83,15 +88,15 @@ class Trial:
 
     @property
     def folder(self) -> Run:
-        """The run on disk."""
+        """Return the run on disk."""
         return Run.of(self.config)
 
     def step(self, first: int = 1) -> int:
-        """A random step; the event that follows it within four steps is not yet of the last one."""
+        """Return a random step. An event follows within four steps, before the last step."""
         return self.dice.randint(first, STEPS - 5)
 
     def cut_off(self, first: int = 1) -> None:
-        """Train to a random step, and no further."""
+        """Train to a random step, and end the run there without cleanup."""
 
         def cut() -> None:
             raise Cut
@@ -100,31 +105,33 @@ class Trial:
             run(self.config, At(self.step(first), cut))
         except Cut:
             return
-        raise Lost("the run was not cut off")
+        raise Lost("expected the run to end at a random step, got a completed run")
 
 
 @contextmanager
 def fails(says: str, code: int = 1) -> Iterator[None]:
-    """See to it that what is done here ends in one line that says so, and with this exit code."""
+    """Raise Lost unless the context raises a one-line error with this text and exit code."""
     try:
         yield
     except SeqbenchError as error:
         if says not in str(error) or "\n" in str(error) or error.exit_code != code:
-            raise Lost(f"exit code {error.exit_code}, '{error}'") from error
+            raise Lost(
+                f"expected exit code {code} and '{says}', got {error.exit_code} and '{error}'"
+            ) from error
     else:
-        raise Lost(f"nothing said '{says}'")
+        raise Lost(f"expected the error '{says}', got no error")
 
 
-# Files that a crash or a disk spoilt
+# Damaged files
 
 
 def torn_checkpoint(trial: Trial) -> None:
-    """The last checkpoint ends somewhere in its middle."""
+    """Truncate the last checkpoint at a random byte."""
     spoil(trial, lambda whole: whole[: trial.dice.randrange(len(whole))])
 
 
 def rotten_checkpoint(trial: Trial) -> None:
-    """One bit of the last checkpoint has changed."""
+    """Flip a random bit of the last checkpoint."""
 
     def rot(whole: bytes) -> bytes:
         rotten = bytearray(whole)
@@ -143,15 +150,15 @@ def spoil(trial: Trial, change: Callable[[bytes], bytes]) -> None:
 
 
 def torn_event(trial: Trial) -> None:
-    """The last line of the events was not written to its end."""
+    """Append an incomplete line to the event log."""
     trial.cut_off()
     tear(trial.folder.events_path, trial.dice)
     if last_step(trial.folder.events_path) != read_events(trial.folder.events_path)[-1]["step"]:
-        raise Lost("the torn line was read")
+        raise Lost("expected the incomplete event to be skipped, got its step")
 
 
 def torn_history(trial: Trial) -> None:
-    """The last line of the history was not written to its end."""
+    """Append an incomplete line to the history."""
     trial.cut_off()
     tear(trial.folder.folder / "history.jsonl", trial.dice)
 
@@ -166,7 +173,7 @@ def tear(path: Path, dice: random.Random) -> None:
 
 
 def full_disk(trial: Trial) -> None:
-    """There is no room for all that the run writes."""
+    """Leave less free disk space than the run needs."""
     written = sum(path.stat().st_blocks * 512 for path in trial.calm.folder.rglob("*"))
     disk = mounted(trial)
     free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
@@ -178,7 +185,7 @@ def full_disk(trial: Trial) -> None:
 
 
 def read_only_folder(trial: Trial) -> None:
-    """The disk has become one that cannot be written."""
+    """Remount the disk of an interrupted run read-only."""
     disk = mounted(trial)
     trial.cut_off()
     remount(disk, "ro")
@@ -188,7 +195,7 @@ def read_only_folder(trial: Trial) -> None:
 
 
 def mounted(trial: Trial) -> Path:
-    """The output folder as a small disk of its own."""
+    """Mount a disk of 4 MB as the output folder, and return the folder."""
     disk = Path(trial.config["output_dir"])
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], check=True)
@@ -200,7 +207,7 @@ def remount(disk: Path, how: str) -> None:
 
 
 def quota(trial: Trial) -> None:
-    """No file may become as large as the largest that the run writes."""
+    """Limit the size of files to less than the largest checkpoint."""
     largest = max(path.stat().st_size for path in trial.calm.checkpoints.iterdir())
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (trial.dice.randrange(largest), hard))
@@ -212,17 +219,17 @@ def quota(trial: Trial) -> None:
 
 
 def vanished_folder(trial: Trial) -> None:
-    """Somebody removes the run's folder, or its checkpoints, while it trains."""
-    victim = trial.dice.choice([trial.folder.folder, trial.folder.checkpoints])
+    """Delete the folder of the run or its checkpoints during training."""
+    deleted = trial.dice.choice([trial.folder.folder, trial.folder.checkpoints])
     with fails("No such file or directory"):
-        run(trial.config, At(trial.step(), lambda: shutil.rmtree(victim)))
+        run(trial.config, At(trial.step(), lambda: shutil.rmtree(deleted)))
 
 
 # Processes
 
 
 def two_processes(trial: Trial) -> None:
-    """Another process trains the run already; it goes on undisturbed."""
+    """Start a second process on a run: it must fail, and the first process must complete."""
     (ready, told), (waiting, go) = os.pipe(), os.pipe()
 
     def wait() -> None:
@@ -235,24 +242,24 @@ def two_processes(trial: Trial) -> None:
     with fails(f"is being trained by process {pid} on {socket.gethostname()}"):
         run(trial.config)
     if content(trial.folder) != before:
-        raise Lost("the second process has written")
+        raise Lost("expected the second process to leave the files unchanged, got changed files")
     os.write(go, b"!")
     for end in (ready, told, waiting, go):
         os.close(end)
     if code := ended(pid):
-        raise Lost(f"the first process ended with {code}")
+        raise Lost(f"expected exit code 0 of the first process, got {code}")
 
 
 def holder_died(trial: Trial) -> None:
-    """The process that trained the run was killed, and could not let go of it."""
+    """Kill the training process, so that it cannot remove its lease."""
     if ended(forked(trial, lambda: os.kill(os.getpid(), signal.SIGKILL))) != -signal.SIGKILL:
-        raise Lost("the holder was not killed")
+        raise Lost("expected the training process to be killed, got another end")
     if not (trial.folder.folder / ".lease").exists():
-        raise Lost("it had let go")
+        raise Lost("expected the lease of the killed process to remain, got no lease")
 
 
 def lease_of_another_host(trial: Trial) -> None:
-    """A process on another machine holds the run, and is then not heard of any more."""
+    """Lock the run by the lease of a process on another host, and let the lease expire."""
     trial.cut_off()
     lease = trial.folder.folder / ".lease"
     lease.write_text("process 42 on elsewhere")
@@ -260,13 +267,13 @@ def lease_of_another_host(trial: Trial) -> None:
     with fails("is being trained by process 42 on elsewhere"):
         run(trial.config)
     if content(trial.folder) != before:
-        raise Lost("the second process has written")
-    silent = lease.stat().st_mtime - lock.LEASE
-    os.utime(lease, (silent, silent))
+        raise Lost("expected the second process to leave the files unchanged, got changed files")
+    expired = lease.stat().st_mtime - lock.LEASE
+    os.utime(lease, (expired, expired))
 
 
 def forked(trial: Trial, do: Callable[[], None]) -> int:
-    """Train in a process of its own, which does something at a random step; its number."""
+    """Train in a forked process that calls `do` at a random step, and return the process id."""
     observer = At(trial.step(), do)
     pid = os.fork()
     if not pid:
@@ -284,12 +291,12 @@ def content(folder: Run) -> dict[Path, bytes]:
 
 
 def sigterm(trial: Trial) -> None:
-    """The process is asked to end."""
+    """Send SIGTERM to the training process."""
     stopped_by(trial, signal.SIGTERM)
 
 
 def sigint(trial: Trial) -> None:
-    """Somebody presses Ctrl-C."""
+    """Send SIGINT to the training process, as Ctrl-C does."""
     stopped_by(trial, signal.SIGINT)
 
 
@@ -298,14 +305,14 @@ def stopped_by(trial: Trial, number: signal.Signals) -> None:
     with fails("a checkpoint was written", code=130):
         run(trial.config, stop)
     if newest(trial.folder) < (last_step(trial.folder.events_path) or 0):
-        raise Lost("there is no checkpoint of the step at which it stopped")
+        raise Lost("expected a checkpoint of the step at which the run stopped, got an older one")
 
 
-# Numbers
+# Non-finite numbers, and memory
 
 
 def nan_in_loss(trial: Trial) -> None:
-    """The loss of one step is NaN or infinite."""
+    """Make the loss of one step NaN or infinite."""
     number = trial.dice.choice([math.nan, math.inf, -math.inf])
 
     def poison(backward: Callable[..., Any], model: Any, task: Any, *rest: Any) -> Any:
@@ -317,7 +324,7 @@ def nan_in_loss(trial: Trial) -> None:
 
 
 def nan_in_gradients(trial: Trial) -> None:
-    """The gradient of one parameter at one step is NaN or infinite."""
+    """Make the gradient of one parameter at one step NaN or infinite."""
     number = trial.dice.choice([math.nan, math.inf, -math.inf])
 
     def poison(backward: Callable[..., Any], model: Any, *rest: Any) -> Any:
@@ -333,20 +340,20 @@ def diverges(trial: Trial, poison: Callable[..., Any]) -> None:
         record = run(trial.config)
     folder, error = trial.folder, str(record.error)
     if record.status != "diverged" or f"at step {record.steps};" not in error:
-        raise Lost(f"it ended as {record.status}: {error}")
+        raise Lost(f"expected status diverged and its step, got {record.status}: {error}")
     for path in folder.checkpoints.iterdir():
         tensors, facts = checkpoint.load(path)
         if not all(t.isfinite().all() for name, t in tensors.items() if name.startswith("model.")):
-            raise Lost(f"{path.name} is not good any more")
+            raise Lost(f"expected finite weights in {path.name}, got NaN or infinity")
         if path.name == checkpoint.BEST and f"of step {facts['step']}, are kept" not in error:
-            raise Lost(f"the best weights are not named: {error}")
+            raise Lost(f"expected the step of the best weights in the error, got: {error}")
     text = folder.record_path.read_text() + folder.events_path.read_text()
     if "NaN" in text or "Infinity" in text:
-        raise Lost("what was written holds a number that is none")
+        raise Lost("expected finite numbers in the record and the events, got NaN or Infinity")
 
 
 def out_of_memory(trial: Trial) -> None:
-    """A batch does not fit into the device's memory."""
+    """Raise an out-of-memory error in one backward pass."""
 
     def poison(*given: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nGPU 0 has ...")
@@ -359,7 +366,7 @@ def out_of_memory(trial: Trial) -> None:
 
 @contextmanager
 def at_some_step(trial: Trial, instead: Callable[..., Any]) -> Iterator[None]:
-    """At one random step something else is done in the place of a backward pass."""
+    """Call `instead` in place of the backward pass at one random step."""
     backward, step, calls = Trainer.backward, trial.step(), itertools.count(1)
 
     def replaced(trainer: Trainer, *given: Any) -> Any:
@@ -372,16 +379,16 @@ def at_some_step(trial: Trial, instead: Callable[..., Any]) -> Iterator[None]:
 
 
 FAULTS = {
-    "torn last checkpoint": torn_checkpoint,
-    "rotten bit in a checkpoint": rotten_checkpoint,
-    "torn event line": torn_event,
-    "torn history line": torn_history,
+    "truncated checkpoint": torn_checkpoint,
+    "flipped bit in a checkpoint": rotten_checkpoint,
+    "incomplete event line": torn_event,
+    "incomplete history line": torn_history,
     "full disk": full_disk,
     "read-only folder": read_only_folder,
     "limit on file size (quota)": quota,
-    "vanished folder": vanished_folder,
+    "deleted folder": vanished_folder,
     "two processes on one run": two_processes,
-    "holder killed": holder_died,
+    "killed process": holder_died,
     "lease of another host": lease_of_another_host,
     "SIGTERM": sigterm,
     "SIGINT": sigint,
@@ -393,12 +400,12 @@ NEED_ROOT = (full_disk, read_only_folder)
 
 
 def main() -> int:
-    """Let every fault strike, print a table, and give the exit code."""
+    """Inject every fault, print a table, and return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--times", type=int, default=20, help="how often each fault strikes")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other steps")
+    parser.add_argument("--times", type=int, default=20, help="number of runs per fault")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random steps")
     arguments = parser.parse_args()
-    # A script's background job ignores SIGINT.
+    # Restore the default handler: a background job of a shell script ignores SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     started = time.monotonic()
@@ -409,7 +416,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         for number, (name, fault) in enumerate(FAULTS.items()):
             if fault in NEED_ROOT and WITHOUT_ROOT:
-                print(f"{name:<28} not tried: only root may mount a disk")
+                print(f"{name:<28} skipped: mounting a disk requires root")
                 continue
             left = [
                 strike(fault, *next(turns), Path(folder), f"{number}-{i}", dice)
@@ -429,10 +436,10 @@ def strike(
     name: str,
     dice: random.Random,
 ) -> bool:
-    """Let a fault strike a run, mend it, and let the run come to its end; whether it was lost."""
+    """Inject a fault into a run, then resume the run. Return True if the run was lost."""
     words = [f"model={model}", f"task={task}", *MODELS[model], *TASKS[task], *SETTINGS]
     calm = compose([*words, f"output_dir={folder / 'calm'}"])
-    run(calm)  # once for each pair
+    run(calm)  # trains on the first call for a model and task, later calls return the record
     disk = folder / name
     trial = Trial(calm | {"output_dir": str(disk)}, Run.of(calm), dice)
     try:
@@ -450,10 +457,11 @@ def strike(
 
 
 def finish(trial: Trial) -> None:
-    """Let a run come to its end, once nothing stands in its way any more.
+    """Complete a run after its fault has been removed.
 
     Raises:
-        Lost: it did not go on from the newest whole checkpoint, or is not what it should be.
+        Lost: if the run does not resume from the newest valid checkpoint, or its result differs
+            from that of the run without a fault.
     """
     folder = trial.folder
     record = folder.record
@@ -462,15 +470,15 @@ def finish(trial: Trial) -> None:
     step = newest(folder) if record is None else 0
     record = run(trial.config, retry=True)
     if record.status != "completed":
-        raise Lost(f"it ended as {record.status}: {record.error}")
+        raise Lost(f"expected status completed, got {record.status}: {record.error}")
     if (began := last_start(folder)) != (expected := ("resumed" if step else "started", step)):
-        raise Lost(f"it {began} where it should have {expected}")
+        raise Lost(f"expected the run to have {expected}, got {began}")
     if difference := compare(trial.calm, folder):
         raise Lost(difference)
 
 
 def newest(folder: Run) -> int:
-    """The step of the newest whole checkpoint; 0: there is none."""
+    """Return the step of the newest valid checkpoint; 0 if there is none."""
     for name in (checkpoint.LAST, checkpoint.PREVIOUS):
         try:
             return int(checkpoint.load(folder.checkpoints / name)[1]["progress"]["step"])
@@ -480,7 +488,7 @@ def newest(folder: Run) -> int:
 
 
 def last_start(folder: Run) -> tuple[str, int]:
-    """How and at which step a run began or went on for the last time."""
+    """Return the last start of a run as `started` or `resumed`, and its step."""
     lines = (folder.folder / "history.jsonl").read_bytes().splitlines()
     starts = [json.loads(line) for line in lines if line.endswith(b"}")]
     return [(e["event"], e["step"]) for e in starts if e["event"] in ("started", "resumed")][-1]

@@ -12,30 +12,28 @@ from seqbench.errors import ConfigError, SeqbenchError
 if TYPE_CHECKING:
     from seqbench.config.compose import Composer
 
-# Mark and color of a contract that holds, is broken, or does not apply.
+# Mark and color of a contract that passes, fails or does not apply.
 MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("-", "dim")}
-# More than one row, but small enough for a task with little data.
+# More than one example, but few enough for a small dataset.
 BATCH_SIZE = 8
 
 
 def check(
     target: Annotated[
         str,
-        typer.Argument(
-            help="The name of a model or task, or a class: package.Class or file.py:Class."
-        ),
+        typer.Argument(help="Name of a model or task, or a class: package.Class or file.py:Class."),
     ],
     values: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Values for its constructor."),
+        typer.Argument(metavar="[KEY=VALUE]...", help="Arguments of the constructor."),
     ] = None,
     config_dir: ConfigDir = None,
     data_dir: DataDir = None,
 ) -> None:
     """Check a model or a task against its contracts.
 
-    Prints one line per contract; the exit code is 1 if one is broken. A contract on a feature that
-    the model lacks (carrying a state, skipping a context) does not apply and is marked with -.
+    Prints one line per contract. The exit code is 1 if a contract fails. A contract does not apply,
+    and is marked with -, if the model lacks the feature (carrying a state, skipping a context).
 
     Example: seqbench check my_model.py:MyModel hidden_size=32
     """
@@ -66,11 +64,11 @@ def check(
 
 
 def made(kind: str, node: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-    """Build a model or a task, and raise unexpected errors of its constructor unchanged.
+    """Build a model or a task.
 
     Raises:
-        ConfigError: if the constructor refuses a kind of task or a value, by a ValueError or a
-            SeqbenchError. Any other exception is a bug in the constructor, and is not converted.
+        ConfigError: if the constructor raises ValueError or SeqbenchError to reject a kind of task
+            or a value. Any other exception is a bug in the constructor, and is raised unchanged.
     """
     from seqbench.config.build import build
 
@@ -86,10 +84,10 @@ def made(kind: str, node: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
 def described(
     target: str, values: list[str], config_dir: str | None = None
 ) -> tuple[str, dict[str, Any]]:
-    """Return the kind of a target, `model` or `task`, and the checked config to build it from.
+    """Return the kind of a target, `model` or `task`, and its validated config.
 
     Raises:
-        ConfigError: if the target does not exist, or its constructor does not take the values.
+        ConfigError: if the target does not exist, or its constructor does not accept the values.
     """
     from seqbench.config.choices import choices_of
     from seqbench.config.compose import Composer
@@ -99,7 +97,9 @@ def described(
     given = parsed(values)
     composer = Composer(config_dir)
     if Path(target).suffix == ".py":
-        raise ConfigError(f"name the class, too: {target}:MyModel")
+        raise ConfigError(
+            f"expected FILE:CLASS, got '{target}': append the class, as in {target}:MyModel"
+        )
     for kind in ("model", "task"):
         if target in choices_of(kind, config_dir):
             node = chosen(kind, target, composer) | given
@@ -115,9 +115,9 @@ def described(
 
 
 def chosen(kind: str, name: str, composer: "Composer") -> dict[str, Any]:
-    """Return the config of a packaged choice, a plug-in, or a choice in the user's config folder.
+    """Return the config of a model or task of seqbench, a plug-in or the user's config folder.
 
-    Required values that the choice does not set are left out.
+    Required values that the config does not set are left out.
     """
     from omegaconf import OmegaConf
 
@@ -131,10 +131,10 @@ def chosen(kind: str, name: str, composer: "Composer") -> dict[str, Any]:
 
 
 def parsed(values: list[str]) -> dict[str, Any]:
-    """Parse `key=value` words into a dict, reading each value as YAML.
+    """Return a dict from `key=value` arguments, with each value parsed as YAML.
 
     Raises:
-        ConfigError: if a word has no `=`, or a value is not YAML.
+        ConfigError: if an argument has no `=`, or a value is not YAML.
     """
     import yaml
 
@@ -143,16 +143,19 @@ def parsed(values: list[str]) -> dict[str, Any]:
         # Accept `model.key=value`, as `seqbench train` does, and `key=value`.
         key, equals, text = value.removeprefix("model.").removeprefix("task.").partition("=")
         if not equals:
-            raise ConfigError(f"give values as key=value, not '{value}'")
+            raise ConfigError(f"expected KEY=VALUE, got '{value}'")
         try:
             result[key] = yaml.safe_load(text)
         except yaml.YAMLError:
-            raise ConfigError(f"the value of '{value}' is not YAML") from None
+            raise ConfigError(f"expected a YAML value after =, got '{value}'") from None
     return result
 
 
 def found_class(target: str) -> tuple[str, str]:
-    """Import `package.Class` or `file.py:Class`; return `model` or `task`, and its import path.
+    """Import a class, and return its kind, `model` or `task`, and its import path.
+
+    Args:
+        target: `package.Class` or `file.py:Class`.
 
     Raises:
         ConfigError: if the class cannot be imported, or is neither a model nor a task.
@@ -172,17 +175,19 @@ def found_class(target: str) -> tuple[str, str]:
     elif source.suffix == ".py" and source.is_file():
         module_name = source.stem
     else:
-        raise ConfigError(f"there is no Python file '{file}'")
+        raise ConfigError(f"expected the path of a Python file, got '{file}'")
     import_from("" if source is None else str(source.resolve().parent))
     try:
         module = import_module(module_name)
     except Exception as error:
         raise ConfigError(f"cannot import {module_name}: {first_line(error)}") from error
     if source is not None and Path(module.__file__ or "").resolve() != source.resolve():
-        raise ConfigError(f"another module is named '{module_name}' too: rename {file}")
+        raise ConfigError(f"the name of another module is also '{module_name}': rename {file}")
     classes = {key: value for key, value in vars(module).items() if isinstance(value, type)}
     if name not in classes:
         raise ConfigError(f"{module_name} has no class '{name}'{suggestion(name, classes)}")
     if not issubclass(classes[name], (nn.Module, Task)):
-        raise ConfigError(f"{target} is neither a torch.nn.Module nor a Task of seqbench")
+        raise ConfigError(
+            f"expected a subclass of torch.nn.Module or seqbench's Task, got {target}"
+        )
     return "task" if issubclass(classes[name], Task) else "model", f"{module_name}.{name}"

@@ -1,4 +1,7 @@
-"""Shell completion of overrides and run ids, without importing Hydra or torch, which are slow."""
+"""Complete overrides and run ids in the shell.
+
+Hydra and torch are not imported, because importing them is slow.
+"""
 
 import contextlib
 import io
@@ -15,37 +18,36 @@ from seqbench.config.choices import choices_of
 from seqbench.config.overrides import SHORT
 from seqbench.errors import SeqbenchError
 
-# Config groups as the user types them, and the folders of those with another name.
+# Names of config groups on the command line, and the folders of groups with another folder name.
 GROUPS = ("model", "task", "budget", "optimizer", "schedule", "protocol", "tracker", "recipe")
 FOLDERS = {short: f"hydra/{name}" for short, name in SHORT.items()}
-# Groups whose keys are completed; `trainer` has a single choice, so it is not in GROUPS.
+# Groups whose keys are completed. `trainer` has a single choice, so it is not in GROUPS.
 NODES = ("model", "task", "optimizer", "schedule", "trainer")
 ROOT = ("seed", "device", "threads", "data_dir", "output_dir")
 
 
 def overrides(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Return the overrides that complete a word, after those that are typed already."""
+    """Return the completions of an override, given the overrides before it."""
     is_sweep = ctx.info_name == "sweep" or bool(ctx.params.get("multirun"))
     words, config_dir = ctx.params.get("overrides") or [], ctx.params.get("config_dir")
     try:
         return completions(incomplete, words, config_dir, is_sweep)
-    except SeqbenchError:  # of a file in the user's folder; a completion has no place to say so
+    except SeqbenchError:  # invalid file in the user's folder; completion must print no error
         return []
 
 
 def completions(
     incomplete: str, words: Sequence[str] = (), config_dir: str | None = None, is_sweep: bool = True
 ) -> list[str]:
-    """Return the overrides that complete a word.
+    """Return the completions of an override.
 
-    Before `=` these are keys that the config has, after it the choices of the group, also after a
-    comma.
+    Without `=`, complete the key. After `=` or a comma, complete the choice of a group.
 
     Args:
-        incomplete: the beginning of the word.
-        words: overrides before it.
+        incomplete: beginning of the override.
+        words: overrides before it on the command line.
         config_dir: folder with the user's choices.
-        is_sweep: True if the command takes a launcher and a search.
+        is_sweep: True if the command accepts the groups `launch` and `search`.
     """
     more = tuple(SHORT) if is_sweep else ()
     groups, nodes = (*GROUPS, *more), (*NODES, *more)
@@ -65,16 +67,16 @@ def completions(
 
 
 def keys_of(node: str, words: Sequence[str], config_dir: str | None) -> list[str]:
-    """Return the sorted keys that a node has with all choices that are typed already."""
+    """Return the sorted keys of a config node that exist for all choices in `words`."""
     from seqbench.config.choices import CONFIG_FOLDER, read_choice
     from seqbench.config.precedence import baseline
-    from seqbench.config.yaml_file import read_yaml  # not at the top: names need no YAML
+    from seqbench.config.yaml_file import read_yaml  # not at the top: names do not need YAML
 
     typed = dict(word.partition("=")[::2] for word in words)
     if node in SHORT:
         defaults = read_yaml(CONFIG_FOLDER / "sweep.yaml").content["defaults"]
-        [usual] = [e[k] for e in defaults for k in e if k == f"override {FOLDERS[node]}"]
-        found = [read_choice(FOLDERS[node], typed.get(node, usual))]
+        [default] = [e[k] for e in defaults for k in e if k == f"override {FOLDERS[node]}"]
+        found = [read_choice(FOLDERS[node], typed.get(node, default))]
     else:
         named = [[(g, name) for name in typed[g].split(",")] for g in GROUPS if g in typed]
         configs = [baseline(config_dir, **dict(chosen)) for chosen in product(*named)]
@@ -84,16 +86,20 @@ def keys_of(node: str, words: Sequence[str], config_dir: str | None) -> list[str
 
 
 def runs(incomplete: str) -> list[str]:
-    """Return the ids in ./outputs that start with a prefix."""
+    """Return the ids of runs in ./outputs that start with a prefix."""
     folders = Path("outputs").glob(f"r*/*/*/{incomplete}*")
     return sorted(path.name for path in folders if incomplete.isalnum() or not incomplete)
 
 
 def in_bash(complete: Callable[[], None]) -> None:
-    """Run a completion for bash, which splits `model=t` into three words and completes only `t`.
+    """Run a completion for bash.
+
+    Bash splits `model=t` into the words `model`, `=` and `t`, and replaces only `t`. Join the words
+    before the completion, and remove `model=` from its results.
 
     Args:
-        complete: reads the words from the environment, prints the completions, and exits.
+        complete: function that reads the words from the environment, prints the completions and
+            exits.
     """
     words = re.split(r"[ \n]", os.environ["COMP_WORDS"])[: int(os.environ["COMP_CWORD"]) + 1]
     joined: list[str] = []
@@ -110,7 +116,7 @@ def in_bash(complete: Callable[[], None]) -> None:
         with contextlib.redirect_stdout(answers):
             complete()
     finally:
-        # Bash replaces only the part after `=`: strip the key from each completion.
+        # Bash replaces only the part after `=`: remove the key from each completion.
         for line in answers.getvalue().splitlines():
             print(line.removeprefix(key + equals) if equals else line)
         sys.stdout.flush()

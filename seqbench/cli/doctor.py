@@ -1,4 +1,4 @@
-"""`seqbench doctor`: report versions, hardware and data, and warn of what would be slow or fail."""
+"""`seqbench doctor`: report versions, hardware and data, and print warnings."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ from seqbench.wording import plain
 
 # The packages that affect results most.
 CORE = ("seqbench", "torch", "numpy", "hydra-core", "omegaconf", "safetensors")
-# Network file systems, matched as substrings.
+# Substrings of the names of network file systems.
 REMOTE = ("nfs", "cifs", "smb", "sshfs", "lustre", "beegfs", "gpfs", "ceph")
 FEW_BYTES = 2**30
 
@@ -26,11 +26,12 @@ Lines = dict[str, str]
 
 def doctor(
     data_dir: DataDir = None,
-    output_dir: Annotated[Path, typer.Option(help="Where runs go.")] = Path("outputs"),
+    output_dir: Annotated[Path, typer.Option(help="Output folder of new runs.")] = Path("outputs"),
 ) -> None:
     """Report this machine's versions, hardware, data and problems.
 
-    Shows where runs go, which device and how many workers they use, and what would be slow or fail.
+    Shows the output folder, and the device and number of workers of a run or sweep. Warns of
+    conditions that slow runs down or make them fail.
 
     Example: seqbench doctor
     """
@@ -39,7 +40,7 @@ def doctor(
     from rich.text import Text
 
     console, progress = Console(highlight=False), Console(stderr=True, highlight=False)
-    with progress.status("looking at this machine") as status:
+    with progress.status("checking this machine") as status:
 
         def say(text: str) -> None:
             status.update(text)
@@ -63,8 +64,8 @@ def doctor(
         for name, line in lines.items():
             grid.add_row(f"  {name}", Text(plain(line)))
         console.print(grid)
-    console.print(Text("what would be slow, or fail", style="bold"))
-    for remark in list(remarks(output_dir, reason)) or ["nothing that can be seen from here"]:
+    console.print(Text("warnings", style="bold"))
+    for remark in list(remarks(output_dir, reason)) or ["none"]:
         console.print(Text(f"  {plain(remark)}"))
 
 
@@ -74,7 +75,7 @@ def versions() -> Lines:
 
 
 def extras() -> Lines:
-    """Return for each extra `installed`, or its missing packages and the command to install it."""
+    """Return `installed` for each extra, or its missing packages and the command to install it."""
     from packaging.requirements import Requirement
 
     missing: dict[str, list[str]] = {}
@@ -108,16 +109,16 @@ def compile_kernels(say: Callable[[str], None]) -> str | None:
     """Compile the kernels that are not in the cache.
 
     Args:
-        say: is told the progress.
+        say: function that displays a progress message.
 
     Returns:
-        The reason why they cannot be compiled; `None` if they can.
+        The error if a kernel cannot be compiled; `None` if all can.
     """
     from seqbench.kernels.build import FLOAT32_SOURCES, unavailable_reason
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         waiting = [pool.submit(unavailable_reason, [source]) for source in FLOAT32_SOURCES]
-        what = "compiling the kernels (the first time: up to a minute)"
+        what = "compiling the kernels (up to a minute on first use)"
         say(f"{what}: 0 of {len(waiting)}")
         for done, _ in enumerate(as_completed(waiting), start=1):
             say(f"{what}: {done} of {len(waiting)}")
@@ -125,10 +126,10 @@ def compile_kernels(say: Callable[[str], None]) -> str | None:
 
 
 def machine(reason: str | None) -> Lines:
-    """Return processor, memory and GPUs, and where `train` and `sweep` run on them.
+    """Return the processor, memory and GPUs, and the devices that `train` and `sweep` use.
 
     Args:
-        reason: why kernels do not compile; `None` if they do.
+        reason: error if a kernel cannot be compiled; `None` if all can.
     """
     import torch
 
@@ -137,34 +138,37 @@ def machine(reason: str | None) -> Lines:
     cores, gpus = available_cores(), cuda_devices()
     lines = {
         "processor": f"{cores} cores of {os.cpu_count()}, {platform.machine()}",
-        "vectors": torch.backends.cpu.get_cpu_capability(),
+        "vector instructions": torch.backends.cpu.get_cpu_capability(),
         "memory": f"{free_memory() / 2**30:.1f} GiB free" if free_memory() else "unknown",
     }
     for i, name in enumerate(gpus):
         found = torch.cuda.get_device_properties(i)
         lines[f"GPU {name}"] = f"{found.name}, {found.total_memory / 2**30:.0f} GiB"
     if not gpus:
-        lines["GPU"] = "none that torch can use"
+        lines["GPU"] = "none that PyTorch can use"
     threads = available_threads()
     on_cpu = f"the CPU, {threads} thread{'s' * (threads > 1)}"
     where = "the first GPU" if gpus else on_cpu
-    places = f"{len(gpus)}, one on each GPU" if gpus else f"{cores}, of one thread each"
-    lines["kernels"] = "compile" if reason is None else "do not compile, see below"
+    places = f"{len(gpus)}, one per GPU" if gpus else f"{cores}, one thread each"
+    lines["kernels"] = "compile" if reason is None else "do not compile: see the warnings below"
     lines["precision"] = precision()
-    return lines | {"seqbench train": f"runs on {where}", "seqbench sweep": f"runs {places}"}
+    return lines | {
+        "seqbench train": f"runs on {where}",
+        "seqbench sweep": f"parallel runs: {places}",
+    }
 
 
 def precision() -> str:
-    """Measure the matrix product rate in bf16 relative to fp32, and return it as a sentence."""
+    """Measure the speed of matrix products in bf16 relative to fp32, and return it as text."""
     import torch
 
     from seqbench.bench.flops import peak_rates
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     ratio = peak_rates(device, "bf16").flops / peak_rates(device, "fp32").flops
-    found = f"bf16 multiplies matrices at {ratio:.2g} times the rate of fp32"
+    found = f"matrix products are {ratio:.2g} times as fast in bf16 as in fp32"
     if device.type == "cpu":
-        found += "; recurrent layers compute in fp32 in every precision"
+        found += "; recurrent layers always compute in fp32"
     return found
 
 
@@ -179,7 +183,7 @@ def free_memory() -> int:
 
 
 def data(data_dir: str | None) -> Lines:
-    """Return the data folder and the state of each dataset, with the command to fetch it.
+    """Return the data folder and, for each dataset, its state and the command to fetch it.
 
     Only file sizes are compared, not hashes.
     """
@@ -193,7 +197,7 @@ def data(data_dir: str | None) -> Lines:
         if all(size == file.size for file, size in sizes.items()):
             lines[name] = "found"
         else:
-            how = "not there" if not any(sizes.values()) else "not whole"
+            how = "missing" if not any(sizes.values()) else "incomplete"
             lines[name] = f"{how}: seqbench data fetch {name}"
     return lines
 
@@ -204,7 +208,7 @@ def size_of(path: Path) -> int:
 
 
 def runs(output_dir: Path) -> Lines:
-    """Return the folder of runs with their number, and the free disk space."""
+    """Return the folder of runs, the number of runs, and the free disk space."""
     from seqbench.results.collect import run_folders
 
     found = sum(1 for _ in run_folders(output_dir / "runs"))
@@ -216,53 +220,56 @@ def runs(output_dir: Path) -> Lines:
 
 
 def existing(path: Path) -> Path:
-    """Return the path if it exists, else its nearest parent that does."""
+    """Return the path if it exists, otherwise its nearest existing parent."""
     path = path.absolute()
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
 def remarks(output_dir: Path, reason: str | None) -> Iterator[str]:
-    """Yield a warning for each thing that would be slow or fail on this machine.
+    """Yield a warning for each condition that slows runs down or makes them fail.
 
     Args:
-        output_dir: where runs go.
-        reason: why kernels do not compile; `None` if they do.
+        output_dir: output folder of new runs.
+        reason: error if a kernel cannot be compiled; `None` if all can.
     """
     from seqbench.machine import available_cores, available_threads, cuda_devices
 
     cores = available_cores()
     if not cuda_devices():
-        yield "no GPU: full budgets take hours; budget=quick takes minutes"
+        yield "no GPU: budget=full takes hours, budget=quick takes minutes"
     if reason:
         yield (
-            f"models on the CPU run in plain PyTorch, a GRU several times slower ({reason}): "
-            "install a C++ compiler, or name one in CXX"
+            f"the kernels do not compile ({reason}), so models on the CPU run in plain PyTorch, "
+            "a GRU several times slower: install a C++ compiler, or set CXX to its command"
         )
     if available_threads() > cores:
         yield (
-            f"OMP_NUM_THREADS={available_threads()} on {cores} cores: threads wait for each other; "
-            f"set it to {cores} or less"
+            f"OMP_NUM_THREADS={available_threads()} exceeds the number of cores, {cores}: "
+            f"threads wait for each other; set it to {cores} or less"
         )
     if (load := os.getloadavg()[0]) > cores / 2:
         yield (
-            f"other programs keep {load:.1f} of {cores} cores busy: a training with several "
-            "threads waits for the slowest; threads=1 suffers least"
+            f"other programs put a load of {load:.1f} on {cores} cores and slow down training "
+            "with several threads: set threads=1"
         )
     if (quota := cpu_quota()) is not None and quota < cores:
         yield (
-            f"this container may use {quota:.1f} cores, but sees {cores}: "
+            f"the CPU quota of this container is {quota:.1f} cores, but {cores} are visible: "
             f"set threads and launch.workers to {max(1, int(quota))}"
         )
     place = existing(output_dir)
     if shutil.disk_usage(place).free < FEW_BYTES:
-        yield f"less than 1 GiB is free in {place}: runs stop when the disk is full"
+        yield (
+            f"less than 1 GiB is free in {place}, and runs fail on a full disk: delete files, "
+            "or choose another folder with output_dir="
+        )
     if not os.access(place, os.W_OK):
-        yield f"{place} cannot be written to: choose another folder with output_dir="
+        yield f"{place} is not writable: choose another folder with output_dir="
     kind = file_system(place)
     if any(name in kind for name in REMOTE):
         yield (
-            f"{place} is on {kind}, another machine's disk: checkpoints take longer, and a run "
-            "whose machine died is free after two minutes only"
+            f"{place} is on a network file system ({kind}): checkpoints take longer, and a run "
+            "stays locked for two minutes if its machine crashes"
         )
 
 
@@ -276,16 +283,16 @@ def cpu_quota() -> float | None:
 
 
 def file_system(path: Path) -> str:
-    """Return the type of the file system that holds a path; empty if unknown."""
+    """Return the type of the file system that contains a path; empty if unknown."""
     try:
         mounts = os.fsdecode(Path("/proc/mounts").read_bytes()).splitlines()
     except OSError:
         return ""
-    # White space in a path is escaped: "/my disk" is `/my\040disk`.
+    # /proc/mounts escapes white space in a path: "/my disk" is written as `/my\040disk`.
     kinds = {unescaped(line.split()[1]): line.split()[2] for line in mounts}
     return next((kinds[str(p)] for p in (path, *path.parents) if str(p) in kinds), "")
 
 
 def unescaped(text: str) -> str:
-    """Return a path of /proc/mounts with its octal escapes replaced."""
+    """Return a path from /proc/mounts with its octal escapes decoded."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)

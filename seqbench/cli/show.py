@@ -1,4 +1,4 @@
-"""`seqbench show`: print everything that is recorded of a run."""
+"""`seqbench show`: print the settings, scores, files and learning curves of a run."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from seqbench.results.collect import Unfinished
     from seqbench.results.curves import Curve
 
-# Lines shown of the log of a failed run.
+# Number of lines to print from the end of the log of a failed run.
 LOG_LINES = 15
 
 
@@ -21,14 +21,18 @@ def show(
     run: Annotated[
         str,
         typer.Argument(
-            help="A run id, the beginning of one, or a path.", autocompletion=completion.runs
+            help="Run id, unique prefix of a run id, or path of a run folder.",
+            autocompletion=completion.runs,
         ),
     ],
-    output_dir: Annotated[Path, typer.Option(help="Where runs are.")] = Path("outputs"),
+    output_dir: Annotated[Path, typer.Option(help="Output folder to search for the run.")] = Path(
+        "outputs"
+    ),
 ) -> None:
     """Show a run: scores, settings, versions, files and curves.
 
-    The score is shown beside the task's bounds and the published scores.
+    The score is followed by the score without memory, the best possible score and the published
+    scores.
 
     Example: seqbench show 3f1b
     """
@@ -66,7 +70,7 @@ def show(
 
 
 def sections_of(run: "Record | Unfinished", folder: Path) -> dict[str, dict[str, str]]:
-    """Return what is known of a run as titled sections: name -> text."""
+    """Return the sections to print for a run: section title -> row name -> text."""
     from seqbench.cli.running import figures
     from seqbench.launch.progress import Progress
     from seqbench.results.summary import record_sections, unfinished_sections
@@ -78,19 +82,19 @@ def sections_of(run: "Record | Unfinished", folder: Path) -> dict[str, dict[str,
 
 
 def learning_curves(run: "Record | Unfinished", folder: Path) -> dict[tuple[str, str], "Curve"]:
-    """Return the curves of score (valid, test) and training loss, by split and metric."""
+    """Return the curves of the score (valid, test) and of the training loss by (split, metric)."""
     from seqbench.launch.progress import Progress
     from seqbench.results.curves import read_curves
     from seqbench.runs.run import Run
 
-    found = getattr(run, "score", None)
-    metric = found.metric if found else Progress(Run(folder, run.run_id)).look().metric
+    score = getattr(run, "score", None)
+    metric = score.metric if score else Progress(Run(folder, run.run_id)).look().metric
     curves = read_curves(folder)
     shown = (("valid", metric), ("test", metric), ("train", "loss"))
     return {key: curves[key] for key in curves if key in shown}
 
 
 def baselines(run: "Record | Unfinished", metric: str) -> list[float]:
-    """Return the score of a predictor without memory on the run's task; empty if unknown."""
-    known = run.baseline_of(metric) if isinstance(run, Record) else None
-    return [] if known is None else [known]
+    """Return a list with the score of a predictor without memory; empty if it is unknown."""
+    baseline = run.baseline_of(metric) if isinstance(run, Record) else None
+    return [] if baseline is None else [baseline]

@@ -49,11 +49,11 @@ def test_no_run_is_lost_in_a_small_storm_of_faults():
 
 
 SAYS = {
-    "rotten_checkpoint": "nothing said",
+    "rotten_checkpoint": "got no error",
     "torn_checkpoint": "--force starts the run again",
-    "lease_of_another_host": "nothing said",
+    "lease_of_another_host": "got no error",
     "sigterm": "differ",
-    "nan_in_gradients": "it ended as",
+    "nan_in_gradients": "expected status",
 }
 BROKEN = {
     "rotten_checkpoint": lambda: patch.object(checkpoint, "digest", return_value=""),

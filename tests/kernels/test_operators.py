@@ -1,4 +1,4 @@
-"""The compiled operators and their derivatives, for the processor of this machine."""
+"""Tests of the compiled operators and their derivatives on the CPU of this machine."""
 
 import os
 import time
@@ -42,7 +42,7 @@ examples = pytest.mark.parametrize("example", EXAMPLES)
 
 
 @pytest.mark.parametrize("example", LARGE)
-def test_large_shapes_agree(example):
+def test_large_shapes_match_the_reference(example):
     case = seeded(LARGE[example])
     expected = case.results(case.reference)
     assert_close(case.results(case.operator), expected, 1e-10)
@@ -50,8 +50,8 @@ def test_large_shapes_agree(example):
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru", "rnn_tanh"])
-def test_gradients_that_vanish_stop_at_the_same_step_with_any_number_of_threads(same_bits, kind):
-    # Where they end depends on how each thread treats denormal numbers.
+def test_backward_stops_at_the_same_step_with_any_number_of_threads(same_bits, kind):
+    # Backward stops where gradients are zero. Each thread must flush denormal numbers alike.
     case = seeded(partial(recurrent_case, kind, 500, 7, 2, 33)).to(torch.float32)
 
     def last_state_alone(*tensors):
@@ -65,7 +65,7 @@ def test_gradients_that_vanish_stop_at_the_same_step_with_any_number_of_threads(
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru", "rnn_tanh"])
-def test_the_last_state_alone_has_the_gradients_of_torch(kind):
+def test_gradients_of_only_the_last_state_match_the_reference(kind):
     case = seeded(partial(recurrent_case, kind, 60, 5, 3, 17))
     found, expected = (
         case.results(lambda *x, run=run: run(*x)[1:]) for run in (case.operator, case.reference)
@@ -79,14 +79,14 @@ def test_nan_and_inf_propagate(example, bad):
     case = seeded(EXAMPLES[example]).to(torch.float32)
     case.tensors[0].view(-1)[case.tensors[0].numel() // 2] = bad
     found, expected = case.results(case.operator), case.results(case.reference)
-    # Saturated gates and rectifiers hide an infinity; a NaN shows in all that it reaches.
+    # Saturated gates and ReLU can turn an infinity into a finite number. A NaN always propagates.
     for one, other in zip(found, expected, strict=True):
         assert other.isfinite().all() or not one.isfinite().all()
     assert torch.equal(found[0].isnan(), expected[0].isnan())
 
 
 @examples
-def test_memory_in_any_order_is_read_right(example):
+def test_non_contiguous_tensors_give_the_same_results(example):
     case = seeded(EXAMPLES[example])
     expected = case.results(case.operator)
 
@@ -101,7 +101,7 @@ def test_memory_in_any_order_is_read_right(example):
 
 
 @examples
-def test_gradients_can_be_taken_twice_and_leave_their_inputs_unchanged(example):
+def test_a_second_backward_pass_gives_the_same_gradients(example):
     case = seeded(EXAMPLES[example])
     wanted = [t.requires_grad_() for i, t in enumerate(case.tensors) if i not in case.fixed]
     wanted = [t for t in wanted if t.numel()]
@@ -112,12 +112,12 @@ def test_gradients_can_be_taken_twice_and_leave_their_inputs_unchanged(example):
 
 
 @examples
-def test_second_derivatives_are_those_of_the_reference(example):
+def test_second_derivatives_match_the_reference(example):
     case = seeded(EXAMPLES[example])
     wanted = [t.requires_grad_() for i, t in enumerate(case.tensors) if i not in case.fixed]
     wanted = [t for t in wanted if t.numel()]
 
-    @sdpa_kernel(SDPBackend.MATH)  # the one that torch can differentiate twice
+    @sdpa_kernel(SDPBackend.MATH)  # the only backend with second derivatives
     def second(function):
         slopes = case.gradients(function(*case.tensors), wanted, create_graph=True)
         loss = sum(slope.sin().sum() for slope in slopes)
@@ -127,7 +127,7 @@ def test_second_derivatives_are_those_of_the_reference(example):
 
 
 @examples
-def test_inputs_that_need_no_gradient_get_none(example):
+def test_inputs_that_do_not_require_grad_get_no_gradient(example):
     case = seeded(EXAMPLES[example])
     wanted = [case.tensors[1].requires_grad_()]
     found, expected = (
@@ -139,7 +139,7 @@ def test_inputs_that_need_no_gradient_get_none(example):
 
 
 @examples
-def test_under_vmap_each_gives_what_it_gives_alone(example):
+def test_vmap_matches_a_loop_over_the_reference(example):
     case = seeded(EXAMPLES[example])
     second = case.tensors[1]
     dims = (None, 0, *[None] * (len(case.tensors) - 2))
@@ -156,7 +156,7 @@ def test_under_vmap_each_gives_what_it_gives_alone(example):
 
 
 @examples
-def test_the_operator_keeps_the_rules_of_torch(example):
+def test_operators_pass_opcheck(example):
     case = seeded(EXAMPLES[example])
     for i, tensor in enumerate(case.tensors):
         if i not in case.fixed and tensor.numel():
@@ -180,15 +180,15 @@ def test_empty_batches_give_empty_outputs_and_zero_gradients(example):
     assert all(value.eq(0).all() for value in others)
 
 
-def test_long_sums_do_not_round_off():
-    # Values of one sign mostly: sums of 16,000 steps that grow.
+def test_long_sums_are_accurate_in_float32():
+    # Positive values, so that the terms of sums over 16,000 steps do not cancel.
     case = seeded(partial(residual_case, (8, 2000, 12, 12, 12), 2, [(1, 1, 2000, 2000)]))
     case = replace(case, tensors=[t.abs() for t in case.tensors], positive=True)
     found = case.to(torch.float32).results(case.operator)
     assert_close(found, case.results(case.reference), 2e-6)
 
 
-def test_blocks_before_the_first_that_needs_gradients_are_left_out():
+def test_gradients_are_the_same_if_the_first_blocks_need_none():
     sizes = (2, 60, 16, 16, 16, 16, 16)
     case = seeded(partial(residual_case, sizes, 3, [(1, 2, 60, 30), (1, 2, 30, 15)]))
     expected = case.results(case.operator)[-6:]
@@ -215,8 +215,10 @@ def fastest(steps: dict[str, Callable[[], object]], times: int = 15) -> dict[str
         (partial(residual_case, (8, 600, 24, 24, 24), 3, [(2, 1, 600, 600)]), 1.0),
     ],
 )
-@pytest.mark.skipif(bool(os.environ.get("CXX")), reason="narrow vectors are slower than torch")
-def test_a_training_step_is_faster_than_torchs(make, ratio):
+@pytest.mark.skipif(
+    bool(os.environ.get("CXX")), reason="kernels for narrow SIMD vectors can be slower than torch"
+)
+def test_a_training_step_is_faster_than_the_reference(make, ratio):
     case = seeded(make).to(torch.float32)
     best = fastest(
         {
@@ -228,7 +230,7 @@ def test_a_training_step_is_faster_than_torchs(make, ratio):
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru", "rnn_tanh"])
-def test_backward_ends_where_gradients_vanish(kind):
+def test_backward_stops_early_where_gradients_vanish(kind):
     case = seeded(partial(recurrent_case, kind, 1000, 8, 2, 32)).to(torch.float32)
     for tensor in case.tensors:
         tensor.requires_grad_()

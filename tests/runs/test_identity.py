@@ -16,7 +16,7 @@ from seqbench.runs.defaults import (
 )
 from seqbench.runs.identity import result_config, run_id, without_environment
 
-# A configuration as `compose` gave it when ids were first kept; its id must never change.
+# A config that `compose` returned when ids were introduced. Its id must never change.
 CONFIG = {
     "seed": 0,
     "device": "auto",
@@ -80,7 +80,7 @@ def changed(path, value):
 
 def test_an_id_never_changes():
     assert run_id(CONFIG) == "8c5392d8c530"
-    assert run_id(changed("trainer.clip", 5)) == run_id(CONFIG)  # of 5.0
+    assert run_id(changed("trainer.clip", 5)) == run_id(CONFIG)  # an int equals its float, 5.0
     assert run_id(changed("trainer.clip", 5.5)) != run_id(CONFIG)
 
 
@@ -92,7 +92,7 @@ def shuffled(value, random):
 
 
 @given(st.randoms(use_true_random=False))
-def test_the_order_of_keys_does_not_matter(random):
+def test_the_order_of_keys_does_not_change_the_id(random):
     assert run_id(shuffled(CONFIG, random)) == run_id(CONFIG)
 
 
@@ -110,7 +110,7 @@ PLACE = {
 
 
 @pytest.mark.parametrize("path", PLACE)
-def test_where_a_run_happens_is_no_part_of_it(path):
+def test_settings_that_cannot_change_the_result_do_not_change_the_id(path):
     config = changed(path, PLACE[path])
     assert run_id(config) == run_id(CONFIG)
     if path != "recipe":
@@ -135,14 +135,14 @@ def test_where_a_run_happens_is_no_part_of_it(path):
         ("trainer.accumulate", 2),
         ("trainer.clip", None),
         ("trainer.precision", "bf16"),
-        ("trainer.eval_every", 10),  # it decides which weights are the best
+        ("trainer.eval_every", 10),  # determines the candidates for the best weights
         ("trainer.stop_when_solved", True),
         ("budget", "quick"),
         ("protocol", "theirs"),
         ("choices", {"task": "adding", "model": "other"}),
     ],
 )
-def test_what_can_change_the_result_changes_the_id(path, value):
+def test_settings_that_can_change_the_result_change_the_id(path, value):
     assert run_id(changed(path, value)) != run_id(CONFIG)
     assert without_environment(changed(path, value)) != without_environment(CONFIG)
 
@@ -151,21 +151,24 @@ def test_what_can_change_the_result_changes_the_id(path, value):
     ("key", "default"),
     [("eps", 1e-8), ("betas", [0.9, 0.999]), ("amsgrad", False), ("foreach", None)],
 )
-def test_an_option_at_its_default_leaves_the_id_as_it_is(key, default):
+def test_an_option_at_its_default_does_not_change_the_id(key, default):
     assert run_id(changed(f"optimizer.{key}", default)) == run_id(CONFIG)
     assert key not in result_config(changed(f"optimizer.{key}", default))["optimizer"]
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_the_frozen_defaults_of_optimizers_are_those_of_torch(name):
-    """If a new torch has others: runs keep the frozen ones. Then list the change here."""
+def test_the_frozen_defaults_of_optimizers_match_the_installed_torch(name):
+    """The frozen defaults must equal those of the installed torch.
+
+    If a new version of torch changes a default, keep the frozen value, and list the change here.
+    """
     target = f"torch.optim.{name}"
     here, frozen = signature_defaults(target), defaults_for_ids(target)
     assert {key: frozen[key] for key in here} == here
     assert changed_defaults(target) == {}
 
 
-def test_a_default_that_torch_changes_changes_neither_id_nor_run(monkeypatch):
+def test_a_changed_default_of_torch_changes_neither_the_id_nor_the_run(monkeypatch):
     old, config = run_id(CONFIG), changed("optimizer.eps", 1e-8)
 
     class Adam(torch.optim.Adam):
@@ -184,12 +187,12 @@ def test_a_default_that_torch_changes_changes_neither_id_nor_run(monkeypatch):
 
 
 @given(st.integers(0, 2**31), st.integers(0, 2**31))
-def test_ids_are_twelve_hex_digits_that_tell_seeds_apart(one, other):
+def test_ids_are_twelve_hex_digits_and_differ_between_seeds(one, other):
     ids = run_id(changed("seed", one)), run_id(changed("seed", other))
     assert all(len(each) == 12 and int(each, 16) >= 0 for each in ids)
     assert (ids[0] == ids[1]) == (one == other)
 
 
-def test_a_composed_configuration_has_the_id_of_what_was_meant():
+def test_equivalent_overrides_give_the_same_id():
     config = compose(["model=gru", "optimizer.lr=0.01"])
     assert run_id(config) == run_id(compose(["optimizer.lr=1e-2", "model=gru", "threads=1"]))

@@ -39,7 +39,7 @@ def test_the_target_is_the_sum_of_the_two_marked_numbers(length, markers, data_s
 
 
 @pytest.mark.parametrize("length", [2, 3, 7])
-def test_markers_stand_anywhere_equally_often(length):
+def test_all_pairs_of_marker_positions_are_equally_likely(length):
     places = marker_places(40_000, length, "anywhere", generator(1)).sort(1).values
     pairs, counts = places.unique(dim=0, return_counts=True)
     expected = 40_000 / (length * (length - 1) / 2)
@@ -48,7 +48,7 @@ def test_markers_stand_anywhere_equally_often(length):
 
 
 @pytest.mark.parametrize("length", [2, 5, 8])
-def test_markers_stand_anywhere_in_their_halves_equally_often(length):
+def test_with_one_marker_per_half_all_positions_of_a_half_are_equally_likely(length):
     places = marker_places(40_000, length, "one_per_half", generator(1))
     half = length // 2
     for column, low, high in ((0, 0, half), (1, half, length)):
@@ -58,17 +58,17 @@ def test_markers_stand_anywhere_in_their_halves_equally_often(length):
         assert ((counts - expected).abs() < 5 * expected**0.5).all()
 
 
-def test_the_baseline_is_what_the_mean_scores():
-    """The variance of the sum of two uniform numbers; its sampling error is known too."""
+def test_the_baseline_is_the_mse_of_predicting_the_mean():
+    """The MSE on the test split must equal the baseline within four standard errors."""
     task = adding(10, eval_size=20_000)
     assert task.baseline == 1 / 6
     ones = lambda batch: torch.ones(len(batch.inputs), 1)  # noqa: E731
     total = sum(task.metrics(ones(b), b)["mse"][0].item() for b in task.eval_batches("test"))
-    # The error (s - 1)^2 of a triangular s has mean 1/6 and variance 1/15 - 1/36.
+    # For the sum s of two uniform numbers, (s - 1)^2 has mean 1/6, variance 1/15 - 1/36 = 7/180.
     assert total / 20_000 == pytest.approx(1 / 6, abs=4 * (7 / 180 / 20_000) ** 0.5)
 
 
-def test_the_sum_itself_scores_nothing_and_solves_it():
+def test_the_exact_sum_has_zero_error_and_solves_the_task():
     task = adding()
     for batch in task.eval_batches("valid"):
         total, count = task.metrics(batch.targets, batch)["mse"]
@@ -78,7 +78,7 @@ def test_the_sum_itself_scores_nothing_and_solves_it():
     assert not task.primary.is_solved(task.baseline)
 
 
-def test_the_loss_is_the_metric_of_a_batch():
+def test_the_loss_equals_the_mse_of_the_batch():
     task = adding()
     batch = task.train_batch(0)
     outputs = torch.randn(8, 1)
@@ -89,7 +89,7 @@ def test_the_loss_is_the_metric_of_a_batch():
 
 @settings(deadline=None, max_examples=20)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=5), st.integers(0, 2**40))
-def test_a_training_batch_depends_on_seed_and_step_only(steps, seed):
+def test_a_training_batch_depends_only_on_the_seed_and_the_step(steps, seed):
     task = adding(seed=seed)
     for step in steps:
         batch, again = task.train_batch(step), adding(seed=seed).train_batch(step)
@@ -97,7 +97,7 @@ def test_a_training_batch_depends_on_seed_and_step_only(steps, seed):
         assert torch.equal(batch.targets, again.targets)
 
 
-def test_the_data_does_not_depend_on_the_seed_but_its_order_does():
+def test_the_seed_changes_the_order_of_the_data_but_not_the_data():
     one, two = adding(seed=1), adding(seed=2)
     assert one.checksums == two.checksums
     for split in SPLITS:
@@ -118,17 +118,17 @@ def test_the_splits_are_disjoint():
     assert len(rows.unique(dim=0)) == len(rows) == 64 + 32 + 32
 
 
-def test_a_smaller_evaluation_leaves_the_training_data_as_it_is():
+def test_eval_size_does_not_change_the_training_data():
     assert adding(eval_size=8).checksums["train"] == adding().checksums["train"]
 
 
-def test_the_data_is_the_same_for_everybody():
+def test_the_data_is_the_same_on_every_machine():
     assert adding().checksums["test"] == (
         "b91de8075870834eeeff2a4d4c302c1f038a14cde78010fd4400993ebb9b2a20"
     )
 
 
 @pytest.mark.parametrize("length", [-1, 0, 1])
-def test_there_must_be_room_for_two_markers(length):
+def test_a_length_below_two_raises(length):
     with pytest.raises(ConfigError, match=f"task.length must be at least 2 .* not {length}"):
         adding(length)

@@ -23,7 +23,7 @@ BUILD = {"batch_size": 2, "seed": 0, "data_dir": None}
 
 
 def places(train, test, length, context, batch_size=1, seed=0):
-    """A task whose token at place t is t, so that a target says which prediction it is."""
+    """Return a task whose token at position t is t, so that each target is its position."""
     text = np.arange(2000, dtype=PLACES.dtype)
     texts = {"train": text[:train], "valid": text[:2], "test": text[:test]}
     return SegmentTask(
@@ -62,7 +62,7 @@ def test_evaluation_scores_every_prediction_once(window, size, rows):
 
 
 @given(windows(), st.integers(2, 400), st.integers(1, 9))
-def test_segments_of_a_row_continue_each_other(window, size, rows):
+def test_each_segment_of_a_row_continues_the_previous_one(window, size, rows):
     length, context = window
     task = places(2 * length + 1, size, length, context)
     with patch.object(char_lm, "EVAL_ROWS", rows):
@@ -71,7 +71,7 @@ def test_segments_of_a_row_continue_each_other(window, size, rows):
     read = torch.cat([batch.without_context().inputs for batch in batches], 1)
     expected = read[:, :1] + torch.arange(read.shape[1])
     assert torch.equal(read, expected.clamp(max=size - 1))
-    # What a model without memory sees before the first position that is scored.
+    # The context, which a model without a carried state needs, is not scored again.
     for batch in batches[1:]:
         assert batch.context == context
         assert not batch.scored[:, :context].any()
@@ -79,7 +79,9 @@ def test_segments_of_a_row_continue_each_other(window, size, rows):
 
 
 @given(windows(), st.integers(1, 5), st.integers(0, 300), st.integers(0, 9), st.integers(0, 9))
-def test_training_batches_are_full_and_continue_each_other(window, rows, extra, seed, epoch):
+def test_training_batches_are_full_and_each_continues_the_previous_one(
+    window, rows, extra, seed, epoch
+):
     length, context = window
     stride = length - context
     size = rows * stride + length + extra
@@ -99,7 +101,7 @@ def test_training_batches_are_full_and_continue_each_other(window, rows, extra, 
     assert torch.equal(read, read[:, :1] + torch.arange(read.shape[1]))
 
 
-def test_a_training_batch_depends_on_the_step_and_the_seed_only():
+def test_a_training_batch_depends_only_on_the_step_and_the_seed():
     task, other = (places(500, 2, 20, 5, 4) for _ in range(2))
     for step in (17, 3, 250, 3):
         assert torch.equal(task.train_batch(step).inputs, other.train_batch(step).inputs)
@@ -108,17 +110,17 @@ def test_a_training_batch_depends_on_the_step_and_the_seed_only():
     )
 
 
-def test_windows_move_between_epochs_and_leave_no_character_out():
+def test_windows_shift_between_epochs_and_cover_every_character():
     task = places(510, 2, 20, 5, 4)
     epochs = [n * task.steps_per_epoch for n in range(300)]
     starts = {int(task.train_batch(step).inputs[0, 0]) for step in epochs}
     ends = {int(task.train_batch(step - 1).targets[-1, -1]) for step in epochs[1:]}
-    # Eight batches take 4 * 8 * 15 + 5 predictions of 509.
+    # The 8 batches of an epoch cover 4 * 8 * 15 + 5 = 485 of 509 predictions: 25 possible starts.
     assert starts == set(range(25))
     assert max(ends) == 509
 
 
-def test_the_shortest_training_text_makes_one_step_and_a_shorter_one_is_an_error():
+def test_the_shortest_training_text_gives_one_step_and_a_shorter_one_raises():
     assert places(4 * 15 + 20, 2, 20, 5, 4).steps_per_epoch == 1
     with pytest.raises(ConfigError, match=r"has 79 characters.* takes 80: lower") as error:
         places(4 * 15 + 19, 2, 20, 5, 4)
@@ -126,17 +128,17 @@ def test_the_shortest_training_text_makes_one_step_and_a_shorter_one_is_an_error
 
 
 @pytest.mark.parametrize(("length", "context"), [(4, 4), (4, 5), (4, -1), (0, 0)])
-def test_a_context_that_leaves_nothing_to_score_is_an_error(length, context):
+def test_a_context_outside_the_window_raises(length, context):
     with pytest.raises(ConfigError, match=r"task\.context="):
         places(100, 2, length, context)
 
 
-def test_an_evaluation_text_without_a_prediction_is_an_error():
+def test_an_evaluation_text_of_one_character_raises():
     with pytest.raises(ConfigError, match="test text has 1 characters"):
         places(100, 1, 4, 0)
 
 
-def test_a_uniform_predictor_scores_the_baseline():
+def test_the_baseline_is_the_score_of_a_uniform_predictor():
     task = places(200, 150, 12, 3)
     for batch in task.eval_batches("test"):
         outputs = torch.zeros(*batch.inputs.shape, task.spec.output_dim)
@@ -146,10 +148,10 @@ def test_a_uniform_predictor_scores_the_baseline():
         assert float(task.loss(outputs, batch)) == pytest.approx(task.baseline * math.log(2))
 
 
-def test_only_scored_positions_count():
+def test_loss_and_metrics_ignore_positions_that_are_not_scored():
     task = places(200, 30, 12, 3)
     *_, batch = task.eval_batches("test")
-    assert not batch.scored[:, 3:].all()  # the tail is padding
+    assert not batch.scored[:, 3:].all()  # the end of the last window is padding
     right = 50 * torch.nn.functional.one_hot(batch.targets, task.spec.output_dim).float()
     wrong = torch.where(batch.scored[..., None], right, -right)
     assert float(task.loss(wrong, batch)) == pytest.approx(0, abs=1e-6)
@@ -158,7 +160,7 @@ def test_only_scored_positions_count():
     assert float(task.loss(-right, batch)) > 10
 
 
-def test_the_loss_is_computed_in_single_precision():
+def test_the_loss_is_computed_in_float32():
     task = places(200, 30, 12, 3)
     batch = task.train_batch(0)
     outputs = torch.randn(*batch.inputs.shape, task.spec.output_dim, dtype=torch.bfloat16)
@@ -167,7 +169,7 @@ def test_the_loss_is_computed_in_single_precision():
     assert torch.equal(loss, task.loss(outputs.float(), batch))
 
 
-def test_a_carried_state_is_scored_on_the_same_positions():
+def test_batches_without_context_score_every_prediction_once():
     task = places(200, 150, 12, 3)
     batches = list(task.eval_batches("test"))
     count = 0
@@ -177,7 +179,7 @@ def test_a_carried_state_is_scored_on_the_same_positions():
     assert count == 149
 
 
-def test_facts_about_the_text_are_noted():
+def test_notes_and_checksums_describe_the_text():
     text = Text("ab" * 50, "abc cab", "abd", {"my.txt": "5e"})
     task = text_task(text)
     assert task.spec.output_dim == len(task.vocabulary) == 3
@@ -188,10 +190,10 @@ def test_facts_about_the_text_are_noted():
     assert batch.targets[batch.scored].tolist() == [2, 0, 0, 0, 1, 2]
 
 
-def test_sizes_keep_the_beginning_of_each_split():
+def test_train_size_and_eval_size_keep_the_beginning_of_each_split():
     text = Text("ab" * 50 + "c", "ab" * 10 + "c", "ba" * 10, {})
     task = text_task(text, train_size=60, eval_size=4)
-    # Of the whole training text: a smaller budget must not make a smaller model.
+    # The vocabulary is that of the whole training text: train_size must not change the model.
     assert task.vocabulary.characters[1:] == "abc"
     assert len(task.texts["train"]) == 60
     assert task.vocabulary.decode(task.texts["test"]) == "baba"
@@ -200,7 +202,7 @@ def test_sizes_keep_the_beginning_of_each_split():
         text_task(text, eval_size=-1)
 
 
-def test_a_korean_file_is_read_by_its_characters(tmp_path):
+def test_a_korean_file_is_tokenized_by_character(tmp_path):
     path = tmp_path / "korean.txt"
     words = ["".join(chr(0xAC00 + (37 * i + 7 * j) % 600) for j in range(4)) for i in range(300)]
     path.write_text(" ".join(words), encoding="utf-8")
@@ -211,12 +213,12 @@ def test_a_korean_file_is_read_by_its_characters(tmp_path):
     np.testing.assert_array_equal(task.vocabulary.encode(task.vocabulary.decode(row)), row)
 
 
-def test_a_missing_path_names_the_override():
+def test_a_missing_path_raises_with_the_override_to_set():
     with pytest.raises(ConfigError, match=r"task\.path=my\.txt"):
         CharFile(None, None, 32, 8, None, None, **BUILD)
 
 
-def test_korean_reviews(real_data):
+def test_statistics_of_korean_movie_reviews_are_plausible(real_data):
     path = real_data / "nsmc" / "ratings_test.head25000.txt"
     task = CharFile(str(path), None, 128, 32, 200_000, 20_000, batch_size=16, seed=0, data_dir=None)
     start = path.read_text(encoding="utf-8")[:50]
@@ -226,7 +228,7 @@ def test_korean_reviews(real_data):
     assert 0 < task.notes["unknown_test"] < 1000
 
 
-def test_penn_treebank_is_the_papers(real_data):
+def test_penn_treebank_has_the_vocabulary_and_size_of_the_paper(real_data):
     task = instantiate(OmegaConf.load(CONFIGS / "char_ptb.yaml"))(
         batch_size=32, seed=0, data_dir=str(real_data)
     )
@@ -247,7 +249,7 @@ def test_penn_treebank_is_the_papers(real_data):
         ("char_file", CharFile),
     ],
 )
-def test_configurations_give_every_parameter(name, target):
+def test_configs_set_every_parameter_of_the_task(name, target):
     config = OmegaConf.load(CONFIGS / f"{name}.yaml")
     assert config._target_ == f"{target.__module__}.{target.__qualname__}"
     given = set(config) - {"_target_", "_partial_"}
