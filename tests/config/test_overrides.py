@@ -19,7 +19,9 @@ def swept(override):
     """Return the paths of a sweep's jobs; the sweeper and each job parse the override."""
     parser = OverridesParser.create()
     typed = parser.parse_override(as_text(override))
-    values = typed.sweep_string_iterator() if typed.is_sweep_override() else [typed.value()]
+    if not typed.is_sweep_override():
+        return [typed.value()]
+    values = typed.sweep_string_iterator()
     return [parser.parse_override(as_text(f"task.path={value}")).value() for value in values]
 
 
