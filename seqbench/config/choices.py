@@ -3,30 +3,20 @@
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from seqbench.config.messages import suggestion
 from seqbench.errors import ConfigError
 from seqbench.wording import plain
+
+if TYPE_CHECKING:
+    from seqbench.config.yaml_file import Choice
 
 # In the package if installed from a wheel, next to it in a checkout.
 _inside = Path(__file__).parents[1] / "configs"
 CONFIG_FOLDER = _inside if _inside.is_dir() else Path(__file__).parents[2] / "configs"
 # Groups that installed packages extend by the entry points `seqbench.models` and `seqbench.tasks`.
 PLUGGABLE = ("model", "task")
-
-
-class Choice(NamedTuple):
-    """What a choice sets.
-
-    Attributes:
-        content: parsed YAML, mostly a dict; shared, so it must not be changed.
-        package: dotted key below which the content goes, `_global_` for the top level; `None`: the
-            group's name.
-    """
-
-    content: Any
-    package: str | None = None
 
 
 @cache
@@ -60,7 +50,7 @@ def choices_of(group: str, config_dir: str | None = None) -> list[str]:
     return sorted({path.stem for path in found} | plugins(group).keys())
 
 
-def find_choice(path: str, config_dir: str | None = None) -> Choice | None:
+def find_choice(path: str, config_dir: str | None = None) -> "Choice | None":
     """Return the choice at a path below the folders of choices; `None` if there is none.
 
     Args:
@@ -70,13 +60,11 @@ def find_choice(path: str, config_dir: str | None = None) -> Choice | None:
     Raises:
         ConfigError: if its file cannot be read.
     """
+    from seqbench.config.yaml_file import Choice, read_yaml  # not at the top: completion is fast
+
     for folder in folders(config_dir):
         file = folder / f"{path}.yaml"
         if file.is_file():
-            from seqbench.config.yaml_file import (
-                read_yaml,  # not at the top: completion needs names
-            )
-
             return read_yaml(file)
     group, _, name = path.rpartition("/")
     return Choice(plugins(group)[name]) if name in plugins(group) else None

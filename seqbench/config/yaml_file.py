@@ -3,11 +3,10 @@
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
-from seqbench.config.choices import Choice
 from seqbench.config.messages import first_line
 from seqbench.errors import ConfigError
 from seqbench.runs.config_file import YamlLoader
@@ -15,6 +14,19 @@ from seqbench.runs.config_file import YamlLoader
 # Where the content goes, as Hydra reads it.
 HEADER = re.compile(r"\s*#\s*@package\s+(\S+)")
 TEXT, MERGE, FLOAT = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "merge", "float"))
+
+
+class Choice(NamedTuple):
+    """What a choice sets.
+
+    Attributes:
+        content: parsed YAML, mostly a dict; shared, so it must not be changed.
+        package: dotted key below which the content goes, `_global_` for the top level; `None`: the
+            group's name.
+    """
+
+    content: Any
+    package: str | None = None
 
 
 class Loader(YamlLoader):  # type: ignore[misc, valid-type]
