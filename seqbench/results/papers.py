@@ -204,13 +204,15 @@ def incomparable_reason(
         here = "no length" if record.length is None else f"T={record.length}"
         reasons.append(f"published at T={cell.length}, here {here}")
     if record.budget != cell.budget:
-        reasons.append(f"budget {record.budget or 'of your own'} instead of {cell.budget}")
+        here = f"budget {record.budget}" if record.budget else "custom budget"
+        reasons.append(f"{here} instead of {cell.budget}")
     elif (other := amount_difference(record.config)) and amount_difference(
         record.config | {"protocol": cell.protocol}  # nor the amount that the paper's protocol sets
     ):
         reasons.append(other)
     if record.protocol not in passes:
-        reasons.append(f"protocol {record.protocol or 'of your own'} instead of {cell.protocol}")
+        here = f"protocol {record.protocol}" if record.protocol else "custom protocol"
+        reasons.append(f"{here} instead of {cell.protocol}")
     small, large = sorted((record.parameters or 0, cell.size or 0))
     if small and large / max(1, small) > SIZE_RATIO:
         reasons.append(f"{record.parameters:,} parameters instead of about {cell.size:,}")
