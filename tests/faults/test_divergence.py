@@ -11,9 +11,8 @@ from unittest.mock import patch
 import pytest
 from small_run import prepared, small
 
-from seqbench import experiment
 from seqbench.errors import Interrupted
-from seqbench.experiment import run
+from seqbench.experiment import run, single
 from seqbench.runs.run import Run
 from seqbench.training import checkpoint
 from seqbench.training.trainer import Trainer
@@ -95,7 +94,7 @@ def stopped_after(steps: int):
         asked = count(1)
         yield lambda: next(asked) >= steps
 
-    with patch.object(experiment, "signals", signals):
+    with patch.object(single, "signals", signals):
         yield
 
 

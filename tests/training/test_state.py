@@ -49,12 +49,12 @@ def test_weights_of_another_model_are_refused():
         load_weights(Tied(), weights(nn.Linear(2, 2)))
     partial = weights(Tied())
     partial.pop("model.norm.bias")
-    with pytest.raises(RunError, match=r"another model: norm\.bias"):
+    with pytest.raises(RunError, match=r"match this model: norm\.bias"):
         load_weights(Tied(), partial)
 
 
 def test_weights_of_another_size_are_refused():
-    with pytest.raises(RunError, match="another model"):
+    with pytest.raises(RunError, match="match this model"):
         load_weights(Tied(width=4), weights(Tied(width=3)))
 
 
