@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from small_run import small
 
-from seqbench.cli.show import read_open
-from seqbench.cli.sweep import outlook
-from seqbench.launch.job import Ending, Job, perform
+from seqbench.launch.cost import Costs
+from seqbench.launch.job import Ending, Job, train_job
+from seqbench.launch.plan import forecast
+from seqbench.results.collect import read_unfinished
 from seqbench.runs import lock
 from seqbench.runs.run import Run
 
@@ -95,12 +95,12 @@ def test_a_run_of_another_user_is_held_and_the_rest_of_a_sweep_goes_on(shared, u
         def sweep() -> None:
             assert lock.is_held(first.run.folder)
             assert not lock.is_held(second.run.folder)
-            assert read_open(first.run.folder).status == "running"
-            plan = SimpleNamespace(endings={})
-            assert outlook(plan, first, None) == ("elsewhere", None, f"held by {who}")
+            assert read_unfinished(first.run.folder).status == "running"
+            assert forecast(first, Costs([])).state == "held"
+            assert lock.holder(first.run.folder / ".lease") == who
             said = f"run {first.run.run_id} is being trained by {who}"
-            assert perform(first) == Ending("held", said)
-            assert perform(second).how == "completed"
+            assert train_job(first) == Ending("held", said)
+            assert train_job(second).how == "completed"
 
         assert succeeds(act_as(GUEST, sweep))
 
@@ -117,7 +117,7 @@ def test_a_run_that_its_owner_left_is_free_but_not_to_be_written(shared):
 
     def train() -> None:
         assert not lock.is_held(job.run.folder)
-        ending = perform(job)
+        ending = train_job(job)
         assert ending.how == "failed"
         assert "Permission denied" in ending.reason
 
