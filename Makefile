@@ -1,8 +1,8 @@
 # Two commands on a fresh machine with Python >=3.10 (venv), make and git:
 #   make demo    install, train a TCN on the adding problem, and see what it reached
-#   make test    install the development tools, and pass every check (10 minutes on two cores)
+#   make test    install the development tools, and pass every check (20 minutes on two cores)
 # For every commit:
-#   make check   the linters, and the tests that need no processes of their own (2 minutes)
+#   make check   the linters, and the tests that need no processes of their own
 PYTHON ?= python3
 SEED ?= 0
 BIN := .venv/bin
