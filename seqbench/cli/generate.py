@@ -33,6 +33,9 @@ def generate(
     output_dir: OutputDir = Path("outputs"),
 ) -> None:
     """Print a prompt and a language model's continuation of it."""
+    from seqbench.datasets.text import plain_text
+
+    prompt = plain_text(prompt)
     saved = opened(run, output_dir, trust, data_dir)
     characters = saved.generate(prompt, length, temperature, seed)
     first = next(characters)  # before the prompt is printed, since it may raise

@@ -103,11 +103,16 @@ def load_text_file(path: str, splits: Sequence[float] = SPLITS) -> Text:
     # A NUL byte is valid UTF-8, but marks a binary file.
     if 0 in data:
         raise DataError(f"{path} is not text: byte 0x00 at offset {data.index(0)}")
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = plain_text(text)
     if len(text) < SHORTEST:
         raise DataError(f"{path} has {len(text)} characters, under the {SHORTEST} that are needed")
     parts = split(text, splits)
     return Text(*parts, checksums={file.name: hashlib.sha256(data).hexdigest()})
+
+
+def plain_text(text: str) -> str:
+    r"""Return a user's text without a byte order mark, and with `\n` as line ends."""
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def split(text: str, splits: Sequence[float] = SPLITS) -> tuple[str, str, str]:

@@ -88,11 +88,12 @@ def build_model(config: Config, spec: SequenceSpec) -> SequenceModel:
 
 
 def build_optimizer(config: Config, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """Return the optimizer of a config, fused if torch has a fused version.
+    """Return the optimizer of a config, fused if torch has a fused version for the parameters.
 
     For a TCN of 70K parameters on a CPU an update then takes 0.2 ms, not 1.2, of a step's 25 ms.
     """
-    if "fused" not in config["optimizer"]:
+    # There is none for complex parameters, which some optimizers notice at their first step only.
+    if "fused" not in config["optimizer"] and all(p.is_floating_point() for p in parameters):
         with suppress(ConfigError):
             return build("optimizer", config, parameters, fused=True)
     return build("optimizer", config, parameters)

@@ -128,6 +128,16 @@ def test_text_is_generated_without_the_training_text(tmp_path: Path) -> None:
         saved.evaluate("test")
 
 
+def test_a_prompt_is_read_as_a_text_file_is(folder) -> None:
+    words = ["--length", "3", "--temperature", "0"]
+    plain, other = (
+        CliRunner().invoke(app, ["generate", str(folder("lstm")[0]), "--prompt", prompt, *words])
+        for prompt in ("the\nthe ", "\ufeffthe\r\nthe ")
+    )
+    assert plain.exit_code == 0
+    assert (other.stdout, other.stderr) == (plain.stdout, plain.stderr)
+
+
 def test_generate_needs_a_language_model(tmp_path: Path) -> None:
     config = compose(
         ["model=gru", "task=adding", "budget=smoke", "threads=1", f"output_dir={tmp_path}"]
