@@ -478,7 +478,7 @@ def finish(trial: Trial) -> None:
 
 
 def newest(folder: Run) -> int:
-    """Return the step of the newest valid checkpoint; 0 if there is none."""
+    """Return the step of the newest valid checkpoint; 0 without one."""
     for name in (checkpoint.LAST, checkpoint.PREVIOUS):
         try:
             return int(checkpoint.load(folder.checkpoints / name)[1]["progress"]["step"])

@@ -259,7 +259,7 @@ def history(folder: Run) -> list[dict[str, Any]]:
 
 
 def compare(one: Run, other: Run) -> str | None:
-    """What two finished runs differ in, but for what is measured; `None`: nothing."""
+    """Return how two finished runs differ outside `measured`; `None` for equal runs."""
     if one.events_path.read_bytes() != other.events_path.read_bytes():
         return "events differ"
     records = [json.loads(folder.record_path.read_bytes()) for folder in (one, other)]

@@ -113,7 +113,7 @@ def records(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def differences(calm: Path, stormy: Path) -> list[str]:
-    """What is wrong with the second sweep, a line each."""
+    """Return the faults of the second sweep, one line each."""
     ours, theirs = records(calm), records(stormy)
     faults = [f"{name} is not there" for name in ours.keys() - theirs.keys()]
     faults += [f"{name} is one too many" for name in theirs.keys() - ours.keys()]

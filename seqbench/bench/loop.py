@@ -17,7 +17,8 @@ from seqbench.tasks.task import Batch, Task
 from seqbench.training.carried import Carried
 from seqbench.training.schedules import set_rates
 from seqbench.training.state import TrainingState
-from seqbench.training.trainer import Step, StepResult, Trainer
+from seqbench.training.step import Step, StepResult
+from seqbench.training.trainer import Trainer
 
 PARTS = ("data", "forward", "backward", "optimizer", "other")
 

@@ -51,7 +51,7 @@ def choices_of(group: str, config_dir: str | None = None) -> list[str]:
 
 
 def find_choice(path: str, config_dir: str | None = None) -> "Choice | None":
-    """Return the choice at a path below the folders of choices; `None` if there is none.
+    """Return the choice at a path below the folders of choices; `None` for an unknown one.
 
     Args:
         path: group and name, as in `model/tcn`.

@@ -17,7 +17,7 @@ TEXT, MERGE, FLOAT = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "merge", "
 
 
 class Choice(NamedTuple):
-    """What a choice sets.
+    """The values that a choice sets.
 
     Attributes:
         content: parsed YAML, mostly a dict; shared, so it must not be changed.

@@ -14,7 +14,7 @@ from seqbench.runs import lock
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a sweep would do with a job whose run is not over.
+    """The next action of a sweep for a job whose run has not ended.
 
     Attributes:
         state: `held`: another process trains it.

@@ -54,7 +54,7 @@ def signature_defaults(target: str) -> dict[str, Any]:
 
 
 def frozen_defaults(target: str) -> dict[str, Any] | None:
-    """Return the frozen defaults of an optimizer of torch; `None` if the target is none.
+    """Return the frozen defaults of an optimizer of torch; `None` for other targets.
 
     An optimizer that is not in `OPTIMIZERS` has no frozen defaults: all its options count.
     """

@@ -48,7 +48,7 @@ class Score:
 
 
 class Measured(TypedDict, total=False):
-    """What may differ between equal runs.
+    """Measured values, which may differ between equal runs.
 
     `seconds` is the run's share if seeds were trained as one model. `throughput` is in time steps
     per second. `compiled` lists the sources of kernels that ran, whose results differ from

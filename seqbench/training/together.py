@@ -30,7 +30,8 @@ from seqbench.training.carried import Carried
 from seqbench.training.prediction import check_outputs
 from seqbench.training.schedules import Plateau, set_rates
 from seqbench.training.state import TrainingState
-from seqbench.training.trainer import Step, StepResult, Trainer, train_step
+from seqbench.training.step import Step, StepResult, train_step
+from seqbench.training.trainer import Trainer
 from seqbench.training.training import Training
 
 # torch has no batching rule for attention on a CPU: it loops over the seeds, and warns.

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,30 +23,11 @@ from seqbench.training.carried import Carried, joined, rows
 from seqbench.training.prediction import predict
 from seqbench.training.schedules import Plateau, Schedule, set_rates
 from seqbench.training.state import Progress, TrainingState, weights
+from seqbench.training.step import Step, StepResult, train_step
 from seqbench.training.training import Training
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-Gradients = TypeVar("Gradients")
-
-
-class StepResult(NamedTuple):
-    """The result of a training step.
-
-    Attributes:
-        loss: mean over the batch; `(seeds,)` where several are trained together.
-        grad_norm: before clipping, likewise; `None` without clipping.
-        tokens: time steps that the model read, over all sequences.
-        carried: the model's state at the end of the batch.
-    """
-
-    loss: Tensor
-    grad_norm: Tensor | None
-    tokens: int
-    carried: Carried
-
-
-Step = Callable[[Sequence[Batch], Carried], StepResult]
 
 
 class Trainer:
@@ -382,33 +363,6 @@ class Trainer:
                 counts[name] = counts.get(name, 0) + count
         model.train(was_training)
         return {name: (value / counts[name]).item() for name, value in sums.items()}
-
-
-def train_step(
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    backward: Callable[[], Gradients],
-    clip: Callable[[], Tensor] | None,
-) -> tuple[Gradients, Tensor | None]:
-    """Compute gradients, clip them, update the weights, and clear the gradients.
-
-    Args:
-        optimizer: of the weights.
-        scaler: the loss scale of fp16; disabled otherwise.
-        backward: adds the scaled gradients to the parameters.
-        clip: clips the gradients and returns their norm before; `None` for no clipping.
-
-    Returns:
-        The results of `backward` and of `clip`.
-    """
-    result, norm = backward(), None
-    if clip is not None:
-        scaler.unscale_(optimizer)
-        norm = clip()
-    scaler.step(optimizer)
-    scaler.update()
-    optimizer.zero_grad()
-    return result, norm
 
 
 def check_finite(name: str, value: float, progress: Progress) -> None:
