@@ -9,9 +9,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from multiprocessing.forkserver import ensure_running
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from seqbench.launch.local import WARM
 
@@ -20,7 +22,11 @@ CONTEXT = multiprocessing.get_context("forkserver")
 
 def forked(target: Callable[..., Any], *arguments: Any) -> BaseProcess:
     """Start a function of a module in a forked process."""
-    CONTEXT.set_forkserver_preload(WARM)
+    CONTEXT.set_forkserver_preload([*WARM, "warm"])
+    paths = [str(Path(__file__).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    # A fork server does not know the paths of its parent before Python 3.13.
+    with patch.dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, paths))):
+        ensure_running()
     process = CONTEXT.Process(target=target, args=arguments)
     process.start()
     return process

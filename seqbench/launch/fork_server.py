@@ -1,11 +1,15 @@
-"""Make the fork server of local jobs ignore SIGTERM; it imports this module before all others.
+"""Prepare the fork server of local jobs, which imports this module before all others.
 
-SIGTERM to a process group (by `timeout` or a cluster) also reaches the launcher and the jobs, which
-then end in order. The server must outlive them: it reports the exit codes of the jobs.
+The server ignores SIGTERM. SIGTERM to a process group (by `timeout` or a cluster) also reaches the
+launcher and the jobs, which then end in order. The server must outlive them: it reports the exit
+codes of the jobs. It hashes the sources of seqbench once, for all jobs.
 """
 
 import os
 import signal
 
+from seqbench.runs.code_hash import source_hash
+
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+source_hash()

@@ -1,0 +1,11 @@
+"""Load what commands load late; the fork server of the tests imports this module."""
+
+from typer.testing import CliRunner
+
+import seqbench.cli.progress  # noqa: F401
+from seqbench.cli.main import app
+from seqbench.config.precedence import baseline
+
+for words in (["list", "models"], ["config", "show", "seed=1"], ["train", "--help"]):
+    assert CliRunner().invoke(app, words).exit_code == 0
+baseline()
