@@ -1,4 +1,4 @@
-"""Two hundred runs that look like real ones, with events and logs, made without training."""
+"""Runs that look like real ones, with events and logs, written without training."""
 
 import json
 import math
@@ -21,7 +21,7 @@ ENDS = {
     "smnist": (0.1, 0.985),
     "char_ptb": (5.0, 1.35),
 }
-SEEDS = 12
+SEEDS = 4
 TRACEBACK = """Traceback (most recent call last):
   File "seqbench/experiment.py", line 140, in run
     self.trainer.fit(training, interrupted)
@@ -34,7 +34,7 @@ RuntimeError: shape '[32, -1, 7]' is invalid for input of size 1228800
 
 
 def write_sample(output_dir: Path) -> list[Record]:
-    """200 runs below `output_dir`: 4 models on 4 tasks, failures, and two that are not over."""
+    """Write 72 runs: 4 models on 4 tasks, other settings, failures, and two unfinished runs."""
     composer = Composer()
     records = [
         sample_record(composer, task, model, seed)
@@ -59,7 +59,7 @@ def write_sample(output_dir: Path) -> list[Record]:
 
 
 def sample_record(composer, task, model, seed, status="completed", *overrides):
-    """A record with a configuration as a person would get it."""
+    """Return a record with a composed config."""
     budget = "quick" if task == "adding" else "full"
     words = [f"task={task}", f"model={model}", f"seed={seed}", f"budget={budget}", *overrides]
     config = composer.compose(words)
@@ -81,7 +81,7 @@ def sample_record(composer, task, model, seed, status="completed", *overrides):
 
 
 def write_events(folder: Path, record: Record, until: float = 1.0) -> None:
-    """20 evaluations and 100 readings of the loss, from chance to the record's score."""
+    """Write 20 evaluations and 100 losses, from chance to the record's score."""
     task, total = record.task, record.config["trainer"]["steps"] or 15000
     dice = random.Random(f"{task} {record.model} {record.seed}")
     first, last = ENDS[task]

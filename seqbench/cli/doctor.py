@@ -214,7 +214,7 @@ def runs(output_dir: Path) -> Lines:
     found = sum(1 for _ in run_folders(output_dir / "runs"))
     free = shutil.disk_usage(existing(output_dir)).free
     return {
-        "folder": f"{(output_dir / 'runs').absolute()} ({found:,} runs)",
+        "folder": f"{(output_dir / 'runs').absolute()} ({found:,} run{'s' * (found != 1)})",
         "disk": f"{free / 2**30:.1f} GiB free",
     }
 

@@ -6,6 +6,7 @@ import pytest
 from record_factory import make_record, write_run
 from typer.testing import CliRunner
 
+from seqbench.bench import flops
 from seqbench.cli import doctor
 from seqbench.cli.main import app
 from seqbench.kernels.build import compiled
@@ -13,9 +14,12 @@ from seqbench.kernels.build import compiled
 
 @pytest.fixture
 def said(tmp_path, monkeypatch):
-    """What the doctor says, line by line, of a machine with a folder of its own for everything."""
+    """Return a function that runs `seqbench doctor` on empty folders and returns its lines."""
     monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    for sizes in (flops.ROWS, flops.COPIED):
+        monkeypatch.setitem(sizes, "cpu", 64)
+    monkeypatch.setattr(flops, "SECONDS", 0.01)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
     def lines(*words):
@@ -36,7 +40,7 @@ def test_it_tells_versions_machine_data_and_runs(said, tmp_path):
         assert any(line.startswith(start) for line in lines), start
     assert "mnist missing: seqbench data fetch mnist" in lines
     assert "ptb incomplete: seqbench data fetch ptb" in lines
-    assert f"folder {tmp_path / 'outputs' / 'runs'} (1 runs)" in lines
+    assert f"folder {tmp_path / 'outputs' / 'runs'} (1 run)" in lines
     assert any(line.startswith("no GPU: budget=full takes hours") for line in lines)
 
 

@@ -1,4 +1,4 @@
-"""Each model and each task trains by a command and leaves a record, an evaluation and a checkpoint."""
+"""Each task and each model trains by a command and leaves record, events and checkpoints."""
 
 import itertools
 

@@ -27,7 +27,7 @@ def one_thread(monkeypatch):
 
 
 def processes(mark):
-    """Ids of the living processes that have `mark` in their environment."""
+    """Return the ids of the live processes that have `mark` in their environment."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -48,20 +48,20 @@ def until(condition, seconds=60):
 
 
 def test_a_warm_process_computes_the_bits_of_a_fresh_one(tmp_path):
-    """Whatever it did before: the processes of a sweep against one started for each run."""
-    grid = ["model=tcn,lstm", "task=adding,copy", "seed=0,1"]
+    """Compare jobs of a sweep with runs of the installed command."""
+    grid = ["model=tcn,lstm", "task=adding,copy"]
     common = [word for word in SMALL if not word.startswith(("model", "task"))]
     common += ["task.length=12", "task.train_size=32", "task.eval_size=16", "model.dropout=0.2"]
     swept = sweep([*common, *grid, TWO, f"output_dir={tmp_path / 'warm'}"])
     assert {ending.how for ending in swept.endings.values()} == {"completed"}
-    some = [job for i, job in enumerate(swept.jobs.values()) if i in (0, 3, 6)]
+    some = [job for i, job in enumerate(swept.jobs.values()) if i in (0, 3)]
     for job in some:
         words = [*job.words, f"output_dir={tmp_path / 'fresh'}"]
         command = [sys.executable, "-m", "seqbench", "train", *words]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
     warm, fresh = kept(tmp_path / "warm"), kept(tmp_path / "fresh")
-    assert len(warm) == 8
-    assert len(fresh) == 3
+    assert len(warm) == 4
+    assert len(fresh) == 2
     for job in some:
         assert warm[job.run.run_id] == fresh[job.run.run_id]
         theirs = next((tmp_path / "fresh").glob(f"**/{job.run.run_id}/checkpoints"))
@@ -90,7 +90,7 @@ def test_what_one_job_does_to_its_process_is_one_failure(tmp_path, monkeypatch):
 
 
 class StopAt(View):
-    """Presses Ctrl-C when a run has come to a step."""
+    """Press Ctrl-C when a run reaches a step."""
 
     def __init__(self, step, times):
         self.step, self.times = step, times
@@ -102,7 +102,7 @@ class StopAt(View):
                 os.kill(os.getpid(), signal.SIGINT)
 
 
-LONG = [*SMALL, "trainer.steps=1200", "trainer.eval_every=200"]
+LONG = [*SMALL, "trainer.steps=600", "trainer.eval_every=200"]
 
 
 def test_stopped_once_it_keeps_checkpoints_and_goes_on_from_them(tmp_path):
@@ -135,7 +135,7 @@ if __name__ == "__main__":
 
 
 def test_a_launcher_that_is_killed_leaves_nobody_behind(tmp_path):
-    """And its jobs, told so by the system, write checkpoints."""
+    """The system signals the jobs, which write checkpoints."""
     mark = f"SWEEP={tmp_path}"
     here = str(Path(__file__).parent)
     words = [*LONG, "trainer.steps=20000", "seed=0,1", TWO, f"output_dir={tmp_path}"]
@@ -222,19 +222,19 @@ sys.path.insert(0, sys.argv.pop(1))
 from small_sweep import sweep
 if __name__ == "__main__":
     endings = sweep(sys.argv[1:]).endings.values()
-    sys.exit(len(endings) != 6 or any(ending.how != "completed" for ending in endings))
+    sys.exit(len(endings) != 4 or any(ending.how != "completed" for ending in endings))
 """
 
 
 def test_two_sweeps_that_overlap_share_the_work(tmp_path):
-    """Started at the same time on the same folder: each run is trained once, and both see all."""
+    """Each run is trained once, and both sweeps report all of theirs."""
     here = str(Path(__file__).parent)
-    common = [*SMALL, "trainer.steps=200", TWO, f"output_dir={tmp_path}"]
+    common = [*SMALL, "trainer.steps=60", TWO, f"output_dir={tmp_path}"]
     sweeps = [
         subprocess.Popen([sys.executable, "-c", OVERLAPPING, here, *common, f"seed=range({seeds})"])
-        for seeds in ("0,6", "3,9")
+        for seeds in ("0,4", "2,6")
     ]
     assert [process.wait(timeout=200) for process in sweeps] == [0, 0]
     runs = list(tmp_path.glob("runs/*/*/*"))
-    assert len(runs) == 9
+    assert len(runs) == 6
     assert all(history(run) == ["started", "completed"] for run in runs)

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(600)
 AGENTS = {"ray::DashboardA\n", "ray::RuntimeEnv\n"}
 # Bytes of shared memory per node; containers have little.
 STORE = 100 * 2**20
-LONG = [*SMALL, "trainer.steps=2000", "trainer.eval_every=1000", "trainer.checkpoint_every=50"]
+LONG = [*SMALL, "trainer.steps=800", "trainer.eval_every=400", "trainer.checkpoint_every=50"]
 
 
 @pytest.fixture(scope="module")

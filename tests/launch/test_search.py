@@ -177,9 +177,9 @@ class StopsTheFirst(View):
 def test_a_run_that_was_interrupted_alone_ends_the_search_for_now(tmp_path):
     words = [
         *SEARCH,
-        "trainer.steps=3000",
-        "trainer.eval_every=500",
-        "trainer.checkpoint_every=500",
+        "trainer.steps=800",
+        "trainer.eval_every=400",
+        "trainer.checkpoint_every=400",
     ]
     words += ["search.trials=2", f"output_dir={tmp_path}"]
     cut = sweep(words, view=StopsTheFirst())

@@ -10,8 +10,6 @@ import sys
 from collections import defaultdict
 
 import pytest
-from mlflow import MlflowClient
-from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto.wandb_internal_pb2 import Record as WandBRecord
 
@@ -61,6 +59,8 @@ def in_tensorboard(config):
 
 
 def in_mlflow(config):
+    from mlflow import MlflowClient  # takes seconds, which collecting the tests must not
+
     client = MlflowClient(f"sqlite:///{config['output_dir']}/mlflow.db")
     [experiment] = [e for e in client.search_experiments() if e.name == "seqbench"]
     [found] = client.search_runs([experiment.experiment_id])
@@ -203,12 +203,12 @@ def test_ctrl_c_while_a_tracker_works_is_the_users(capsys):
 
 
 WITHOUT_KEY = """
+import json
 import sys
 from seqbench.trackers.wandb import WandB
 from seqbench.trackers.tracker import Guarded
-from test_trackers import small
-facts = {"config": small(sys.argv[1]), "parameters": 1}
-tracker = Guarded("wandb", lambda: WandB("p", None, None, sys.argv[1]), print)
+facts = json.loads(sys.argv[1])
+tracker = Guarded("wandb", lambda: WandB("p", None, None, "."), print)
 tracker.started(facts)
 tracker.event({"step": 1, "split": "train", "loss": 0.5})
 tracker.close()
@@ -220,11 +220,16 @@ def test_wandb_asks_for_nothing(tmp_path, mode):
     """In a terminal, without a key: it is disabled, unless WANDB_MODE needs no key."""
     terminal, end = pty.openpty()
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
-    environment |= {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
-    environment |= {"WANDB_MODE": mode} if mode else {}
-    command = [sys.executable, "-c", WITHOUT_KEY, str(tmp_path)]
+    environment |= {"HOME": str(tmp_path)} | ({"WANDB_MODE": mode} if mode else {})
+    facts = {"config": small(tmp_path), "parameters": 1}
     done = subprocess.run(
-        command, stdin=end, stdout=subprocess.PIPE, stderr=end, env=environment, timeout=120
+        [sys.executable, "-c", WITHOUT_KEY, json.dumps(facts)],
+        stdin=end,
+        stdout=subprocess.PIPE,
+        stderr=end,
+        cwd=tmp_path,
+        env=environment,
+        timeout=120,
     )
     os.close(terminal)
     assert done.returncode == 0
@@ -233,6 +238,8 @@ def test_wandb_asks_for_nothing(tmp_path, mode):
 
 
 def test_a_server_that_is_gone_is_asked_once_more_and_no_longer(tmp_path, capsys):
+    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
+
     config = small(tmp_path, "tracker=mlflow", "tracker.mlflow.uri=http://127.0.0.1:9")
     assert run(config).status == "completed"
     assert "warning: tracker mlflow disabled, the run continues: " in capsys.readouterr().err
