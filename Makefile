@@ -24,8 +24,9 @@ lint: .venv/installed-dev
 types: .venv/installed-dev
 	$(BIN)/mypy
 
-# A worker for each core. No test uses more than one thread, unless it tests threads.
-PYTEST := $(BIN)/pytest --numprocesses auto --dist worksteal
+# A worker more than cores, since tests of clusters mostly wait. No test uses more than one thread,
+# unless it tests threads.
+PYTEST := $(BIN)/pytest --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --dist worksteal
 # Folders with commands, sweeps, faults, compilers and speed are left out.
 QUICK := $(addprefix tests/,config contracts datasets experiment models results runs tasks training) \
 	$(wildcard tests/test_*.py)

@@ -1,5 +1,7 @@
 """Load what commands load late; the fork server of the tests imports this module."""
 
+import duckdb  # noqa: F401
+import matplotlib.figure  # noqa: F401
 from typer.testing import CliRunner
 
 import seqbench.cli.progress  # noqa: F401
