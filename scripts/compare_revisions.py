@@ -122,7 +122,7 @@ def git(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def difference(a: Path, b: Path) -> str | None:
-    """Where the runs in two output folders part, in words; `None` if nowhere."""
+    """Return how the runs in two output folders first differ; `None` if they are equal."""
     one, other = (events(folder) for folder in (a, b))
     for x, y in zip(one, other, strict=False):
         for key in x.keys() | y.keys():
@@ -138,13 +138,13 @@ def difference(a: Path, b: Path) -> str | None:
 
 
 def events(outputs: Path) -> list[dict[str, float | str]]:
-    """Every metric that the one run in an output folder logged, and when."""
+    """Return each metric that the run in an output folder logged, with its step."""
     (path,) = outputs.glob("runs/*/*/*/events.jsonl")
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def weights(outputs: Path) -> dict[str, bytes]:
-    """The final weights of the one run in an output folder, as bytes by name."""
+    """Return the final weights of the run in an output folder: name -> bytes."""
     (path,) = outputs.glob("runs/*/*/*/checkpoints/last.safetensors")
     with safe_open(path, framework="numpy") as file:
         names = [name for name in file.keys() if name.startswith("model.")]  # noqa: SIM118

@@ -1,4 +1,4 @@
-"""Is a run ever lost? Kills trainings at random moments, again and again, until they are done.
+"""Kill training runs at random moments until they are completed, and check that none is lost.
 
     python scripts/kill_storm.py --kills 120
 
@@ -87,7 +87,7 @@ class Lost(Exception):
 
 
 def main() -> int:
-    """Storm, print a table, and give the exit code."""
+    """Kill runs, print a table, and return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--kills", type=int, default=100, help="SIGKILLs, over all runs together")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other moments")
@@ -235,7 +235,7 @@ def ended(pid: int) -> int:
 
 
 def die_before(operation: int, folder: str) -> None:
-    """Let this process kill itself before an operation on files in a folder, counted from 1."""
+    """Kill this process before its n-th file operation in a folder, counted from 1."""
     left = operation
 
     def count(path: object) -> None:
@@ -253,7 +253,7 @@ def die_before(operation: int, folder: str) -> None:
 
 
 def history(folder: Run) -> list[dict[str, Any]]:
-    """Starts, interruptions and resumes of a run, each with its step."""
+    """Return the starts, interruptions and resumptions of a run, each with its step."""
     path = folder.folder / "history.jsonl"
     return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
 

@@ -95,7 +95,7 @@ def trace(task: str, model: str, data_dir: str | None = None) -> dict[str, Any]:
 
 
 def benchmark_text(name: str, data_dir: str | None) -> Text:
-    """A benchmark text; in place of text8 and enwik8, 100 MB each, a text of the same alphabet."""
+    """Return a benchmark text; for text8 and enwik8 (100 MB each), a text of the same alphabet."""
     alphabets = {
         "text8": "abcdefghijklmnopqrstuvwxyz ",
         "enwik8": bytes(range(9, 256)).decode("latin-1"),
@@ -106,14 +106,14 @@ def benchmark_text(name: str, data_dir: str | None) -> Text:
 
 
 def words(alphabet: str, size: int) -> str:
-    """A text made of 40 random words, so that there is something to learn."""
+    """Return a text of 40 random words, which a model can learn."""
     random = np.random.RandomState(0)
     chosen = random.choice(list(alphabet), (40, 6))
     return "".join(chosen[random.randint(40, size=size // 6)].ravel())
 
 
 def rounded(value: float) -> float:
-    """Seven significant digits."""
+    """Round to seven significant digits."""
     return float(f"{value:.7g}")
 
 

@@ -1,4 +1,4 @@
-"""Seed one fault after the other in a copy of the checkout: do the tests catch each of them?
+"""Seed one fault after the other in a copy of the checkout, and check that a test fails.
 
     python scripts/seeded_faults.py                      all: half an hour on two cores
     python scripts/seeded_faults.py --only NAME NAME     some

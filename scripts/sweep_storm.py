@@ -1,4 +1,4 @@
-"""Does a sweep survive anything? Kills its jobs and its launcher, again and again, for a minute.
+"""Kill the jobs and the launcher of a sweep for a minute, and check that no run is lost.
 
     python scripts/sweep_storm.py
 
@@ -61,7 +61,7 @@ def start(words: list[str], output_dir: Path) -> "subprocess.Popen[bytes]":
 
 
 def storm(words: list[str], folder: Path, seconds: float, dice: random.Random) -> Counter[str]:
-    """Sweep under fire until the time is up, then in peace; gives what was killed."""
+    """Kill parts of a sweep until the time is up, then let it end; return what was killed."""
     counts = Counter({"jobs killed": 0, "launchers killed": 0, "commands": 1, "orphans": 0})
     launcher = start(words, folder)
     end = time.monotonic() + seconds
@@ -90,7 +90,7 @@ def storm(words: list[str], folder: Path, seconds: float, dice: random.Random) -
 
 
 def marked(folder: Path) -> list[int]:
-    """Ids of the living processes of a sweep."""
+    """Return the ids of the live processes of a sweep."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -103,7 +103,7 @@ def marked(folder: Path) -> list[int]:
 
 
 def records(folder: Path) -> dict[str, dict[str, Any]]:
-    """The records of a sweep, by run id, without what is measured of the machine."""
+    """Return the records of a sweep by run id, without measurements of the machine."""
     found = {}
     for path in folder.glob("runs/*/*/*/record.json"):
         record = json.loads(path.read_text(encoding="utf-8"))

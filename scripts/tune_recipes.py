@@ -114,7 +114,7 @@ EPOCHS = {"copy": 50, "char_text8": 1, "char_enwik8": 1}  # as for the TCN and t
 
 
 def starts(model: str, task: str) -> list[dict[str, Any]]:
-    """Three ways to begin, the third axis of the space."""
+    """Return the three initializations, the third axis of the search space."""
     length = "${task.length}"
     if model == "gru":
         return [{"forget_bias": None}, {"forget_bias": 1.0}, {"chrono": length}]
@@ -124,7 +124,7 @@ def starts(model: str, task: str) -> list[dict[str, Any]]:
 
 
 def setting(model: str, shape: dict, rate: float, clip: float, start: dict, task: str) -> dict:
-    """One point of the space as the nodes of a recipe."""
+    """Return a point of the search space as the nodes of a recipe."""
     start = dict(start)
     schedule = {
         "_target_": COSINE,
@@ -145,7 +145,7 @@ def setting(model: str, shape: dict, rate: float, clip: float, start: dict, task
 
 
 def trials(model: str, task: str) -> list[dict]:
-    """The settings that are tried of a pair; the same places of the space for every pair."""
+    """Return the settings to try for a pair: the same points of the search space for each pair."""
     shapes = SHAPES[model].get(task, SHAPES[model]["adding"])
     pairs = list(itertools.product(RATES[model], starts(model, task)))
     random = np.random.RandomState(0)
@@ -157,7 +157,7 @@ def trials(model: str, task: str) -> list[dict]:
 
 
 def as_overrides(node: dict, prefix: str = "") -> list[str]:
-    """The nodes of a setting as they would be typed."""
+    """Return the nodes of a setting as overrides."""
     flat = []
     for key, value in node.items():
         name = f"{prefix}{key}".removeprefix("recipe.")

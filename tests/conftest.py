@@ -1,4 +1,4 @@
-"""Real datasets, and processes whose settings no test changes for the next."""
+"""Provide the real datasets, and restore settings of the process after each test."""
 
 import os
 import signal

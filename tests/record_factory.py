@@ -1,4 +1,4 @@
-"""Records that look like real ones, for the tests of everything that reads records."""
+"""Make records that look like real ones, for the tests of all that reads records."""
 
 import hashlib
 import json
@@ -41,7 +41,7 @@ STEPS = 5000
 
 
 def make_config(task: str, model: str, seed: int, **changes: Any) -> dict[str, Any]:
-    """A resolved configuration; `changes` by keys with double underscores for dots."""
+    """Return a composed config; keys of `changes` have double underscores for dots."""
     config: dict[str, Any] = {
         "choices": {"task": task, "model": model},
         "seed": seed,
@@ -75,7 +75,7 @@ def make_record(
     parameters: int | None = -1,
     **changes: Any,
 ) -> Record:
-    """A record; `changes` are made to its configuration."""
+    """Return a record; `changes` are applied to its config."""
     facts = TASKS.get(task, TASKS["adding"])
     config = make_config(task, model, seed, **changes)
     metric = facts["metric"]

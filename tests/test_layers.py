@@ -1,4 +1,4 @@
-"""How the house is laid out: who may import whom, and who must not wait for torch."""
+"""Test which modules may import which, and which must not import torch."""
 
 import ast
 import subprocess
@@ -37,12 +37,12 @@ def name_of(path):
 
 
 def part_of(path):
-    """The module or package of the house that a file belongs to."""
+    """Return the module or subpackage that a file belongs to."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imports(tree, inside_functions):
-    """Dotted names of all that is imported."""
+    """Return the dotted names of all imports."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -1,4 +1,4 @@
-"""What importing seqbench sets up."""
+"""Test what importing seqbench sets up."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What a protocol says is what is trained, and its scores are told from those of the others."""
+"""A protocol sets what is trained, and tables keep its scores apart from the others."""
 
 import json
 from unittest.mock import patch

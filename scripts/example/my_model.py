@@ -1,4 +1,4 @@
-"""A model of one's own: built as `Model(spec, **config)`."""
+"""Define a custom model, which is built as `Model(spec, **config)`."""
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ class RunningMean(nn.Module):
         self.output = nn.Linear(hidden_size, spec.output_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """From `(batch, time)` or `(batch, time, dim)` to `(batch, out)`, or one for each step."""
+        """Map `(batch, time)` or `(batch, time, dim)` to `(batch, out)` or `(batch, time, out)`."""
         total = torch.relu(self.input(x)).cumsum(1)
         y: Tensor = self.output(total / torch.arange(1, x.shape[1] + 1, device=x.device)[:, None])
         return y[:, -1] if self.readout == "last" else y

@@ -1,4 +1,4 @@
-"""Share small configs between the tests of the measurements."""
+"""Small configs for the tests of measurements."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""The command `seqbench`, in this process; the jobs of its sweeps are processes as ever."""
+"""Run the command `seqbench` in this process; jobs of sweeps are processes of their own."""
 
 import sys
 
@@ -9,7 +9,7 @@ from seqbench.cli.main import main
 
 @pytest.fixture
 def seqbench(monkeypatch, capsys, tmp_path):
-    """Gives a command in `tmp_path`; its exit code, and lines of its output and of its errors."""
+    """Return a function that runs a command in `tmp_path`: exit code, lines of both outputs."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -15,7 +15,7 @@ QUICK = ["--steps", "2", "--rounds", "2"]
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
-    """An empty folder, a wide terminal, and a machine that is measured in no time."""
+    """Provide an empty folder, a wide terminal, and short measurements of the machine."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr(flops, "SECONDS", 0.01)

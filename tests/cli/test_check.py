@@ -1,4 +1,4 @@
-"""`seqbench check` on a person's own models, and on ours."""
+"""Test `seqbench check` on custom models and on packaged ones."""
 
 import sys
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ from seqbench.errors import ConfigError
 
 @pytest.fixture
 def command(tmp_path, monkeypatch):
-    """Runs `seqbench check` in a folder that holds a person's own models."""
+    """Return a function that runs `seqbench check` in a folder with custom models."""
     app = typer.Typer()
     app.command()(check)
     monkeypatch.chdir(tmp_path)

@@ -10,7 +10,7 @@ from seqbench.errors import ConfigError
 
 @pytest.fixture
 def outputs(tmp_path, monkeypatch) -> Path:
-    """A current folder with runs of two models on the copy task at two lengths."""
+    """Provide a current folder with runs of two models on the copy task at two lengths."""
     monkeypatch.chdir(tmp_path)
     for model in ("tcn", "gru"):
         for length in (100, 1000):

@@ -1,4 +1,4 @@
-"""`seqbench reproduce`."""
+"""Test `seqbench reproduce`."""
 
 import pytest
 

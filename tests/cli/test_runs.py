@@ -146,7 +146,7 @@ def test_no_runs_are_a_hint(tmp_path, output_dir):
 
 @pytest.fixture
 def training(tmp_path):
-    """A run held by this process, at step 250 of 1,000; one is over, and one was cut off."""
+    """Provide three runs: held by this process at step 250 of 1,000, completed, and interrupted."""
     write_run(tmp_path, ONE)
     write_unfinished(tmp_path, make_record("copy", "lstm", seed=4), "")
     folder = write_unfinished(tmp_path, UNFINISHED, "")
@@ -265,7 +265,7 @@ def test_watching_shows_what_changes_and_leaves_the_terminal_whole(training, tmp
 
 
 def read_until(terminal: int, wanted: bytes) -> bytes:
-    """What a program writes, up to these bytes."""
+    """Read the output of a program up to these bytes."""
     seen, deadline = b"", time.monotonic() + 60
     while wanted not in seen:
         assert time.monotonic() < deadline, seen

@@ -27,7 +27,7 @@ def plain_terminal(monkeypatch):
 
 
 def events(metric, last, values) -> str:
-    """An event log: the loss falls from 1 to 0.001, the score on validation goes through values."""
+    """Return an event log: the loss falls from 1 to 0.001, validation scores are given."""
     losses = [
         {"step": step, "split": "train", "loss": 10 ** (-3 * step / last), "lr": 0.1}
         for step in range(0, last + 1, last // 20)

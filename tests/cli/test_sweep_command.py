@@ -1,4 +1,4 @@
-"""`seqbench sweep`, and its view."""
+"""Test `seqbench sweep` and its display."""
 
 import io
 import re
@@ -218,7 +218,7 @@ def test_keys_are_short_unless_that_makes_two_of_them_alike(tmp_path):
 
 
 def in_work(*progress, waiting=0, stopped=None):
-    """A sweep, as far as it is watched."""
+    """Return a sweep with the attributes that the display reads."""
     jobs = {one.run.folder: Job(("seed=0",), CONFIG, one.run, one.run.folder) for one in progress}
     working = {one.run.folder: one for one in progress}
     return SimpleNamespace(

@@ -14,7 +14,7 @@ RISING = Curve(STEPS, tuple(step / 1000 for step in STEPS))
 
 
 def drawn(metric, curves, baselines=(), width=80, encoding="utf-8", **options):
-    """The lines that are printed: a blank one, the title, a frame around the plot, the steps."""
+    """Return the printed lines: an empty one, the title, a frame around the plot, the steps."""
     written = io.BytesIO()
     file = io.TextIOWrapper(written, encoding=encoding)
     console = Console(file=file, width=width, highlight=False, **options)

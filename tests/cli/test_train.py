@@ -1,4 +1,4 @@
-"""`seqbench train`, in this process."""
+"""Test `seqbench train` in this process."""
 
 from typer.testing import CliRunner
 

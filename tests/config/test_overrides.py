@@ -1,4 +1,4 @@
-"""Paths on the command line, of real files, read by Hydra's parser."""
+"""Test paths of real files on the command line, read by Hydra's parser."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The contracts of a model hold for ours, and each is broken by what it is there to find."""
+"""Packaged models keep the contracts; for each contract, a faulty model breaks it."""
 
 import random
 
@@ -23,7 +23,7 @@ CONTEXT = "skipping the context changes no output"
 
 
 def broken(results):
-    """The messages of the contracts that do not hold, by name."""
+    """Return the messages of the broken contracts, by name."""
     return {result.name: result.message for result in results if result.passed is False}
 
 

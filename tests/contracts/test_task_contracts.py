@@ -1,4 +1,4 @@
-"""The contracts of a task hold for ours, and each is broken by what it is there to find."""
+"""Packaged tasks keep the contracts; for each contract, a faulty task breaks it."""
 
 import math
 
@@ -21,7 +21,7 @@ def small(task=Adding):
 
 
 def broken(results):
-    """The messages of the contracts that do not hold, by name."""
+    """Return the messages of the broken contracts, by name."""
     return {result.name: result.message for result in results if not result.passed}
 
 

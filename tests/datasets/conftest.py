@@ -1,4 +1,4 @@
-"""Mirrors to download from: a real web server on the loopback address, well behaved and not."""
+"""Provide mirrors to download from: a web server on the loopback address, with faults."""
 
 import hashlib
 import re
@@ -35,11 +35,11 @@ class Mirror(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/{way}/{name}"
 
     def offsets(self) -> list[int]:
-        """Where each request began to read."""
+        """Return the offset at which each request began to read."""
         return [int(wanted[6:-1]) if wanted else 0 for _, wanted in self.requests]
 
     def handle_error(self, request, client_address) -> None:
-        """A client that hangs up is part of the tests, and no news."""
+        """Ignore clients that hang up, which is part of the tests."""
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -93,7 +93,7 @@ class Answer(BaseHTTPRequestHandler):
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch):
-    """Nothing of the environment the tests are started in decides what they see."""
+    """Remove environment variables that change the data folder or the network."""
     monkeypatch.delenv("SEQBENCH_DATA", raising=False)
     monkeypatch.delenv("SEQBENCH_OFFLINE", raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -101,7 +101,7 @@ def plain_environment(monkeypatch):
 
 @pytest.fixture
 def content() -> bytes:
-    """What `data.bin` holds at a mirror."""
+    """Return the content of `data.bin` at a mirror."""
     return CONTENT
 
 
@@ -118,7 +118,7 @@ def mirror() -> Iterator[Mirror]:
 
 @pytest.fixture
 def register(monkeypatch):
-    """Puts a dataset of one file, `tiny/NAME`, into the catalogue."""
+    """Return a function that adds a dataset of one file, `tiny/NAME`, to the catalogue."""
 
     def add(name, content, urls, archive=None) -> catalog.File:
         digest = hashlib.sha256(content).hexdigest()
@@ -132,7 +132,7 @@ def register(monkeypatch):
 
 @pytest.fixture
 def tiny(mirror, register, monkeypatch):
-    """Registers `data.bin` at mirrors that behave in the ways given, in this order."""
+    """Return a function that registers `data.bin` at mirrors with the given faults, in order."""
     monkeypatch.setattr(download, "TIMEOUT", 5.0)
 
     def at(*ways) -> catalog.File:

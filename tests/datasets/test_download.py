@@ -200,7 +200,7 @@ def test_a_complete_cache_is_used_as_it_is_with_nothing_written(real_data, monke
 
 @pytest.fixture
 def read_only():
-    """A folder that this process may not write, with an empty file and one it may not read."""
+    """Provide a folder that is not writable, with an empty file and an unreadable one."""
     user = os.geteuid()
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root) / "tiny"
@@ -262,7 +262,7 @@ def zipped(**members: bytes) -> bytes:
 
 @pytest.fixture
 def packed(mirror, register, content):
-    """Registers `data.bin` as a member of an archive of the bytes given."""
+    """Return a function that registers `data.bin` as a member of an archive."""
 
     def at(data: bytes) -> None:
         mirror.files["data.zip"] = data

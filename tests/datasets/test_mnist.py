@@ -13,7 +13,7 @@ from seqbench.errors import DataError
 
 
 def gz(data, level=9):
-    """Packed without the time, so that two test workers make the same bytes."""
+    """Compress without a time stamp, so that all test workers make the same bytes."""
     return gzip.compress(data, level, mtime=0)
 
 

@@ -1,4 +1,4 @@
-"""The seqbench command, as a user would start it."""
+"""Run the seqbench command as a user starts it."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A trained model, out of its folder again: the same scores, and text from a prompt."""
+"""A trained model is loaded from its folder: the same scores, and text from a prompt."""
 
 import shutil
 from pathlib import Path
@@ -19,7 +19,7 @@ TEXT = "the cat sat on the mat and the dog sat on the log. " * 200
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory):
-    """Trains a small model on a text, once for each model."""
+    """Train a small model on a text, once for each model."""
     base = tmp_path_factory.mktemp("runs")
     (base / "my.txt").write_text(TEXT)
     made: dict[str, tuple[Path, object]] = {}

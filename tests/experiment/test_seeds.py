@@ -111,7 +111,7 @@ def test_what_is_done_is_not_done_again(tmp_path):
 
 
 def stopped_at(step):
-    """A question that the trainer asks once a step."""
+    """Return an interruption that the trainer polls once a step."""
     asked = iter(range(1, 10**6))
     return lambda: signal.SIGTERM if next(asked) == step else 0
 

@@ -74,7 +74,7 @@ def terminate():
 
 
 def left_behind(config, record):
-    """All that a run leaves and that may not differ between two equal runs."""
+    """Return all that a run writes and that must not differ between two equal runs."""
     folder = Run.of(config)
     everything = record.to_json()
     everything.pop("measured")
@@ -90,7 +90,7 @@ def history(config):
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """A finished run: its configuration, its record and who watched it."""
+    """Return a finished run: its config, its record and its observer."""
     config, watch = small(tmp_path_factory.mktemp("done")), Watch()
     return config, run(config, watch), watch
 
@@ -375,7 +375,7 @@ def test_a_diverged_run_is_over_until_it_is_retried(tmp_path):
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
-    """Writes a model of the user's own, and gives the folder of its configuration."""
+    """Write a custom model, and return the folder of its config."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def written(module, source):

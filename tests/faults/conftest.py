@@ -1,4 +1,4 @@
-"""What the tests of faults share: small runs as they were left, and the command in this process."""
+"""Provide small runs in different states, and run the command in this process."""
 
 import shutil
 import sys
@@ -17,7 +17,7 @@ from seqbench.runs.run import Run
 
 
 class Done(NamedTuple):
-    """What a command left: exit code, and what it printed."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -26,7 +26,7 @@ class Done(NamedTuple):
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
-    """These tensors are small: a second thread would only get in the way."""
+    """Use one thread, since the tensors are small."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -35,7 +35,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory) -> Config:
-    """The small run, finished."""
+    """Return the config of the completed small run."""
     config = small(tmp_path_factory.mktemp("undisturbed"))
     assert run(config).status == "completed"
     return config
@@ -43,7 +43,7 @@ def undisturbed(tmp_path_factory) -> Config:
 
 @pytest.fixture(scope="session")
 def cut_off(tmp_path_factory) -> Config:
-    """The small run, cut off at step 18 as if by SIGKILL: checkpoints of steps 15 and 10 are left.
+    """Kill the small run at step 18; checkpoints of steps 15 and 10 are left.
 
     It is shared: tests continue copies of it.
     """
@@ -57,7 +57,7 @@ def cut_off(tmp_path_factory) -> Config:
 
 @pytest.fixture
 def copied(tmp_path) -> Callable[[Config], Config]:
-    """Copies a run to another output folder, and gives its configuration there."""
+    """Return a function that copies a run to another output folder and returns its config there."""
 
     def copy_of(config: Config) -> Config:
         shutil.copytree(config["output_dir"], tmp_path / "copy")
@@ -68,7 +68,7 @@ def copied(tmp_path) -> Callable[[Config], Config]:
 
 @pytest.fixture
 def seqbench(monkeypatch, capsys, tmp_path) -> Callable[..., Done]:
-    """Runs a command in this process, in `tmp_path`: its entry point, its exit code, its output."""
+    """Return a function that runs a command in this process, in `tmp_path`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.delenv("SEQBENCH_TRACEBACK", raising=False)

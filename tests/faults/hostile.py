@@ -1,4 +1,4 @@
-"""Share hostile texts and commands between the tests of run folders from elsewhere."""
+"""Hostile texts, and commands that read foreign run folders."""
 
 import yaml
 

@@ -64,23 +64,23 @@ def composed(*overrides: str) -> Config:
 
 
 def small(output_dir: Path, *overrides: str) -> Config:
-    """A small run's configuration."""
+    """Return the config of a small run."""
     return copy.deepcopy(composed(*overrides)) | {"output_dir": str(output_dir)}
 
 
 def prepared(config: Config) -> Path:
-    """The folder of a run that has been prepared and no more."""
+    """Return the folder of a run that is prepared but not started."""
     with patch.object(Trainer, "fit", side_effect=Cut), pytest.raises(Cut):
         run(config)
     return Run.of(config).folder
 
 
 def history(config: Config) -> list[tuple[str, int]]:
-    """What happened to a run, and at which steps."""
+    """Return the events in the history of a run, with their steps."""
     lines = (Run.of(config).folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
     return [(line["event"], line["step"]) for line in map(json.loads, lines)]
 
 
 def difference(one: Config, other: Config) -> str | None:
-    """What two finished runs differ in, but for what is measured of the machine."""
+    """Return how two completed runs differ, apart from measurements of the machine."""
     return kill_storm.compare(Run.of(one), Run.of(other))

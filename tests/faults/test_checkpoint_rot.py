@@ -1,4 +1,4 @@
-"""Torn and rotten checkpoints: the run goes on from the one before, or says that it cannot."""
+"""Truncated and corrupted checkpoints: the run resumes from the previous one, or fails."""
 
 import random
 from pathlib import Path

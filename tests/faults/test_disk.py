@@ -22,7 +22,7 @@ PAGE = 4096
 
 @pytest.fixture
 def tmpfs(tmp_path):
-    """A disk of 400 kB."""
+    """Mount a disk of 400 kB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)]

@@ -1,4 +1,4 @@
-"""Numbers that are none: a run ends as diverged, keeps what was good, and no table shows a NaN."""
+"""NaN or infinity ends a run as diverged; it keeps the last good weights, tables show no NaN."""
 
 import csv
 import io
@@ -100,7 +100,7 @@ def stopped_after(steps: int):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_an_interruption_on_the_way_changes_nothing(way, tmp_path):
-    """Also between the step at which a number goes wrong and the one at which that is noticed."""
+    """Interrupt also between the step of the first NaN and the step that detects it."""
     calm = small(tmp_path / "calm", *overrides("tcn", way))
     expected = run(calm).to_json() | {"measured": None}
     for steps in range(1, expected["steps"]):

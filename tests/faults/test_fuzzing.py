@@ -1,4 +1,4 @@
-"""Files of a run with anything in them: read as far as they make sense, or refused in one line."""
+"""Random content in the files of a run is read as far as it is valid, or refused in one line."""
 
 import json
 from pathlib import Path
@@ -42,13 +42,13 @@ JSON = st.recursive(
 
 @pytest.fixture
 def finished(undisturbed) -> Run:
-    """A run that is over."""
+    """Provide a completed run."""
     torch.set_flush_denormal(False)  # as a run leaves it, hypothesis refuses to work
     return Run.of(undisturbed)
 
 
 def mutated(whole: bytes) -> st.SearchStrategy[bytes]:
-    """A few pieces cut out of a file, and others put in."""
+    """Cut pieces out of a file, and insert others."""
     piece = st.binary(max_size=4) | st.sampled_from(
         [b"\n", b"[[", b"{}", b"NaN", b"1e999", b"\x1b["]
     )
@@ -64,12 +64,12 @@ def mutated(whole: bytes) -> st.SearchStrategy[bytes]:
 
 
 def drawn(data: st.DataObject, path: Path) -> bytes:
-    """What a file may hold in place of what it holds."""
+    """Return a strategy for the new content of a file."""
     return data.draw(mutated(path.read_bytes()) | st.binary(max_size=60))
 
 
 def like(value: object) -> st.SearchStrategy[object]:
-    """Mostly of the same type."""
+    """Return a strategy for values, mostly of the same type."""
     if isinstance(value, dict):
         keys = st.sampled_from([*sorted(value), "new"]) | st.text(max_size=5)
         same = st.dictionaries(keys, JSON)

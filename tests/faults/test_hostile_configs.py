@@ -1,4 +1,4 @@
-"""Configs of runs from elsewhere: no command runs their code, or writes outside of their folder."""
+"""No command runs code from a foreign run's config, or writes outside of the run's folder."""
 
 import os
 import subprocess
@@ -270,7 +270,7 @@ def test_more_threads_than_a_machine_has(unfinished, refused):
 
 
 def test_the_installed_command(unfinished, tmp_path):
-    """What the tests above run in their own process, where torch is loaded already."""
+    """Run the hostile configs in a new process, which has not loaded torch."""
     node = {"_target_": "torch.optim.optimizer.torch.os.system"} | CALL
     changed(unfinished, lambda config: config.update(model=node))
     command = [Path(sys.executable).with_name("seqbench"), "eval", unfinished]

@@ -1,4 +1,4 @@
-"""Records, logs and checkpoints from elsewhere: no command hangs, or passes on control codes."""
+"""Foreign records, logs and checkpoints make no command hang or print control codes."""
 
 import csv
 import io
@@ -58,7 +58,7 @@ def test_files_larger_than_memory(name, sent, harmless):
 
 
 def hostile(value, text):
-    """Every text and key of a record, made hostile."""
+    """Append a hostile text to each string and key of a record."""
     if isinstance(value, dict):
         return {f"{k}{text}": hostile(v, text) for k, v in value.items()}
     if isinstance(value, list):
@@ -210,7 +210,7 @@ def safetensors(tensors, facts):
 
 
 def changes(tensors, facts):
-    """Checkpoints whose digest is right, and nothing else."""
+    """Yield checkpoints in which only the digest is right."""
     first = next(name for name in tensors if name.startswith("model."))
     yield {name: tensor[..., None] for name, tensor in tensors.items()}, facts
     yield tensors | {first: tensors[first].flatten()[:1]}, facts

@@ -1,4 +1,4 @@
-"""Processes that meet at one run."""
+"""Several processes train one run at the same time."""
 
 import json
 import subprocess
@@ -56,7 +56,7 @@ for i in range(5):
 
 @pytest.fixture(scope="module")
 def meetings(tmp_path_factory):
-    """What the processes said at each meeting, and where they met."""
+    """Return the output of the processes at each meeting, and its place."""
     config = small(tmp_path_factory.mktemp("meetings"))
     done = subprocess.run(
         [sys.executable, "-c", MEETINGS],

@@ -1,4 +1,4 @@
-"""Memory that is full, on a GPU or a CPU: one line with what to try."""
+"""Out of memory on a GPU or a CPU is an error of one line with advice."""
 
 import re
 import subprocess

@@ -67,7 +67,7 @@ def held_by_owner(run: Run) -> Iterator[int]:
 
 @pytest.fixture
 def shared() -> Iterator[Path]:
-    """An output folder that both users may write; the folders of runs are their makers'."""
+    """Provide an output folder that both users may write; run folders belong to their creators."""
     with tempfile.TemporaryDirectory() as name:
         output = Path(name)
         for folder in (

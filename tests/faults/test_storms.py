@@ -1,4 +1,4 @@
-"""The scripts that do to runs what can happen to them, with a few runs each."""
+"""The scripts that kill runs and inject faults, with a few runs each."""
 
 import random
 import re
@@ -18,7 +18,7 @@ COLUMNS = ("runs", "kills", "stops", "commands", "resumes", "lost")
 
 
 def rows(script: str, *words: str) -> list[list[str]]:
-    """The table that a script prints, without its header."""
+    """Return the rows of the table that a script prints."""
     done = subprocess.run(
         [sys.executable, ROOT / "scripts" / script, *words],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Files that a crash tore, or that somebody lost."""
+"""Files that a crash truncated, or that are missing."""
 
 import os
 import shutil
@@ -108,7 +108,7 @@ def test_a_damaged_record_is_told_and_force_runs_again(
 
 
 def test_starting_over_may_be_cut_off_too(undisturbed, tmp_path):
-    """Before each file that is removed: the run either goes on from what is left, or starts."""
+    """Interrupt a restart before each file that it removes; the run then resumes or starts."""
     unlink = Path.unlink
     for allowed in range(20):
         config = undisturbed | {"output_dir": str(tmp_path / str(allowed))}

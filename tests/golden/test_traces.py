@@ -1,4 +1,4 @@
-"""Nobody changes what a model computes unawares: its first steps are held to recorded ones.
+"""The first training steps of each pair of model and task equal the recorded ones.
 
 The tolerance is for other processors and versions of torch. Between instruction sets of one
 processor the traces differ by 1e-6.

@@ -46,7 +46,7 @@ def answer(found: Library, amount: float = 2) -> float:
 
 @pytest.fixture(autouse=True)
 def cache_folder(tmp_path, monkeypatch):
-    """A user's cache folder of each test's own."""
+    """Give each test a cache folder of its own."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     compiled.cache_clear()
@@ -100,7 +100,7 @@ def test_a_changed_file_is_compiled_anew(source):
 
 
 def test_other_flags_compile_anew(source, compiler, monkeypatch):
-    """Also those of which no macro tells."""
+    """Include flags that define no macro."""
     compilations = compiler("")
     library(source)
     monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, "-ffp-contract=fast"))

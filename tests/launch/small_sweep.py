@@ -1,4 +1,4 @@
-"""Small sweeps, and an engine that does its jobs right here, for the tests of launching."""
+"""Small sweeps, and an engine that runs jobs in this process, for the tests of launching."""
 
 import json
 import sys
@@ -49,7 +49,7 @@ MISBEHAVING = """
 
 
 def write_misbehaving(folder: Path) -> list[str]:
-    """Put the model into a folder, which must be the current one; gives the overrides to use it."""
+    """Write the model into the current folder, and return the overrides that use it."""
     # Another test may have had another one.
     sys.modules.pop("misbehaving", None)
     user_code_hash.cache_clear()
@@ -61,7 +61,7 @@ def write_misbehaving(folder: Path) -> list[str]:
 
 
 class Seen(View):
-    """Keeps what it is told: `(label, how, found)` of each job that ended."""
+    """Record `(label, how, found)` of each job that ended."""
 
     def __init__(self) -> None:
         self.ends: list[tuple[str, str, bool]] = []
@@ -71,7 +71,7 @@ class Seen(View):
 
     @property
     def trained(self) -> list[str]:
-        """The jobs that this sweep trained."""
+        """Return the labels of the jobs that this sweep trained."""
         return [label for label, how, found in self.ends if not found and how == "completed"]
 
 
@@ -82,7 +82,7 @@ def sweep(
     view: View | None = None,
     **attributes: Any,
 ) -> Sweep:
-    """Sweep as the command does, through Hydra; gives what became of it."""
+    """Sweep as the command does, through Hydra, and return the sweep."""
     composer = Composer(config_dir)
     asked = Sweep(words, composer, policy or Policy(), view or Seen())
     for name, value in attributes.items():
@@ -120,7 +120,7 @@ class Here:
 
 
 def kept(folder: Path) -> dict[str, Any]:
-    """What is left of the runs below a folder, by run id: all that equal runs have in common."""
+    """Return record and events of the runs below a folder, by run id, without measurements."""
     result = {}
     for path in sorted(folder.glob("runs/*/*/*/record.json")):
         record = json.loads(path.read_text())
@@ -130,5 +130,5 @@ def kept(folder: Path) -> dict[str, Any]:
 
 
 def history(folder: Path) -> list[str]:
-    """What happened to a run: `started`, `interrupted`, ..."""
+    """Return the events in the history of a run: `started`, `interrupted`, ..."""
     return [json.loads(line)["event"] for line in (folder / "history.jsonl").open()]

@@ -1,4 +1,4 @@
-"""Searches, of real runs in this machine's processes."""
+"""Searches with real runs in local processes."""
 
 import csv
 import os
@@ -44,7 +44,7 @@ def study_of(done, folder):
 
 
 def test_the_recipe_keeps_what_the_one_in_force_says(tmp_path):
-    """A searched schedule alone does not make the settings: the pair's own recipe has others."""
+    """A found recipe keeps the settings of the pair's own recipe that were not searched."""
     words = [word for word in SMALL if not word.startswith(("model", "recipe", "optimizer"))]
     searched = ["optimizer.lr=tag(log,interval(1e-4,1e-1))", "search=optuna", "search.trials=1"]
     more = ["model=gru", "search.pruner=none", f"output_dir={tmp_path}"]
@@ -103,7 +103,7 @@ def test_a_search_finds_what_its_recipe_repeats(tmp_path):
 
 
 class CutAfter(View):
-    """Ends the search as SIGTERM would, once so many runs have ended."""
+    """Send SIGTERM to the search once a number of runs have ended."""
 
     def __init__(self, runs):
         self.runs = runs
@@ -164,7 +164,7 @@ def test_a_search_without_a_score_is_an_error_and_can_be_tried_again(tmp_path):
 
 
 class StopsTheFirst(View):
-    """Has a run in work end as if its machine asked it to, while the search goes on."""
+    """Send SIGTERM to a running job while the search goes on."""
 
     def look(self, sweep):
         if sweep.running and not sweep.endings:
@@ -260,7 +260,7 @@ def test_scores_of_unlike_runs_are_not_searched(tmp_path, several):
 
 
 def test_a_run_without_prospects_is_stopped(tmp_path):
-    """The judge of a search is asked while runs train; what it stops counts as pruned."""
+    """The pruner is asked while runs train; a run that it stops counts as pruned."""
     words = [
         word for word in SEARCH if not word.startswith(("search", "model.hidden", "optimizer.lr"))
     ]

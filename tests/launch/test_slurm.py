@@ -1,4 +1,4 @@
-"""The SLURM engine: on a real cluster of two nodes on this machine, where that can be had."""
+"""Test the SLURM engine on a real cluster of two nodes on this machine."""
 
 import json
 import os
@@ -48,7 +48,7 @@ SLOW = """
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Starts one, and gives what commands it."""
+    """Start a cluster, and yield a function that sends it commands."""
     pytest.importorskip("submitit")
     path = f"{os.environ['PATH']}:/usr/sbin"
     if missing := [name for name in NEEDED if shutil.which(name, path=path) is None]:
@@ -70,7 +70,7 @@ def cluster():
 
 @pytest.fixture
 def asked(cluster, tmp_path, monkeypatch):
-    """Sweeps over slow runs of a model in the current folder; gives what became of them."""
+    """Return a function that sweeps over slow runs of a model in the current folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (tmp_path / "slow.py").write_text(textwrap.dedent(SLOW))
@@ -86,18 +86,18 @@ ON_SLURM = ["launch=slurm", "launch.poll=1", "output_dir=out"]
 
 
 def told(*command):
-    """The lines that a command prints."""
+    """Return the lines that a command prints."""
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
 
 
 def queue(*states):
-    """Jobs in the queue, by their ids."""
+    """Return the ids of the jobs in the queue."""
     return told("squeue", "--me", "-h", "-r", "-o%i", *(f"-t{state}" for state in states))
 
 
 def places():
-    """Running jobs: index in the array, and node."""
+    """Return index in the array and node of each running job."""
     return [line.split() for line in told("squeue", "--me", "-h", "-o%K %N", "-tRUNNING")]
 
 
@@ -106,7 +106,7 @@ def nodes(state):
 
 
 def submitted():
-    """All jobs that this folder's sweeps ever submitted."""
+    """Return all jobs that the sweeps of this folder submitted."""
     return list(Path("out/sweeps/slurm").glob("seqbench-*/*_submitted.pkl"))
 
 
@@ -131,7 +131,7 @@ def wait_until(condition, seconds=60):
 
 
 class Once(Seen):
-    """Does something as soon as so many runs have come to a step."""
+    """Call a function as soon as a number of runs reach a step."""
 
     def __init__(self, deed, step=30, runs=2):
         super().__init__()
@@ -149,7 +149,7 @@ def hows(swept):
 
 @pytest.mark.slurm
 def test_a_power_cut_and_a_time_limit_cost_time_and_nothing_else(asked, cluster):
-    """SLURM brings the one run back; the other is warned, and goes back to the queue itself."""
+    """SLURM requeues one job; the other is warned and requeues itself."""
 
     def cut_power():
         [node] = [node for index, node in places() if index == "0"]
@@ -229,7 +229,7 @@ def test_stopped_once_it_keeps_checkpoints_and_twice_it_ends_at_once(asked):
 
 @pytest.mark.slurm
 def test_what_becomes_of_jobs_that_are_cancelled_or_fail_or_have_no_prospects(asked):
-    """Each is one ending; none of them goes back to the queue, and the others are trained."""
+    """Each is one ending; no job is requeued, and the others are trained."""
 
     def cancel():
         [first, *_] = queue("RUNNING")
@@ -311,7 +311,7 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
 
 
 def fake_commands(folder, monkeypatch):
-    """Put files named like SLURM's commands on the path."""
+    """Create files named like SLURM's commands on the PATH."""
     monkeypatch.setenv("PATH", str(folder))
     for name in ("sbatch", "srun", "squeue", "scancel"):
         (folder / name).touch(mode=0o755)
@@ -326,7 +326,7 @@ def job(tmp_path, request):
 
 @pytest.fixture
 def ticket(job):
-    """A job of SLURM's that the run has been given to."""
+    """Return the ticket of a SLURM job to which the run is assigned."""
     home = slurm.home_of(job)
     made = Ticket("seqbench-1", 3, home / f"{job.run.run_id}.json")
     made.ending.parent.mkdir(parents=True)
@@ -336,7 +336,7 @@ def ticket(job):
 
 
 def on_node(job, ticket, during=lambda process: None, **environment):
-    """Do a job as a node does, in a process of its own."""
+    """Run a job as a node does, in a process of its own."""
     code = "import pickle, sys; from seqbench.launch.slurm_job import run_on_node; "
     code += "run_on_node(*pickle.load(sys.stdin.buffer), threads=2, max_requeue=2)"
     command = [sys.executable, "-c", code]
@@ -375,7 +375,7 @@ def test_a_job_goes_back_to_the_queue_so_often_and_not_more(job, ticket):
 
 
 def test_forced_again_a_run_starts_over_once(job, ticket):
-    """Back from the queue it goes on from its checkpoint."""
+    """A requeued job resumes from its checkpoint."""
     assert not slurm_job.begun(job, ticket)
     job.run.folder.mkdir(parents=True)
     job.run.append_history("started", step=0)

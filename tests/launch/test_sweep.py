@@ -25,7 +25,7 @@ def quick_looks(monkeypatch):
 
 @pytest.fixture
 def asked(tmp_path):
-    """Makes a sweep over seeds, done in this process; its view and its endings."""
+    """Return a function that sweeps over seeds in this process."""
 
     def make(*seeds, engine=Here, view=None, **policy):
         words = [[*SMALL, f"output_dir={tmp_path}", f"seed={seed}"] for seed in seeds]
@@ -132,7 +132,7 @@ def test_a_damaged_record_is_one_failure(asked):
 
 
 def test_a_run_that_another_process_holds_is_left_to_it(asked, tmp_path):
-    """It is not trained twice, the others go on meanwhile, and its result counts."""
+    """The run is trained once, the others go on meanwhile, and its result counts."""
     [job] = asked(0, engine=None, dry_run=True).jobs.values()
     job.run.checkpoints.mkdir(parents=True)
     begun = threading.Event()

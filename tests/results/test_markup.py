@@ -42,7 +42,7 @@ HOSTILE = [
 
 
 def sample_table() -> Table:
-    """The best of two means, a flag, a mark, bounds and notes."""
+    """Return a table with the best of two means, a flag, a mark, bounds and notes."""
     records = [make_record(seed=s, value=0.1 + s / 100) for s in range(3)]
     records += [make_record(model="lstm", value=0.5, source="older")]
     records += [make_record("smnist", model="lstm", value=0.98), make_record("copy")]

@@ -34,7 +34,7 @@ TABLE_1 = {
 
 
 def number(task: str, model: str, paper: str = "tcn2018") -> PublishedCell:
-    """A number that the paper reports."""
+    """Return a published number."""
     found = published(paper, task, model)
     assert found is not None
     return found

@@ -30,7 +30,7 @@ HOSTILE = [
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
-    """Four models on four tasks and two variants on one, as cells with the folders they are in."""
+    """Return cells of four models on four tasks and two variants, with their folders."""
     folder = tmp_path_factory.mktemp("outputs")
     records = [
         make_record(task, model, seed, value=last * (1 + seed / 10), **changes)
@@ -72,7 +72,7 @@ def lengths(model: str, values: dict[int, float], task: str = "copy", **changes)
 
 
 def drawn(figure: Figure) -> list[list[tuple[float, float]]]:
-    """The points of every line without markers in the first panel."""
+    """Return the points of each line without markers in the first panel."""
     lines = [line for line in figure.axes[0].get_lines() if line.get_marker() == "None"]
     return [list(zip(*line.get_data(), strict=True)) for line in lines]
 

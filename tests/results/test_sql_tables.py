@@ -340,7 +340,7 @@ HOSTILE = [
 
 @pytest.fixture
 def bait(tmp_path, monkeypatch) -> Path:
-    """A current folder with files that a query could read."""
+    """Provide a current folder with files that a query could read."""
     (tmp_path / "in.csv").write_text("secret\nbait\n")
     (tmp_path / "in.json").write_text('{"secret": "bait"}')
     (tmp_path / "in.parquet").write_bytes(b"PAR1bait")

@@ -60,7 +60,7 @@ def test_one_value_has_no_spread():
 
 
 def test_means_are_compared_over_the_seeds_that_both_have():
-    """A difference that is small beside the spread over seeds, and the same for each seed."""
+    """Detect a difference that is small beside the spread over seeds but equal for each seed."""
     first = {seed: float(seed) for seed in range(5)}
     second = {9: 70.0} | {seed: seed + 0.1 + seed % 2 / 100 for seed in (4, 2, 0, 3, 1)}
     assert distinguishable(first, second) is True

@@ -32,7 +32,7 @@ def entry(table: Table, label: str, column: int = 0) -> Entry:
 
 
 def seeds(*values: float | None, **changes) -> list[Record]:
-    """A record for each seed; one that diverged for `None`."""
+    """Return a record for each score; `None` gives one that diverged."""
     return [
         make_record(
             seed=seed, value=v, status="completed" if v is not None else "diverged", **changes

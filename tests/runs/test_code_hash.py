@@ -30,7 +30,7 @@ LAYERS = "import other\nclass Scale:\n    factor = 2\n"
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A folder with a user's model in three modules, first on the path."""
+    """Provide a folder with a custom model in three modules, first on the path."""
     files = {"mine": MODEL, "layers": LAYERS, "lazily": "shift = abs\n", "other": "a = 1\n"}
     for name, text in files.items():
         (tmp_path / f"{name}.py").write_text(text)

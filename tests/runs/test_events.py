@@ -27,7 +27,7 @@ def test_events_behind_the_offset_are_cut_off(tmp_path):
 
 
 def test_lost_events_are_not_made_up(tmp_path):
-    """After a power cut a file may be shorter than what was written to it."""
+    """A power cut may truncate a file that was written."""
     path = tmp_path / "events.jsonl"
     path.write_bytes(b"{}\n")
     with pytest.raises(RunError, match=r"events\.jsonl has lost events"):

@@ -147,7 +147,7 @@ def test_starting_over_forgets_all_but_the_history(run):
 
 
 def test_a_draft_that_vanishes_while_the_folder_is_looked_at_is_no_link(tmp_path, monkeypatch):
-    """Its holder has put it in place in that moment."""
+    """The process that holds the run renames it meanwhile."""
     run = Run(tmp_path / "run", "abc")
     listed = Path.iterdir
     monkeypatch.setattr(Path, "iterdir", lambda path: [*listed(path), path / ".config.yaml.draft"])

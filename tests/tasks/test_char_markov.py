@@ -26,7 +26,7 @@ def task():
 
 
 def losses(task, predict):
-    """Nats of `predict(inputs) -> logits` on the test text, in the order of `source_nats`."""
+    """Return the nats of `predict(inputs) -> logits` on the test text, ordered as `source_nats`."""
     batches = list(task.eval_batches("test"))
     nats = [
         torch.nn.functional.cross_entropy(
@@ -38,7 +38,7 @@ def losses(task, predict):
 
 
 def blockwise(differences, size=500):
-    """Mean and standard error of differences that hang together over less than `size` steps."""
+    """Return mean and standard error of differences that correlate over less than `size` steps."""
     means = differences[: len(differences) // size * size].reshape(-1, size).mean(1)
     return means.mean(), means.std(ddof=1) / math.sqrt(len(means))
 

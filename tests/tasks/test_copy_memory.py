@@ -20,7 +20,7 @@ def copy(length=30, input="tokens", convention="all_positions", data_seed=0, **b
 
 
 def scores(task, predictor):
-    """The metrics of a predictor, `(batch, time)` symbols to logits, over the test split."""
+    """Return the test metrics of a predictor, from `(batch, time)` symbols to logits."""
     sums = {}
     for batch in task.eval_batches("test"):
         for name, (value, count) in task.metrics(predictor(batch), batch).items():
@@ -30,7 +30,7 @@ def scores(task, predictor):
 
 
 def answers(batch):
-    """The right answer at every step: blanks, then the ten digits."""
+    """Return the target at each step: blanks, then the ten digits."""
     blanks = torch.zeros(len(batch.inputs), batch.inputs.shape[1] - 10, dtype=torch.int64)
     return torch.cat([blanks, batch.targets.long()], 1)
 
@@ -40,7 +40,7 @@ def perfect(batch):
 
 
 def memoryless(batch):
-    """Blank where blanks are due, then each of the eight digits with equal probability."""
+    """Predict blanks, then each of the eight digits with equal probability."""
     logits = torch.full((*batch.inputs.shape[:2], 10), -SURE)
     logits[:, :-10, 0] = SURE
     logits[:, -10:, 1:9] = SURE

@@ -82,7 +82,7 @@ def test_the_splits_of_images_that_need_no_download():
 
 
 def test_pixels_are_read_row_by_row(sequential):
-    """Strokes are wider than a pixel: neighbours in a row, and in a column, are alike."""
+    """Strokes are wider than a pixel, so neighbours in a row and in a column are alike."""
     images = sequential.splits["test"][0].double()
     image = (images - images.mean()).reshape(-1, 28, 28)
     for one, other in ((image[:, :, 1:], image[:, :, :-1]), (image[:, 1:], image[:, :-1])):
@@ -90,7 +90,7 @@ def test_pixels_are_read_row_by_row(sequential):
 
 
 def pixels(task):
-    """Each pixel's bytes over all images of all splits, in the order in which it is read."""
+    """Return each pixel over all images of all splits, in the order of reading."""
     images = torch.cat([images for images, _ in task.splits.values()])
     return [row.numpy().tobytes() for row in images.T.contiguous()]
 

@@ -12,7 +12,7 @@ from seqbench.tasks.task import Batch, ExampleTask, Primary, Task, checksum, gen
 
 
 def table(size, batch_size=1, seed=0, eval_size=3):
-    """A task whose example i is the number i."""
+    """Return a task whose example i is the number i."""
 
     class Numbers(ExampleTask):
         spec = SequenceSpec(Features(1), Values(1), "last", 1)
@@ -51,7 +51,7 @@ def test_an_epoch_shows_each_example_once_but_for_what_fills_no_batch(size, seed
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=8), st.integers(0, 5))
 def test_a_batch_is_a_function_of_seed_and_step_only(steps, seed):
-    """Not of what was drawn before it, nor of any global generator."""
+    """A batch depends on no earlier batch and on no global generator."""
     fresh = [table(20, 3, seed).train_batch(step).targets for step in steps]
     used = table(20, 3, seed)
     shuffled.cache_clear()

@@ -40,7 +40,7 @@ def events(config):
 
 
 def expected(config):
-    """What a tracker must have: `{"valid/mse": [(4, ...), ...]}`."""
+    """Return what a tracker must have: `{"valid/mse": [(4, ...), ...]}`."""
     found = defaultdict(list)
     for event in events(config):
         for name in event.keys() - {"step", "split"}:
@@ -72,7 +72,7 @@ def in_mlflow(config):
 
 
 def leveldb_log(content):
-    """The records of a log of LevelDB, which is what an offline run of wandb is, behind 7 bytes."""
+    """Yield the records of a LevelDB log, the format of an offline wandb run after 7 bytes."""
     at, whole = 7, b""
     while at + 7 <= len(content):
         room = 32768 - at % 32768
@@ -88,7 +88,7 @@ def leveldb_log(content):
 
 
 def in_wandb(config):
-    """Config and rows of an offline run."""
+    """Return config and rows of an offline run."""
     values, rows = {}, defaultdict(list)
     [path] = tensorboard.Path(config["output_dir"]).glob("wandb/offline-run-*/*.wandb")
     for data in leveldb_log(path.read_bytes()):
@@ -138,7 +138,7 @@ class CutAt(Observer):
 
 
 def test_a_run_that_goes_on_goes_on_in_its_trackers(tmp_path):
-    """What was measured behind the last checkpoint is measured again, and shown once.
+    """Metrics after the last checkpoint are computed again, and shown once.
 
     At step 9 there are a checkpoint and an event.
     """
@@ -217,7 +217,7 @@ tracker.close()
 
 @pytest.mark.parametrize("mode", ["", "disabled", "offline"])
 def test_wandb_asks_for_nothing(tmp_path, mode):
-    """In a terminal, without a key: it is disabled, unless WANDB_MODE needs no key."""
+    """In a terminal without a key wandb is disabled, unless WANDB_MODE needs no key."""
     terminal, end = pty.openpty()
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
     environment |= {"HOME": str(tmp_path)} | ({"WANDB_MODE": mode} if mode else {})

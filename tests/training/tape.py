@@ -23,7 +23,7 @@ NO_KERNEL = {"empty", "empty_like", "empty_strided", "transpose_", "t_", "squeez
 
 
 def memory(tree: Any) -> dict[int, torch.UntypedStorage]:
-    """The memory behind the tensors of a tree, by its address."""
+    """Return the storages of the tensors of a tree, by address."""
     found = (x.untyped_storage() for x in tree_leaves(tree) if isinstance(x, Tensor))
     return {storage.data_ptr(): storage for storage in found}
 
@@ -73,7 +73,7 @@ class Tape(TorchDispatchMode):
 
 
 def capture(call: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
-    """As `seqbench.training.graph.capture`."""
+    """Capture like `seqbench.training.graph.capture`."""
     random = torch.get_rng_state()
     with Tape() as tape:
         result = call()

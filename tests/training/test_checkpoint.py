@@ -120,7 +120,7 @@ def test_a_save_that_fails_leaves_the_file_before(saved, fails):
 
 @pytest.fixture
 def two(tmp_path):
-    """A folder with the last checkpoint, of step 2, and the one before."""
+    """Provide a folder with the last checkpoint, of step 2, and the previous one."""
     for step in (1, 2):
         checkpoint.keep_previous(tmp_path)
         checkpoint.save(tmp_path / checkpoint.LAST, TENSORS, {"step": step})

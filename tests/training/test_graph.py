@@ -46,7 +46,7 @@ SEEDS = ["model.dropout=0"]
 
 @pytest.fixture
 def taped(monkeypatch):
-    """Lets steps on a CPU be captured; a list of what was."""
+    """Capture steps on a CPU, and return a list of the captures."""
     found = []
 
     def noted(call):
@@ -72,7 +72,7 @@ def composed(case, folder, *more):
 
 
 def left_by(config):
-    """A run's events, and the weights, slots and random states of its last checkpoint."""
+    """Return a run's events, and weights, slots and random states of its last checkpoint."""
     tensors, _ = checkpoint.load(Run.of(config).checkpoints / checkpoint.LAST)
     events = list(map(json.loads, Run.of(config).events_path.read_text().splitlines()))
     return tensors, events

@@ -1,4 +1,4 @@
-"""What a model is asked, and what its answer is held against."""
+"""Test the inputs of a model and the targets of its outputs."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A training that is cut off and goes on is the same training, bit for bit."""
+"""A training run that is interrupted and resumed gives the same bits."""
 
 import random
 from functools import cache
@@ -138,7 +138,7 @@ def assert_equal(tensors, expected):
 
 
 def without_time(facts):
-    """The facts of a checkpoint, but for how long it took."""
+    """Return the facts of a checkpoint without its durations."""
     return facts | {"progress": facts.get("progress", {}) | {"seconds": None}}
 
 
@@ -166,7 +166,7 @@ def test_the_cases_are_what_they_say(case):
     ],
 )
 def test_forgetting_any_of_it_would_be_seen(case, forgotten, monkeypatch):
-    """The comparison above is not blind: without a part of its state a training is another."""
+    """Without any part of its state, a resumed run gives other bits."""
     load_last = checkpoint.load_last
 
     def forgetful(folder):

@@ -1,4 +1,4 @@
-"""What it costs that no run is lost: saving, at the default interval, beside training."""
+"""Test the cost of saving checkpoints at the default interval relative to training."""
 
 import time
 
@@ -54,7 +54,7 @@ def test_saving_takes_a_small_share_of_the_time(name, tmp_path):
 
 
 def shortest(action) -> float:
-    """Seconds that an action takes where nothing gets in its way."""
+    """Return the shortest duration of an action, in seconds."""
     taken = []
     for _ in range(5):
         began = time.perf_counter()

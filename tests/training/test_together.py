@@ -1,4 +1,4 @@
-"""Models of several seeds as one: what they share, and what they do not."""
+"""Test models of several seeds that are trained as one."""
 
 import pytest
 import torch

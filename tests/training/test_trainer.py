@@ -77,7 +77,7 @@ class Fit:
 
 
 def gradients(overrides, *, fresh):
-    """Gradients, loss and carried state of one batch: the text's first, or one that goes on."""
+    """Return gradients, loss and carried state of a batch."""
     config = compose(overrides)
     trainer = build("trainer", config)
     task = build_task(config, trainer)
@@ -352,7 +352,7 @@ def test_an_interruption_at_the_last_step_comes_too_late(tmp_path):
 
 
 def test_the_loss_is_read_only_at_steps_that_log(tmp_path):
-    """Reading a number waits for the device."""
+    """Reading a tensor's value waits for the device."""
     fit = Fit(tmp_path, "trainer.log_every=3", "trainer.clip=1.0")
     item, batch = torch.Tensor.item, fit.task.train_batch
     step, read = 0, set()
