@@ -23,7 +23,7 @@ from seqbench.tasks.task import Split, Task
 from seqbench.tasks.vocabulary import REPLACEMENT, Vocabulary
 from seqbench.training import checkpoint
 from seqbench.training.state import load_weights
-from seqbench.training.trainer import Trainer
+from seqbench.training.trainer import Observe, Trainer, ignore
 
 
 class SavedRun:
@@ -35,6 +35,9 @@ class SavedRun:
         folder: the run's folder.
         trust: packages besides seqbench whose code the config may name.
         data_dir: folder of the datasets; `None`: the default one, see `download.data_folder`.
+
+    Attributes:
+        run: the files of the folder.
 
     Raises:
         ConfigError: if there is no such run, or its config names code that is not trusted.
@@ -64,9 +67,10 @@ class SavedRun:
         self.model = build_model(self.config, spec)
         load_weights(self.model, tensors)
         self.model.to(self.device).eval()
+        self.run = Run(folder, folder.name)
         record, now = None, user_code_hashes(self.config)
         with suppress(RecordError):
-            record = Run(folder, folder.name).record
+            record = self.run.record
         # Custom code that was edited after training: the weights belong to the old code.
         self.edited = [
             self.config[node]["_target_"]
@@ -94,9 +98,9 @@ class SavedRun:
             raise ConfigError(f"generate needs a language model, and this run is one of {name}")
         return Vocabulary.from_state(kept["vocabulary"])
 
-    def evaluate(self, split: Split) -> dict[str, float]:
-        """Return the task's metrics on a split."""
-        return self.trainer.evaluate(self.model, self.task, split)
+    def evaluate(self, split: Split, observe: Observe = ignore) -> dict[str, float]:
+        """Return the task's metrics on a split; `observe` is that of `Trainer.evaluate`."""
+        return self.trainer.evaluate(self.model, self.task, split, observe)
 
     def unknown(self, text: str) -> int:
         """Return how many characters of a text are not in the language model's vocabulary."""
