@@ -1,13 +1,14 @@
 """`seqbench eval`: score the saved weights of a run."""
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from seqbench.cli import completion
-from seqbench.cli.folders import OutputDir
+from seqbench.cli.folders import OutputDir, writable
 from seqbench.wording import plain
 
 if TYPE_CHECKING:
@@ -35,6 +36,13 @@ def evaluate(
         ),
     ] = None,
     split: Annotated[Literal["valid", "test"], typer.Option(help="What to score.")] = "test",
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write each prediction to FILE.csv, FILE.parquet or FILE.jsonl.",
+        ),
+    ] = None,
     trust: Trust = None,
     data_dir: DataDir = None,
     output_dir: OutputDir = Path("outputs"),
@@ -49,15 +57,21 @@ def evaluate(
     import json
 
     from seqbench.experiment.other_data import evaluate_on
+    from seqbench.results.prediction_file import prediction_table
     from seqbench.runs.events import finite
 
-    saved = opened(run, output_dir, trust, data_dir)
-    if overrides:
-        evaluation = evaluate_on(saved, overrides, split)
-        scores = evaluation.metrics
-        keep(evaluation, saved.run.evaluations_path)
-    else:
-        scores = {name: finite(value) for name, value in saved.evaluate(split).items()}
+    with ExitStack() as stack:
+        write = None
+        if predictions is not None:
+            predictions = writable(predictions, predictions)
+            write = stack.enter_context(prediction_table(predictions)).append
+        saved = opened(run, output_dir, trust, data_dir)
+        if overrides:
+            evaluation = evaluate_on(saved, overrides, split, write)
+            scores = evaluation.metrics
+            keep(evaluation, saved.run.evaluations_path)
+        else:
+            scores = {k: finite(v) for k, v in saved.evaluate(split, write=write).items()}
     print(json.dumps({"split": split, "step": saved.step, **scores}))
 
 

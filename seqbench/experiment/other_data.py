@@ -1,7 +1,7 @@
 """Score the weights of a run on other data than its own: at another length, on another text."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -15,11 +15,14 @@ from seqbench.runs.evaluations import Evaluation
 from seqbench.runs.events import finite
 from seqbench.runs.identity import result_config
 from seqbench.tasks.task import Split, Task
-from seqbench.training.trainer import Observe, ignore
+from seqbench.training.predictions import Columns
 
 
 def evaluate_on(
-    saved: SavedRun, overrides: Sequence[str], split: Split, observe: Observe = ignore
+    saved: SavedRun,
+    overrides: Sequence[str],
+    split: Split,
+    write: Callable[[Columns], None] | None = None,
 ) -> Evaluation:
     """Score the weights of a run on its task with some values changed.
 
@@ -27,7 +30,7 @@ def evaluate_on(
         saved: the run.
         overrides: `task.KEY=VALUE`.
         split: what to score.
-        observe: receives the outputs, as in `Trainer.evaluate`.
+        write: receives the predictions, see `PredictionRows`.
 
     Returns:
         The evaluation. Its `overrides` are empty if they name the run's own task, for example the
@@ -40,7 +43,7 @@ def evaluate_on(
     """
     changes, task = other_task(saved, overrides)
     try:
-        metrics = saved.trainer.evaluate(saved.model, task, split, observe)
+        metrics = saved.evaluate(split, task, write)
     except (IndexError, RuntimeError, ValueError) as error:
         if is_out_of_memory(error):
             raise

@@ -1,6 +1,6 @@
 """Load a trained model from its run's folder, to evaluate it again or to sample text from it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from seqbench.spec import SequenceSpec
 from seqbench.tasks.task import Split, Task
 from seqbench.tasks.vocabulary import REPLACEMENT, Vocabulary
 from seqbench.training import checkpoint
+from seqbench.training.predictions import Columns, PredictionRows
 from seqbench.training.state import load_weights
 from seqbench.training.trainer import Observe, Trainer, ignore
 
@@ -98,9 +99,25 @@ class SavedRun:
             raise ConfigError(f"generate needs a language model, and this run is one of {name}")
         return Vocabulary.from_state(kept["vocabulary"])
 
-    def evaluate(self, split: Split, observe: Observe = ignore) -> dict[str, float]:
-        """Return the task's metrics on a split; `observe` is that of `Trainer.evaluate`."""
-        return self.trainer.evaluate(self.model, self.task, split, observe)
+    def evaluate(
+        self,
+        split: Split,
+        task: Task | None = None,
+        write: Callable[[Columns], None] | None = None,
+    ) -> dict[str, float]:
+        """Return the metrics of the weights on a split.
+
+        Args:
+            split: what to score.
+            task: gives the data; `None`: the run's task.
+            write: receives the predictions, see `PredictionRows`.
+        """
+        task = task or self.task
+        observe: Observe = ignore
+        if write is not None:
+            characters = "".join(map(chr, task.preprocessing().get("vocabulary", ())))
+            observe = PredictionRows(task, write, characters)
+        return self.trainer.evaluate(self.model, task, split, observe)
 
     def unknown(self, text: str) -> int:
         """Return how many characters of a text are not in the language model's vocabulary."""

@@ -7,6 +7,7 @@ outputs/runs/<task>/<model>/<run_id>/
     record.json     written once, when the run is over
     checkpoints/    last and best
     log.txt         progress and outcome as lines of text
+    confusion.json  predictions of the test by true class, of a task with classes
     evaluations.jsonl   scores of the best weights on other data, one JSON object a line
 """
 
@@ -42,6 +43,7 @@ class Run:
         self.checkpoints = folder / "checkpoints"
         self.log_path = folder / "log.txt"
         self.evaluations_path = folder / "evaluations.jsonl"
+        self.confusion_path = folder / "confusion.json"
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> "Run":
@@ -108,5 +110,5 @@ class Run:
         # killed in between, the run can still resume from what is left.
         for path in sorted(self.checkpoints.glob("*"), reverse=True):
             path.unlink()
-        for path in (self.events_path, self.log_path, self.evaluations_path):
+        for path in (self.events_path, self.log_path, self.evaluations_path, self.confusion_path):
             path.unlink(missing_ok=True)
