@@ -14,6 +14,7 @@ from seqbench.config.build import build
 from seqbench.config.trust import read
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment.build import build_model, build_task
+from seqbench.experiment.sampling import choose
 from seqbench.models.sequence_model import State
 from seqbench.runs.identity import user_code_hashes
 from seqbench.runs.record import RecordError
@@ -124,7 +125,9 @@ class SavedRun:
         return self.vocabulary.unknown_count(text)
 
     @torch.no_grad()
-    def generate(self, prompt: str, length: int, temperature: float, seed: int) -> Iterator[str]:
+    def generate(
+        self, prompt: str, length: int, temperature: float, seed: int, top_k: int | None = None
+    ) -> Iterator[str]:
         """Sample text and yield it one character at a time; all are of the vocabulary.
 
         A model that carries its state in training reads each character once. Any other reads the
@@ -133,15 +136,16 @@ class SavedRun:
         Args:
             prompt: the text to continue.
             length: number of characters to sample.
-            temperature: divides the logits; at 0 the likeliest character is chosen.
+            temperature: see `choose`.
             seed: seed of the sampling.
+            top_k: see `choose`.
 
         Raises:
             ConfigError: if the run is not a language model, or knows no character of the prompt.
         """
         vocabulary, window = self.vocabulary, self.spec.length
         if not prompt or self.unknown(prompt) == len(prompt):
-            raise ConfigError("--prompt needs at least one character that was seen in training")
+            raise ConfigError("the prompt needs at least one character that was seen in training")
         characters = vocabulary.characters
         others = [i for i, character in enumerate(characters) if character == REPLACEMENT]
         no_character = torch.tensor(others, dtype=torch.int64)
@@ -150,12 +154,7 @@ class SavedRun:
         logits, state = self.read(ids[:, -window:], None)
         for _ in range(length):
             logits = logits[0, -1].float().cpu().index_fill(0, no_character, -torch.inf)
-            if temperature == 0:
-                chosen = logits.argmax()[None]
-            else:
-                # A quotient by a tiny temperature overflows, unless the maximum is subtracted.
-                scaled = (logits - logits.max()).double() / temperature
-                chosen = torch.multinomial(scaled.softmax(0), 1, generator=random)
+            chosen = choose(logits, temperature, top_k, random)
             yield vocabulary.decode(chosen.tolist())
             ids = torch.cat([ids, chosen[None].to(self.device)], 1)[:, -window:]
             logits, state = self.read(ids if state is None else ids[:, -1:], state)
