@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from seqbench.wording import count, number
+from seqbench.wording import amount, count, score
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,11 +24,9 @@ def print_confusion(console: "Console", matrix: "ConfusionMatrix") -> None:
     title = "rows are true classes, columns predictions" if fits else "the most frequent mistakes"
     console.print(Text(f"\nconfusion matrix of the test: {title}", style="bold"))
     console.print(grid(matrix) if fits else mistakes(matrix))
-    scores = (
-        f"balanced accuracy {number(matrix.balanced_accuracy, 'accuracy')} %, "
-        f"macro F1 {number(matrix.macro_f1)}"
-    )
-    console.print(Text(scores))
+    scores = [score("balanced_accuracy", matrix.balanced_accuracy)]
+    scores += [score("macro_f1", matrix.macro_f1)]
+    console.print(Text(", ".join(scores)))
 
 
 def grid(matrix: "ConfusionMatrix") -> Table:
@@ -43,7 +41,7 @@ def grid(matrix: "ConfusionMatrix") -> Table:
             Text(str(n) if n else "·", style="bold" if i == name else "" if n else "dim")
             for i, n in enumerate(row)
         ]
-        shown = "-" if recall is None else f"{number(recall, 'accuracy')} %"
+        shown = "-" if recall is None else amount("accuracy", recall)
         table.add_row(str(name), *cells, shown)
     return table
 

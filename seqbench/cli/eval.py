@@ -31,7 +31,7 @@ def evaluate(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[task.KEY=VALUE]...",
+            metavar="task.KEY=VALUE",
             help="Other values of the task, such as another length or text.",
         ),
     ] = None,

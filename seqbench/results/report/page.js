@@ -480,7 +480,7 @@ function confusionCard(confusion) {
   const most = mistakes.length ? mistakes[0][2] : 1;
   const cell = (count, right) => el("td", { class: `number ${right ? "right" : `heat-${Math.ceil((4 * count) / most)}`}` }, count ? count.toLocaleString("en") : "·");
   const table = counts.length
-    ? el("table", { class: "pinned" }, head(["true", ...counts.keys(), "recall %"]),
+    ? el("table", { class: "pinned" }, head(["true ↓ predicted →", ...counts.keys(), "recall %"]),
       el("tbody", {}, counts.map((row, i) => el("tr", {}, el("th", { scope: "row", class: "number" }, `${i}`), row.map((count, j) => cell(count, i === j)), el("td", { class: "number quiet" }, recalls[i])))))
     : el("table", {}, head(["true", "predicted", "examples"]),
       el("tbody", {}, mistakes.map((row) => el("tr", {}, row.map((value) => el("td", { class: "number" }, value.toLocaleString("en")))))));
