@@ -76,11 +76,14 @@ def other_task(saved: SavedRun, overrides: Sequence[str]) -> tuple[dict[str, Any
     """
     config, words = with_task_values(saved.config, overrides), " ".join(overrides)
     node, was = config["task"], saved.config["task"]
-    changes = {f"task.{k}": v for k, v in node.items() if was.get(k) != v and k != "sha256"}
-    if result_config(config)["task"] == result_config(saved.config)["task"]:
-        changes = {}
+    changes: dict[str, Any] = {}
+    if result_config(config)["task"] != result_config(saved.config)["task"]:
+        changes = {f"task.{k}": v for k, v in node.items() if was.get(k) != v}
+        # The path stands for its text, also if that was edited since.
+        if changes.pop("task.sha256", None) is not None:
+            changes["task.path"] = node["path"]
     # Another text is read with the characters that the model knows.
-    elif signature_defaults(node["_target_"]).get("characters", "") is None:
+    if changes and signature_defaults(node["_target_"]).get("characters", "") is None:
         config["task"] = {"characters": saved.vocabulary.characters} | node
     # The training batch does not matter here, and its rows would need a longer text.
     size = 1 if changes else saved.trainer.batch_size

@@ -96,6 +96,16 @@ def test_overrides_that_change_nothing_give_the_runs_own_score(folder):
     assert not (folder / "evaluations.jsonl").exists()
 
 
+def test_a_text_that_was_edited_is_another_one(folder):
+    saved = SavedRun(folder)
+    path = folder.parent / "again.txt"
+    saved.config["task"]["path"] = str(path)
+    path.write_text(OTHER)
+    changes, task = other_task(saved, [f"task.path={path}"])
+    assert changes == {"task.path": str(path)}
+    assert task.vocabulary.characters == saved.vocabulary.characters
+
+
 def test_a_text_may_be_shorter_than_a_training_batch(folder):
     short = folder.parent / "short.txt"
     short.write_text(TEXT[:150])
