@@ -6,7 +6,12 @@ import math
 LONGEST = 2000
 # Most significant digits of a mean with a narrow interval.
 MOST_DIGITS = 6
-METRICS = {"mse": "MSE", "cross_entropy": "cross-entropy (nats)", "nll": "NLL (nats)"}
+METRICS = {
+    "mse": "MSE",
+    "cross_entropy": "cross-entropy (nats)",
+    "nll": "NLL (nats)",
+    "macro_f1": "macro F1",
+}
 
 
 def number(value: float | None, metric: str | None = None, digits: int = 3) -> str:

@@ -1,5 +1,6 @@
 """`seqbench generate`: sample text from a language-model run."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import typer
 from seqbench.cli import completion
 from seqbench.cli.eval import DataDir, Trust, opened
 from seqbench.cli.folders import OutputDir
+from seqbench.errors import ConfigError
 
 
 def generate(
@@ -17,7 +19,13 @@ def generate(
             help="A run's id, a prefix of it, or its folder.", autocompletion=completion.runs
         ),
     ],
-    prompt: Annotated[str, typer.Option(help="The text to go on from.")],
+    prompt: Annotated[str | None, typer.Option(help="The text to go on from.")] = None,
+    prompt_file: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="A UTF-8 file with the text to go on from; -: standard input."
+        ),
+    ] = None,
     length: Annotated[int, typer.Option(min=1, help="Characters to sample.")] = 200,
     temperature: Annotated[
         float,
@@ -25,6 +33,9 @@ def generate(
             min=0, max=1e6, help="Below 1 is safer, above 1 is wilder, 0 takes the likeliest."
         ),
     ] = 0.8,
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="Sample from the K likeliest characters only.")
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Another seed gives another text.")
     ] = 0,
@@ -33,16 +44,33 @@ def generate(
     output_dir: OutputDir = Path("outputs"),
 ) -> None:
     """Print a prompt and a language model's continuation of it."""
-    from seqbench.datasets.text import plain_text
-
-    prompt = plain_text(prompt)
+    text = prompt_text(prompt, prompt_file)
     saved = opened(run, output_dir, trust, data_dir)
-    characters = saved.generate(prompt, length, temperature, seed)
+    characters = saved.generate(text, length, temperature, seed, top_k)
     first = next(characters)  # before the prompt is printed, since it may raise
-    if unknown := saved.unknown(prompt):
+    if unknown := saved.unknown(text):
         note = f"note: {unknown} of the prompt's characters did not occur in training"
         typer.echo(note, err=True)
-    print(prompt + first, end="", flush=True)
+    print(text + first, end="", flush=True)
     for character in characters:
         print(character, end="", flush=True)
     print()
+
+
+def prompt_text(prompt: str | None, file: str | None) -> str:
+    """Return the text of a prompt, without a byte order mark and with newlines as line ends.
+
+    Raises:
+        ConfigError: if not exactly one of text and file is given.
+        DataError: if the file cannot be read, is empty or is not UTF-8 text.
+    """
+    from seqbench.datasets.text import decoded, plain_text, read_bytes
+
+    if prompt is not None and file is None:
+        return plain_text(prompt)
+    if prompt is not None or file is None:
+        given = "both" if file is not None else "none"
+        raise ConfigError(f"expected --prompt TEXT or --prompt-file FILE, got {given}")
+    if file == "-":
+        return decoded(sys.stdin.buffer.read(), "the prompt")
+    return decoded(read_bytes(file), file)

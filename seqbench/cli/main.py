@@ -63,7 +63,7 @@ def seqbench(
 
 app.command("train", cls=OverrideCommand)(train.train)
 app.command("sweep", cls=OverrideCommand)(sweep.sweep)
-app.command("eval")(eval.evaluate)
+app.command("eval", cls=OverrideCommand)(eval.evaluate)
 app.command("generate")(generate.generate)
 app.command("table")(table.table)
 app.command("reproduce")(reproduce.reproduce)

@@ -32,7 +32,7 @@ def show(
     """Show a run: scores, settings, versions, files and curves.
 
     The score is followed by the score without memory, the best possible score and the published
-    scores.
+    scores. A task with classes has the confusion matrix of its test.
 
     Example: seqbench show 3f1b
     """
@@ -40,9 +40,11 @@ def show(
     from rich.table import Table
     from rich.text import Text
 
+    from seqbench.cli.confusion_view import print_confusion
     from seqbench.cli.text_plot import print_curves
     from seqbench.results.collect import find_run, read_run
     from seqbench.results.summary import log_end
+    from seqbench.runs.confusion import read_confusion
 
     folder = find_run(run, output_dir)
     found = read_run(folder)
@@ -65,6 +67,8 @@ def show(
         for name, value in rows.items():
             grid.add_row(Text(plain(name)), Text("\n".join(map(plain, value.split("\n")))))
         console.print(grid)
+    if (confusion := read_confusion(folder / "confusion.json")) is not None:
+        print_confusion(console, confusion)
     for (split, metric), curve in learning_curves(found, folder).items():
         print_curves(console, split, metric, {"": curve}, baselines(found, metric))
 

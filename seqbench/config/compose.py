@@ -1,5 +1,6 @@
 """Compose what the user types into a config: Hydra orders the layers and sets single values."""
 
+import re
 import threading
 from collections.abc import Sequence
 from copy import deepcopy
@@ -18,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from seqbench.config import Config
 from seqbench.config.check import check
 from seqbench.config.choices import choices_of, find_choice, unknown_choice_error
-from seqbench.config.finish import finish
+from seqbench.config.finish import finish, with_digest
 from seqbench.config.hydra_source import ChoiceSource, repository_of
 from seqbench.config.messages import first_line
 from seqbench.config.overrides import SHORT, for_hydra
@@ -169,6 +170,43 @@ class Composer:
                 if not self.source.is_config(f"{group}/{name}"):
                     label = {f"hydra/{long}": short for short, long in SHORT.items()}.get(group)
                     raise unknown_choice_error(group, str(name), self.config_dir, label)
+
+
+def with_task_values(config: Config, overrides: Sequence[str]) -> Config:
+    """Return the config of a run with other values of its task, checked.
+
+    A new path loses the digest of the old file and gets that of the new one.
+
+    Args:
+        config: of a run, without references.
+        overrides: `task.KEY=VALUE`.
+
+    Raises:
+        ConfigError: if an override sets something else, or its key or its value is wrong.
+    """
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not equals or not re.fullmatch(r"task\.[^_].*", key):
+            raise ConfigError(f"expected task.KEY=VALUE, got '{plain(override)}'")
+    with HYDRA_LOCK:
+        parsed = Composer().parsed(for_hydra(overrides))
+        for item in parsed:
+            if item.is_sweep_override():
+                key, _, value = str(item.input_line).lstrip("+").partition("=")
+                raise ConfigError(f"expected one value of {key}, got '{value}'")
+        tree = OmegaConf.create({"task": config["task"]})
+        try:
+            ConfigLoaderImpl._apply_overrides_to_config(parsed, tree)
+            values = OmegaConf.to_container(tree, resolve=True)
+        except Exception as error:  # any kind: Hydra's, OmegaConf's or Python's
+            raise explained(error) from error
+    assert isinstance(values, dict)
+    keys = {item.key_or_group for item in parsed}
+    if "task.path" in keys and "task.sha256" not in keys and "sha256" in values["task"]:
+        values["task"]["sha256"] = None
+    changed = {**config, "task": with_digest(values["task"])}
+    check(changed)
+    return changed
 
 
 def refuse_sweep(item: Override) -> None:

@@ -34,12 +34,22 @@ def finish(composed: DictConfig, choices: dict[str, str]) -> Config:
             raise ConfigError(f"{key} names no folder")
         if str(config.get(key)).startswith("~"):
             config[key] = str(expand_home(config[key]))
-    task = config.get("task")
-    if isinstance(task, dict) and isinstance(task.get("path"), str) and "sha256" in task:
-        path = expand_home(task["path"]).absolute()
-        if path.is_file() and task["sha256"] is None:
-            task |= {"path": str(path), "sha256": sha256_of(path)}
+    if isinstance(config.get("task"), dict):
+        config["task"] = with_digest(config["task"])
     if not {"task", "model"} <= choices.keys():
         raise ConfigError("no task or no model is chosen: your train.yaml replaces seqbench's")
     config["choices"] = {"task": choices["task"], "model": choices["model"]}
     return config
+
+
+def with_digest(task: Config) -> Config:
+    """Return the node of a task with the absolute path and the digest of its text file.
+
+    It stays as it is if it names no file, has a digest already, or the file is not there.
+    """
+    if not isinstance(task.get("path"), str) or "sha256" not in task:
+        return task
+    path = expand_home(task["path"]).absolute()
+    if not path.is_file() or task["sha256"] is not None:
+        return task
+    return task | {"path": str(path), "sha256": sha256_of(path)}

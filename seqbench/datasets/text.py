@@ -83,31 +83,53 @@ def load_text_file(path: str, splits: Sequence[float] = SPLITS) -> Text:
             empty.
         DataError: if the file cannot be read, is not UTF-8 text, or has under 100 characters.
     """
+    data = read_bytes(path)
+    text = decoded(data, path)
+    if len(text) < SHORTEST:
+        raise DataError(f"{path} has {len(text)} characters, under the {SHORTEST} that are needed")
+    parts = split(text, splits)
+    return Text(*parts, checksums={expand_home(path).name: hashlib.sha256(data).hexdigest()})
+
+
+def read_bytes(path: str) -> bytes:
+    """Return the content of a user's file.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
     file = expand_home(path)
     if not file.is_file():
         raise DataError(f"{path} is {'not a file' if file.exists() else 'not there'}")
     try:
-        data = file.read_bytes()
+        return file.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
+
+
+def decoded(data: bytes, name: str) -> str:
+    """Return a user's text of UTF-8 bytes, as `plain_text` does.
+
+    Args:
+        data: the content of a file.
+        name: of the file, for messages.
+
+    Raises:
+        DataError: if it is empty or not UTF-8 text.
+    """
     if not data:
-        raise DataError(f"{path} is empty")
+        raise DataError(f"{name} is empty")
     body = data.removeprefix(codecs.BOM_UTF8)
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
         at = error.start + len(data) - len(body)
         raise DataError(
-            f"{path} is not UTF-8 text: byte 0x{data[at]:02x} at offset {at} ({error.reason})"
+            f"{name} is not UTF-8 text: byte 0x{data[at]:02x} at offset {at} ({error.reason})"
         ) from error
     # A NUL byte is valid UTF-8, but marks a binary file.
     if 0 in data:
-        raise DataError(f"{path} is not text: byte 0x00 at offset {data.index(0)}")
-    text = plain_text(text)
-    if len(text) < SHORTEST:
-        raise DataError(f"{path} has {len(text)} characters, under the {SHORTEST} that are needed")
-    parts = split(text, splits)
-    return Text(*parts, checksums={file.name: hashlib.sha256(data).hexdigest()})
+        raise DataError(f"{name} is not text: byte 0x00 at offset {data.index(0)}")
+    return plain_text(text)
 
 
 def plain_text(text: str) -> str:

@@ -18,6 +18,7 @@ from seqbench.config.build import build
 from seqbench.errors import Diverged, Interrupted, RunError, SeqbenchError, is_out_of_memory
 from seqbench.experiment.build import Experiment
 from seqbench.runs.code_hash import source_hash
+from seqbench.runs.confusion import write_confusion
 from seqbench.runs.events import EventLog, read_events
 from seqbench.runs.identity import user_code_hashes, without_environment
 from seqbench.runs.log import LineLog
@@ -26,6 +27,7 @@ from seqbench.runs.record import Record, Score
 from seqbench.runs.run import Run
 from seqbench.trackers.tracker import Guarded
 from seqbench.training import checkpoint
+from seqbench.training.predictions import ConfusionCount, has_confusion
 from seqbench.training.state import load_weights
 from seqbench.training.trainer import check_finite
 from seqbench.training.training import Training
@@ -185,16 +187,30 @@ class Recording:
             results = {k: [e[k] for e in last] for k in last[-1] if k not in ("step", "split")}
             # Values that were not finite are `None`.
             mean = {k: None if None in v else fmean(v) for k, v in results.items()}
+            if has_confusion(task):
+                self.evaluate_test()
             return {"test": {k: v[-1] for k, v in results.items()}, TEST_MEAN: mean}
         try:
             tensors, facts = checkpoint.load(self.folder.checkpoints / checkpoint.BEST)
         except RunError as error:
             raise RunError(f"{error}; --force starts the run again") from error
         load_weights(state.model, tensors)
-        test = trainer.evaluate(state.model, task, "test")
+        test = self.evaluate_test()
         metric = task.primary.metric
         check_finite(f"test {metric}", test[metric], state.progress)
         return {"valid": dict(facts["metrics"]), "test": dict(test)}
+
+    def evaluate_test(self) -> dict[str, float]:
+        """Return the metrics of the test split, and keep its confusion matrix if it has one."""
+        task, state = self.experiment.task, self.experiment.state
+        evaluate = partial(self.experiment.trainer.evaluate, state.model, task, "test")
+        if not has_confusion(task):
+            return evaluate()
+        count = ConfusionCount(task)
+        metrics = evaluate(count)
+        if count.matrix is not None:
+            write_confusion(self.folder.confusion_path, count.matrix)
+        return metrics
 
     def smaller_parts(self) -> str:
         """Return what to try if a batch does not fit into memory."""

@@ -1,6 +1,6 @@
 """Load a trained model from its run's folder, to evaluate it again or to sample text from it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from seqbench.config.build import build
 from seqbench.config.trust import read
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment.build import build_model, build_task
+from seqbench.experiment.sampling import choose
 from seqbench.models.sequence_model import State
 from seqbench.runs.identity import user_code_hashes
 from seqbench.runs.record import RecordError
@@ -22,8 +23,9 @@ from seqbench.spec import SequenceSpec
 from seqbench.tasks.task import Split, Task
 from seqbench.tasks.vocabulary import REPLACEMENT, Vocabulary
 from seqbench.training import checkpoint
+from seqbench.training.predictions import Columns, PredictionRows
 from seqbench.training.state import load_weights
-from seqbench.training.trainer import Trainer
+from seqbench.training.trainer import Observe, Trainer, ignore
 
 
 class SavedRun:
@@ -35,6 +37,9 @@ class SavedRun:
         folder: the run's folder.
         trust: packages besides seqbench whose code the config may name.
         data_dir: folder of the datasets; `None`: the default one, see `download.data_folder`.
+
+    Attributes:
+        run: the files of the folder.
 
     Raises:
         ConfigError: if there is no such run, or its config names code that is not trusted.
@@ -64,9 +69,10 @@ class SavedRun:
         self.model = build_model(self.config, spec)
         load_weights(self.model, tensors)
         self.model.to(self.device).eval()
+        self.run = Run(folder, folder.name)
         record, now = None, user_code_hashes(self.config)
         with suppress(RecordError):
-            record = Run(folder, folder.name).record
+            record = self.run.record
         # Custom code that was edited after training: the weights belong to the old code.
         self.edited = [
             self.config[node]["_target_"]
@@ -94,16 +100,34 @@ class SavedRun:
             raise ConfigError(f"generate needs a language model, and this run is one of {name}")
         return Vocabulary.from_state(kept["vocabulary"])
 
-    def evaluate(self, split: Split) -> dict[str, float]:
-        """Return the task's metrics on a split."""
-        return self.trainer.evaluate(self.model, self.task, split)
+    def evaluate(
+        self,
+        split: Split,
+        task: Task | None = None,
+        write: Callable[[Columns], None] | None = None,
+    ) -> dict[str, float]:
+        """Return the metrics of the weights on a split.
+
+        Args:
+            split: what to score.
+            task: gives the data; `None`: the run's task.
+            write: receives the predictions, see `PredictionRows`.
+        """
+        task = task or self.task
+        observe: Observe = ignore
+        if write is not None:
+            characters = "".join(map(chr, task.preprocessing().get("vocabulary", ())))
+            observe = PredictionRows(task, write, characters)
+        return self.trainer.evaluate(self.model, task, split, observe)
 
     def unknown(self, text: str) -> int:
         """Return how many characters of a text are not in the language model's vocabulary."""
         return self.vocabulary.unknown_count(text)
 
     @torch.no_grad()
-    def generate(self, prompt: str, length: int, temperature: float, seed: int) -> Iterator[str]:
+    def generate(
+        self, prompt: str, length: int, temperature: float, seed: int, top_k: int | None = None
+    ) -> Iterator[str]:
         """Sample text and yield it one character at a time; all are of the vocabulary.
 
         A model that carries its state in training reads each character once. Any other reads the
@@ -112,15 +136,16 @@ class SavedRun:
         Args:
             prompt: the text to continue.
             length: number of characters to sample.
-            temperature: divides the logits; at 0 the likeliest character is chosen.
+            temperature: see `choose`.
             seed: seed of the sampling.
+            top_k: see `choose`.
 
         Raises:
             ConfigError: if the run is not a language model, or knows no character of the prompt.
         """
         vocabulary, window = self.vocabulary, self.spec.length
         if not prompt or self.unknown(prompt) == len(prompt):
-            raise ConfigError("--prompt needs at least one character that was seen in training")
+            raise ConfigError("the prompt needs at least one character that was seen in training")
         characters = vocabulary.characters
         others = [i for i, character in enumerate(characters) if character == REPLACEMENT]
         no_character = torch.tensor(others, dtype=torch.int64)
@@ -129,12 +154,7 @@ class SavedRun:
         logits, state = self.read(ids[:, -window:], None)
         for _ in range(length):
             logits = logits[0, -1].float().cpu().index_fill(0, no_character, -torch.inf)
-            if temperature == 0:
-                chosen = logits.argmax()[None]
-            else:
-                # A quotient by a tiny temperature overflows, unless the maximum is subtracted.
-                scaled = (logits - logits.max()).double() / temperature
-                chosen = torch.multinomial(scaled.softmax(0), 1, generator=random)
+            chosen = choose(logits, temperature, top_k, random)
             yield vocabulary.decode(chosen.tolist())
             ids = torch.cat([ids, chosen[None].to(self.device)], 1)[:, -window:]
             logits, state = self.read(ids if state is None else ids[:, -1:], state)

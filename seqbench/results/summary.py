@@ -15,6 +15,7 @@ from seqbench.results.recipe import differences
 from seqbench.results.variants import leaf, shown
 from seqbench.results.where import MISSING, flatten, value_of
 from seqbench.runs.code_hash import source_hash
+from seqbench.runs.evaluations import read_evaluations
 from seqbench.runs.record import Record
 from seqbench.wording import amount, count, duration, number, plain, score, task_with_size
 
@@ -94,6 +95,7 @@ def record_sections(record: Record, folder: Path) -> dict[str, Section]:
         },
         "score": _scores(record),
         "metrics": metrics(record),
+        "scores on other data": evaluations(folder),
         "training": {
             "steps": count(record.steps),
             "time steps read": count(record.tokens),
@@ -162,6 +164,25 @@ def metrics(record: Record) -> Section:
         for split, values in record.metrics.items()
         for name, value in values.items()
     }
+
+
+def evaluations(folder: Path) -> Section:
+    """Return the scores of a run's weights on other data, the newest of each kind."""
+    rows: Section = {}
+    for found in read_evaluations(folder / "evaluations.jsonl"):
+        changed = [f"{leaf(k)}={setting_text(v)}" for k, v in found.overrides.items()]
+        if "task.path" in found.overrides:  # the name says which file, the digest which text
+            path = Path(str(found.overrides["task.path"])).name
+            digests = " ".join(digest[:8] for digest in found.data.values())
+            changed = [f"path={path} {digests}" if c.startswith("path=") else c for c in changed]
+        scores = [score(name, value) for name, value in found.metrics.items()]
+        scores += [f"without memory {number(found.baseline, found.metric)}"]
+        if found.unknown:
+            scores.append(f"unknown characters {count(found.unknown)}")
+        age = "" if found.source == source_hash() else ", older code"
+        facts = f"(step {count(found.step)}, {found.date[:10]}{age})"
+        rows[f"{found.split} {', '.join(changed)}"] = f"{', '.join(scores)} {facts}"
+    return rows
 
 
 def settings(config: dict[str, Any]) -> Section:

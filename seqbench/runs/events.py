@@ -78,7 +78,7 @@ def read_events(path: Path) -> list[dict[str, Any]]:
         raise RecordError(f"{path}: {error.strerror or error}") from error
     events = []
     for number, line in enumerate(lines, start=1):
-        event = _event(line)
+        event = json_object(line)
         if event is not None:
             events.append(event)
         elif line.strip() and number < len(lines):
@@ -102,10 +102,11 @@ def last_events(path: Path, room: int = TAIL_BYTES) -> list[dict[str, Any]]:
             lines = file.read().split(b"\n")
     except OSError:
         return []
-    return [event for event in map(_event, lines) if event]
+    return [event for event in map(json_object, lines) if event]
 
 
-def _event(line: bytes) -> dict[str, Any] | None:
+def json_object(line: bytes) -> dict[str, Any] | None:
+    """Return the JSON object of a line; `None` if it holds something else, or is cut off."""
     try:
         event = json.loads(line, parse_constant=lambda name: None)
     except (ValueError, RecursionError):

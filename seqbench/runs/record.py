@@ -137,7 +137,7 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as an object for strict JSON, with sorted inner keys."""
-        return {f.name: _strict(getattr(self, f.name)) for f in fields(self)}
+        return {f.name: strict(getattr(self, f.name)) for f in fields(self)}
 
     @classmethod
     def from_json(cls, obj: object) -> "Record":
@@ -201,13 +201,14 @@ def _depth(value: Any) -> int:
     return 1 + max(map(_depth, inner), default=0)
 
 
-def _strict(value: Any) -> Any:
+def strict(value: Any) -> Any:
+    """Return a value as strict JSON holds it: inner keys sorted, NaN and infinity as `None`."""
     if isinstance(value, Score):
         value = vars(value)
     if isinstance(value, dict):
-        return {str(key): _strict(value[key]) for key in sorted(value, key=str)}
+        return {str(key): strict(value[key]) for key in sorted(value, key=str)}
     if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
+        return [strict(item) for item in value]
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     return value
@@ -258,7 +259,7 @@ def _check_of(hint: Any) -> Check:
         return _object if inner[1] is Any else _object_of(_check_of(inner[1]))
     if kind is UnionType:  # `X | None`
         return _optional(_check_of(inner[0]))
-    return _one_of(*inner) if kind is Literal else _instance_of(hint)
+    return _one_of(*inner) if kind is Literal else instance_of(hint)
 
 
 def _object_of(check: Check) -> Check:
@@ -281,7 +282,7 @@ def _one_of(*choices: str) -> Check:
     return checked
 
 
-def _instance_of(cls: Any) -> Check:
+def instance_of(cls: Any) -> Check:
     """Return a check that makes a dataclass of an object; fields with a factory may be missing."""
     hints = get_type_hints(cls)
     checks = {f.name: _check_of(hints[f.name]) for f in fields(cls)}
@@ -297,7 +298,7 @@ def _instance_of(cls: Any) -> Check:
     return checked
 
 
-_RECORD = _instance_of(Record)
+_RECORD = instance_of(Record)
 
 
 def _wrong(key: str, wanted: str, value: Any) -> RecordError:

@@ -7,9 +7,10 @@ outputs/runs/<task>/<model>/<run_id>/
     record.json     written once, when the run is over
     checkpoints/    last and best
     log.txt         progress and outcome as lines of text
+    confusion.json  predictions of the test by true class, of a task with classes
+    evaluations.jsonl   scores of the best weights on other data, one JSON object a line
 """
 
-import json
 import socket
 import stat
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from typing import Any
 
 from seqbench.errors import RunError
 from seqbench.runs import lock
+from seqbench.runs.atomic import append_line
 from seqbench.runs.config_file import write_config
 from seqbench.runs.identity import run_id
 from seqbench.runs.record import Record, read_record, write_record
@@ -40,6 +42,8 @@ class Run:
         self.events_path = folder / "events.jsonl"
         self.checkpoints = folder / "checkpoints"
         self.log_path = folder / "log.txt"
+        self.evaluations_path = folder / "evaluations.jsonl"
+        self.confusion_path = folder / "confusion.json"
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> "Run":
@@ -87,11 +91,7 @@ class Run:
         """Append an event, such as a start, interruption or resume, with host and time."""
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         line = {"event": event, **facts, "host": socket.gethostname(), "time": now}
-        with (self.folder / "history.jsonl").open("ab+") as file:
-            # End a line that a full disk cut off, so that it does not spoil the next one.
-            file.seek(max(0, file.tell() - 1))
-            torn = file.read(1) not in (b"", b"\n")
-            file.write(b"\n" * torn + json.dumps(line).encode() + b"\n")
+        append_line(self.folder / "history.jsonl", line)
 
     @contextmanager
     def log(self) -> Iterator[Callable[[str], None]]:
@@ -110,5 +110,5 @@ class Run:
         # killed in between, the run can still resume from what is left.
         for path in sorted(self.checkpoints.glob("*"), reverse=True):
             path.unlink()
-        for path in (self.events_path, self.log_path):
+        for path in (self.events_path, self.log_path, self.evaluations_path, self.confusion_path):
             path.unlink(missing_ok=True)

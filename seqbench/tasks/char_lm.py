@@ -167,6 +167,7 @@ class TextTask(SegmentTask):
         train_size: number of leading characters used of the training text; `None`: all.
         eval_size: number of leading characters used of the validation and of the test text; `None`:
             all.
+        characters: characters of the vocabulary; `None`: those of the training text.
 
     Raises:
         ConfigError: if a size is under 2, or as for `SegmentTask`.
@@ -179,6 +180,7 @@ class TextTask(SegmentTask):
         context: int,
         train_size: int | None,
         eval_size: int | None,
+        characters: str | None = None,
         *,
         batch_size: int,
         seed: int,
@@ -189,7 +191,7 @@ class TextTask(SegmentTask):
                 raise ConfigError(f"task.{name} must be at least 2 characters, not {size}")
         train, valid, test = text.train[:train_size], text.valid[:eval_size], text.test[:eval_size]
         # From the whole training text, since `train_size` must not change the model's size.
-        vocabulary = Vocabulary.from_text(text.train)
+        vocabulary = Vocabulary.from_text(text.train if characters is None else characters)
         super().__init__(
             {
                 "train": vocabulary.encode(train),
@@ -218,6 +220,7 @@ class CharLM(TextTask):
         train_size: number of leading characters used of the training text; `None`: all.
         eval_size: number of leading characters used of the validation and of the test text; `None`:
             all.
+        characters: characters of the vocabulary; `None`: those of the training text.
 
     Raises:
         ConfigError: as for `TextTask`.
@@ -231,6 +234,7 @@ class CharLM(TextTask):
         context: int,
         train_size: int | None,
         eval_size: int | None,
+        characters: str | None = None,
         *,
         batch_size: int,
         seed: int,
@@ -242,6 +246,7 @@ class CharLM(TextTask):
             context,
             train_size,
             eval_size,
+            characters,
             batch_size=batch_size,
             seed=seed,
             data_dir=data_dir,
@@ -259,6 +264,7 @@ class CharFile(TextTask):
         train_size: number of leading characters used of the training text; `None`: all.
         eval_size: number of leading characters used of the validation and of the test text; `None`:
             all.
+        characters: characters of the vocabulary; `None`: those of the training text.
 
     Raises:
         ConfigError: if no path is given, the SHA-256 differs, or as for `TextTask`.
@@ -273,6 +279,7 @@ class CharFile(TextTask):
         context: int,
         train_size: int | None,
         eval_size: int | None,
+        characters: str | None = None,
         *,
         batch_size: int,
         seed: int,
@@ -289,6 +296,7 @@ class CharFile(TextTask):
             context,
             train_size,
             eval_size,
+            characters,
             batch_size=batch_size,
             seed=seed,
             data_dir=data_dir,

@@ -145,6 +145,14 @@ class Task(ABC):
     def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[Tensor, int]]:
         """Return each metric's sum over the batch (a scalar tensor) and its number of terms."""
 
+    def scored_part(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return outputs and targets of the same examples or steps, to compare them one by one.
+
+        For readout `every` both end at the last step; `batch.scored` masks them, if it is given. A
+        task overrides this if the targets of its batches have another shape.
+        """
+        return outputs, batch.targets
+
 
 class ExampleTask(Task):
     """Base class of tasks whose data are independent sequences.

@@ -27,7 +27,13 @@ from seqbench.training.step import Step, StepResult, train_step
 from seqbench.training.training import Training
 
 Precision = Literal["fp32", "bf16", "fp16"]
+# Receives the outputs of a batch in an evaluation, see `Trainer.evaluate`.
+Observe = Callable[[Tensor, Batch, Batch], None]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def ignore(outputs: Tensor, batch: Batch, given: Batch) -> None:
+    """Observe nothing."""
 
 
 class Trainer:
@@ -346,18 +352,29 @@ class Trainer:
         return torch.autocast(device.type, DTYPES[self.precision])
 
     @torch.no_grad()
-    def evaluate(self, model: SequenceModel, task: Task, split: Split) -> dict[str, float]:
-        """Return the task's metrics over all of a split, without dropout."""
+    def evaluate(
+        self, model: SequenceModel, task: Task, split: Split, observe: Observe = ignore
+    ) -> dict[str, float]:
+        """Return the task's metrics over all of a split, without dropout.
+
+        Args:
+            model: on the device of the task's data.
+            task: gives batches and metrics.
+            split: what to score.
+            observe: called for each batch with the outputs, with the batch whose targets match
+                them, and with the batch as the task gave it.
+        """
         sums: dict[str, Tensor] = {}
         counts: dict[str, int] = {}
         carried: Carried = None
         was_training = model.training
         model.eval()
-        for batch in task.eval_batches(split):
-            if batch.fresh:
+        for given in task.eval_batches(split):
+            if given.fresh:
                 carried = None
-            with self.autocast(batch.inputs.device):
-                outputs, batch, carried = predict(model, batch, carried, task.spec)
+            with self.autocast(given.inputs.device):
+                outputs, batch, carried = predict(model, given, carried, task.spec)
+            observe(outputs, batch, given)
             for name, (value, count) in task.metrics(outputs, batch).items():
                 sums[name] = sums.get(name, 0) + value.double()
                 counts[name] = counts.get(name, 0) + count

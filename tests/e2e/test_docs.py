@@ -54,7 +54,11 @@ def test_every_command_of_a_page_works(page, tmp_path, seqbench, real_data) -> N
             path = tmp_path / found[1]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-    (tmp_path / "my.txt").write_text("The cat sat on the mat, and the dog on the log.\n" * 500)
+    for name, text in (
+        ("my.txt", "The cat sat on the mat, and the dog on the log.\n"),
+        ("other.txt", "A dog! "),
+    ):
+        (tmp_path / name).write_text(text * 500)
     for command in commands(page):
         assert command[0] == "seqbench", command
         if CLUSTERS & set(command):

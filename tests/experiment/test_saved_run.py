@@ -97,7 +97,7 @@ def test_only_characters_are_written(folder) -> None:
 def test_a_prompt_must_be_readable(folder) -> None:
     saved = SavedRun(folder("lstm")[0])
     for prompt in ("", "ЖЖ"):
-        with pytest.raises(ConfigError, match="--prompt"):
+        with pytest.raises(ConfigError, match="the prompt needs"):
             next(saved.generate(prompt, 1, temperature=1, seed=0))
 
 
@@ -136,6 +136,46 @@ def test_a_prompt_is_read_as_a_text_file_is(folder) -> None:
     )
     assert plain.exit_code == 0
     assert (other.stdout, other.stderr) == (plain.stdout, plain.stderr)
+
+
+def test_a_prompt_may_come_from_a_file(folder, tmp_path: Path) -> None:
+    words = ["generate", str(folder("lstm")[0]), "--length", "3", "--top-k", "2"]
+    content = "\ufeffthe\r\nthe ".encode()
+    (tmp_path / "prompt.txt").write_bytes(content)
+    typed = CliRunner().invoke(app, [*words, "--prompt", "the\nthe "])
+    assert typed.exit_code == 0
+    for file, given in ((str(tmp_path / "prompt.txt"), None), ("-", content)):
+        read = CliRunner().invoke(app, [*words, "--prompt-file", file], input=given)
+        assert (read.stdout, read.stderr) == (typed.stdout, typed.stderr)
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "kind", "said"),
+    [
+        ("", b"", ConfigError, "expected --prompt TEXT or --prompt-file FILE, got none"),
+        ("--prompt a --prompt-file -", b"", ConfigError, "--prompt-file FILE, got both"),
+        ("--prompt-file missing.txt", b"", DataError, "missing.txt is not there"),
+        ("--prompt-file -", b"", DataError, "the prompt is empty"),
+        ("--prompt-file -", b"a\xff", DataError, "the prompt is not UTF-8 text: byte 0xff at"),
+        ("--prompt-file -", b"a\x00", DataError, "the prompt is not text: byte 0x00 at offset 1"),
+    ],
+)
+def test_a_prompt_that_cannot_be_read_is_one_line(folder, words, given, kind, said) -> None:
+    command = ["generate", str(folder("lstm")[0]), *words.split()]
+    error = CliRunner().invoke(app, command, input=given).exception
+    assert isinstance(error, kind)
+    assert said in str(error)
+
+
+def test_only_the_likeliest_characters_are_written(folder) -> None:
+    saved = SavedRun(folder("lstm")[0])
+    greedy, one, all_, every, two = (
+        "".join(saved.generate("the ", 60, temperature, seed=0, top_k=k))
+        for temperature, k in ((0, None), (1e6, 1), (1e6, None), (1e6, 999), (1e6, 2))
+    )
+    assert one == greedy
+    assert every == all_
+    assert two not in (one, all_)
 
 
 def test_generate_needs_a_language_model(tmp_path: Path) -> None:

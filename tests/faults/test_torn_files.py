@@ -110,7 +110,7 @@ def test_a_damaged_record_is_told_and_force_runs_again(
 def test_starting_over_may_be_cut_off_too(undisturbed, tmp_path):
     """Interrupt a restart before each file that it removes; the run then resumes or starts."""
     unlink = Path.unlink
-    for allowed in range(20):
+    for allowed in range(30):
         config = undisturbed | {"output_dir": str(tmp_path / str(allowed))}
         shutil.copytree(undisturbed["output_dir"], config["output_dir"])
         removed = 0

@@ -13,6 +13,7 @@ from seqbench.results.papers import comparability, incomparable_reason, publishe
 from seqbench.results.recipe import differences
 from seqbench.results.summary import finished, is_current, log_end, reached, setting_text
 from seqbench.results.where import MISSING, flatten
+from seqbench.runs.confusion import ConfusionMatrix, read_confusion
 from seqbench.runs.record import Record
 from seqbench.wording import (
     duration,
@@ -32,6 +33,8 @@ DIGITS = 4
 MOST_ROWS = 200
 MOST_CURVES = 24
 LONGEST_VALUE = 400
+# A larger confusion matrix cannot be read: its most frequent mistakes are listed instead.
+MOST_CLASSES, MOST_MISTAKES = 30, 20
 
 
 def run_page(
@@ -71,6 +74,7 @@ def run_page(
         ],
         "config": rows({key: _setting(value) for key, value in flatten(run.config).items()}),
         "curves": curves_of(curves, points),
+        "confusion": confusion_of(read_confusion(folder / "confusion.json")),
         **facts,
     }
 
@@ -150,6 +154,19 @@ def _again(config: dict[str, Any]) -> dict[str, str]:
     own = "--config-dir" in words
     remark = "FOLDER is the folder of configurations with this model or task." if own else ""
     return {"command": words, "remark": remark}
+
+
+def confusion_of(matrix: ConfusionMatrix | None) -> dict[str, Any] | None:
+    """Return a confusion matrix with its scores; of many classes the frequent mistakes only."""
+    if matrix is None:
+        return None
+    scores = {"balanced_accuracy": matrix.balanced_accuracy, "macro_f1": matrix.macro_f1}
+    return {
+        "scores": [[metric_name(name), number(value, name)] for name, value in scores.items()],
+        "counts": matrix.counts if len(matrix.counts) <= MOST_CLASSES else [],
+        "recalls": [number(recall, "accuracy") for recall in matrix.recalls[:MOST_CLASSES]],
+        "mistakes": matrix.mistakes(MOST_MISTAKES),
+    }
 
 
 def curves_of(curves: Curves, points: int) -> list[dict[str, Any]]:
