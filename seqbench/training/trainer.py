@@ -255,7 +255,8 @@ class Trainer:
         if evaluates:
             self.evaluate_and_keep_best(training, forward)
         training.state.progress.seconds = seconds()
-        saved = (saves or stops) and training.save()
+        ends = self.is_over(training.state.progress)
+        saved = (saves or stops or ends) and training.save()
         if stops:
             kept = "a checkpoint was written, rerun the same command without --force to resume"
             lost = "no checkpoint was written, for the weights are not finite"
