@@ -7,7 +7,6 @@ like an interrupted run. Later it does not need its parent any more.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from typeguard import TypeCheckError
@@ -84,10 +83,13 @@ def read_origin(experiment: Experiment, folder: Run, *, force: bool) -> Origin |
     check_completed(parent)
     check_settings(parent, experiment.config)
     try:
-        last = checkpoint.load(kept(parent.checkpoints / checkpoint.LAST))
-        best = checkpoint.load(kept(parent.checkpoints / checkpoint.BEST))
+        parent.check_files()
+        files = [parent.checkpoints / checkpoint.LAST, parent.checkpoints / checkpoint.BEST]
+        if missing := [path for path in files if not path.exists()]:
+            raise RunError(f"its checkpoints/{missing[0].name} was deleted")
+        last, best = map(checkpoint.load, files)
         progress = read_progress(last[1])
-        events = foreign.read(kept(parent.events_path), LARGEST_LOG)[: last[1]["events_offset"]]
+        events = foreign.read(parent.events_path, LARGEST_LOG)[: last[1]["events_offset"]]
         if len(events) < last[1]["events_offset"]:
             raise RunError(f"{parent.events_path} has lost events")
     except (LookupError, OSError, RunError, TypeCheckError, TypeError) as error:
@@ -99,19 +101,6 @@ def read_origin(experiment: Experiment, folder: Run, *, force: bool) -> Origin |
         parent, progress, experiment.trainer, experiment.trainer.total_steps(experiment.task)
     )
     return Origin(last, best, events)
-
-
-def kept(path: Path) -> Path:
-    """Return the path of a parent's file.
-
-    Raises:
-        RunError: if it was deleted, or is a link, which could lead to a private file.
-    """
-    if path.is_symlink():
-        raise RunError(f"{path} is a link")
-    if not path.exists():
-        raise RunError(f"its {path.parent.name}/{path.name} was deleted")
-    return path
 
 
 def check_completed(parent: Run) -> Record:
