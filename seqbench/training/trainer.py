@@ -27,6 +27,7 @@ from seqbench.training.step import Step, StepResult, train_step
 from seqbench.training.training import Training
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Decay = Literal["all", "matrices"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -51,6 +52,8 @@ class Trainer:
         graph: on a GPU, capture the step as a CUDA graph (see `seqbench.training.graph`).
         patience: end after this many evaluations on validation without a better score; `None`:
             train all steps.
+        decay: the parameters to which the optimizer's `weight_decay` applies: `all`, or `matrices`,
+            which spares biases, norms and embeddings.
         watch: the split that is evaluated during training. `valid` selects the weights, and test is
             read once, with those. `test`, once an epoch, selects nothing: the last weights stay.
 
@@ -75,6 +78,7 @@ class Trainer:
         watch: Literal["valid", "test"] = "valid",
         graph: bool = False,
         patience: int | None = None,
+        decay: Decay = "all",
     ) -> None:
         if (steps is None) == (epochs is None):
             raise ConfigError(
@@ -119,6 +123,7 @@ class Trainer:
         self.watch = watch
         self.graph = graph
         self.patience = patience
+        self.decay = decay
 
     def total_steps(self, task: Task) -> int:
         """Return the optimizer steps of the whole run."""

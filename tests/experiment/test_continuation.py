@@ -31,6 +31,8 @@ LSTM = [
     "task.length=20",
     "task.context=4",
 ]
+LLAMA = [*LSTM, "model=llama", "model.dim=8", "model.num_heads=2", "model.num_layers=1"]
+LLAMA += ["optimizer=adamw", "trainer.decay=matrices"]
 LSTM += ["model=lstm", "model.hidden_size=4", "optimizer=rmsprop"]
 
 
@@ -70,7 +72,9 @@ def copied(parent, tmp_path):
     return parent | {"output_dir": str(tmp_path / "copy")}
 
 
-@pytest.mark.parametrize("model", [TCN, LSTM], ids=["dropout", "carried state"])
+@pytest.mark.parametrize(
+    "model", [TCN, LSTM, LLAMA], ids=["dropout", "carried state", "two parameter groups"]
+)
 def test_at_a_constant_rate_it_ends_as_the_longer_run_does(tmp_path, model):
     first = trained(tmp_path, model=model)
     config = continued(first, "trainer.steps=24")
