@@ -6,6 +6,7 @@ begins with copies of the parent's events, best weights and last checkpoint, and
 like an interrupted run. Later it does not need its parent any more.
 """
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -191,6 +192,7 @@ def lineage(folder: Run, config: Config) -> str:
     except (ConfigError, RecordError):
         return parent.run_id
     options, now = before.get("trainer", {}), config["trainer"]
-    changed = [name for name in LENGTH if options.get(name) != now.get(name)]
+    changed = {k: v for k in LENGTH if (v := options.get(k)) not in (None, now.get(k))}
+    said = " ".join(f"{name}={json.dumps(value)}" for name, value in changed.items())
     earlier = [str(record.notes["continues"])] if record and "continues" in record.notes else []
-    return " then ".join([*earlier, " ".join(f"{name}={options.get(name)}" for name in changed)])
+    return " then ".join([*earlier, said or parent.run_id])

@@ -152,6 +152,8 @@ def test_a_run_that_patience_ended_is_continued_from_its_end(tmp_path):
         run(continued(first, "trainer.steps=80"))
     record = run(continued(first, "trainer.patience=null"))
     assert (record.steps, record.notes["continues"]) == (40, "patience=2")
+    by_epochs = continued(first, "trainer.epochs=9", "trainer.patience=9")
+    assert run(by_epochs).notes["continues"] == "steps=40 patience=2"
 
 
 @pytest.mark.parametrize(
