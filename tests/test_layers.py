@@ -104,6 +104,7 @@ def test_commands_that_only_look_never_import_torch(tmp_path):
         *(["list", kind] for kind in ("models", "tasks", "recipes", "papers", "datasets")),
         ["runs", *here],
         ["show", one, *here],
+        ["clean", "--dry-run", *here],
         ["show", begun.run_id, *here],
         ["compare", one, other, *here],
         ["table", *here],

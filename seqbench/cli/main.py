@@ -11,6 +11,7 @@ from seqbench import __version__
 from seqbench.cli import (
     bench,
     check,
+    clean,
     compare,
     completion,
     config,
@@ -72,6 +73,7 @@ app.command("plot")(plot.plot)
 app.command("runs")(runs.runs)
 app.command("show")(show.show)
 app.command("compare")(compare.compare)
+app.command("clean")(clean.clean)
 app.command("bench", cls=OverrideCommand)(bench.bench)
 app.command("sql")(sql.sql)
 app.add_typer(config.app, name="config")

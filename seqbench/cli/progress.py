@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
+from seqbench.results.command import resume_command
 from seqbench.results.papers import comparability, published
 from seqbench.runs.log import LineLog, headline, outcome
 from seqbench.runs.observer import Observer
@@ -88,8 +89,11 @@ class Terminal(Observer):
         if self.bar is not None:
             self.bar.close()
         if not self.trained:
-            again = "--force" if record.status == "completed" else "--retry"
-            self.console.print(Text(f"this run is over already ({again} runs it again)", "dim"))
+            hint = "--retry runs it again"
+            if record.status == "completed":
+                resume = resume_command(self.folder).removeprefix("seqbench train ")
+                hint = f"--force runs it again, {resume} trainer.steps=N continues it"
+            self.console.print(Text(f"this run is over already ({hint})", "dim"), soft_wrap=True)
         if record.score is None:
             return  # the error message is enough
         metric = record.score.metric

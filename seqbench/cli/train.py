@@ -23,6 +23,7 @@ seqbench train model=gru optimizer=sgd optimizer.lr=1   another optimizer
 seqbench train model=tcn task=adding seeds=8            eight runs as one batched model, for a GPU
 seqbench train model=llama task=char_file task.path=my.txt
 seqbench train --config-dir my_configs model=mine       a custom model
+seqbench train --resume 551aafae trainer.steps=9000     a completed run, from its last step on
 
 Every value of the configuration can be set as key=value: see `seqbench config show`.
 The same configuration is the same run: a finished one is shown, an unfinished one resumes.
@@ -46,7 +47,8 @@ def train(
         str | None,
         typer.Option(
             metavar="RUN",
-            help="Resume this run: its id, a prefix of it, or a path.",
+            help="Resume this run: its id, a prefix of it, or a path. With trainer.steps=N, "
+            "continue it, if it is completed.",
             autocompletion=completion.runs,
         ),
     ] = None,
@@ -78,6 +80,7 @@ def train(
         return
     again = [f"--config-dir={config_dir}"] * (config_dir is not None) + words
     if resume is not None:
+        again = []  # with another seed, it is not the same run that is resumed
         from seqbench.launch.resume import config_to_resume
 
         config = config_to_resume(resume, words, trust or [])

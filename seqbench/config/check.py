@@ -7,6 +7,7 @@ from seqbench.config import Config
 from seqbench.config.messages import unknown_key_error
 from seqbench.config.schema import NODES, check_encoding, check_node, check_value
 from seqbench.errors import ConfigError
+from seqbench.runs.identity import RUN_ID
 
 # Root keys that are not nodes of `NODES`, and their types.
 VALUES: dict[str, Any] = {
@@ -21,6 +22,8 @@ VALUES: dict[str, Any] = {
     "recipe": dict[str, Any],
     "tracker": dict[str, Any],
 }
+# Root keys that only some configs have: a continuation has the id of its parent.
+OPTIONAL: dict[str, Any] = {"continues": str}
 # Keys that a recipe may have under `recipe`.
 RECIPE = ("source", "expected", "optimizer", "schedule")
 # torch crashes if it is set to use tens of thousands of threads.
@@ -35,14 +38,14 @@ def check(config: Config) -> None:
             range; in one line.
     """
     for key, value in config.items():
-        if key in VALUES:
-            check_value(key, value, VALUES[key])
+        if hint := (VALUES | OPTIONAL).get(key):
+            check_value(key, value, hint)
         elif key not in NODES:
             nodes = [node for node in NODES if isinstance(config.get(node), dict)]
             within = [f"'{n}.{key}'" for n in nodes if key in config[n] and key[:1] != "_"]
             if within:
                 raise ConfigError(f"no key '{key}' (did you mean {' or '.join(within)}?)")
-            raise unknown_key_error(key, [*VALUES, *NODES])
+            raise unknown_key_error(key, [*VALUES, *OPTIONAL, *NODES])
     for key in [*VALUES, *NODES]:
         if key not in config:
             raise ConfigError(f"the configuration has no '{key}'")
@@ -61,6 +64,8 @@ def check(config: Config) -> None:
         raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, not '{name}'")
     if config["threads"] is not None and not 1 <= config["threads"] <= MAX_THREADS:
         raise ConfigError(f"threads must be 1 to {MAX_THREADS}, not {config['threads']}")
+    if not RUN_ID.fullmatch(config.get("continues", "0" * 12)):
+        raise ConfigError(f"continues must be a run id, 12 hex digits, not {config['continues']!r}")
     for key in ("task", "model"):
         name = config["choices"].get(key, "")
         if not name or not name.isprintable():

@@ -93,9 +93,7 @@ class Composer:
             if not key or (not equals and not override.startswith("~")):
                 raise ConfigError(f"expected key=value, got '{plain(override)}'")
         with HYDRA_LOCK:
-            parsed = self.parsed(for_hydra(overrides, self.config_dir))
-            for item in parsed:
-                refuse_sweep(item)
+            parsed = self.parsed_for_a_run(overrides)
             self.check_choices(parsed)
             choices = [item for item in parsed if self.is_choice(item)]
             values = [item for item in parsed if not self.is_choice(item)]
@@ -111,6 +109,38 @@ class Composer:
             except Exception as error:  # any kind: Hydra's, OmegaConf's or Python's
                 raise explained(error) from error
         return config, chosen
+
+    def changed(self, config: Config, overrides: Sequence[str]) -> Config:
+        """Set values of a finished config, and check the result.
+
+        Args:
+            config: as `compose` returned it; it is not changed.
+            overrides: of values, not of choices: `trainer.steps=24`.
+
+        Raises:
+            ConfigError: if an override names something that does not exist, or has the wrong type.
+        """
+        with HYDRA_LOCK:
+            parsed = self.parsed_for_a_run(overrides)
+            try:
+                tree = OmegaConf.create(config)
+                ConfigLoaderImpl._apply_overrides_to_config(parsed, tree)
+                result: Config = OmegaConf.to_container(tree, resolve=True)  # type: ignore[assignment]
+            except Exception as error:  # any kind: Hydra's, OmegaConf's or Python's
+                raise explained(error) from error
+        check(result)
+        return result
+
+    def parsed_for_a_run(self, overrides: Sequence[str]) -> list[Override]:
+        """Parse overrides as the user types them.
+
+        Raises:
+            ConfigError: if one of them cannot be parsed, or is for a sweep.
+        """
+        parsed = self.parsed(for_hydra(overrides, self.config_dir))
+        for item in parsed:
+            refuse_sweep(item)
+        return parsed
 
     def merged(self, choices: list[Override]) -> tuple[DictConfig, dict[str, str]]:
         """Return the merged layers of a set of choices, and the choice of each group."""

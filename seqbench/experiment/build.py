@@ -1,6 +1,8 @@
 """Build the parts of a run from its config: task, model, optimizer, schedule, trainer."""
 
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +16,7 @@ from seqbench.spec import SequenceSpec
 from seqbench.tasks.task import Task
 from seqbench.training.graph import Graphs, can_capture, check_fused
 from seqbench.training.step import Step
-from seqbench.training.trainer import Trainer
+from seqbench.training.trainer import Decay, Trainer
 
 
 class Experiment:
@@ -45,11 +47,14 @@ class Experiment:
         model = build_model(config, self.task.spec)
         self.task.to(self.device)
         model.to(self.device)
-        trainable = [p for p in model.parameters() if p.requires_grad]
+        groups = parameter_groups(model, self.trainer.decay)
+        trainable = [p for group in groups for p in group["params"]]
         if not trainable:
             raise ConfigError("the model has no parameters to train")
         self.parameters = sum(p.numel() for p in trainable)
-        optimizer = build_optimizer(config, trainable)
+        optimizer = build_optimizer(config, groups)
+        if self.trainer.decay == "matrices" and not optimizer.defaults.get("weight_decay"):
+            raise ConfigError("trainer.decay=matrices needs optimizer.weight_decay above 0")
         self.state = self.trainer.begin(model, optimizer, build("schedule", config))
         if self.trainer.graph:
             check_fused(optimizer)
@@ -88,13 +93,45 @@ def build_model(config: Config, spec: SequenceSpec) -> SequenceModel:
     return as_sequence_model(module)
 
 
-def build_optimizer(config: Config, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+def parameter_groups(model: nn.Module, decay: Decay) -> list[dict[str, Any]]:
+    """Return the trainable parameters of a model as an optimizer's parameter groups.
+
+    Args:
+        model: the model.
+        decay: `all`: one group. `matrices`: a second group, without weight decay, has biases, the
+            scales of norms and of weight norm, and embeddings, also those tied to an output layer.
+    """
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    if decay == "all":
+        return [{"params": trainable}]
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    spared = [p for p in trainable if not is_matrix(p) or id(p) in embeddings]
+    others = {id(p) for p in spared}
+    decayed = [p for p in trainable if id(p) not in others]
+    return [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
+
+
+def is_matrix(parameter: nn.Parameter) -> bool:
+    """Return True if a parameter is a matrix or a kernel, not one value or scale per channel."""
+    # Weight norm scales a kernel `(out, in, width)` by `(out, 1, 1)`.
+    return parameter.ndim == 2 or (parameter.ndim > 2 and parameter[0].numel() > 1)
+
+
+def build_optimizer(
+    config: Config, parameters: Sequence[nn.Parameter] | Sequence[dict[str, Any]]
+) -> torch.optim.Optimizer:
     """Return the optimizer of a config, fused if torch has a fused version for the parameters.
 
     For a TCN of 70K parameters on a CPU an update then takes 0.2 ms, not 1.2, of a step's 25 ms.
+
+    Args:
+        config: the run's config.
+        parameters: parameters, or the groups of `parameter_groups`.
     """
+    groups = [each["params"] if isinstance(each, dict) else [each] for each in parameters]
     # Fused versions reject complex parameters, some of them only at the first step.
-    if "fused" not in config["optimizer"] and all(p.is_floating_point() for p in parameters):
+    is_real = all(p.is_floating_point() for group in groups for p in group)
+    if "fused" not in config["optimizer"] and is_real:
         with suppress(ConfigError):
             return build("optimizer", config, parameters, fused=True)
     return build("optimizer", config, parameters)

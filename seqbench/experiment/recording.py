@@ -17,6 +17,7 @@ from seqbench.config import Config
 from seqbench.config.build import build
 from seqbench.errors import Diverged, Interrupted, RunError, SeqbenchError, is_out_of_memory
 from seqbench.experiment.build import Experiment
+from seqbench.experiment.continuation import Origin, lineage
 from seqbench.runs.code_hash import source_hash
 from seqbench.runs.confusion import write_confusion
 from seqbench.runs.events import EventLog, read_events
@@ -69,20 +70,27 @@ def trackers(config: Config, write: Callable[[str], None]) -> Iterator[Observer]
 class Recording:
     """A run being trained and written to its folder, from the first event to the record.
 
-    The constructor restores the last checkpoint, if there is one, and announces the training.
+    The constructor restores the last checkpoint, if there is one, and announces the training. A
+    run that continues another one begins with the other's files.
 
     Args:
         experiment: its state is changed.
         folder: the run's folder, held by this process.
         observer: receives what happens.
         together: number of seeds that are announced to be trained as one model.
+        origin: of a run that continues another one; `None` if it has a checkpoint.
 
     Attributes:
         training: for `Trainer.fit`.
     """
 
     def __init__(
-        self, experiment: Experiment, folder: Run, observer: Observer, together: int = 1
+        self,
+        experiment: Experiment,
+        folder: Run,
+        observer: Observer,
+        together: int = 1,
+        origin: Origin | None = None,
     ) -> None:
         self.experiment = experiment
         self.folder = folder
@@ -90,19 +98,25 @@ class Recording:
         task, state, trainer = experiment.task, experiment.state, experiment.trainer
         offset = 0
         saved, remark = checkpoint.load_last(folder.checkpoints)
+        event, parent = "started" if saved is None else "resumed", None
+        if saved is None and origin is not None:
+            origin.write(folder)
+            saved, parent = origin.last, experiment.config["continues"]
         if saved is not None:
             offset = state.restore(*saved)
         folder.write_config({k: v for k, v in experiment.config.items() if k != "tracker"})
         folder.append_history(
-            "resumed" if saved else "started",
+            event,
             step=state.progress.step,
             total_steps=trainer.total_steps(task),
             metric=task.primary.metric,
             direction=task.primary.direction,
+            **({"continues": parent} if parent else {}),
         )
         if trainer.graph and not experiment.captures_steps:
             remark = "; ".join([*([remark] if remark else []), "trainer.graph is for a GPU"])
-        observer.started(self.facts() | {"together": together, "remark": remark})
+        told = {"together": together, "remark": remark, "continues": parent}
+        observer.started(self.facts() | told)
         events = EventLog(folder.events_path, offset)
         self.training = Training(state, task, events, folder.checkpoints, observer)
 
@@ -239,6 +253,8 @@ class Recording:
         value = metrics.get(split, {}).get(primary.metric)
         score = None
         notes = dict(task.notes)
+        if "continues" in config:
+            notes["continues"] = lineage(self.folder, config)
         if watches_test:
             notes["score"] = f"mean of the last results on test, {TESTS_IN_MEAN} at most"
         if value is not None:

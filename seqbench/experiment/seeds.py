@@ -52,6 +52,8 @@ def run_seeds(
         raise ConfigError(
             "seeds= needs one config, but here the configs differ in more than the seed"
         )
+    if "continues" in configs[0]:
+        raise ConfigError("seeds= does not go together with continues: continue each run by itself")
     folders = [Run.of(config) for config in configs]
 
     def due() -> list[int]:

@@ -4,6 +4,7 @@ from seqbench import machine
 from seqbench.config import Config
 from seqbench.errors import RunError, is_out_of_memory
 from seqbench.experiment.build import Experiment
+from seqbench.experiment.continuation import Origin, read_origin
 from seqbench.experiment.recording import Recording, observed
 from seqbench.runs.observer import Observer
 from seqbench.runs.record import Record
@@ -33,7 +34,8 @@ def run(
         The record; its status may be `diverged` or `failed`.
 
     Raises:
-        ConfigError: if the model, the task or another node cannot be built.
+        ConfigError: if the model, the task or another node cannot be built, or the run that the
+            config continues cannot be continued.
         DataError: if the task's data cannot be loaded.
         Interrupted: if a signal stopped the run; a checkpoint was written.
         RunError: if another process trains the run, its folder cannot be written, or memory is
@@ -47,12 +49,13 @@ def run(
             with machine.settings_restored():
                 # Built before anything is written: a config that cannot be built leaves no folder.
                 experiment = Experiment(config)
+                origin = read_origin(experiment, folder, force=force)
                 with folder.held():
                     # Another process may have finished it in the meantime.
                     record = finished(folder, force=force, retry=retry)
                     if record is None:
                         with observed(config, folder, observer, force=force) as watching:
-                            return train(experiment, folder, watching)
+                            return train(experiment, folder, watching, origin)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -62,9 +65,9 @@ def run(
     return record
 
 
-def train(experiment: Experiment, folder: Run, observer: Observer) -> Record:
-    """Train from the last checkpoint or from the start, test, and write the record."""
-    recording = Recording(experiment, folder, observer)
+def train(experiment: Experiment, folder: Run, observer: Observer, origin: Origin | None) -> Record:
+    """Train from the last checkpoint, from `origin` or from the start; test; write the record."""
+    recording = Recording(experiment, folder, observer, origin=origin)
 
     def fit() -> None:
         with signals() as interrupted:

@@ -1,41 +1,57 @@
-"""Read the config of a run that is to be resumed."""
+"""Read the config of a run that is to be resumed or continued."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from seqbench.config import Config
+from seqbench.config.compose import Composer
+from seqbench.config.messages import suggestion
 from seqbench.config.trust import read
 from seqbench.errors import ConfigError
+from seqbench.experiment.continuation import LENGTH, check_completed
 from seqbench.results.collect import find_run
 from seqbench.runs.identity import user_code_hashes
 from seqbench.runs.run import Run
+from seqbench.wording import plain
+
+# What `--resume` takes to continue a run: besides `LENGTH`, options that do not change its result.
+CONTINUING = [f"trainer.{name}" for name in (*LENGTH, "log_every", "checkpoint_every")]
 
 
 def config_to_resume(run: str, overrides: Sequence[str], trust: Sequence[str]) -> Config:
-    """Return the config of a run, with the output folder that the run is in.
+    """Return the config of a run, or of its continuation, with the output folder that it is in.
 
     Args:
         run: run id, a prefix of it, or a path.
-        overrides: at most `data_dir=FOLDER`, which a config file does not hold.
+        overrides: `data_dir=FOLDER`, which a config file does not hold; and keys in `CONTINUING`,
+            with which the config is that of a continuation.
         trust: packages that the run may import besides seqbench.
 
     Raises:
         ConfigError: if there is no such run, another override is given, the config is invalid, or
-            it belongs to another run than its folder.
+            it belongs to another run than its folder; or if a run that is not completed is to be
+            continued.
     """
-    if any(not word.startswith("data_dir=") for word in overrides):
-        raise ConfigError(
-            "--resume continues a run as it was configured: leave out key=value, except for "
-            "data_dir="
-        )
+    length = [word for word in overrides if not word.startswith("data_dir=")]
+    for word in length:
+        if (key := word.partition("=")[0].lstrip("+")) not in CONTINUING:
+            raise ConfigError(
+                f"--resume keeps the settings of a run, and takes no {plain(key)}"
+                f"{suggestion(key, CONTINUING)}"
+            )
     folder = find_run(run, Path("outputs"))
     config = read(folder / "config.yaml", trust)
-    config["data_dir"] = overrides[-1].partition("=")[2] if overrides else None
+    data_dirs = [word.partition("=")[2] for word in overrides if word not in length]
+    config["data_dir"] = data_dirs[-1] if data_dirs else None
     folder = folder.resolve()
-    config["output_dir"] = str(folder.parents[min(3, len(folder.parents) - 1)])
+    outputs = folder.parents[min(3, len(folder.parents) - 1)]
+    config["output_dir"] = "outputs" if outputs == Path("outputs").resolve() else str(outputs)
     if Run.of(config).folder.resolve() != folder:
         reason = f"{folder / 'config.yaml'} is not the configuration of this folder's run"
         if custom := " and ".join(config[node]["_target_"] for node in user_code_hashes(config)):
             reason += f", or the file of {custom} was edited, which makes another run"
         raise ConfigError(reason)
-    return config
+    if not length:
+        return config
+    check_completed(Run(folder, folder.name))
+    return Composer().changed(config | {"continues": folder.name}, length)

@@ -174,7 +174,7 @@ def aggregate(records: Iterable[Record]) -> list[Cell]:
 
 def _cells(column: Column, records: list[Record]) -> list[Cell]:
     """Return the cells of the records of one column."""
-    keys = [(record.model, canonical(_without_task(record.config))) for record in records]
+    keys = [(record.model, canonical(_without_task(record))) for record in records]
     sizes = _settled(keys, [record.parameters for record in records])
     codes = [canonical(_codes(record)) if record.code else None for record in records]
     groups = _grouped(records, zip(keys, sizes, _settled(keys, codes), strict=True))
@@ -256,13 +256,15 @@ def model_options(records: Sequence[Record], parameters: int | None) -> dict[str
     """Return the flat options that distinguish these runs, one per seed, on their task."""
     # Prefer a run with code hashes: records of earlier versions have none.
     record = min(records, key=lambda record: not record.code)
-    return flatten(_without_task(record.config)) | _codes(record) | {"parameters": parameters}
+    return flatten(_without_task(record)) | _codes(record) | {"parameters": parameters}
 
 
 def _codes(record: Record) -> dict[str, str]:
     return {f"{node}.{CODE}": code for node, code in record.code.items() if node != "task"}
 
 
-def _without_task(config: dict[str, Any]) -> dict[str, Any]:
-    kept = without_environment(config)
+def _without_task(record: Record) -> dict[str, Any]:
+    kept = without_environment(record.config)
+    if "continues" in kept:  # the id of the parent depends on the seed; the note does not
+        kept["continues"] = record.notes.get("continues", kept["continues"])
     return {key: value for key, value in kept.items() if key not in ("seed", "task", "recipe")}

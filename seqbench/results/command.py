@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from pathlib import Path
 from typing import Any
 
 from seqbench.config.choices import choices_of, read_choice
@@ -42,6 +43,8 @@ def command(config: dict[str, Any]) -> str:
             words.append(f"{group}={name}")
             base[group] = read_choice(group, name)
     words.append(f"seed={_value(config.get('seed', 0))}")
+    if "continues" in config:
+        words.append(f"continues={_value(config['continues'])}")
     # A custom model or task is found by its name, in a --config-dir that the user fills in.
     own = [group for group in ("task", "model") if chosen[group] not in choices_of(group)]
     for key, recipe, value in compare(base, nodes):
@@ -57,6 +60,20 @@ def command(config: dict[str, Any]) -> str:
             )
         words.append(f"~{key}" if value is MISSING else f"{key}={_value(value)}")
     return shlex.join(["seqbench", "train", *(["--config-dir", "FOLDER"] if own else []), *words])
+
+
+def resume_command(folder: Path) -> str:
+    """Return the command line that resumes the run in a folder."""
+    named = shlex.quote(str(folder)) if elsewhere(folder) else folder.name[:8]
+    return f"seqbench train --resume {named}"
+
+
+def elsewhere(folder: Path) -> str:
+    """Return the ` output_dir=...` that a command needs for a run's folder; empty for `outputs`."""
+    outputs = folder.parents[min(3, len(folder.parents) - 1)]
+    if outputs.resolve() == Path("outputs").resolve():
+        return ""
+    return f" output_dir={shlex.quote(str(outputs))}"
 
 
 def _choice_of(group: str, target: Any) -> str:

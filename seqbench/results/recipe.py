@@ -59,6 +59,8 @@ def compare(recipe: Nodes, run: Nodes) -> list[Difference]:
 def amount_difference(config: dict[str, Any]) -> str | None:
     """Return how duration, early stop and data sizes differ from recipe, protocol and budget.
 
+    A run that continues another one differs, too: its learning rates are not those of one training.
+
     Args:
         config: the run's resolved config.
 
@@ -71,6 +73,8 @@ def amount_difference(config: dict[str, Any]) -> str | None:
         for what in planned
         if here.get(what, planned[what]) != planned[what]
     ]
+    if "continues" in config:
+        found.append("continued from another run")
     return ", ".join(found) or None
 
 

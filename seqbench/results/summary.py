@@ -2,21 +2,21 @@
 
 import json
 import os
-import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from seqbench.errors import ConfigError
 from seqbench.results.collect import Unfinished
-from seqbench.results.command import command
+from seqbench.results.command import command, elsewhere, resume_command
 from seqbench.results.papers import comparability, papers, published
 from seqbench.results.recipe import differences
 from seqbench.results.variants import leaf, shown
 from seqbench.results.where import MISSING, flatten, value_of
 from seqbench.runs.code_hash import source_hash
 from seqbench.runs.evaluations import read_evaluations
-from seqbench.runs.record import Record
+from seqbench.runs.identity import RUN_ID
+from seqbench.runs.record import Record, RecordError, read_record
 from seqbench.wording import amount, count, duration, number, plain, score, task_with_size
 
 MOST_SETTINGS = 4
@@ -63,6 +63,8 @@ def changed_settings(config: dict[str, Any]) -> str:
         for key, _, value in differences(config)
         if value is not MISSING and key not in TOLD
     }
+    if "continues" in config:  # first: it says most
+        texts = {"continues": str(config["continues"])[:8]} | texts
     if texts.pop("task.path", None):  # the path is long and says least: put its file's name last
         texts["task.path"] = Path(str(config["task"]["path"])).name
     named = [f"{leaf(key)}={text}" for key, text in list(texts.items())[:MOST_SETTINGS]]
@@ -81,12 +83,13 @@ def record_sections(record: Record, folder: Path) -> dict[str, Section]:
     retry: Section = {}
     if record.status == "failed":
         with suppress(ConfigError):  # no command line reproduces this config
-            retry["to retry"] = f"{command(record.config)}{_elsewhere(folder)} --retry"
+            retry["to retry"] = f"{command(record.config)}{elsewhere(folder)} --retry"
     return {
         "": {
             "run": record.run_id,
             "status": status,
             **retry,
+            **_ancestors(record.config, folder),
             "task": task_with_size(record.task, record.length),
             "model": f"{record.model}, {count(record.parameters)} parameters",
             "seed": str(record.seed),
@@ -118,13 +121,13 @@ def unfinished_sections(run: Unfinished, progress: Section) -> dict[str, Section
         run: the run.
         progress: texts of its `step`, `loss` and `valid`; empty if unknown.
     """
-    named = shlex.quote(str(run.folder)) if _elsewhere(run.folder) else run.run_id[:8]
-    resume = {"to go on": f"seqbench train --resume {named}"}
+    resume = {"to go on": resume_command(run.folder)}
     return {
         "": {
             "run": run.run_id,
             "status": f"{run.status}, last event {run.touched}",
             **(resume if run.status == "unfinished" else {}),
+            **_ancestors(run.config, run.folder),
             "task": run.task,
             "model": run.model,
             "last step": progress["step"],
@@ -132,6 +135,18 @@ def unfinished_sections(run: Unfinished, progress: Section) -> dict[str, Section
         },
         "configuration": settings(run.config),
     }
+
+
+def _ancestors(config: dict[str, Any], folder: Path) -> Section:
+    """Return the runs that a run continues, its parent first, with the steps of each."""
+    lines: dict[str, str] = {}
+    while (name := str(config.get("continues"))) not in lines and RUN_ID.fullmatch(name):
+        folder, config = folder.parent / name, {}
+        lines[name] = f"run {name}, which is not in this folder any more"
+        with suppress(RecordError):
+            parent = read_record(folder / "record.json")
+            config, lines[name] = parent.config, f"run {name} of {count(parent.steps)} steps"
+    return {"continues": "\n".join(lines.values())} if lines else {}
 
 
 def reached(record: Record) -> str | None:
@@ -218,12 +233,6 @@ def fact_text(value: object) -> str:
 def is_current(record: Record) -> bool:
     """Return True if the sources in use computed the record."""
     return record.source == source_hash()
-
-
-def _elsewhere(folder: Path) -> str:
-    """Return the ` output_dir=...` that a command needs for a run's folder; empty for `outputs`."""
-    outputs = folder.parents[min(3, len(folder.parents) - 1)]
-    return "" if outputs == Path("outputs") else f" output_dir={shlex.quote(str(outputs))}"
 
 
 def log_end(path: Path) -> str:

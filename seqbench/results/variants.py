@@ -72,6 +72,8 @@ def shown(key: str, options: dict[str, Any]) -> str:
             return value
         if key.startswith("data.") or key == "task.sha256" or key.endswith(f".{CODE}"):
             return value[:12]
+        if key == "continues":
+            return value
         if value.isidentifier() and value not in ("true", "false", "null"):
             return value
     if isinstance(value, list) and len(value) > 1 and len({canonical(v) for v in value}) == 1:

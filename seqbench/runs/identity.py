@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import re
 from typing import Any
 
 from seqbench.runs.code_hash import user_code_hash
 from seqbench.runs.defaults import defaults_for_ids
 
+# A run's id.
+RUN_ID = re.compile(r"[0-9a-f]{12}")
 # Node -> keys that do not count for a run's identity: they only say where and how fast it runs, how
 # often it logs and where it writes. The node "" is the top level.
 IGNORED_KEYS: dict[str, frozenset[str]] = {

@@ -81,7 +81,9 @@ def headline(facts: dict[str, Any]) -> list[str]:
         lines.append(f"note: {name.replace('_', ' ')} {text}")
     if facts["remark"]:
         lines.append(f"warning: {facts['remark']}")
-    if facts["step"]:
+    if facts["continues"]:
+        lines.append(f"continues run {facts['continues']} from step {facts['step']:,}")
+    elif facts["step"]:
         lines.append(f"resumed from the checkpoint at step {facts['step']:,}")
     return lines
 

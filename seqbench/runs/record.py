@@ -99,7 +99,8 @@ class Record:
         config: the resolved config.
         error: one line that says why the run diverged or failed.
         notes: facts of the task; `solved` is 0 or 1, `baseline_<metric>` the value of a predictor
-            without memory in a metric that does not rank models.
+            without memory in a metric that does not rank models, `continues` how the runs that this
+            one continues were configured.
         measured: as `Measured`; keys and values of a foreign record are not checked.
     """
 

@@ -5,7 +5,7 @@ outputs/runs/<task>/<model>/<run_id>/
     events.jsonl    metrics, one JSON object a line
     history.jsonl   starts, interruptions and resumes, with step, host and time
     record.json     written once, when the run is over
-    checkpoints/    last and best
+    checkpoints/    last, previous and best
     log.txt         progress and outcome as lines of text
     confusion.json  predictions of the test by true class, of a task with classes
     evaluations.jsonl   scores of the best weights on other data, one JSON object a line
@@ -25,6 +25,9 @@ from seqbench.runs.atomic import append_line
 from seqbench.runs.config_file import write_config
 from seqbench.runs.identity import run_id
 from seqbench.runs.record import Record, read_record, write_record
+
+# Files in `checkpoints`.
+LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
 
 
 class Run:
@@ -68,20 +71,27 @@ class Run:
         """
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            for path in (self.checkpoints, *self.folder.iterdir(), *self.checkpoints.iterdir()):
-                # A link in a folder from elsewhere could make seqbench overwrite another file.
-                with suppress(FileNotFoundError):  # the holder may be renaming a draft
-                    mode = path.lstat().st_mode
-                    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                        raise RunError(
-                            f"{path} is a link or special file: a run writes into its folder only"
-                        )
+            self.check_files()
             with lock.held(self.folder, f"run {self.run_id}"):
                 yield
         except OSError as error:
             where = error.filename or self.folder
             reason = error.strerror or error
             raise RunError(f"run {self.run_id} stopped: {reason}: {where}") from error
+
+    def check_files(self) -> None:
+        """Raise `RunError` if the folder holds links or special files.
+
+        A link in a folder from elsewhere could make seqbench read or overwrite another file.
+        """
+        for folder in (self.folder, self.checkpoints):
+            for path in folder.iterdir() if folder.is_dir() else ():
+                with suppress(FileNotFoundError):  # the holder may be renaming a draft
+                    mode = path.lstat().st_mode
+                    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                        raise RunError(
+                            f"{path} is a link or special file: a run uses files of its folder only"
+                        )
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write the resolved config to config.yaml."""

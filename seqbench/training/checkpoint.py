@@ -16,8 +16,9 @@ from torch import Tensor
 
 from seqbench.errors import RunError, is_out_of_memory
 from seqbench.runs import atomic
-
-LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
+from seqbench.runs.run import BEST as BEST
+from seqbench.runs.run import LAST as LAST
+from seqbench.runs.run import PREVIOUS as PREVIOUS
 
 Loaded = tuple[dict[str, Tensor], dict[str, Any]]
 

@@ -107,9 +107,7 @@ class TrainingState:
             self.schedule.load_state_dict(facts["schedule"])
             self.scaler.load_state_dict(facts["scaler"])
             load_random_state(tensors, facts["random"], device)
-            self.progress = Progress(**facts["progress"])
-            for part in fields(Progress):
-                check_type(getattr(self.progress, part.name), part.type)
+            self.progress = read_progress(facts)
             if not 1 <= facts["threads"] <= MAX_THREADS:
                 raise ValueError(f"{facts['threads']} threads")
             # The last bits of gradients depend on the number of threads.
@@ -130,6 +128,18 @@ class TrainingState:
                 f"the checkpoint does not match this training: {type(error).__name__}: {error}; "
                 "--force starts the run again"
             ) from error
+
+
+def read_progress(facts: dict[str, Any]) -> Progress:
+    """Return the progress in a checkpoint's facts.
+
+    Raises:
+        LookupError, TypeCheckError, TypeError: if it is not as `TrainingState.save` writes it.
+    """
+    progress = Progress(**facts["progress"])
+    for part in fields(Progress):
+        check_type(getattr(progress, part.name), part.type)
+    return progress
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

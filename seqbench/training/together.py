@@ -92,6 +92,7 @@ def check(trainer: Trainer, training: TrainingState, inputs: Tensor) -> None:
         "trainer.compile": trainer.compile,
         "trainer.stop_when_solved": trainer.stop_when_solved,
         "trainer.patience": trainer.patience is not None,
+        "trainer.decay=matrices": trainer.decay != "all",
         "trainer.precision=fp16": trainer.precision == "fp16",
         "schedule=plateau": isinstance(training.schedule, Plateau),
         "a model that carries state": training.model.carry_state,

@@ -29,6 +29,7 @@ from seqbench.training.training import Training
 Precision = Literal["fp32", "bf16", "fp16"]
 # Receives the outputs of a batch in an evaluation, see `Trainer.evaluate`.
 Observe = Callable[[Tensor, Batch, Batch], None]
+Decay = Literal["all", "matrices"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -57,6 +58,8 @@ class Trainer:
         graph: on a GPU, capture the step as a CUDA graph (see `seqbench.training.graph`).
         patience: end after this many evaluations on validation without a better score; `None`:
             train all steps.
+        decay: the parameters to which the optimizer's `weight_decay` applies: `all`, or `matrices`,
+            which spares biases, norms and embeddings.
         watch: the split that is evaluated during training. `valid` selects the weights, and test is
             read once, with those. `test`, once an epoch, selects nothing: the last weights stay.
 
@@ -81,6 +84,7 @@ class Trainer:
         watch: Literal["valid", "test"] = "valid",
         graph: bool = False,
         patience: int | None = None,
+        decay: Decay = "all",
     ) -> None:
         if (steps is None) == (epochs is None):
             raise ConfigError(
@@ -125,6 +129,7 @@ class Trainer:
         self.watch = watch
         self.graph = graph
         self.patience = patience
+        self.decay = decay
 
     def total_steps(self, task: Task) -> int:
         """Return the optimizer steps of the whole run."""
@@ -261,7 +266,8 @@ class Trainer:
         if evaluates:
             self.evaluate_and_keep_best(training, forward)
         training.state.progress.seconds = seconds()
-        saved = (saves or stops) and training.save()
+        ends = self.is_over(training.state.progress)
+        saved = (saves or stops or ends) and training.save()
         if stops:
             kept = "a checkpoint was written, rerun the same command without --force to resume"
             lost = "no checkpoint was written, for the weights are not finite"

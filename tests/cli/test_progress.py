@@ -58,6 +58,7 @@ def test_a_narrow_bar_is_not_cut_off_at_its_end(width, expected, monkeypatch):
             "optimum": None,
             "receptive_field": None,
             "remark": "",
+            "continues": None,
             "together": 1,
         }
     )

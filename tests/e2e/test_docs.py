@@ -40,8 +40,10 @@ def small(command: list[str]) -> list[str]:
     """Return the same command at smoke size."""
     if command[1] == "bench":
         return [*command, "--rounds", "1", "--steps", "1"]
-    if command[1] not in ("train", "sweep") or "--resume" in command:
+    if command[1] not in ("train", "sweep"):
         return command
+    if "--resume" in command:  # of a run of 20 steps
+        return [re.sub(r"trainer\.steps=\d+", "trainer.steps=30", word) for word in command]
     kept = [word for word in command if not word.startswith(("budget=", "trainer.steps="))]
     kept = ["search.trials=2" if word.startswith("search.trials") else word for word in kept]
     return [*kept, "budget=smoke", "threads=1"]

@@ -35,6 +35,7 @@ def read_all(harmless, folder, where="status=completed"):
         ["runs", "--output-dir", output_dir],
         ["runs", "--output-dir", output_dir, "--where", where],
         ["show", folder],
+        ["clean", "--dry-run", "--failed", "--output-dir", output_dir],
         ["compare", folder, folder],
         ["show", folder.name[:6], "--output-dir", output_dir],
         ["sql", "select * from runs", "--output-dir", output_dir],

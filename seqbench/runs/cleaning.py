@@ -1,0 +1,100 @@
+"""Delete files of runs: checkpoints that completed runs do not need any more, or whole runs."""
+
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from seqbench.errors import RunError
+from seqbench.runs.identity import RUN_ID
+from seqbench.runs.run import BEST, LAST, PREVIOUS, Run
+
+Status = Literal["completed", "diverged", "failed", "unfinished"]
+
+# Checkpoints that a completed run keeps only to be continued.
+SPARE = (f"checkpoints/{LAST}", f"checkpoints/{PREVIOUS}")
+# All files of a run, in the order of their deletion. The record and the config are the last ones:
+# if the process is killed in between, the run can still be found, and deleted.
+ALL = (
+    *SPARE,
+    f"checkpoints/{BEST}",
+    "events.jsonl",
+    "history.jsonl",
+    "log.txt",
+    "record.json",
+    "config.yaml",
+)
+
+
+@dataclass(frozen=True)
+class Waste:
+    """The files of a run that can be deleted.
+
+    Attributes:
+        run: the run.
+        status: how it ended; `unfinished` without a record.
+        whole: the whole run goes, not only its spare checkpoints.
+        files: path -> size in bytes.
+    """
+
+    run: Run
+    status: Status
+    whole: bool
+    files: dict[Path, int]
+
+    @property
+    def size(self) -> int:
+        """Return the size of all files in bytes."""
+        return sum(self.files.values())
+
+
+def find_waste(run: Run, whole: Collection[str] = ()) -> Waste | None:
+    """Return the files of a run that can be deleted; `None` if all are to be kept.
+
+    Only files that seqbench writes are counted, and no links are followed.
+
+    Args:
+        run: its folder must exist.
+        whole: statuses of the runs of which nothing is kept. Of the others, those that are
+            completed keep all but their spare checkpoints.
+
+    Raises:
+        RecordError: if there is a record that cannot be read.
+        RunError: if the folder holds links or special files, or nothing is to be kept of a folder
+            that is not named by a run id.
+    """
+    record = run.record
+    status: Status = "unfinished" if record is None else record.status
+    is_whole = status in whole
+    # Without its best weights, the last checkpoint holds the only ones.
+    if not is_whole and not (status == "completed" and (run.checkpoints / BEST).exists()):
+        return None
+    if is_whole and not RUN_ID.fullmatch(run.folder.name):
+        raise RunError(f"{run.folder} is not named by a run id, so it is not deleted")
+    run.check_files()
+    paths = [run.folder / name for name in (ALL if is_whole else SPARE)]
+    drafts = [path.with_name(f".{path.name}.draft") for path in paths]
+    files = {path: path.lstat().st_size for path in (*drafts, *paths) if path.is_file()}
+    return Waste(run, status, is_whole, files) if files else None
+
+
+def delete_waste(run: Run, whole: Collection[str] = ()) -> Waste | None:
+    """Delete what `find_waste` returns, while this process holds the run; return it.
+
+    Raises:
+        RunLocked: if another process holds the run.
+        RunError: if a file cannot be deleted, and for the reasons of `find_waste`.
+    """
+    with run.held():
+        waste = find_waste(run, whole)  # another process may have trained it in the meantime
+        if waste is not None:
+            for path in waste.files:
+                path.unlink()
+            if waste.whole:
+                for name in (".lease", ".lock"):
+                    (run.folder / name).unlink(missing_ok=True)
+                with suppress(OSError):  # files of the user stay
+                    run.checkpoints.rmdir()
+                    run.folder.rmdir()
+        return waste
