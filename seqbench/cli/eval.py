@@ -17,6 +17,12 @@ Trust = Annotated[
     list[str] | None, typer.Option(help="A package that the run may import, besides seqbench.")
 ]
 DataDir = Annotated[str | None, typer.Option(help="Where the datasets lie.")]
+Moved = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[task.path=FILE]", help="Where the run's own text is now, if it has moved."
+    ),
+]
 
 
 def evaluate(
@@ -26,6 +32,7 @@ def evaluate(
             help="A run's id, a prefix of it, or its folder.", autocompletion=completion.runs
         ),
     ],
+    moved: Moved = None,
     split: Annotated[Literal["valid", "test"], typer.Option(help="What to score.")] = "test",
     trust: Trust = None,
     data_dir: DataDir = None,
@@ -36,17 +43,23 @@ def evaluate(
 
     from seqbench.runs.events import finite
 
-    saved = opened(run, output_dir, trust, data_dir)
+    saved = opened(run, output_dir, trust, data_dir, moved)
     scores = {name: finite(value) for name, value in saved.evaluate(split).items()}
     print(json.dumps({"split": split, "step": saved.step, **scores}))
 
 
-def opened(run: str, output_dir: Path, trust: list[str] | None, data_dir: str | None) -> "SavedRun":
+def opened(
+    run: str,
+    output_dir: Path,
+    trust: list[str] | None,
+    data_dir: str | None,
+    moved: list[str] | None = None,
+) -> "SavedRun":
     """Load a run's best weights; note on stderr which of the user's code was edited since."""
     from seqbench.experiment.saved_run import SavedRun
     from seqbench.results.collect import find_run
 
-    saved = SavedRun(find_run(run, output_dir), trust or (), data_dir)
+    saved = SavedRun(find_run(run, output_dir), trust or (), data_dir, moved or ())
     for target in saved.edited:
         line = f"note: {target} was edited since this run, and is taken as it is now"
         print(plain(line), file=sys.stderr)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from seqbench.cli import completion
-from seqbench.cli.eval import DataDir, Trust, opened
+from seqbench.cli.eval import DataDir, Moved, Trust, opened
 from seqbench.cli.folders import OutputDir
 
 
@@ -18,6 +18,7 @@ def generate(
         ),
     ],
     prompt: Annotated[str, typer.Option(help="The text to go on from.")],
+    moved: Moved = None,
     length: Annotated[int, typer.Option(min=1, help="Characters to sample.")] = 200,
     temperature: Annotated[
         float,
@@ -36,7 +37,7 @@ def generate(
     from seqbench.datasets.text import plain_text
 
     prompt = plain_text(prompt)
-    saved = opened(run, output_dir, trust, data_dir)
+    saved = opened(run, output_dir, trust, data_dir, moved)
     characters = saved.generate(prompt, length, temperature, seed)
     first = next(characters)  # before the prompt is printed, since it may raise
     if unknown := saved.unknown(prompt):

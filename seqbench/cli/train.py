@@ -76,7 +76,7 @@ def train(
         others = [word for word in words if word not in seeds]
         train_together(others, number_of_seeds(seeds[-1]), config_dir, force, retry)
         return
-    again = [f"--config-dir={config_dir}"] * (config_dir is not None) + words
+    again: list[str] = []
     if resume is not None:
         from seqbench.launch.resume import config_to_resume
 
@@ -86,6 +86,7 @@ def train(
 
         refuse_lists_of_paths(words)
         config = compose(words, config_dir)
+        again = [f"--config-dir={config_dir}"] * (config_dir is not None) + words
 
     from seqbench.cli.progress import Terminal
     from seqbench.experiment import run

@@ -37,8 +37,9 @@ def finish(composed: DictConfig, choices: dict[str, str]) -> Config:
     task = config.get("task")
     if isinstance(task, dict) and isinstance(task.get("path"), str) and "sha256" in task:
         path = expand_home(task["path"]).absolute()
-        if path.is_file() and task["sha256"] is None:
-            task |= {"path": str(path), "sha256": sha256_of(path)}
+        if path.is_file():
+            task["path"] = str(path)
+            task["sha256"] = task["sha256"] or sha256_of(path)
     if not {"task", "model"} <= choices.keys():
         raise ConfigError("no task or no model is chosen: your train.yaml replaces seqbench's")
     config["choices"] = {"task": choices["task"], "model": choices["model"]}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seqbench.config import Config
+from seqbench.config.moved import with_data_at
 from seqbench.config.trust import read
 from seqbench.errors import ConfigError
 from seqbench.results.collect import find_run
@@ -16,21 +17,16 @@ def config_to_resume(run: str, overrides: Sequence[str], trust: Sequence[str]) -
 
     Args:
         run: run id, a prefix of it, or a path.
-        overrides: at most `data_dir=FOLDER`, which a config file does not hold.
+        overrides: where the data are now, as for `with_data_at`.
         trust: packages that the run may import besides seqbench.
 
     Raises:
         ConfigError: if there is no such run, another override is given, the config is invalid, or
             it belongs to another run than its folder.
+        DataError: if an override names a file that cannot be read.
     """
-    if any(not word.startswith("data_dir=") for word in overrides):
-        raise ConfigError(
-            "--resume continues a run as it was configured: leave out key=value, except for "
-            "data_dir="
-        )
     folder = find_run(run, Path("outputs"))
-    config = read(folder / "config.yaml", trust)
-    config["data_dir"] = overrides[-1].partition("=")[2] if overrides else None
+    config = with_data_at(read(folder / "config.yaml", trust), overrides)
     folder = folder.resolve()
     config["output_dir"] = str(folder.parents[min(3, len(folder.parents) - 1)])
     if Run.of(config).folder.resolve() != folder:
