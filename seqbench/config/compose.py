@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Sequence
 from copy import deepcopy
-from pathlib import Path
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -17,12 +16,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from seqbench.config import Config
 from seqbench.config.check import check
-from seqbench.config.choices import choices_of, find_choice, unknown_choice_error
+from seqbench.config.choices import choices_of, find_choice, folders, unknown_choice_error
 from seqbench.config.finish import finish
 from seqbench.config.hydra_source import ChoiceSource, repository_of
 from seqbench.config.messages import first_line
 from seqbench.config.overrides import SHORT, for_hydra
 from seqbench.config.precedence import layer_of, merge
+from seqbench.config.remembered import remember
 from seqbench.errors import ConfigError
 from seqbench.wording import plain
 
@@ -60,8 +60,7 @@ class Composer:
     """
 
     def __init__(self, config_dir: str | None = None) -> None:
-        if config_dir and not Path(config_dir).is_dir():
-            raise ConfigError(f"no folder of configurations at {config_dir}")
+        folders(config_dir)
         self.config_dir = config_dir
         self.source = ChoiceSource(config_dir)
         self.repository = CachingConfigRepository(repository_of(self.source))
@@ -76,6 +75,7 @@ class Composer:
         """
         config = finish(*self.composed(overrides))
         check(config)
+        remember(config, self.config_dir)
         return config
 
     def composed(self, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:

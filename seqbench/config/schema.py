@@ -8,7 +8,7 @@ import typing
 from contextlib import suppress
 from typing import Any
 
-from hydra.utils import get_object
+from hydra._internal.utils import _locate
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from seqbench.config import Config
@@ -166,7 +166,7 @@ def import_target(target: str, name: str) -> Any:
     if target.partition(".")[0] not in ("seqbench", "torch"):
         import_from("")
     try:
-        return get_object(target)
+        return _locate(target)
     except Exception as error:
         cause = error.__cause__ or error
         missing = cause.name if isinstance(cause, ModuleNotFoundError) else None
