@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from seqbench.config import Config
-from seqbench.config.schema import import_from
 from seqbench.runs.code_hash import import_hash
 from seqbench.runs.identity import plain_numbers
 
@@ -76,6 +75,8 @@ def _text(node: Any) -> str:
 
 def _digest(text: str) -> str | None:
     """Return the digest of a node, as JSON, and of its code; `None` if a source is not found."""
+    from seqbench.config.schema import import_from  # here, since reading runs needs no Hydra
+
     import_from("")
     hashes = [import_hash(target) for target in custom_targets(json.loads(text))]
     known = [code for code in hashes if code is not None]

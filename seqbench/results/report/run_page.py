@@ -7,7 +7,7 @@ from typing import Any
 
 from seqbench.errors import ConfigError
 from seqbench.results.collect import Unfinished
-from seqbench.results.command import command
+from seqbench.results.command import UNKNOWN, command
 from seqbench.results.curves import Curves
 from seqbench.results.papers import comparability, incomparable_reason, published
 from seqbench.results.recipe import differences
@@ -147,8 +147,8 @@ def _again(config: dict[str, Any]) -> dict[str, str]:
         words = command(config)
     except ConfigError as error:
         return {"command": "", "remark": _short(str(error))}
-    own = "--config-dir" in words
-    remark = "FOLDER is the folder of configurations with this model or task." if own else ""
+    own = f"--config-dir {UNKNOWN} " in words
+    remark = f"{UNKNOWN} is the folder of configurations with this model or task." if own else ""
     return {"command": words, "remark": remark}
 
 
