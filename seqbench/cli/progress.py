@@ -16,7 +16,7 @@ from seqbench.runs.log import LineLog, headline, outcome
 from seqbench.runs.observer import Observer
 from seqbench.runs.record import Record
 from seqbench.runs.run import Run
-from seqbench.wording import amount, number, score
+from seqbench.wording import amount, number, plain, score
 
 # Columns of the labels in the final output.
 WIDTH = 16
@@ -31,9 +31,13 @@ class Terminal(Observer):
         config: config of the run.
         again: the user's arguments of `seqbench train`, to suggest a run with the next seed; empty
             to suggest none.
+        notes: lines to show before training.
     """
 
-    def __init__(self, config: dict[str, Any], again: Sequence[str]) -> None:
+    def __init__(
+        self, config: dict[str, Any], again: Sequence[str], notes: Sequence[str] = ()
+    ) -> None:
+        self.notes = notes
         self.again = [word for word in again if not word.startswith("seed=")]
         self.console = Console(stderr=True, highlight=False)
         self.folder = Run.of(config).folder
@@ -49,10 +53,14 @@ class Terminal(Observer):
         self.trained = True
         if not self.console.is_terminal:
             self.lines.started(facts)
+            for note in self.notes:
+                self.lines.write(plain(note))
             return
         for i, line in enumerate(headline(facts)):
             style = "bold" if i == 0 else "yellow" if line.startswith("warning") else "dim"
             self.console.print(Text(line, style=style))
+        for note in self.notes:
+            self.console.print(Text(plain(note), style="yellow"))
         self.primary, self.best = facts["primary"], facts["best"]
         self.bar = tqdm(
             total=facts["total_steps"],

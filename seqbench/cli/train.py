@@ -77,21 +77,24 @@ def train(
         train_together(others, number_of_seeds(seeds[-1]), config_dir, force, retry)
         return
     again: list[str] = []
+    notes: dict[str, str] = {}
     if resume is not None:
         from seqbench.launch.resume import config_to_resume
 
         config = config_to_resume(resume, words, trust or [])
     else:
         from seqbench.config.compose import compose
+        from seqbench.config.missing_recipe import missing_recipes
 
         refuse_lists_of_paths(words)
         config = compose(words, config_dir)
         again = [f"--config-dir={config_dir}"] * (config_dir is not None) + words
+        notes = missing_recipes([config], words, config_dir)
 
     from seqbench.cli.progress import Terminal
     from seqbench.experiment import run
 
-    record = run(config, Terminal(config, again), force=force, retry=retry)
+    record = run(config, Terminal(config, again, list(notes.values())), force=force, retry=retry)
     if record.status != "completed":
         raise RunError(failure(record, config))
 
@@ -106,6 +109,7 @@ def train_together(
     """
     from seqbench.cli.progress import OneOfMany, Terminal
     from seqbench.config.compose import Composer
+    from seqbench.config.missing_recipe import missing_recipes
     from seqbench.errors import RunError
     from seqbench.experiment.seeds import run_seeds
     from seqbench.launch.configs import compose_all
@@ -114,9 +118,10 @@ def train_together(
     first = composer.compose(words)["seed"]
     seeds = range(first, first + count)
     configs = compose_all(composer, [[*words, f"seed={seed}"] for seed in seeds])
+    notes = missing_recipes(configs, words, config_dir)
 
     def observer(config: dict[str, Any], shown: bool) -> "Observer":
-        return Terminal(config, ()) if shown else OneOfMany()
+        return Terminal(config, (), list(notes.values())) if shown else OneOfMany()
 
     records = run_seeds(configs, observer, force=force, retry=retry)
     errors = [

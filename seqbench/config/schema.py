@@ -29,7 +29,8 @@ NODES: dict[str, tuple[int, frozenset[str]]] = {
     "trainer": (0, frozenset()),
 }
 
-
+# Options that seqbench chooses by the machine, if the config leaves them out.
+CHOSEN = ("optimizer.fused",)
 # Optional packages, and the extra that installs them.
 EXTRAS = {"tensorboard": "track", "wandb": "track", "mlflow": "track"}
 
@@ -79,7 +80,12 @@ def check_node(name: str, node: Any) -> None:
 
 def with_defaults(config: Config) -> Config:
     """Return a checked config whose nodes name every option, at its default if nothing sets it."""
-    shown = dict(config)
+    return config | {name: config[name] | rest for name, rest in defaults_of(config).items()}
+
+
+def defaults_of(config: Config) -> dict[str, dict[str, Any]]:
+    """Return node -> the options that a checked config leaves out, at their defaults."""
+    found: dict[str, dict[str, Any]] = {}
     for name, (by_position, supplied) in NODES.items():
         node = config[name]
         defaults = signature_defaults(node["_target_"]) | changed_defaults(node["_target_"])
@@ -87,8 +93,10 @@ def with_defaults(config: Config) -> Config:
         options = {
             k: defaults[k] for k in parameters[by_position:] if k in defaults.keys() - supplied
         }
-        shown[name] = node | {k: v for k, v in options.items() if k not in node and is_plain(v)}
-    return shown
+        rest = {k: v for k, v in options.items() if k not in node and is_plain(v)}
+        rest = {k: v for k, v in rest.items() if f"{name}.{k}" not in CHOSEN}
+        found |= {name: rest} if rest else {}
+    return found
 
 
 def check_encoding(value: Any, key: str = "") -> None:

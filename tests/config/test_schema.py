@@ -118,6 +118,7 @@ def test_with_defaults_names_every_option_and_the_run_stays_the_same(composer):
     assert shown["optimizer"]["eps"] == 1e-8
     assert not {"seed", "batch_size", "data_dir"} & shown["task"].keys()
     assert "params" not in shown["optimizer"]
+    assert "fused" not in shown["optimizer"]  # chosen by the machine
     assert run_id(shown) == run_id(config)
 
 

@@ -124,6 +124,11 @@ def test_a_run_says_how_it_differs_and_how_far_it_came(content):
     assert (unfinished["task"], unfinished["model"]) == ("smnist", "lstm")
     assert {n for curve in unfinished["curves"] for n in curve["values"]} >= {"loss", "accuracy"}
     assert unfinished["sections"] == []
+    done = next(run for run in runs if run["status"] == "completed")
+    assert ["trainer.watch (default)", "valid"] in done["config"]
+    figures = dict(row for _, rows in done["sections"] for row in rows)
+    assert figures["time steps/s"] == "99000"
+    assert "throughput" not in figures
 
 
 def test_models_have_one_colour_and_every_line_its_own_pattern(content):

@@ -53,6 +53,9 @@ def run_page(
         facts = _of_record(run, paper)
     else:
         facts = {"steps": run.steps, "finished": run.touched, "sections": []}
+    options = flatten(run.config)
+    if isinstance(run, Record):
+        options |= {f"{key} (default)": value for key, value in flatten(run.defaults).items()}
     return {
         "id": plain(run.run_id),
         "task": plain(run.task),
@@ -69,7 +72,7 @@ def run_page(
             [_short(key), *("-" if value is MISSING else _setting(value) for value in pair)]
             for key, *pair in differences(run.config)[:MOST_ROWS]
         ],
-        "config": rows({key: _setting(value) for key, value in flatten(run.config).items()}),
+        "config": rows({key: _setting(value) for key, value in options.items()}),
         "curves": curves_of(curves, points),
         **facts,
     }
@@ -80,13 +83,14 @@ def _of_record(record: Record, paper: str | None) -> dict[str, Any]:
     metric = found.metric if found else None
     percent = " %" if metric and is_accuracy(metric) else ""
     measured = dict(record.measured)
-    seconds = measured.pop("seconds", None)
+    seconds, pace = measured.pop("seconds", None), measured.pop("throughput", None)
     age = "" if is_current(record) else " (not the code in use here)"
     training = {
         "parameters": record.parameters,
         "steps": record.steps,
         "time steps read": record.tokens,
         "time": duration(seconds),
+        "time steps/s": number(pace) if isinstance(pace, int | float) else "-",
     }
     environment = record.versions | {"source": record.source + age}
     return {
