@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from seqbench.cli import completion
-from seqbench.cli.folders import OutputDir
+from seqbench.cli.folders import RUN_HELP, OutputDir
 from seqbench.wording import plain
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def evaluate(
     run: Annotated[
         str,
         typer.Argument(
-            help="A run's id, a prefix of it, or its folder.", autocompletion=completion.runs
+            help=RUN_HELP, autocompletion=completion.runs
         ),
     ],
     moved: Moved = None,

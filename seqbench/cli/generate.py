@@ -7,14 +7,14 @@ import typer
 
 from seqbench.cli import completion
 from seqbench.cli.eval import DataDir, Moved, Trust, opened
-from seqbench.cli.folders import OutputDir
+from seqbench.cli.folders import RUN_HELP, OutputDir
 
 
 def generate(
     run: Annotated[
         str,
         typer.Argument(
-            help="A run's id, a prefix of it, or its folder.", autocompletion=completion.runs
+            help=RUN_HELP, autocompletion=completion.runs
         ),
     ],
     prompt: Annotated[str, typer.Option(help="The text to go on from.")],

@@ -46,7 +46,7 @@ def train(
         str | None,
         typer.Option(
             metavar="RUN",
-            help="Resume this run: its id, a prefix of it, or a path.",
+            help="Resume this run: its id, a prefix of it, FOLDER/ID, or its path.",
             autocompletion=completion.runs,
         ),
     ] = None,

@@ -86,6 +86,15 @@ def test_show_tells_the_score_its_bounds_and_the_published_one(output_dir):
     assert "_partial_" not in text
 
 
+def test_show_finds_a_run_in_a_folder_as_table_does(output_dir, monkeypatch):
+    shown = invoke(TWO.run_id[:6], "--output-dir", output_dir).stdout
+    assert invoke(TWO.run_id[:6], output_dir).stdout == shown
+    assert invoke(output_dir / TWO.run_id[:6]).stdout == shown
+    monkeypatch.chdir(output_dir)
+    for words in ([TWO.run_id[:6]], [TWO.run_id[:6], "."]):
+        assert f"run {TWO.run_id}" in " ".join(invoke(*words).stdout.split())
+
+
 def test_show_tells_what_went_wrong(output_dir, tmp_path):
     text = invoke(FAILED.run_id, "--output-dir", output_dir).stdout
     assert "failed: KeyError: 'x'" in text
