@@ -1,6 +1,7 @@
 """`seqbench train`: train one model on one task."""
 
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -94,7 +95,9 @@ def train(
     from seqbench.cli.progress import Terminal
     from seqbench.experiment import run
 
-    record = run(config, Terminal(config, again, list(notes.values())), force=force, retry=retry)
+    terminal = Terminal(config, again, list(notes.values()))
+    with terminal.closed_at_the_end():
+        record = run(config, terminal, force=force, retry=retry)
     if record.status != "completed":
         raise RunError(failure(record, config))
 
@@ -120,10 +123,16 @@ def train_together(
     configs = compose_all(composer, [[*words, f"seed={seed}"] for seed in seeds])
     notes = missing_recipes(configs, words, config_dir)
 
-    def observer(config: dict[str, Any], shown: bool) -> "Observer":
-        return Terminal(config, (), list(notes.values())) if shown else OneOfMany()
+    with ExitStack() as stack:
 
-    records = run_seeds(configs, observer, force=force, retry=retry)
+        def observer(config: dict[str, Any], shown: bool) -> "Observer":
+            if not shown:
+                return OneOfMany()
+            terminal = Terminal(config, (), list(notes.values()))
+            stack.enter_context(terminal.closed_at_the_end())
+            return terminal
+
+        records = run_seeds(configs, observer, force=force, retry=retry)
     errors = [
         failure(record, config)
         if record.status == "failed"
