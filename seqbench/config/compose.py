@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from seqbench.config import Config
-from seqbench.config.check import check
+from seqbench.config.check import check, with_integers
 from seqbench.config.choices import choices_of, find_choice, folders, unknown_choice_error
 from seqbench.config.finish import finish
 from seqbench.config.hydra_source import ChoiceSource, repository_of
@@ -73,7 +73,7 @@ class Composer:
         Raises:
             ConfigError: if an override names something that does not exist, or has the wrong type.
         """
-        config = finish(*self.composed(overrides))
+        config = with_integers(finish(*self.composed(overrides)))
         check(config)
         remember(config, self.config_dir)
         return config
