@@ -28,9 +28,7 @@ Moved = Annotated[
 def evaluate(
     run: Annotated[
         str,
-        typer.Argument(
-            help=RUN_HELP, autocompletion=completion.runs
-        ),
+        typer.Argument(help=RUN_HELP, autocompletion=completion.runs),
     ],
     moved: Moved = None,
     split: Annotated[Literal["valid", "test"], typer.Option(help="What to score.")] = "test",

@@ -13,9 +13,7 @@ from seqbench.cli.folders import RUN_HELP, OutputDir
 def generate(
     run: Annotated[
         str,
-        typer.Argument(
-            help=RUN_HELP, autocompletion=completion.runs
-        ),
+        typer.Argument(help=RUN_HELP, autocompletion=completion.runs),
     ],
     prompt: Annotated[str, typer.Option(help="The text to go on from.")],
     moved: Moved = None,

@@ -112,6 +112,8 @@ def unknown_choice_error(
     file_name, _, class_name = name.partition(".py")
     if group in PLUGGABLE and file_name != name:
         wanted = f"{file_name.replace('/', '.')}.{class_name.lstrip(':') or 'CLASS'}"
-        return ConfigError(f"expected MODULE.CLASS, as in {group}={plain(wanted)}, got '{plain(name)}'")
+        return ConfigError(
+            f"expected MODULE.CLASS, as in {group}={plain(wanted)}, got '{plain(name)}'"
+        )
     known = choices_of(group, config_dir)
     return ConfigError(f"no {label or group} named '{plain(name)}'{suggestion(name, known)}")

@@ -24,9 +24,10 @@ Entry = dict[str, Any]
 
 def memory() -> Path | None:
     """Return the file of the entries; `None` for a user without a home folder."""
-    chosen = os.environ.get("XDG_STATE_HOME", "")
+    state = Path(os.environ.get("XDG_STATE_HOME", ""))
     with suppress(RuntimeError):
-        state = Path(chosen) if os.path.isabs(chosen) else Path.home() / ".local" / "state"
+        if not state.is_absolute():
+            state = Path.home() / ".local" / "state"
         return state / "seqbench" / "typed_code.jsonl"
     return None
 

@@ -12,7 +12,6 @@ from seqbench.errors import Interrupted
 from seqbench.runs.run import Run
 from seqbench.tasks.task import Primary
 
-
 FACTS = {
     "primary": Primary("accuracy", "max"),
     "best": None,
@@ -80,9 +79,9 @@ def test_an_interrupted_bar_ends_in_a_line_of_its_own_at_the_last_step(error, st
     drawn = io.StringIO()
     monkeypatch.setattr("sys.stderr", drawn)
     monkeypatch.setattr("tqdm.std._screen_shape_wrapper", lambda: lambda file: (80, 24))
+    terminal.started(FACTS | {"config": config})
+    terminal.event({"step": 5, "split": "train", "loss": 0.312})
     with pytest.raises(type(error)), terminal.closed_at_the_end():
-        terminal.started(FACTS | {"config": config})
-        terminal.event({"step": 5, "split": "train", "loss": 0.312})
         raise error
     shown = drawn.getvalue()
     assert shown.endswith("\n")

@@ -101,7 +101,9 @@ def test_edited_code_is_refused_until_it_is_typed_again(typed, project):
 
 
 def test_code_that_it_imports_counts(project, typed):
-    (project / "typed_by_me.py").write_text(f"try:\n    import more\nexcept ImportError: ...\n{CODE}")
+    (project / "typed_by_me.py").write_text(
+        f"try:\n    import more\nexcept ImportError: ...\n{CODE}"
+    )
     compose(["model=mine", "task=adding", "model.hidden_size=6"], "own")
     sys.modules.pop("typed_by_me", None)
     config = yaml.safe_load(typed.read_text())

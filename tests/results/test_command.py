@@ -100,7 +100,9 @@ def test_a_model_of_ones_own_is_named_not_built(composer):
 @pytest.fixture
 def typed(tmp_path, monkeypatch):
     """Return a config with a custom model that the user has typed on this machine."""
-    (tmp_path / "mine_of_the_command.py").write_text("class Mine:\n    def __init__(self, spec): ...\n")
+    (tmp_path / "mine_of_the_command.py").write_text(
+        "class Mine:\n    def __init__(self, spec): ...\n"
+    )
     (tmp_path / "own" / "model").mkdir(parents=True)
     (tmp_path / "own" / "model" / "mine.yaml").write_text("_target_: mine_of_the_command.Mine")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
