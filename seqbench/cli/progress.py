@@ -33,7 +33,7 @@ class Bar(tqdm):  # type: ignore[type-arg]
 
     @property
     def format_dict(self) -> dict[str, Any]:
-        facts: dict[str, Any] = super().format_dict
+        facts = dict(super().format_dict)
         if facts["ncols"]:
             facts["ncols"] = max(1, facts["ncols"] - ROOM)
         return facts

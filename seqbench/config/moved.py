@@ -32,7 +32,7 @@ def with_data_at(config: Config, overrides: Sequence[str]) -> Config:
                 "run keeps its configuration, except for the place of its data"
             )
         [parsed] = Composer().parsed([f"{key}={quoted(typed)}"])
-        value = parsed.value() or None
+        value = str(parsed.value()) if typed not in ("", "null") else None
         if key == "data_dir":
             config = config | {"data_dir": value}
             continue

@@ -66,8 +66,10 @@ def custom_targets(value: Any) -> list[str]:
     if not isinstance(value, dict):
         return []
     own = value.get("_target_")
-    is_custom = isinstance(own, str) and own.partition(".")[0] not in ("seqbench", "torch")
-    return [own] * is_custom + [t for item in value.values() for t in custom_targets(item)]
+    found = [target for item in value.values() for target in custom_targets(item)]
+    if isinstance(own, str) and own.partition(".")[0] not in ("seqbench", "torch"):
+        found.insert(0, own)
+    return found
 
 
 def _text(node: Any) -> str:

@@ -83,7 +83,7 @@ def import_hash(target: str) -> str | None:
     files = {name: file for name in names if (file := _source(name))}
     if not files:
         return None
-    covered = {}
+    covered: dict[str, Path] = {}
     for name, file in files.items():
         covered |= dict(_modules(name, file))
     places = "\n".join(str(file.absolute()) for file in files.values())
