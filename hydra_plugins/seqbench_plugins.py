@@ -23,6 +23,19 @@ if TYPE_CHECKING:
     from seqbench.launch.sweep import Sweep
 
 
+def checked(name: str, target: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings for a target, with whole floats as ints where it takes ints.
+
+    Raises:
+        ConfigError: if the target does not accept them.
+    """
+    from seqbench.config.schema import check_node, integers_in
+
+    node = integers_in({"_target_": target, **settings}, name)
+    check_node(name, node)
+    return {key: value for key, value in node.items() if key != "_target_"}
+
+
 class SeqbenchLauncher(Launcher):
     """A Hydra launcher that runs jobs on a seqbench engine.
 
@@ -44,16 +57,11 @@ class SeqbenchLauncher(Launcher):
 
         return import_target(self.target, "launch")(**self.settings)
 
-    def check(self) -> None:
-        """Raise `ConfigError` if the engine does not accept these settings."""
-        from seqbench.config.schema import check_node
-
-        check_node("launch", {"_target_": self.target, **self.settings})
-
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> list[JobReturn]:
-        self.check()  # report wrong settings even if no job is due
+        # Report wrong settings even if no job is due.
+        self.settings = checked("launch", self.target, self.settings)
         endings = self.sweep.launch(job_overrides, self.engine)
         results = []
         for words, ending in zip(job_overrides, endings, strict=True):
@@ -121,8 +129,6 @@ class OptunaSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        from seqbench.config.schema import check_node
-
         try:
             from seqbench.launch.search import Search
         except ModuleNotFoundError as error:
@@ -131,6 +137,5 @@ class OptunaSweeper(Sweeper):
             raise ConfigError("search=optuna needs Optuna: pip install 'seqbench[hpo]'") from None
         launcher = self.launcher
         assert launcher is not None
-        check_node("search", {"_target_": f"{Search.__module__}.Search", **self.settings})
-        search = Search(**self.settings)
+        search = Search(**checked("search", f"{Search.__module__}.Search", self.settings))
         search.run(self.task_function, lambda words: launcher.launch(words, 0), arguments)

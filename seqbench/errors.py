@@ -50,13 +50,14 @@ class Interrupted(RunError):
     Args:
         message: says at which step, and whether a checkpoint was written.
         signal: number of the signal.
+        step: the last step that was trained.
     """
 
     exit_code = 130
 
-    def __init__(self, message: str, signal: int = 0) -> None:
+    def __init__(self, message: str, signal: int = 0, step: int = 0) -> None:
         super().__init__(message)
-        self.signal = signal
+        self.signal, self.step = signal, step
 
 
 # Texts of torch's RuntimeErrors for a failed allocation.

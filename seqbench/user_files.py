@@ -5,7 +5,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-from seqbench.errors import ConfigError
+from seqbench.errors import ConfigError, DataError
 
 
 def expand_home(path: str) -> Path:
@@ -35,6 +35,28 @@ def sha256_of(path: Path) -> str:
     """
     facts = path.stat()
     return _sha256(os.path.realpath(path), facts.st_size, facts.st_mtime_ns)
+
+
+def check_digest(path: str, sha256: str) -> None:
+    """Raise an error if a task's file is not the one with an expected SHA-256.
+
+    Raises:
+        ConfigError: if its SHA-256 differs.
+        DataError: if it is not there or cannot be read.
+    """
+    file = expand_home(path)
+    if not file.is_file():
+        problem = "not a file" if file.exists() else "not there"
+        raise DataError(f"{path} is {problem}: if the file has moved, add task.path=NEW")
+    try:
+        found = sha256_of(file)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    if found != sha256:
+        raise ConfigError(
+            f"{path} differs from the text of the run: expected SHA-256 {sha256[:12]}, got "
+            f"{found[:12]}; task.path= names the unchanged text"
+        )
 
 
 @cache

@@ -35,6 +35,12 @@ def real_data() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_memory_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep what tests type out of the file that remembers the custom code of this user."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 @pytest.fixture(autouse=True)
 def safe_path() -> Iterator[None]:
     """Restore PYTHONSAFEPATH, which the command sets for its child processes."""

@@ -105,6 +105,7 @@ def make_record(
         versions={"python": "3.11.2", "seqbench": "0.1.0", "torch": "2.8.0"},
         source=source,
         config=config,
+        defaults={"trainer": {"watch": "valid"}},
         error={"diverged": "the loss at step 1200 is not finite", "failed": "KeyError: 'x'"}.get(
             status
         ),

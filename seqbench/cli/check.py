@@ -92,7 +92,7 @@ def described(
     from seqbench.config.choices import choices_of
     from seqbench.config.compose import Composer
     from seqbench.config.messages import suggestion
-    from seqbench.config.schema import check_node
+    from seqbench.config.schema import check_node, integers_in
 
     given = parsed(values)
     composer = Composer(config_dir)
@@ -110,6 +110,7 @@ def described(
             raise ConfigError(f"no model or task named '{target}'{suggestion(target, known)}")
         kind, path = found_class(target)
         node = {"_target_": path} | given
+    node = integers_in(node, kind)
     check_node(kind, node)
     return kind, node
 
@@ -138,6 +139,8 @@ def parsed(values: list[str]) -> dict[str, Any]:
     """
     import yaml
 
+    from seqbench.config.yaml_file import Loader
+
     result = {}
     for value in values:
         # Accept `model.key=value`, as `seqbench train` does, and `key=value`.
@@ -145,7 +148,7 @@ def parsed(values: list[str]) -> dict[str, Any]:
         if not equals:
             raise ConfigError(f"expected KEY=VALUE, got '{value}'")
         try:
-            result[key] = yaml.safe_load(text)
+            result[key] = yaml.load(text, Loader)
         except yaml.YAMLError:
             raise ConfigError(f"expected a YAML value after =, got '{value}'") from None
     return result

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seqbench.cli.folders import Folders, OutputDir, places, to_read
+from seqbench.cli.folders import Folders, OutputDir, places_text, to_read
 from seqbench.errors import ConfigError, RunError, SeqbenchError
 from seqbench.wording import plain
 
@@ -53,7 +53,7 @@ def clean(
     whole = [status for status, wanted in chosen.items() if wanted]
     found = list(waste_of(to_read(paths, output_dir), whole))
     if not found:
-        typer.echo(f"nothing to delete in {places(paths, output_dir)}", err=True)
+        typer.echo(f"nothing to delete in {places_text(paths, output_dir)}", err=True)
         return
     Console(highlight=False).print(table_of(found))
     if not all(waste.whole for waste in found):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from seqbench.cli import completion
-from seqbench.cli.folders import OutputDir
+from seqbench.cli.folders import RUN_HELP, OutputDir
 from seqbench.cli.show import baselines, learning_curves
 from seqbench.errors import ConfigError
 from seqbench.runs.identity import without_environment
@@ -26,7 +26,7 @@ def compare(
         list[str],
         typer.Argument(
             metavar="RUN RUN...",
-            help="Run ids, beginnings of them, or paths.",
+            help=RUN_HELP,
             autocompletion=completion.runs,
         ),
     ],

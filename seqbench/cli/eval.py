@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from seqbench.cli import completion
-from seqbench.cli.folders import OutputDir, writable
+from seqbench.cli.folders import RUN_HELP, OutputDir, writable
 from seqbench.wording import plain
 
 if TYPE_CHECKING:
@@ -24,9 +24,7 @@ DataDir = Annotated[str | None, typer.Option(help="Where the datasets lie.")]
 def evaluate(
     run: Annotated[
         str,
-        typer.Argument(
-            help="A run's id, a prefix of it, or its folder.", autocompletion=completion.runs
-        ),
+        typer.Argument(help=RUN_HELP, autocompletion=completion.runs),
     ],
     overrides: Annotated[
         list[str] | None,
@@ -95,12 +93,18 @@ def note(line: str) -> None:
     print(plain(f"note: {line}"), file=sys.stderr)
 
 
-def opened(run: str, output_dir: Path, trust: list[str] | None, data_dir: str | None) -> "SavedRun":
+def opened(
+    run: str,
+    output_dir: Path,
+    trust: list[str] | None,
+    data_dir: str | None,
+    moved: list[str] | None = None,
+) -> "SavedRun":
     """Load a run's best weights; note on stderr which of the user's code was edited since."""
     from seqbench.experiment.saved_run import SavedRun
     from seqbench.results.collect import find_run
 
-    saved = SavedRun(find_run(run, output_dir), trust or (), data_dir)
+    saved = SavedRun(find_run(run, output_dir), trust or (), data_dir, moved or ())
     for target in saved.edited:
         note(f"{target} was edited since this run, and is taken as it is now")
     return saved

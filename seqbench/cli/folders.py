@@ -16,22 +16,27 @@ Folders = Annotated[
         metavar="[PATH]...", help="Folders with runs; all below --output-dir if none is named."
     ),
 ]
-OutputDir = Annotated[Path, typer.Option(help="Where runs are.")]
+OutputDir = Annotated[
+    Path, typer.Option(help="Where runs are; also found from inside this folder.")
+]
+RUN_HELP = "A run's id or a prefix of it, FOLDER/ID, or the path of a run folder."
 Where = Annotated[
     str | None, typer.Option(help="Only runs that match: 'seed<3, model.kernel_size=7'.")
 ]
 
 
 def to_read(folders: list[Path] | None, output_dir: Path) -> list[Path]:
-    """Return the named folders, or `output_dir/runs` if none is named.
+    """Return the named folders, or those of the output folder if none is named.
 
     Raises:
         ConfigError: if a named folder does not exist.
     """
+    from seqbench.results.collect import places
+
     for folder in folders or []:
         if not folder.exists():
             raise ConfigError(f"there is no folder '{folder}'")
-    return folders or [output_dir / "runs"]
+    return folders or places(output_dir)
 
 
 def read(folders: list[Path] | None, output_dir: Path) -> "Collected":
@@ -48,7 +53,7 @@ def read(folders: list[Path] | None, output_dir: Path) -> "Collected":
     return collected
 
 
-def places(folders: list[Path] | None, output_dir: Path) -> str:
+def places_text(folders: list[Path] | None, output_dir: Path) -> str:
     """Return the folders that a command reads as text for messages."""
     return ", ".join(map(str, folders or [output_dir]))
 

@@ -8,17 +8,23 @@ import typer
 
 from seqbench.cli import completion
 from seqbench.cli.eval import DataDir, Trust, opened
-from seqbench.cli.folders import OutputDir
+from seqbench.cli.folders import RUN_HELP, OutputDir
 from seqbench.errors import ConfigError
+
+Moved = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[task.path=FILE]", help="Where the run's own text is now, if it has moved."
+    ),
+]
 
 
 def generate(
     run: Annotated[
         str,
-        typer.Argument(
-            help="A run's id, a prefix of it, or its folder.", autocompletion=completion.runs
-        ),
+        typer.Argument(help=RUN_HELP, autocompletion=completion.runs),
     ],
+    moved: Moved = None,
     prompt: Annotated[str | None, typer.Option(help="The text to go on from.")] = None,
     prompt_file: Annotated[
         str | None,
@@ -45,7 +51,7 @@ def generate(
 ) -> None:
     """Print a prompt and a language model's continuation of it."""
     text = prompt_text(prompt, prompt_file)
-    saved = opened(run, output_dir, trust, data_dir)
+    saved = opened(run, output_dir, trust, data_dir, moved)
     characters = saved.generate(text, length, temperature, seed, top_k)
     first = next(characters)  # before the prompt is printed, since it may raise
     if unknown := saved.unknown(text):

@@ -1,49 +1,59 @@
 """`seqbench list`: list the available models, tasks, datasets and other choices."""
 
 import re
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from seqbench.cli.sweep import ConfigDir
+from seqbench.wording import plain
 
 Kind = Literal[
     "models", "tasks", "optimizers", "schedules", "recipes", "budgets", "papers", "datasets"
 ]
 
 
-def listing(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
+def listing(
+    kind: Annotated[Kind, typer.Argument(help="What to list.")], config_dir: ConfigDir = None
+) -> None:
     """List the available choices of a kind, with descriptions."""
     if kind == "datasets":
         from seqbench.datasets.catalog import DATASETS
 
         rows = [(name, dataset.description) for name, dataset in DATASETS.items()]
     else:
-        from seqbench.config.choices import CONFIG_FOLDER, plugins
+        from seqbench.config.choices import folders, plugins
 
         group = kind.removesuffix("s")
-        paths = sorted((CONFIG_FOLDER / group).glob("*.yaml"))
+        described = {name: f"plug-in: {node['_target_']}" for name, node in plugins(group).items()}
         describe = source if kind == "recipes" else header
-        rows = [(path.stem, describe(path.read_text(encoding="utf-8"))) for path in paths]
-        added = plugins(group).items()
-        rows += [(name, f"plug-in: {node['_target_']}") for name, node in sorted(added)]
+        for folder in reversed(folders(config_dir)):  # the user's last: it replaces seqbench's
+            for path in (folder / group).glob("*.yaml"):
+                described[path.stem] = describe(path)
+        rows = sorted(described.items())
     width = max((len(name) for name, _ in rows), default=0)
     for name, text in rows:
         print(f"{name:<{width}}  {text}".rstrip())
 
 
-def header(text: str) -> str:
+def header(path: Path) -> str:
     """Return the first sentence of a YAML file's opening comment, without its full stop."""
     lines = []
-    for line in text.splitlines():
+    for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
         if line.startswith("# @package"):
             continue
         if not line.startswith("#"):
             break
         lines.append(line.lstrip("# "))
-    return re.split(r"(?<!et al)\. ", " ".join(lines))[0].rstrip(".")
+    return plain(re.split(r"(?<!et al)\. ", " ".join(lines))[0].rstrip("."))
 
 
-def source(text: str) -> str:
+def source(path: Path) -> str:
     """Return the source of a recipe's settings; the file's header if it names none."""
-    import yaml
+    from seqbench.config.precedence import layer_of
+    from seqbench.config.yaml_file import read_yaml
 
-    return str((yaml.safe_load(text) or {}).get("recipe", {}).get("source", header(text)))
+    recipe = layer_of(read_yaml(path).content, "_global_").get("recipe")
+    named = recipe.get("source") if isinstance(recipe, dict) else None
+    return header(path) if named is None else plain(str(named))

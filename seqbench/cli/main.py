@@ -65,7 +65,7 @@ def seqbench(
 app.command("train", cls=OverrideCommand)(train.train)
 app.command("sweep", cls=OverrideCommand)(sweep.sweep)
 app.command("eval", cls=OverrideCommand)(eval.evaluate)
-app.command("generate")(generate.generate)
+app.command("generate", cls=OverrideCommand)(generate.generate)
 app.command("table")(table.table)
 app.command("reproduce")(reproduce.reproduce)
 app.command("report")(report.report)

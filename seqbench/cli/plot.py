@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from seqbench.cli.folders import Folders, OutputDir, Where, places, read, writable
+from seqbench.cli.folders import Folders, OutputDir, Where, places_text, read, writable
 
 
 def plot(
@@ -64,7 +64,7 @@ def plot(
         hint = "none matches" if found.records else "'seqbench train' makes one"
         if found.unfinished and not found.records:
             hint = "none has ended yet, see 'seqbench runs'"
-        raise ConfigError(f"no runs in {places(paths, output_dir)}: {hint}")
+        raise ConfigError(f"no runs in {places_text(paths, output_dir)}: {hint}")
     counts = Counter(record.status for record in records)
     lost = ", ".join(f"{n} {status}" for status, n in counts.items() if status != "completed")
     if kind != "curves" and not counts["completed"]:

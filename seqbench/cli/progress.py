@@ -2,7 +2,8 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -11,18 +12,32 @@ from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
+from seqbench.errors import Interrupted
 from seqbench.results.command import resume_command
 from seqbench.results.papers import comparability, published
 from seqbench.runs.log import LineLog, headline, outcome
 from seqbench.runs.observer import Observer
 from seqbench.runs.record import Record
 from seqbench.runs.run import Run
-from seqbench.wording import amount, number, score
+from seqbench.wording import amount, number, plain, score
 
 # Columns of the labels in the final output.
 WIDTH = 16
 # Terminal columns from which the bar also shows the metric's name and the best score.
 WIDE = 100
+# Columns to the right of the bar.
+ROOM = 4
+
+
+class Bar(tqdm):  # type: ignore[type-arg]
+    """A progress bar that leaves room at its end for the `^C` that a terminal prints."""
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        facts = dict(super().format_dict)
+        if facts["ncols"]:
+            facts["ncols"] = max(1, facts["ncols"] - ROOM)
+        return facts
 
 
 class Terminal(Observer):
@@ -32,16 +47,20 @@ class Terminal(Observer):
         config: config of the run.
         again: the user's arguments of `seqbench train`, to suggest a run with the next seed; empty
             to suggest none.
+        notes: lines to show before training.
     """
 
-    def __init__(self, config: dict[str, Any], again: Sequence[str]) -> None:
+    def __init__(
+        self, config: dict[str, Any], again: Sequence[str], notes: Sequence[str] = ()
+    ) -> None:
+        self.notes = notes
         self.again = [word for word in again if not word.startswith("seed=")]
         self.console = Console(stderr=True, highlight=False)
         self.folder = Run.of(config).folder
         place = config["output_dir"]
         self.place = [] if place == "outputs" else ["--output-dir", place]
         self.lines = LineLog(lambda line: print(line, file=sys.stderr, flush=True))
-        self.bar: tqdm[Any] | None = None
+        self.bar: Bar | None = None
         self.trained = False
         self.shown: dict[str, str] = {}
         self.best: float | None = None
@@ -50,12 +69,16 @@ class Terminal(Observer):
         self.trained = True
         if not self.console.is_terminal:
             self.lines.started(facts)
+            for note in self.notes:
+                self.lines.write(plain(note))
             return
         for i, line in enumerate(headline(facts)):
             style = "bold" if i == 0 else "yellow" if line.startswith("warning") else "dim"
             self.console.print(Text(line, style=style))
+        for note in self.notes:
+            self.console.print(Text(plain(note), style="yellow"))
         self.primary, self.best = facts["primary"], facts["best"]
-        self.bar = tqdm(
+        self.bar = Bar(
             total=facts["total_steps"],
             initial=facts["step"],
             unit="step",
@@ -84,6 +107,19 @@ class Terminal(Observer):
             ", ".join(f"{k} {v}" for k, v in self.shown.items()), refresh=False
         )
         self.bar.update(event["step"] - self.bar.n)
+
+    @contextmanager
+    def closed_at_the_end(self) -> Iterator[None]:
+        """Close the bar however the training ends, at its last step if a signal stopped it."""
+        try:
+            yield
+        except Interrupted as stop:
+            if self.bar is not None:
+                self.bar.update(stop.step - self.bar.n)
+            raise
+        finally:
+            if self.bar is not None:
+                self.bar.close()
 
     def finished(self, record: Record) -> None:
         if self.bar is not None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from seqbench.cli.folders import Folders, OutputDir, Where, places, read, writable
+from seqbench.cli.folders import Folders, OutputDir, Where, places_text, read, writable
 
 # Bytes above which a page is slow to open and too large for an e-mail.
 LARGE = 20_000_000
@@ -52,7 +52,7 @@ def report(
     chosen = select(everyone, where)
     if not chosen:
         hint = "none matches" if everyone else "'seqbench train' makes one"
-        raise ConfigError(f"no runs in {places(paths, output_dir)}: {hint}")
+        raise ConfigError(f"no runs in {places_text(paths, output_dir)}: {hint}")
     content = build_content(
         [run for run in chosen if isinstance(run, Record)],
         [run for run in chosen if isinstance(run, Unfinished)],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seqbench.cli.folders import Folders, to_read
+from seqbench.cli.folders import Folders, OutputDir, to_read
 from seqbench.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def runs(
         int, typer.Option(min=0, help="List at most this many runs that are not running; 0: all.")
     ] = 30,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh the list until Ctrl-C.")] = False,
-    output_dir: Annotated[Path, typer.Option(help="Output folder of runs.")] = Path("outputs"),
+    output_dir: OutputDir = Path("outputs"),
 ) -> None:
     """List the runs in progress, then all other runs, newest first.
 

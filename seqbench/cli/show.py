@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from seqbench.cli import completion
+from seqbench.cli.folders import RUN_HELP, OutputDir
 from seqbench.runs.record import Record
 from seqbench.wording import plain
 
@@ -21,13 +22,14 @@ def show(
     run: Annotated[
         str,
         typer.Argument(
-            help="Run id, unique prefix of a run id, or path of a run folder.",
+            help=RUN_HELP,
             autocompletion=completion.runs,
         ),
     ],
-    output_dir: Annotated[Path, typer.Option(help="Output folder to search for the run.")] = Path(
-        "outputs"
-    ),
+    path: Annotated[
+        Path | None, typer.Argument(help="Folder to search for the run, as for `table`.")
+    ] = None,
+    output_dir: OutputDir = Path("outputs"),
 ) -> None:
     """Show a run: scores, settings, versions, files and curves.
 
@@ -46,7 +48,7 @@ def show(
     from seqbench.results.summary import log_end
     from seqbench.runs.confusion import read_confusion
 
-    folder = find_run(run, output_dir)
+    folder = find_run(run, path or output_dir)
     found = read_run(folder)
     sections = sections_of(found, folder)
     files = sorted(path for path in folder.rglob("*") if path.is_file())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from seqbench.cli.folders import Folders, OutputDir, places, to_read
+from seqbench.cli.folders import Folders, OutputDir, places_text, to_read
 from seqbench.errors import ConfigError
 from seqbench.wording import number, plain
 
@@ -75,7 +75,7 @@ def sql(
     for line in collected.unreadable + answer.left_out:
         typer.echo(f"left out: {line}", err=True)
     if not collected.records:
-        typer.echo(f"no runs in {places(paths, output_dir)}", err=True)
+        typer.echo(f"no runs in {places_text(paths, output_dir)}", err=True)
     if collected.unfinished:
         count = len(collected.unfinished)
         typer.echo(f"{count} unfinished, in no table: see 'seqbench runs'", err=True)

@@ -81,7 +81,7 @@ def sweep(
         if word.startswith("seeds="):
             raise ConfigError(f"a sweep takes seed=0,1,2, not {word}")
     policy = Policy(retry, force, fail_fast, seconds(max_time), dry_run, wait)
-    view = Terminal()
+    view = Terminal(overrides or [], config_dir)
     composer = Composer(config_dir)
     sweep = Sweep(overrides or [], composer, policy, View() if dry_run else view)
     with watched(view):

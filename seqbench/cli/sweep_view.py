@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from seqbench.cli.running import figures, running_table
+from seqbench.config.missing_recipe import missing_recipes
 from seqbench.launch.sweep import FAILURES, View
 from seqbench.runs import lock
 from seqbench.wording import duration, plain, score
@@ -27,9 +28,16 @@ QUOTE = "'"
 
 
 class Terminal(View):
-    """View that shows a sweep on stderr."""
+    """View that shows a sweep on stderr.
 
-    def __init__(self) -> None:
+    Args:
+        overrides: as typed.
+        config_dir: folder with the user's choices.
+    """
+
+    def __init__(self, overrides: Sequence[str] = (), config_dir: str | None = None) -> None:
+        self.overrides, self.config_dir = overrides, config_dir
+        self.noted: set[str] = set()
         self.console = Console(stderr=True, highlight=False)
         # No refresh thread: the launcher forks, and threads do not survive a fork.
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
@@ -44,6 +52,11 @@ class Terminal(View):
     def planned(self, jobs: Sequence["Job"]) -> None:
         self.names.learn(jobs)
         self.count += len(jobs)
+        configs = (job.config for job in jobs)
+        for name, note in missing_recipes(configs, self.overrides, self.config_dir).items():
+            if name not in self.noted:
+                self.noted.add(name)
+                self.console.print(Text(plain(note), style="yellow"), soft_wrap=True)
 
     def ended(self, job: "Job", ending: "Ending", found: bool) -> None:
         self.found += found and ending.how == "completed"

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from seqbench.cli.folders import Folders, OutputDir, Where, places, read
+from seqbench.cli.folders import Folders, OutputDir, Where, places_text, read
 
 
 def table(
@@ -63,7 +63,7 @@ def table(
             hint = f'none of {len(found.records)} runs matches --where "{where}"'
         elif found.unfinished:
             hint = "those that are there have not finished: see 'seqbench runs'"
-        typer.echo(f"no results in {places(paths, output_dir)}: {hint}", err=True)
+        typer.echo(f"no results in {places_text(paths, output_dir)}: {hint}", err=True)
     if format in ("csv", "json"):
         write = export.to_csv if format == "csv" else export.to_json
         exported = export.rows_of(cells, source_hash(), paper, rows=down, cols=across)

@@ -1,6 +1,7 @@
 """`seqbench train`: train one model on one task."""
 
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -47,8 +48,8 @@ def train(
         str | None,
         typer.Option(
             metavar="RUN",
-            help="Resume this run: its id, a prefix of it, or a path. With trainer.steps=N, "
-            "continue it, if it is completed.",
+            help="Resume this run: its id, a prefix of it, FOLDER/ID, or its path. With "
+            "trainer.steps=N, continue it, if it is completed.",
             autocompletion=completion.runs,
         ),
     ] = None,
@@ -78,22 +79,27 @@ def train(
         others = [word for word in words if word not in seeds]
         train_together(others, number_of_seeds(seeds[-1]), config_dir, force, retry)
         return
-    again = [f"--config-dir={config_dir}"] * (config_dir is not None) + words
+    again: list[str] = []
+    notes: dict[str, str] = {}
     if resume is not None:
-        again = []  # with another seed, it is not the same run that is resumed
         from seqbench.launch.resume import config_to_resume
 
         config = config_to_resume(resume, words, trust or [])
     else:
         from seqbench.config.compose import compose
+        from seqbench.config.missing_recipe import missing_recipes
 
         refuse_lists_of_paths(words)
         config = compose(words, config_dir)
+        again = [f"--config-dir={config_dir}"] * (config_dir is not None) + words
+        notes = missing_recipes([config], words, config_dir)
 
     from seqbench.cli.progress import Terminal
     from seqbench.experiment import run
 
-    record = run(config, Terminal(config, again), force=force, retry=retry)
+    terminal = Terminal(config, again, list(notes.values()))
+    with terminal.closed_at_the_end():
+        record = run(config, terminal, force=force, retry=retry)
     if record.status != "completed":
         raise RunError(failure(record, config))
 
@@ -108,6 +114,7 @@ def train_together(
     """
     from seqbench.cli.progress import OneOfMany, Terminal
     from seqbench.config.compose import Composer
+    from seqbench.config.missing_recipe import missing_recipes
     from seqbench.errors import RunError
     from seqbench.experiment.seeds import run_seeds
     from seqbench.launch.configs import compose_all
@@ -116,11 +123,18 @@ def train_together(
     first = composer.compose(words)["seed"]
     seeds = range(first, first + count)
     configs = compose_all(composer, [[*words, f"seed={seed}"] for seed in seeds])
+    notes = missing_recipes(configs, words, config_dir)
 
-    def observer(config: dict[str, Any], shown: bool) -> "Observer":
-        return Terminal(config, ()) if shown else OneOfMany()
+    with ExitStack() as stack:
 
-    records = run_seeds(configs, observer, force=force, retry=retry)
+        def observer(config: dict[str, Any], shown: bool) -> "Observer":
+            if not shown:
+                return OneOfMany()
+            terminal = Terminal(config, (), list(notes.values()))
+            stack.enter_context(terminal.closed_at_the_end())
+            return terminal
+
+        records = run_seeds(configs, observer, force=force, retry=retry)
     errors = [
         failure(record, config)
         if record.status == "failed"

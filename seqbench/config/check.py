@@ -5,7 +5,14 @@ from typing import Any
 
 from seqbench.config import Config
 from seqbench.config.messages import unknown_key_error
-from seqbench.config.schema import NODES, check_encoding, check_node, check_value
+from seqbench.config.schema import (
+    NODES,
+    as_integer,
+    check_encoding,
+    check_node,
+    check_value,
+    integers_in,
+)
 from seqbench.errors import ConfigError
 from seqbench.runs.identity import RUN_ID
 
@@ -28,6 +35,12 @@ OPTIONAL: dict[str, Any] = {"continues": str}
 RECIPE = ("source", "expected", "optimizer", "schedule")
 # torch crashes if it is set to use tens of thousands of threads.
 MAX_THREADS = 1024
+
+
+def with_integers(config: Config) -> Config:
+    """Return a config with whole floats, such as 1e4, as ints where an option takes ints only."""
+    values = {key: as_integer(config[key], VALUES[key]) for key in VALUES if key in config}
+    return config | values | {key: integers_in(config[key], key) for key in NODES if key in config}
 
 
 def check(config: Config) -> None:

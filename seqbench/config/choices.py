@@ -1,5 +1,6 @@
 """Find and read choices: seqbench's configs, those of the user's config folder, and plug-ins."""
 
+import re
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -17,6 +18,8 @@ _inside = Path(__file__).parents[1] / "configs"
 CONFIG_FOLDER = _inside if _inside.is_dir() else Path(__file__).parents[2] / "configs"
 # Groups that installed packages extend by the entry points `seqbench.models` and `seqbench.tasks`.
 PLUGGABLE = ("model", "task")
+# The import path of a class, which is a choice of these groups, too.
+IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+(?<!\.yml)(?<!\.yaml)(?<!\.py)")
 
 
 @cache
@@ -28,13 +31,23 @@ def plugins(group: str) -> dict[str, dict[str, Any]]:
     if group not in PLUGGABLE:
         return {}
     return {
-        point.name: {"_target_": point.value.replace(":", "."), "_partial_": True}
+        point.name: _node_of(point.value.replace(":", "."))
         for point in entry_points(group=f"seqbench.{group}s")
     }
 
 
+def _node_of(target: str) -> dict[str, Any]:
+    return {"_target_": target, "_partial_": True}
+
+
 def folders(config_dir: str | None = None) -> list[Path]:
-    """Return the folders of choices: the user's if given, which goes first, and seqbench's."""
+    """Return the folders of choices: the user's if given, which goes first, and seqbench's.
+
+    Raises:
+        ConfigError: if the user's folder does not exist.
+    """
+    if config_dir and not Path(config_dir).is_dir():
+        raise ConfigError(f"no folder of configurations at {config_dir}")
     return [*([Path(config_dir)] if config_dir else []), CONFIG_FOLDER]
 
 
@@ -51,7 +64,9 @@ def choices_of(group: str, config_dir: str | None = None) -> list[str]:
 
 
 def find_choice(path: str, config_dir: str | None = None) -> "Choice | None":
-    """Return the choice at a path below the folders of choices; `None` for an unknown one.
+    """Return a choice: of the folders, of a plug-in, or a class; `None` for an unknown one.
+
+    The class of an import path (`model/my_model.MyModel`) is not imported yet.
 
     Args:
         path: group and name, as in `model/tcn`.
@@ -67,7 +82,10 @@ def find_choice(path: str, config_dir: str | None = None) -> "Choice | None":
         if file.is_file():
             return read_yaml(file)
     group, _, name = path.rpartition("/")
-    return Choice(plugins(group)[name]) if name in plugins(group) else None
+    if name in plugins(group):
+        return Choice(plugins(group)[name])
+    is_class = group in PLUGGABLE and IMPORT_PATH.fullmatch(name)
+    return Choice(_node_of(name)) if is_class else None
 
 
 def read_choice(group: str, name: str, config_dir: str | None = None) -> dict[str, Any]:
@@ -91,5 +109,11 @@ def unknown_choice_error(
         file = folder / group / f"{name.removesuffix('.yml')}.yml"
         if file.is_file():
             return ConfigError(f"{file} is not read: rename it to {file.stem}.yaml")
+    file_name, _, class_name = name.partition(".py")
+    if group in PLUGGABLE and file_name != name:
+        wanted = f"{file_name.replace('/', '.')}.{class_name.lstrip(':') or 'CLASS'}"
+        return ConfigError(
+            f"expected MODULE.CLASS, as in {group}={plain(wanted)}, got '{plain(name)}'"
+        )
     known = choices_of(group, config_dir)
     return ConfigError(f"no {label or group} named '{plain(name)}'{suggestion(name, known)}")

@@ -4,7 +4,6 @@ import re
 import threading
 from collections.abc import Sequence
 from copy import deepcopy
-from pathlib import Path
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -17,13 +16,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from seqbench.config import Config
-from seqbench.config.check import check
-from seqbench.config.choices import choices_of, find_choice, unknown_choice_error
+from seqbench.config.check import check, with_integers
+from seqbench.config.choices import choices_of, find_choice, folders, unknown_choice_error
 from seqbench.config.finish import finish, with_digest
 from seqbench.config.hydra_source import ChoiceSource, repository_of
 from seqbench.config.messages import first_line
-from seqbench.config.overrides import SHORT, for_hydra
+from seqbench.config.overrides import SHORT, for_hydra, quoted
 from seqbench.config.precedence import layer_of, merge
+from seqbench.config.remembered import remember
 from seqbench.errors import ConfigError
 from seqbench.wording import plain
 
@@ -61,8 +61,7 @@ class Composer:
     """
 
     def __init__(self, config_dir: str | None = None) -> None:
-        if config_dir and not Path(config_dir).is_dir():
-            raise ConfigError(f"no folder of configurations at {config_dir}")
+        folders(config_dir)
         self.config_dir = config_dir
         self.source = ChoiceSource(config_dir)
         self.repository = CachingConfigRepository(repository_of(self.source))
@@ -75,8 +74,9 @@ class Composer:
         Raises:
             ConfigError: if an override names something that does not exist, or has the wrong type.
         """
-        config = finish(*self.composed(overrides))
+        config = with_integers(finish(*self.composed(overrides)))
         check(config)
+        remember(config, self.config_dir)
         return config
 
     def composed(self, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
@@ -214,12 +214,15 @@ def with_task_values(config: Config, overrides: Sequence[str]) -> Config:
     Raises:
         ConfigError: if an override sets something else, or its key or its value is wrong.
     """
+    words = []
     for override in overrides:
-        key, equals, _ = override.partition("=")
+        key, equals, value = override.partition("=")
         if not equals or not re.fullmatch(r"task\.[^_].*", key):
             raise ConfigError(f"expected task.KEY=VALUE, got '{plain(override)}'")
+        # A path may contain commas: nothing is swept here.
+        words.append(f"{key}={quoted(value)}" if key == "task.path" else override)
     with HYDRA_LOCK:
-        parsed = Composer().parsed(for_hydra(overrides))
+        parsed = Composer().parsed(for_hydra(words))
         for item in parsed:
             if item.is_sweep_override():
                 key, _, value = str(item.input_line).lstrip("+").partition("=")

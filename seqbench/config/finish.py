@@ -45,11 +45,11 @@ def finish(composed: DictConfig, choices: dict[str, str]) -> Config:
 def with_digest(task: Config) -> Config:
     """Return the node of a task with the absolute path and the digest of its text file.
 
-    It stays as it is if it names no file, has a digest already, or the file is not there.
+    It stays as it is if it names no file, or the file is not there.
     """
     if not isinstance(task.get("path"), str) or "sha256" not in task:
         return task
     path = expand_home(task["path"]).absolute()
-    if not path.is_file() or task["sha256"] is not None:
+    if not path.is_file():
         return task
-    return task | {"path": str(path), "sha256": sha256_of(path)}
+    return task | {"path": str(path), "sha256": task["sha256"] or sha256_of(path)}

@@ -8,7 +8,7 @@ import typing
 from contextlib import suppress
 from typing import Any
 
-from hydra.utils import get_object
+from hydra._internal.utils import _locate
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from seqbench.config import Config
@@ -29,7 +29,8 @@ NODES: dict[str, tuple[int, frozenset[str]]] = {
     "trainer": (0, frozenset()),
 }
 
-
+# Options that seqbench chooses by the machine, if the config leaves them out.
+CHOSEN = ("optimizer.fused",)
 # Optional packages, and the extra that installs them.
 EXTRAS = {"tensorboard": "track", "wandb": "track", "mlflow": "track"}
 
@@ -54,10 +55,7 @@ def check_node(name: str, node: Any) -> None:
     except (TypeError, ValueError):
         raise ConfigError(f"{name}._target_: {node['_target_']} cannot be built") from None
     parameters = dict(list(signature.parameters.items())[by_position:])
-    try:
-        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except NameError:  # a user's model may use types that it imports under TYPE_CHECKING
-        hints = {}
+    hints = hints_of(target)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     named = {
         k: p for k, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
@@ -77,9 +75,44 @@ def check_node(name: str, node: Any) -> None:
             raise ConfigError(f"'{name}.{key}' is needed by {node['_target_']} and has no value")
 
 
+def hints_of(target: Any) -> dict[str, Any]:
+    """Return the type hints of what a target takes; none if they name types that do not exist."""
+    try:
+        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except NameError:  # a user's model may use types that it imports under TYPE_CHECKING
+        return {}
+
+
+def integers_in(node: Any, name: str) -> Any:
+    """Return a node with whole floats, such as 1e4, as ints where its target takes ints only.
+
+    A node that cannot be built is returned as it is, for `check_node` to refuse.
+    """
+    if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
+        return node
+    try:
+        hints = hints_of(import_target(node["_target_"], name))
+    except ConfigError:
+        return node
+    return {k: as_integer(v, hints[k]) if k in hints else v for k, v in node.items()}
+
+
+def as_integer(value: Any, hint: Any) -> Any:
+    """Return a whole float, or a list with some, as ints if a type accepts only those."""
+    items = value if isinstance(value, list) else [value]
+    whole = [int(x) if isinstance(x, float) and x.is_integer() else x for x in items]
+    converted = whole if isinstance(value, list) else whole[0]
+    return converted if not fits(value, hint) and fits(converted, hint) else value
+
+
 def with_defaults(config: Config) -> Config:
     """Return a checked config whose nodes name every option, at its default if nothing sets it."""
-    shown = dict(config)
+    return config | {name: config[name] | rest for name, rest in defaults_of(config).items()}
+
+
+def defaults_of(config: Config) -> dict[str, dict[str, Any]]:
+    """Return node -> the options that a checked config leaves out, at their defaults."""
+    found: dict[str, dict[str, Any]] = {}
     for name, (by_position, supplied) in NODES.items():
         node = config[name]
         defaults = signature_defaults(node["_target_"]) | changed_defaults(node["_target_"])
@@ -87,8 +120,10 @@ def with_defaults(config: Config) -> Config:
         options = {
             k: defaults[k] for k in parameters[by_position:] if k in defaults.keys() - supplied
         }
-        shown[name] = node | {k: v for k, v in options.items() if k not in node and is_plain(v)}
-    return shown
+        rest = {k: v for k, v in options.items() if k not in node and is_plain(v)}
+        rest = {k: v for k, v in rest.items() if f"{name}.{k}" not in CHOSEN}
+        found |= {name: rest} if rest else {}
+    return found
 
 
 def check_encoding(value: Any, key: str = "") -> None:
@@ -107,18 +142,24 @@ def check_encoding(value: Any, key: str = "") -> None:
 
 
 def check_value(name: str, value: Any, hint: Any) -> None:
-    """Raise `ConfigError` if a value is not of a type; lists match tuples, which YAML lacks."""
+    """Raise `ConfigError` if a value is not of a type."""
+    if not fits(value, hint):
+        raise ConfigError(f"{name} must be {type_name(hint)}, not {value!r}")
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Return True if a value is of a type; lists match tuples, which YAML lacks."""
     items = value if isinstance(value, list) else [value]
     # In Python a bool is an int, but `steps: true` is a mistake.
-    is_mistake = any(isinstance(item, bool) for item in items) and not any(
+    if any(isinstance(item, bool) for item in items) and not any(
         name in str(hint) for name in ("bool", "Any", "object")
-    )
+    ):
+        return False
     for candidate in (value, tuple(value)) if isinstance(value, list) else (value,):
         with suppress(TypeCheckError):
             check_type(candidate, hint, collection_check_strategy=ALL_ITEMS)
-            if not is_mistake:
-                return
-    raise ConfigError(f"{name} must be {type_name(hint)}, not {value!r}")
+            return True
+    return False
 
 
 def type_name(hint: Any) -> str:
@@ -166,7 +207,7 @@ def import_target(target: str, name: str) -> Any:
     if target.partition(".")[0] not in ("seqbench", "torch"):
         import_from("")
     try:
-        return get_object(target)
+        return _locate(target)
     except Exception as error:
         cause = error.__cause__ or error
         missing = cause.name if isinstance(cause, ModuleNotFoundError) else None

@@ -6,6 +6,7 @@ from typing import Any
 
 from seqbench.config import Config
 from seqbench.config.check import check
+from seqbench.config.remembered import is_remembered
 from seqbench.config.schema import import_target
 from seqbench.errors import ConfigError
 from seqbench.runs.config_file import read_config
@@ -36,6 +37,8 @@ def read(path: Path, also: Sequence[str] = ()) -> Config:
 def trust(config: dict[str, Any], also: Sequence[str] = ()) -> None:
     """Raise an error if a run folder's config names code that is not trusted.
 
+    A node that the user has typed on this machine is trusted as it was then, see `remembered`.
+
     Args:
         config: the folder's config.
         also: packages or modules that the user trusts too.
@@ -49,10 +52,10 @@ def trust(config: dict[str, Any], also: Sequence[str] = ()) -> None:
     def is_trusted(name: str) -> bool:
         return any(name == prefix or name.startswith(f"{prefix}.") for prefix in trusted)
 
-    def walk(value: Any) -> None:
+    def walk(value: Any, remembered: bool) -> None:
         if isinstance(value, dict):
             target = value.get("_target_")
-            if target is not None:
+            if target is not None and not remembered:
                 # Check the name before importing it, then the object found, which may be of
                 # another module.
                 name = str(target)
@@ -61,9 +64,12 @@ def trust(config: dict[str, Any], also: Sequence[str] = ()) -> None:
                     parts = (getattr(found, part, "") for part in ("__module__", "__qualname__"))
                     name = ".".join(map(str, parts))
                 if not is_trusted(name):
-                    raise ConfigError(f"the run names {target}: add --trust {name} to build it")
+                    raise ConfigError(
+                        f"the run names {target}, which was not trained here as it is now: "
+                        f"add --trust {name} to build it"
+                    )
             for item in value.values():
-                walk(item)
+                walk(item, remembered)
         elif isinstance(value, str) and ("${" in value or value == "???"):
             # A run's own config has no references: they are resolved before it is written. Hydra
             # would resolve this one when it builds: it could read the environment, or become a
@@ -71,6 +77,7 @@ def trust(config: dict[str, Any], also: Sequence[str] = ()) -> None:
             raise ConfigError(f"the run's configuration refers to something outside: {value!r}")
         elif isinstance(value, list):
             for item in value:
-                walk(item)
+                walk(item, remembered)
 
-    walk(config)
+    for node in config.values():
+        walk(node, is_remembered(node))

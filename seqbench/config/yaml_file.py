@@ -11,8 +11,8 @@ from seqbench.config.messages import first_line
 from seqbench.errors import ConfigError
 from seqbench.runs.config_file import YamlLoader
 
-# Where the content goes, as Hydra reads it.
-HEADER = re.compile(r"\s*#\s*@package\s+(\S+)")
+# Where the content goes: as in Hydra, one of the comments before the first key says so.
+HEADER = re.compile(r"(?:\s*#[^\n]*\n)*?\s*#\s*@package\s+(\S+)")
 TEXT, MERGE, FLOAT = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "merge", "float"))
 
 

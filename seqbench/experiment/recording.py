@@ -15,6 +15,7 @@ import torch
 from seqbench import kernels, machine
 from seqbench.config import Config
 from seqbench.config.build import build
+from seqbench.config.schema import defaults_of
 from seqbench.errors import Diverged, Interrupted, RunError, SeqbenchError, is_out_of_memory
 from seqbench.experiment.build import Experiment
 from seqbench.experiment.continuation import Origin, lineage
@@ -285,6 +286,7 @@ class Recording:
             source=source_hash(),
             code=user_code_hashes(config),
             config=without_environment(config),
+            defaults=without_environment(defaults_of(config)),
             error=error,
             notes=notes,
             measured={

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from seqbench import machine
 from seqbench.config.build import build
+from seqbench.config.moved import with_data_at
 from seqbench.config.trust import read
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment.build import build_model, build_task
@@ -37,24 +38,31 @@ class SavedRun:
         folder: the run's folder.
         trust: packages besides seqbench whose code the config may name.
         data_dir: folder of the datasets; `None`: the default one, see `download.data_folder`.
+        overrides: where the data are now, as for `with_data_at`.
 
     Attributes:
         run: the files of the folder.
 
     Raises:
-        ConfigError: if there is no such run, or its config names code that is not trusted.
+        ConfigError: if there is no such run, its config names code that is not trusted, or an
+            override is refused.
+        DataError: if an override names a file that cannot be read.
         RunError: if there are no weights, or they are damaged.
     """
 
     def __init__(
-        self, folder: Path, trust: Sequence[str] = (), data_dir: str | None = None
+        self,
+        folder: Path,
+        trust: Sequence[str] = (),
+        data_dir: str | None = None,
+        overrides: Sequence[str] = (),
     ) -> None:
-        self.config = read(folder / "config.yaml", trust)
+        config = read(folder / "config.yaml", trust) | {"data_dir": data_dir}
+        self.config = with_data_at(config, overrides)
         best = folder / "checkpoints" / checkpoint.BEST
         if not best.exists():
             raise RunError("this run has no weights: it did not come to its first evaluation")
         self.config["device"] = "auto"
-        self.config["data_dir"] = data_dir
         self.device = machine.prepare(self.config)
         self.trainer: Trainer = build("trainer", self.config)
         tensors, facts = checkpoint.load(best)

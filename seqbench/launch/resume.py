@@ -6,6 +6,7 @@ from pathlib import Path
 from seqbench.config import Config
 from seqbench.config.compose import Composer
 from seqbench.config.messages import suggestion
+from seqbench.config.moved import with_data_at
 from seqbench.config.trust import read
 from seqbench.errors import ConfigError
 from seqbench.experiment.continuation import LENGTH, check_completed
@@ -23,16 +24,17 @@ def config_to_resume(run: str, overrides: Sequence[str], trust: Sequence[str]) -
 
     Args:
         run: run id, a prefix of it, or a path.
-        overrides: `data_dir=FOLDER`, which a config file does not hold; and keys in `CONTINUING`,
-            with which the config is that of a continuation.
+        overrides: where the data are now, as for `with_data_at`; and keys in `CONTINUING`, with
+            which the config is that of a continuation.
         trust: packages that the run may import besides seqbench.
 
     Raises:
         ConfigError: if there is no such run, another override is given, the config is invalid, or
             it belongs to another run than its folder; or if a run that is not completed is to be
             continued.
+        DataError: if an override names a file that cannot be read.
     """
-    length = [word for word in overrides if not word.startswith("data_dir=")]
+    length = [word for word in overrides if word.lstrip("+").startswith("trainer.")]
     for word in length:
         if (key := word.partition("=")[0].lstrip("+")) not in CONTINUING:
             raise ConfigError(
@@ -40,9 +42,8 @@ def config_to_resume(run: str, overrides: Sequence[str], trust: Sequence[str]) -
                 f"{suggestion(key, CONTINUING)}"
             )
     folder = find_run(run, Path("outputs"))
-    config = read(folder / "config.yaml", trust)
-    data_dirs = [word.partition("=")[2] for word in overrides if word not in length]
-    config["data_dir"] = data_dirs[-1] if data_dirs else None
+    places = [word for word in overrides if word not in length]
+    config = with_data_at(read(folder / "config.yaml", trust), places)
     folder = folder.resolve()
     outputs = folder.parents[min(3, len(folder.parents) - 1)]
     config["output_dir"] = "outputs" if outputs == Path("outputs").resolve() else str(outputs)

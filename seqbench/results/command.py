@@ -5,16 +5,19 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from seqbench.config.choices import choices_of, read_choice
+from seqbench.config.choices import IMPORT_PATH, choices_of, read_choice
 from seqbench.config.precedence import FALLBACK, baseline
+from seqbench.config.remembered import config_dir_of, is_remembered
 from seqbench.errors import ConfigError
-from seqbench.results.recipe import choices, compare, nodes_of
+from seqbench.results.recipe import Nodes, choices, compare, nodes_of
 from seqbench.results.where import MISSING
 
 # Untrusted words that are safe on a command line: names, keys and unquoted values.
 NAME = re.compile(r"\w[\w.-]*")
 KEY = re.compile(r"[a-z]\w*(\.\w+)*")
 BARE = re.compile(r"[A-Za-z/][\w/.-]*")
+# Stands for a folder that is not known on this machine.
+UNKNOWN = "FOLDER"
 NOT_TEXT = ("null", "true", "false", "nan", "inf")
 
 
@@ -45,8 +48,13 @@ def command(config: dict[str, Any]) -> str:
     words.append(f"seed={_value(config.get('seed', 0))}")
     if "continues" in config:
         words.append(f"continues={_value(config['continues'])}")
-    # A custom model or task is found by its name, in a --config-dir that the user fills in.
     own = [group for group in ("task", "model") if chosen[group] not in choices_of(group)]
+    classes = [group for group in own if IMPORT_PATH.fullmatch(chosen[group])]
+    for group in classes:
+        # The command would build this class: only one that the user has typed before.
+        is_same = chosen[group] == nodes[group].get("_target_")
+        if not is_same or not is_remembered(config.get(group)):
+            raise ConfigError(f"'{group}={chosen[group]}' names code that was not trained here")
     for key, recipe, value in compare(base, nodes):
         node = key.partition(".")[0]
         if key == f"{node}._target_" and node in own:
@@ -59,7 +67,18 @@ def command(config: dict[str, Any]) -> str:
                 f"{key} is {value!r}, and not {recipe!r}: it cannot be given on a command line"
             )
         words.append(f"~{key}" if value is MISSING else f"{key}={_value(value)}")
-    return shlex.join(["seqbench", "train", *(["--config-dir", "FOLDER"] if own else []), *words])
+    named = [group for group in own if group not in classes]
+    folder = ["--config-dir", _folder_of(named, chosen, nodes)] if named else []
+    return shlex.join(["seqbench", "train", *folder, *words])
+
+
+def _folder_of(groups: list[str], chosen: dict[str, str], nodes: Nodes) -> str:
+    """Return the user's folder with custom choices; `UNKNOWN`, to be filled in, if not known."""
+    found = {
+        config_dir_of(group, chosen[group], str(nodes[group].get("_target_"))) for group in groups
+    }
+    folder = found.pop()
+    return UNKNOWN if found or folder is None else folder
 
 
 def resume_command(folder: Path) -> str:

@@ -111,6 +111,7 @@ def record_sections(record: Record, folder: Path) -> dict[str, Section]:
         | {"source": record.source + ("" if is_current(record) else " (older code)")},
         "data (SHA-256)": record.data,
         "configuration": settings(record.config),
+        "not set, at their defaults": settings(record.defaults),
     }
 
 

@@ -105,8 +105,10 @@ def _read_as(value: Any, text: str) -> Any:
 
 
 def value_of(run: Record | Unfinished, key: str) -> Any:
-    """Return a run's value of a dotted key, from config or else record; `MISSING` if absent."""
+    """Return a run's value of a dotted key, from config, defaults or record; else `MISSING`."""
     value = _descend(run.config, key)
+    if value is MISSING and isinstance(run, Record):
+        value = _descend(run.defaults, key)
     # `model` is a node in the config and a name in the record: use the name.
     if value is not MISSING and not isinstance(value, dict):
         return value

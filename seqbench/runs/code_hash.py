@@ -66,6 +66,30 @@ def user_code_hash(target: str) -> str | None:
         return None
 
 
+def import_hash(target: str) -> str | None:
+    """Return the SHA-256 of the code that importing a target runs, and of where it lies.
+
+    Nothing is imported. The hash covers the target's module, its parent packages and what they
+    import, as that of `user_code_hash`.
+
+    Args:
+        target: dotted path of a class or function.
+
+    Returns:
+        64 hex digits; `None` if the target belongs to seqbench, torch or Python, or has no source.
+    """
+    parts = target.split(".")
+    names = [".".join(parts[: i + 1]) for i in range(len(parts))]
+    files = {name: file for name in names if (file := _source(name))}
+    if not files:
+        return None
+    covered: dict[str, Path] = {}
+    for name, file in files.items():
+        covered |= dict(_modules(name, file))
+    places = "\n".join(str(file.absolute()) for file in files.values())
+    return hashlib.sha256(f"{places}\n{hash_of(covered)}".encode()).hexdigest()
+
+
 def hash_of(files: dict[str, Path]) -> str:
     """Return the SHA-256 of the names and the code of files.
 

@@ -97,6 +97,8 @@ class Record:
         code: config node -> SHA-256 of the custom code that it builds; see
             `code_hash.user_code_hash`. Empty in records of earlier versions.
         config: the resolved config.
+        defaults: config node -> the options that the config leaves out, at their defaults; they do
+            not count for the run's id. Empty in records of earlier versions.
         error: one line that says why the run diverged or failed.
         notes: facts of the task; `solved` is 0 or 1, `baseline_<metric>` the value of a predictor
             without memory in a metric that does not rank models, `continues` how the runs that this
@@ -125,6 +127,7 @@ class Record:
     source: str
     code: dict[str, str] = field(default_factory=dict)
     config: dict[str, Any]
+    defaults: dict[str, dict[str, Any]] = field(default_factory=dict)
     error: str | None = None
     notes: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any]

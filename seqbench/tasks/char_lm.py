@@ -28,6 +28,7 @@ from seqbench.errors import ConfigError
 from seqbench.spec import Classes, SequenceSpec, Tokens
 from seqbench.tasks.task import Batch, Primary, Split, Task, generator
 from seqbench.tasks.vocabulary import Vocabulary
+from seqbench.user_files import check_digest
 
 # Evaluation batch size, fixed so that a score does not depend on the training batch size. Each row
 # starts with no past but its context, so fewer rows score better; more rows run faster. With 32, a
@@ -287,11 +288,10 @@ class CharFile(TextTask):
     ) -> None:
         if path is None:
             raise ConfigError("no text is given: set task.path=my.txt")
-        text = load_text_file(path)
-        if sha256 is not None and sha256 not in text.checksums.values():
-            raise ConfigError(f"{path} has changed since this run was configured")
+        if sha256 is not None:
+            check_digest(path, sha256)
         super().__init__(
-            text,
+            load_text_file(path),
             length,
             context,
             train_size,

@@ -272,7 +272,7 @@ class Trainer:
             kept = "a checkpoint was written, rerun the same command without --force to resume"
             lost = "no checkpoint was written, for the weights are not finite"
             raise Interrupted(
-                f"interrupted at step {step} of {total}; {kept if saved else lost}", signal
+                f"interrupted at step {step} of {total}; {kept if saved else lost}", signal, step
             )
 
     def steps_between_evaluations(self, task: Task) -> int:

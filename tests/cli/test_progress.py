@@ -6,10 +6,29 @@ from record_factory import make_record
 from rich.console import Console
 from rich.text import Text
 
-from seqbench.cli.progress import Terminal
+from seqbench.cli.progress import ROOM, Terminal
 from seqbench.config.compose import compose
+from seqbench.errors import Interrupted
 from seqbench.runs.run import Run
 from seqbench.tasks.task import Primary
+
+FACTS = {
+    "primary": Primary("accuracy", "max"),
+    "best": None,
+    "notes": {},
+    "length": 784,
+    "sequence": 784,
+    "parameters": 1,
+    "total_steps": 20,
+    "step": 0,
+    "device": "cpu",
+    "baseline": 0.1,
+    "optimum": None,
+    "receptive_field": None,
+    "remark": "",
+    "continues": None,
+    "together": 1,
+}
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
@@ -42,28 +61,39 @@ def test_a_narrow_bar_is_not_cut_off_at_its_end(width, expected, monkeypatch):
     terminal = Terminal(config, [])
     terminal.console = Console(file=io.StringIO(), width=width, force_terminal=True)
     monkeypatch.setattr("sys.stderr", io.StringIO())
-    terminal.started(
-        {
-            "config": config,
-            "primary": Primary("accuracy", "max"),
-            "best": None,
-            "notes": {},
-            "length": 784,
-            "sequence": 784,
-            "parameters": 1,
-            "total_steps": 20,
-            "step": 0,
-            "device": "cpu",
-            "baseline": 0.1,
-            "optimum": None,
-            "receptive_field": None,
-            "remark": "",
-            "continues": None,
-            "together": 1,
-        }
-    )
+    terminal.started(FACTS | {"config": config})
     terminal.event({"step": 5, "split": "train", "loss": 0.312})
     terminal.event({"step": 5, "split": "valid", "accuracy": 0.9712})
     assert terminal.bar is not None
     assert terminal.bar.postfix == expected
     terminal.bar.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "step"),
+    [(Interrupted("interrupted at step 17 of 20", 2, 17), 17), (KeyboardInterrupt(), 5)],
+)
+def test_an_interrupted_bar_ends_in_a_line_of_its_own_at_the_last_step(error, step, monkeypatch):
+    config = compose(["model=tcn", "task=smnist", "budget=smoke"])
+    terminal = Terminal(config, [])
+    terminal.console = Console(file=io.StringIO(), width=80, force_terminal=True)
+    drawn = io.StringIO()
+    monkeypatch.setattr("sys.stderr", drawn)
+    monkeypatch.setattr("tqdm.std._screen_shape_wrapper", lambda: lambda file: (80, 24))
+    terminal.started(FACTS | {"config": config})
+    terminal.event({"step": 5, "split": "train", "loss": 0.312})
+    with pytest.raises(type(error)), terminal.closed_at_the_end():
+        raise error
+    shown = drawn.getvalue()
+    assert shown.endswith("\n")
+    last = shown.rstrip().rpartition("\r")[2]
+    assert f"| {step}/20 [" in last
+    assert len(last) == 80 - ROOM  # `^C` fits beside it
+    terminal.bar.close()
+    assert drawn.getvalue() == shown
+
+
+def test_an_error_before_the_bar_is_passed_on():
+    terminal = Terminal(compose(["model=tcn"]), [])
+    with pytest.raises(Interrupted), terminal.closed_at_the_end():
+        raise Interrupted("before the first step")

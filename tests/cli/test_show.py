@@ -74,6 +74,7 @@ def test_show_tells_the_score_its_bounds_and_the_published_one(output_dir):
         "best possible 0",
         "tcn2018 5.8e-5 not like for like: protocol ours instead of paper",
         "model.kernel_size 7",
+        "not set, at their defaults trainer.watch valid",
         "valid mse 0.250",
         "record.json",
         "older code",
@@ -83,6 +84,15 @@ def test_show_tells_the_score_its_bounds_and_the_published_one(output_dir):
     ):
         assert part in text, part
     assert "_partial_" not in text
+
+
+def test_show_finds_a_run_in_a_folder_as_table_does(output_dir, monkeypatch):
+    shown = invoke(TWO.run_id[:6], "--output-dir", output_dir).stdout
+    assert invoke(TWO.run_id[:6], output_dir).stdout == shown
+    assert invoke(output_dir / TWO.run_id[:6]).stdout == shown
+    monkeypatch.chdir(output_dir)
+    for words in ([TWO.run_id[:6]], [TWO.run_id[:6], "."]):
+        assert f"run {TWO.run_id}" in " ".join(invoke(*words).stdout.split())
 
 
 def test_show_tells_what_went_wrong(output_dir, tmp_path):

@@ -27,7 +27,7 @@ RAISING = """
     import torch
 
     class Raising(torch.nn.Linear):
-        def __init__(self, spec, trouble: bool) -> None:
+        def __init__(self, spec, trouble: bool = False) -> None:
             super().__init__(2, 1)
             self.trouble = trouble
 
@@ -46,6 +46,12 @@ def raising(tmp_path):
     (tmp_path / "own" / "model" / "raising.yaml").write_text(node)
     words = [word for word in SMALL if not word.startswith("model")]
     return ["--config-dir", "own", "model=raising", *words]
+
+
+def test_a_class_is_swept_together_with_packaged_models(seqbench, raising):
+    code, out, err = seqbench("sweep", "model=gru,raising.Raising", *raising[3:], "trainer.steps=2")
+    assert code == 0, err
+    assert {line.split()[0] for line in out if line.strip()} >= {"gru", "raising.Raising"}
 
 
 def test_a_sweep_ends_in_a_table_and_given_again_trains_nothing(seqbench):

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -312,3 +313,24 @@ def test_any_text_is_a_config_or_one_line(composer, texts):
         said = Run.of(config).run_id  # it is good enough to name a run
     assert said
     assert "\n" not in said
+
+
+def test_a_class_is_a_choice_by_its_import_path(composer, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "without_yaml.py").write_text(
+        "class Net:\n    def __init__(self, spec, width: int = 3): ...\n"
+    )
+    config = composer.compose(["model=without_yaml.Net", "model.width=5"])
+    assert config["model"] == {"_target_": "without_yaml.Net", "_partial_": True, "width": 5}
+    assert config["choices"] == {"task": "adding", "model": "without_yaml.Net"}
+    for word, reason in (
+        ("model=without_yaml.Ne", "cannot import without_yaml.Ne: "),
+        ("model=no_module.Net", "cannot import no_module.Net: No module named 'no_module'"),
+        ("model=without_yaml.py:Net", "as in model=without_yaml.Net, got"),
+        ("model=src/without_yaml.py", "as in model=src.without_yaml.CLASS, got"),
+        ("model=tcn.yml", "did you mean 'tcn'"),
+        ("optimizer=torch.optim.Adam", "no optimizer named 'torch.optim.Adam'"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(reason)) as caught:
+            composer.compose([word])
+        assert "\n" not in str(caught.value)

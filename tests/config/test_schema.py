@@ -47,7 +47,7 @@ DEVICE = "device must be auto, cpu, cuda or cuda:N, not"
         ("trainer.precision=fp8", "trainer.precision must be one of fp32, bf16, fp16, not 'fp8'"),
         ("task.markers=here", "task.markers must be one of anywhere, one_per_half, not 'here'"),
         ("task.length='600'", "task.length must be int, not '600'"),
-        ("task.length=1e3", "task.length must be int, not 1000.0"),
+        ("task.length=1.5e0", "task.length must be int, not 1.5"),
         ("model.channels=[8,x]", "model.channels must be"),
         ("model.channels=[8,true]", "model.channels must be"),
         ("optimizer.betas=[0.9]", "optimizer.betas must be a list of 2 float, not [0.9]"),
@@ -118,6 +118,7 @@ def test_with_defaults_names_every_option_and_the_run_stays_the_same(composer):
     assert shown["optimizer"]["eps"] == 1e-8
     assert not {"seed", "batch_size", "data_dir"} & shown["task"].keys()
     assert "params" not in shown["optimizer"]
+    assert "fused" not in shown["optimizer"]  # chosen by the machine
     assert run_id(shown) == run_id(config)
 
 
@@ -148,3 +149,21 @@ def test_what_a_constructor_refuses_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(ConfigError) as caught:
         build("model", compose(["model=mine"], folder), None)
     assert str(caught.value) == "model: too deep"
+
+
+def test_whole_floats_are_ints_where_ints_are_taken(composer, refused):
+    words = ["trainer.steps=1e4", "seed=1e2", "threads=2.0", "model.channels=[1e1,5]"]
+    config = composer.compose([*words, "optimizer.lr=1e0", "trainer.clip=2e0"])
+    found = [config["trainer"]["steps"], config["seed"], config["threads"]]
+    found += config["model"]["channels"]
+    assert found == [10_000, 100, 2, 10, 5]
+    assert {type(value) for value in found} == {int}
+    assert type(config["optimizer"]["lr"]) is type(config["trainer"]["clip"]) is float
+    plain = ["trainer.steps=10000", "seed=100", "model.channels=[10,5]"]
+    assert run_id(config) == run_id(
+        composer.compose([*plain, "optimizer.lr=1e0", "trainer.clip=2e0"])
+    )
+    assert refused("trainer.steps=1.5e0") == "trainer.steps must be int or null, not 1.5"
+    assert refused("trainer.steps=1e400") == "trainer.steps must be int or null, not inf"
+    assert refused("model.channels=[1e0,2.5]").startswith("model.channels must be a list of int")
+    assert refused("seed=0.5") == "seed must be int, not 0.5"

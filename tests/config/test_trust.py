@@ -41,7 +41,7 @@ EVIL = "open('pwned', 'w').close()\ndef call(*args, **kwargs): open('pwned', 'w'
         {"_target_": "builtins.eval", "_args_": ["open('pwned', 'w')"]},
         {"_target_": "evil_module.call"},
         {"_target_": "evil_module"},
-        {"_target_": "seqbench.config.schema.get_object", "path": "evil_module"},
+        {"_target_": "seqbench.config.schema._locate", "path": "evil_module"},
         {"_target_": "seqbench.config.schema.import_target", "target": "evil_module", "name": "x"},
         {"_target_": "seqbench.cli.main.main"},
         {"_target_": "seqbench_evil.Model"},

@@ -77,3 +77,11 @@ def test_values_are_read_as_hydra_reads_them_and_a_changed_file_is_read_again(tm
     assert choice.package == "_global_"
     write(tmp_path, {"a": "\ufeff"})
     assert read_yaml(tmp_path / "a.yaml") == ({}, None)
+
+
+def test_the_package_may_follow_other_comments(tmp_path):
+    write(
+        tmp_path, {"a": "# my settings\n\n# @package _global_\nx: 1\n", "b": "x: 1\n# @package c\n"}
+    )
+    assert read_yaml(tmp_path / "a.yaml") == ({"x": 1}, "_global_")
+    assert read_yaml(tmp_path / "b.yaml").package is None

@@ -124,7 +124,7 @@ def test_text_is_generated_without_the_training_text(tmp_path: Path) -> None:
         written = "".join(saved.generate("the ", 20, temperature=temperature, seed=0))
         assert len(written) == 20
         assert set(written) <= set("the cat sat on the mat. ")
-    with pytest.raises(DataError, match=r"text\.txt"):
+    with pytest.raises(DataError, match=r"text\.txt is not there: .* add task\.path=NEW"):
         saved.evaluate("test")
 
 

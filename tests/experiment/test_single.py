@@ -125,6 +125,8 @@ def test_what_a_record_says(done):
     assert record.baseline == 1 / 6
     assert record.source == source_hash()
     assert record.config == without_environment(config)
+    assert record.defaults["trainer"]["watch"] == "valid"
+    assert record.defaults["optimizer"]["betas"] == [0.9, 0.999]
     assert record.versions["torch"] == torch.__version__
     assert set(record.data) == {"train", "valid", "test"}
     assert record.notes["solved"] == 0
@@ -444,7 +446,7 @@ def test_a_graph_that_was_asked_for_in_vain_is_told(tmp_path):
 def test_a_model_of_the_users_own(tmp_path, mine):
     source = """
 class Mine(torch.nn.Module):
-    def __init__(self, spec, width: int = 3):
+    def __init__(self, spec, width: int = 3, depth: int = 2):
         super().__init__()
         self.layers = torch.nn.Sequential(torch.nn.Linear(2, width), torch.nn.Linear(width, 1))
 
@@ -456,6 +458,8 @@ class Mine(torch.nn.Module):
     record = run(config)
     assert (record.status, record.model) == ("completed", "mine")
     assert record.parameters == 2 * 5 + 5 + 5 + 1
+    assert record.config["model"]["width"] == 5
+    assert record.defaults["model"] == {"depth": 2}
     # At its default an option is no part of the identity, said or not.
     default, said = (
         small(tmp_path / "out", "model=mine", *extra, config_dir=folder)

@@ -10,6 +10,8 @@ from seqbench.errors import ConfigError
 from seqbench.results.collect import (
     collect,
     find_run,
+    output_folder,
+    places,
     read_run,
     read_unfinished,
     run_folders,
@@ -104,6 +106,39 @@ def test_a_run_is_found_by_its_id_the_beginning_of_it_or_its_path(output_dir):
     folder = output_dir / "reference" / "tcn2018" / "cccc44444444"
     for path in (folder, folder / "record.json"):
         assert find_run(str(path), Path("elsewhere")) == folder
+
+
+def test_a_run_of_another_folder_is_named_with_it(output_dir, tmp_path):
+    elsewhere = Path("elsewhere")
+    only = tmp_path / "sent" / "by" / "dddd44444444"
+    only.mkdir(parents=True)
+    (only / "config.yaml").write_text("")
+    assert find_run(f"{output_dir}/bbbb", elsewhere).name == "bbbb33333333"
+    assert find_run(f"{tmp_path}/sent/dd", elsewhere) == only
+    assert find_run(f"{tmp_path}/sent", elsewhere) == only
+    assert find_run("dddd", tmp_path / "sent") == only
+    for run, message in (
+        (f"{output_dir}/runs", "any of 3: aaaa11111111, "),
+        (f"{output_dir}/zz", f"no run 'zz' in {output_dir} .*FOLDER/ID"),
+        (f"{tmp_path}/none/zz", "no run 'zz' in .*none"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            find_run(run, elsewhere)
+
+
+def test_the_output_folder_is_found_from_inside_it(output_dir, tmp_path, monkeypatch):
+    default = Path("outputs")
+    for inside, steps in ((output_dir, "."), (output_dir / "runs" / "adding", "../..")):
+        monkeypatch.chdir(inside)
+        assert output_folder(default) == Path(steps)
+        assert find_run("bbbb", default).name == "bbbb33333333"
+        assert places(default) == [Path(steps) / "runs"]
+    outside = tmp_path / "project"
+    (outside / "outputs" / "runs").mkdir(parents=True)
+    monkeypatch.chdir(outside)
+    assert output_folder(default) == default  # one that is here goes first
+    assert places(Path("outputs")) == [Path("outputs/runs")]
+    assert places(output_dir / "reference") == [output_dir / "reference"]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 import shlex
+import sys
 
 import pytest
 
-from seqbench.config.compose import Composer
+from seqbench.config.compose import Composer, compose
 from seqbench.errors import ConfigError
 from seqbench.results.command import command
 from seqbench.runs.identity import run_id, without_environment
@@ -94,3 +95,36 @@ def test_a_model_of_ones_own_is_named_not_built(composer):
     assert said.startswith("seqbench train --config-dir FOLDER task=adding model=mine ")
     assert "model.width=3" in said
     assert "_target_" not in said
+
+
+@pytest.fixture
+def typed(tmp_path, monkeypatch):
+    """Return a config with a custom model that the user has typed on this machine."""
+    (tmp_path / "mine_of_the_command.py").write_text(
+        "class Mine:\n    def __init__(self, spec): ...\n"
+    )
+    (tmp_path / "own" / "model").mkdir(parents=True)
+    (tmp_path / "own" / "model" / "mine.yaml").write_text("_target_: mine_of_the_command.Mine")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    yield lambda name: without_environment(compose([f"model={name}"], "own"))
+    sys.modules.pop("mine_of_the_command", None)
+
+
+def test_the_folder_of_a_custom_model_is_named_if_it_is_known(typed, tmp_path):
+    config = typed("mine")
+    assert f"--config-dir {tmp_path / 'own'} task=adding model=mine " in command(config)
+    (tmp_path / "own" / "model" / "mine.yaml").unlink()
+    assert "--config-dir FOLDER task=adding model=mine " in command(config)
+
+
+def test_a_class_is_in_a_command_only_if_the_user_typed_it(typed):
+    config = typed("mine_of_the_command.Mine")
+    assert shlex.split(command(config))[2:4] == ["task=adding", "model=mine_of_the_command.Mine"]
+    for change in (
+        {"model": config["model"] | {"width": 3}},
+        {"model": {"_target_": "os.system"}},
+        {"choices": {"task": "adding", "model": "os.system"}},
+    ):
+        with pytest.raises(ConfigError, match="names code that was not trained here"):
+            command(config | change)

@@ -124,6 +124,11 @@ def test_a_run_says_how_it_differs_and_how_far_it_came(content):
     assert (unfinished["task"], unfinished["model"]) == ("smnist", "lstm")
     assert {n for curve in unfinished["curves"] for n in curve["values"]} >= {"loss", "accuracy"}
     assert unfinished["sections"] == []
+    done = next(run for run in runs if run["status"] == "completed")
+    assert ["trainer.watch (default)", "valid"] in done["config"]
+    figures = dict(row for _, rows in done["sections"] for row in rows)
+    assert figures["time steps/s"] == "99000"
+    assert "throughput" not in figures
 
 
 def test_models_have_one_colour_and_every_line_its_own_pattern(content):
@@ -341,7 +346,7 @@ def test_a_run_with_a_thousand_metrics_and_settings_is_cut(tmp_path):
     (folder / "events.jsonl").write_text("\n".join([json.dumps(event)] * 50))
     found = content_of(tmp_path)
     assert sum(len(curve["values"]) for curve in found["runs"][0]["curves"]) == 24
-    assert found["runs"][0]["config"][-1] == ["...", "823 more"]
+    assert found["runs"][0]["config"][-1] == ["...", "824 more"]
     assert len(json.dumps(found)) < 300_000
 
 

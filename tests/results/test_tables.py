@@ -223,3 +223,16 @@ def test_any_names_and_values_can_be_written(task, model, budget, value, metric)
     rows = exported(records)
     assert len(json.loads(export.to_json(rows))) == len(rows)
     assert len(export.to_csv(rows).splitlines()) == len(rows) + 1
+
+
+def test_models_of_very_different_size_on_a_task_are_named():
+    similar = [
+        make_record("copy", "tcn", parameters=12_530),
+        make_record("copy", "gru", parameters=16_040),
+    ]
+    assert not any("size" in note for note in build(similar).notes)
+    large = make_record("copy", "llama", parameters=72_000)
+    alone = make_record("smnist", "lstm", parameters=700_000)
+    unknown = make_record("copy", "rnn", parameters=None, status="failed")
+    (note,) = [n for n in build([*similar, large, alone, unknown]).notes if "size" in n]
+    assert note == "models of different size, in parameters (copy T=1000: tcn 12,530, llama 72,000)"

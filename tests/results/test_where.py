@@ -27,6 +27,7 @@ RUNS = [
         ("model=lstm", [3]),
         ("task=adding, budget = full", [0, 1]),
         ("model.kernel_size=7", [2]),
+        ("trainer.watch=valid, seed<1", [0]),
         ("model.kernel_size<9", [0, 1, 2]),
         ("model.channels=[24,24,24,24,24,24,24,24]", [0, 1, 2]),
         ("model.channels=[24,24,24,24,24,24,24,24], seed>0", [1, 2]),

@@ -7,7 +7,7 @@ from typing import Any
 
 from seqbench.errors import ConfigError
 from seqbench.results.collect import Unfinished
-from seqbench.results.command import command
+from seqbench.results.command import UNKNOWN, command
 from seqbench.results.curves import Curves
 from seqbench.results.papers import comparability, incomparable_reason, published
 from seqbench.results.recipe import differences
@@ -56,6 +56,9 @@ def run_page(
         facts = _of_record(run, paper)
     else:
         facts = {"steps": run.steps, "finished": run.touched, "sections": []}
+    options = flatten(run.config)
+    if isinstance(run, Record):
+        options |= {f"{key} (default)": value for key, value in flatten(run.defaults).items()}
     return {
         "id": plain(run.run_id),
         "task": plain(run.task),
@@ -72,7 +75,7 @@ def run_page(
             [_short(key), *("-" if value is MISSING else _setting(value) for value in pair)]
             for key, *pair in differences(run.config)[:MOST_ROWS]
         ],
-        "config": rows({key: _setting(value) for key, value in flatten(run.config).items()}),
+        "config": rows({key: _setting(value) for key, value in options.items()}),
         "curves": curves_of(curves, points),
         "confusion": confusion_of(read_confusion(folder / "confusion.json")),
         **facts,
@@ -84,13 +87,14 @@ def _of_record(record: Record, paper: str | None) -> dict[str, Any]:
     metric = found.metric if found else None
     percent = " %" if metric and is_accuracy(metric) else ""
     measured = dict(record.measured)
-    seconds = measured.pop("seconds", None)
+    seconds, pace = measured.pop("seconds", None), measured.pop("throughput", None)
     age = "" if is_current(record) else " (not the code in use here)"
     training = {
         "parameters": record.parameters,
         "steps": record.steps,
         "time steps read": record.tokens,
         "time": duration(seconds),
+        "time steps/s": number(pace) if isinstance(pace, int | float) else "-",
     }
     environment = record.versions | {"source": record.source + age}
     return {
@@ -151,8 +155,8 @@ def _again(config: dict[str, Any]) -> dict[str, str]:
         words = command(config)
     except ConfigError as error:
         return {"command": "", "remark": _short(str(error))}
-    own = "--config-dir" in words
-    remark = "FOLDER is the folder of configurations with this model or task." if own else ""
+    own = f"--config-dir {UNKNOWN} " in words
+    remark = f"{UNKNOWN} is the folder of configurations with this model or task." if own else ""
     return {"command": words, "remark": remark}
 
 

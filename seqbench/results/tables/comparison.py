@@ -21,6 +21,8 @@ from seqbench.wording import count, duration, mean_and_spread, number, plain
 # Notes are numbered in the order of their first mention.
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 LISTED_RUNS = 5
+# A note names models of one task whose numbers of parameters differ by more than this factor.
+SIMILAR_SIZES = 2
 BOUNDS = {"baseline": "without memory", "optimum": "best possible"}
 TIED, OLDER = "≈", "†"
 TIED_NOTE = (
@@ -175,6 +177,7 @@ def build_table(
         rows=tuple(row for row in table_rows if not row.bound or any(row.entries)),
         notes=(
             *_explanations(cells, usual_n),
+            *_of_sizes(cells),
             *_of_older_code(older, len(runs)),
             *([TIED_NOTE] if "tied" in standing.values() else []),
             *(SHOWN[name].note for name in show if SHOWN[name].note),
@@ -327,6 +330,21 @@ def _of_older_code(older: Sequence[str], runs: int) -> list[str]:
     listed = ", ".join(plain(run_id)[:8] for run_id in older[:LISTED_RUNS])
     more = ", ..." if len(older) > LISTED_RUNS else ""
     return [f"{OLDER} run with older code: {listed}{more}"] if older else []
+
+
+def _of_sizes(cells: Iterable[Cell]) -> list[str]:
+    """Return a note on the tasks whose models differ much in size, if there are any."""
+    sizes: dict[Column, list[tuple[int, str]]] = {}
+    for cell in cells:
+        if cell.parameters:
+            sizes.setdefault(cell.column, []).append((cell.parameters, plain(cell.model)))
+    found = []
+    for column, models in sizes.items():
+        (least, small), (most, large) = min(models), max(models)
+        if most > SIMILAR_SIZES * least:
+            task, _ = measured_on_texts(column, False)
+            found.append(f"{task}: {small} {count(least)}, {large} {count(most)}")
+    return [f"models of different size, in parameters ({'; '.join(found)})"] if found else []
 
 
 def _explanations(cells: Sequence[Cell], usual_n: int | None) -> list[str]:

@@ -1,0 +1,46 @@
+"""Set where the data of a saved run are now; the run stays the same."""
+
+from collections.abc import Sequence
+
+from seqbench.config import Config
+from seqbench.config.compose import Composer
+from seqbench.config.overrides import quoted
+from seqbench.errors import ConfigError
+from seqbench.user_files import check_digest, expand_home
+from seqbench.wording import plain
+
+KEYS = ("data_dir", "task.path")
+
+
+def with_data_at(config: Config, overrides: Sequence[str]) -> Config:
+    """Return a run's config with the places of its data as the user gives them.
+
+    Args:
+        config: the config of a run folder.
+        overrides: `data_dir=FOLDER` and `task.path=FILE`; without them the config is returned.
+
+    Raises:
+        ConfigError: if another key is given, the task reads no file that a digest identifies, or
+            the file is not the one that the run was trained on.
+        DataError: if the file cannot be read.
+    """
+    for word in overrides:
+        key, equals, typed = word.partition("=")
+        if key not in KEYS or not equals:
+            raise ConfigError(
+                f"expected {' or '.join(f'{key}=' for key in KEYS)}, got '{plain(word)}': a saved "
+                "run keeps its configuration, except for the place of its data"
+            )
+        [parsed] = Composer().parsed([f"{key}={quoted(typed)}"])
+        value = str(parsed.value()) if typed not in ("", "null") else None
+        if key == "data_dir":
+            config = config | {"data_dir": value}
+            continue
+        digest = config["task"].get("sha256")
+        if value is None:
+            raise ConfigError("expected task.path=FILE, got no file")
+        if not isinstance(digest, str):
+            raise ConfigError("task.path= is for a run whose task reads a text of the user's")
+        check_digest(value, digest)
+        config = config | {"task": config["task"] | {"path": str(expand_home(value).absolute())}}
+    return config
