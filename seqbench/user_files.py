@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import stat
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +27,30 @@ def expand_home(path: str) -> Path:
         raise ConfigError(
             f"no home folder {name} is known for {path}: give the path in full, or as ./{path}"
         ) from None
+
+
+def make_folders(path: Path) -> None:
+    """Create a folder and its missing parents, see `share`.
+
+    Raises:
+        OSError: if a folder cannot be created.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        share(folder)
+
+
+def share(path: Path) -> None:
+    """Let the group write to a new file or folder if its parent is shared.
+
+    A folder is shared if its group may write to it and its setgid bit is set, which hands its group
+    on to new folders. The umask would keep the group from writing to these.
+    """
+    shared = stat.S_ISGID | stat.S_IWGRP
+    if path.parent.stat().st_mode & shared == shared:
+        with suppress(PermissionError):  # it belongs to another user
+            path.chmod(stat.S_IMODE(path.stat().st_mode) | stat.S_IWGRP)
 
 
 def sha256_of(path: Path) -> str:

@@ -21,6 +21,7 @@ from multiprocessing.process import BaseProcess
 from seqbench.errors import ConfigError
 from seqbench.launch.job import Ending, Job, train_job
 from seqbench.machine import available_cores, cuda_devices
+from seqbench.user_files import make_folders
 
 # Imported by the fork server: all that a training needs, and the main module, which multiprocessing
 # would otherwise import again in each process for unpickling.
@@ -93,7 +94,7 @@ class LocalEngine:
     def start(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             environment = self.free.pop(0)
-            job.output.parent.mkdir(parents=True, exist_ok=True)
+            make_folders(job.output.parent)
             receiver, sender = self.context.Pipe(duplex=False)
             config = job.config | {"threads": job.config["threads"] or self.threads}
             process = self.context.Process(

@@ -26,7 +26,7 @@ from seqbench.launch.local import LocalEngine
 from seqbench.machine import available_cores, host
 from seqbench.runs.run import Run
 from seqbench.training.interruption import signals
-from seqbench.user_files import expand_home
+from seqbench.user_files import expand_home, make_folders
 
 # Bytes of shared memory of a cluster that seqbench starts; only jobs and endings pass through it.
 OBJECT_STORE = 100 * 2**20
@@ -127,7 +127,7 @@ class RayEngine:
         # Nodes do not inherit the launcher's environment.
         settings = {k: v for k, v in os.environ.items() if k.startswith("SEQBENCH_")}
         for job in jobs:
-            job.output.parent.mkdir(parents=True, exist_ok=True)
+            make_folders(job.output.parent)
             given = with_absolute_paths(job)
             if job.run.folder in self.begun:
                 given = replace(given, retry=False, force=False)  # applied already: now resume

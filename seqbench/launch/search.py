@@ -29,6 +29,7 @@ from seqbench.launch.search_space import dimensions, overrides, plain_key, space
 from seqbench.launch.sweep import Sweep, short_hash
 from seqbench.runs import lock
 from seqbench.runs.identity import run_id
+from seqbench.user_files import make_folders
 
 STUDY, LOG = "search", "optuna.log"
 # Keys with a single value per search: scores across several values cannot be compared.
@@ -109,7 +110,7 @@ class Search:
                     "follow from how they end"
                 )
             return
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folders(folder)
         with lock.held(folder, "this search"):
             study = self.study(folder / LOG, primary.direction, keep=True)
             if sweep.policy.retry:

@@ -32,6 +32,7 @@ from seqbench.errors import ConfigError, RunError, SeqbenchError
 from seqbench.launch.job import Ending, Job, of_record
 from seqbench.launch.slurm_job import WARNED_EARLY, Ticket, noted, read_ending, run_on_node
 from seqbench.launch.slurm_queue import OVER, QueueEntry, in_queue, scancel
+from seqbench.user_files import make_folders
 
 # What the user can do about some final states of a job.
 ADVICE = {"OUT_OF_MEMORY": ": raise launch.memory", "TIMEOUT": ": raise launch.warning"}
@@ -143,7 +144,7 @@ class SlurmEngine:
 
     def start(self, jobs: Sequence[Job]) -> None:
         for home in sorted({home_of(job) for job in jobs}):
-            home.mkdir(parents=True, exist_ok=True)
+            make_folders(home)
             with FileLock(home / ".lock"):
                 self.take([job for job in jobs if home_of(job) == home], home)
 
@@ -173,7 +174,7 @@ class SlurmEngine:
         tickets = [Ticket(name, i, home / f"{job.run.run_id}.json") for i, job in enumerate(jobs)]
         # Write the notes before submitting: after a crash in between, no job is submitted twice.
         for job, ticket in zip(jobs, tickets, strict=True):
-            job.output.parent.mkdir(parents=True, exist_ok=True)
+            make_folders(job.output.parent)
             ticket.write()
         tickets[0].ending.parent.mkdir(parents=True)
         executor = SlurmExecutor(home / name)

@@ -24,6 +24,7 @@ from seqbench.machine import host
 from seqbench.runs import lock
 from seqbench.runs.run import Run
 from seqbench.training.interruption import signals
+from seqbench.user_files import make_folders, share
 
 # Seconds between two reads of the folders of running jobs.
 LOOK = 1.0
@@ -319,7 +320,7 @@ class Sweep:
     def describe(self) -> None:
         """Append overrides, host, time and jobs of this launch to the sweep's `sweep.jsonl`."""
         folder = next(iter(self.jobs.values())).output.parent
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folders(folder)
         description = {
             "schema": 1,
             "overrides": list(self.command),
@@ -328,8 +329,10 @@ class Sweep:
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "jobs": {job.run.run_id: list(job.words) for job in self.jobs.values()},
         }
-        with (folder / "sweep.jsonl").open("a", encoding="utf-8") as file:
+        path = folder / "sweep.jsonl"
+        with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(description) + "\n")
+        share(path)
 
 
 def short_hash(parts: Iterable[str]) -> str:

@@ -25,6 +25,7 @@ from seqbench.runs.atomic import append_line
 from seqbench.runs.config_file import write_config
 from seqbench.runs.identity import run_id
 from seqbench.runs.record import Record, read_record, write_record
+from seqbench.user_files import make_folders
 
 # Files in `checkpoints`.
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
@@ -70,6 +71,7 @@ class Run:
             RunError: if the folder cannot be written, or holds links or special files.
         """
         try:
+            make_folders(self.folder.parent)  # the run's own folder is its maker's
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self.check_files()
             with lock.held(self.folder, f"run {self.run_id}"):

@@ -13,12 +13,15 @@ from pathlib import Path
 import pytest
 from small_run import small
 
+from seqbench.config.compose import Composer
 from seqbench.launch.cost import Costs
 from seqbench.launch.job import Ending, Job, train_job
 from seqbench.launch.plan import forecast
+from seqbench.launch.sweep import Policy, Sweep, View
 from seqbench.results.collect import read_unfinished
 from seqbench.runs import lock
 from seqbench.runs.run import Run
+from seqbench.user_files import make_folders
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as two users")
 OWNER, GUEST, GROUP = "daemon", "bin", 4242
@@ -69,15 +72,11 @@ def held_by_owner(run: Run) -> Iterator[int]:
 def shared() -> Iterator[Path]:
     """Provide an output folder that both users may write; run folders belong to their creators."""
     with tempfile.TemporaryDirectory() as name:
-        output = Path(name)
-        for folder in (
-            output,
-            output / "runs",
-            *(output / "runs" / p for p in ("adding", "adding/tcn")),
-        ):
-            folder.mkdir(exist_ok=True)
-            os.chown(folder, 0, GROUP)
-            folder.chmod(0o2775)
+        Path(name).chmod(0o755)
+        output = Path(name) / "outputs"
+        output.mkdir()
+        os.chown(output, 0, GROUP)
+        output.chmod(0o2775)
         yield output
 
 
@@ -103,6 +102,28 @@ def test_a_run_of_another_user_is_held_and_the_rest_of_a_sweep_goes_on(shared, u
             assert train_job(second).how == "completed"
 
         assert succeeds(act_as(GUEST, sweep))
+
+
+def test_both_users_describe_their_launches_of_a_sweep(shared):
+    words = ["model=tcn", "task=adding", "budget=smoke", f"output_dir={shared}"]
+
+    def describe() -> None:
+        sweep = Sweep(words, Composer(), Policy(), View())
+        (job,) = sweep.compose([words])
+        sweep.jobs[job.run.folder] = job
+        sweep.describe()
+
+    assert succeeds(act_as(OWNER, describe))
+    assert succeeds(act_as(GUEST, describe))
+    (path,) = shared.glob("sweeps/*/sweep.jsonl")
+    assert path.read_text().count("\n") == 2
+
+
+def test_a_folder_of_one_user_stays_so(tmp_path):
+    tmp_path.chmod(0o775)
+    make_folders(tmp_path / "a" / "b")
+    (tmp_path / "plain").mkdir()
+    assert (tmp_path / "a" / "b").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_a_run_that_its_owner_left_is_free_but_not_to_be_written(shared):
