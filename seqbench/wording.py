@@ -1,12 +1,21 @@
 """Format numbers, metrics and names for the user: rounded, with units, printable."""
 
+import difflib
 import math
+from collections.abc import Iterable
 
 # Most characters of a name or message.
 LONGEST = 2000
 # Most significant digits of a mean with a narrow interval.
 MOST_DIGITS = 6
-METRICS = {"mse": "MSE", "cross_entropy": "cross-entropy (nats)", "nll": "NLL (nats)"}
+METRICS = {
+    "mse": "MSE",
+    "mae": "MAE",
+    "smape": "sMAPE (%)",
+    "mase": "MASE",
+    "cross_entropy": "cross-entropy (nats)",
+    "nll": "NLL (nats)",
+}
 
 
 def number(value: float | None, metric: str | None = None, digits: int = 3) -> str:
@@ -108,3 +117,12 @@ def count(value: int | None) -> str:
 def task_with_size(task: str, length: object) -> str:
     """Return a task's name and length for tables: `adding T=200`."""
     return f"{plain(task)} T={length}" if isinstance(length, int) else plain(task)
+
+
+def suggestion(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """Return a hint for the end of an error: the nearest known word, or else all known words."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, 1)
+    if close:
+        return f" (did you mean '{prefix}{close[0]}'?)"
+    return f" (there are: {', '.join(known)})" if known else ""

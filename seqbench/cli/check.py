@@ -91,7 +91,7 @@ def described(
     """
     from seqbench.config.choices import choices_of
     from seqbench.config.compose import Composer
-    from seqbench.config.messages import suggestion
+    from seqbench.wording import suggestion
     from seqbench.config.schema import check_node
 
     given = parsed(values)
@@ -164,7 +164,8 @@ def found_class(target: str) -> tuple[str, str]:
 
     from torch import nn
 
-    from seqbench.config.messages import first_line, suggestion
+    from seqbench.config.messages import first_line
+    from seqbench.wording import suggestion
     from seqbench.config.schema import import_from
     from seqbench.tasks.task import Task
 
