@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from seqbench.errors import ConfigError
 from seqbench.wording import plain, suggestion
 
-
 # Names that other libraries have for a key.
 SYNONYMS = dict.fromkeys(
     ("seq_len", "lookback", "look_back", "input_size", "input_chunk_length", "context_length"),

@@ -1,8 +1,10 @@
 """Read a table of time series from a CSV or Parquet file, with DuckDB."""
 
+import csv
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ NUMERIC = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|BOOLEAN|D
 TEMPORAL = re.compile(r"DATE|TIMESTAMP.*")
 # Texts of a CSV file that stand for a missing value.
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?", "-")
+SEPARATOR = re.compile(r"[,;\t|]")
 DAY = np.timedelta64(1, "D")
 
 
@@ -123,7 +126,8 @@ def read_table(path: str, time: str | None = None, group: str | None = None) -> 
     kinds, found = read_columns(path)
     for key, name in (("task.time", time), ("task.group", group)):
         if name is not None and name not in kinds:
-            raise ConfigError(f"{key}: {path} has no column '{plain(name)}'{suggestion(name, kinds)}")
+            hint = suggestion(name, kinds)
+            raise ConfigError(f"{key}: {path} has no column '{plain(name)}'{hint}")
     if time is None:
         time = next((name for name, kind in kinds.items() if TEMPORAL.fullmatch(kind)), None)
     others = {name: kind for name, kind in kinds.items() if name not in (time, group)}
@@ -167,13 +171,31 @@ def read_columns(path: str) -> tuple[dict[str, str], dict[str, Any]]:
                 rows = connection.read_parquet(str(file))
             else:
                 rows = connection.read_csv(str(file), na_values=list(MISSING))
+                if len(rows.columns) == 1:  # what DuckDB makes of lines of different lengths
+                    check_lines(file, path)
             kinds = dict(zip(rows.columns, map(str, rows.types), strict=True))
-            found = rows.fetchnumpy()
+            columns = rows.fetchnumpy()
     except duckdb.Error as error:
+        if "sniffing" in str(error):
+            check_lines(file, path)
         raise DataError(f"{path}{in_one_line(str(error))}") from error
-    if not len(next(iter(found.values()), ())):
+    if not len(next(iter(columns.values()), ())):
         raise DataError(f"{path} has no rows")
-    return kinds, found
+    return kinds, columns
+
+
+def check_lines(file: Path, path: str) -> None:
+    """Raise `DataError` if a line of a CSV file does not have as many values as the first."""
+    with file.open(encoding="utf-8", errors="replace", newline="") as text:
+        header = text.readline()
+        separator = SEPARATOR.search(header)
+        if separator is None:
+            return
+        expected = len(next(csv.reader([header], delimiter=separator[0])))
+        for values in (lines := csv.reader(text, delimiter=separator[0])):
+            if len(values) not in (0, expected):
+                at = f"{path}, line {lines.line_num + 1}"
+                raise DataError(f"{at}: expected {expected} values, got {len(values)}")
 
 
 def in_one_line(message: str) -> str:
@@ -188,18 +210,31 @@ def in_one_line(message: str) -> str:
 
 
 def check_text(column: Any, name: str, path: str) -> None:
-    """Raise `DataError` if a column of texts is one of numbers, but for a few texts."""
-    texts = np.ma.asarray(column)
-    wrong = [row for row, text in enumerate(texts.filled("0"), 1) if not is_number(text)]
-    if len(wrong) * 2 < texts.count():
-        text = plain(str(texts[wrong[0] - 1]))
-        raise DataError(f"{path}, row {wrong[0]}: {name} is '{text}', expected a number")
+    """Raise `DataError` if most texts of a column are numbers or times, and the others are not."""
+    texts = [str(text) for text in np.ma.asarray(column).compressed()]
+    for expected, similar, valid in (
+        ("a number such as 0.5", lambda text: is_number(text.replace(",", ".")), is_number),
+        ("a time such as 2020-12-31 23:00", is_time, is_time),
+    ):
+        if 2 * sum(map(similar, texts)) > len(texts):
+            rows = enumerate(np.ma.asarray(column).filled(""), 1)
+            row, text = next((r, str(x)) for r, x in rows if str(x) and not valid(str(x)))
+            raise DataError(f"{path}, row {row}: {name} is '{plain(text)}', expected {expected}")
 
 
-def is_number(text: object) -> bool:
+def is_number(text: str) -> bool:
     """Return True if a text is a number."""
     try:
-        float(str(text))
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def is_time(text: str) -> bool:
+    """Return True if a text is a date, with or without a time of the day."""
+    try:
+        datetime.fromisoformat(text)
     except ValueError:
         return False
     return True
@@ -249,12 +284,11 @@ def check_order(table: Table) -> None:
         if wrong.any():
             at = int(wrong.argmax())
             of = f" of series '{plain(name)}'" if name else ""
-            fault = "earlier than the time before" if steps[at] else "the same as the time before"
-            hint = "sort the file by time" if steps[at] else "name the series with task.group"
-            raise DataError(
-                f"{table.place(rows.start + at + 1)}: the time{of} is {fault}: {hint}"
-                + ("" if steps[at] or name == "" else ", or remove the row")
-            )
+            fault = "earlier than the time before: sort the file by time"
+            if not steps[at]:
+                fault = "the same as the time before: remove the row"
+                fault += "" if name else ", or name the series of a row with task.group"
+            raise DataError(f"{table.place(rows.start + at + 1)}: the time{of} is {fault}")
 
 
 def moment(time: np.datetime64) -> str:

@@ -144,8 +144,13 @@ class Cell:
         return sum(r.status == "completed" and r.notes.get("solved") == 1 for r in runs), len(runs)
 
     @property
+    def bounds(self) -> dict[str, float]:
+        """Return the scores that the mean is compared with, by name; see `Record.bounds`."""
+        return {name: v for r in reversed(self.records) for name, v in r.bounds.items()}
+
+    @property
     def baseline(self) -> float | None:
-        """Return the score of a predictor without memory."""
+        """Return the score of a predictor without memory, or of the best naive one."""
         return next((r.baseline for r in self.records if r.baseline is not None), None)
 
     @property

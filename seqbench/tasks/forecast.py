@@ -323,7 +323,7 @@ class Forecast(Task):
         }
         seen = torch.ones_like(errors) if batch.observed is None else batch.observed.float()
         counts = seen.sum(0).long().cpu()
-        found = {}
+        found: dict[str, tuple[Tensor, int]] = {}
         for name, term in terms.items():
             found |= self._by_step(name, term.sum(0), counts)
         if len(self.targets) <= MOST_NAMED:

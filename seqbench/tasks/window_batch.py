@@ -42,10 +42,9 @@ def normalized(batch: ForecastBatch, how: Normalize, columns: int, masks: bool) 
     if how == "none":
         return batch
     values, targets = batch.inputs[..., :columns], batch.targets.shape[2]
+    seen = torch.ones_like(values)
     if masks:
-        seen = 1 - batch.inputs[..., columns : 2 * columns]
-    else:
-        seen = torch.ones_like(values)
+        seen = seen - batch.inputs[..., columns : 2 * columns]
     if how == "last":
         place = torch.arange(values.shape[1], device=values.device)[:, None]
         offset = values.gather(1, (seen * place).argmax(1, keepdim=True))

@@ -53,8 +53,8 @@ def split_rows(table: Table, series: slice, splits: Sequence[float | str]) -> Ro
         if wrong:
             raise ConfigError(
                 "task.splits must be three fractions with a sum of at most 1, such as "
-                f"[0.7,0.1,0.2], three numbers of rows, at most {count} in all, or the two dates at "
-                f"which validation and test begin; not {list(splits)}"
+                f"[0.7,0.1,0.2], three numbers of rows, at most {count} in all, or the two dates "
+                f"at which validation and test begin; not {list(splits)}"
             )
         ends = (series.start + np.cumsum(sizes)).tolist()
         begins = [series.start, *ends[:-1]]

@@ -55,6 +55,7 @@ def test_a_narrow_bar_is_not_cut_off_at_its_end(width, expected, monkeypatch):
             "step": 0,
             "device": "cpu",
             "baseline": 0.1,
+            "naive": {},
             "optimum": None,
             "receptive_field": None,
             "remark": "",

@@ -7,8 +7,9 @@ from seqbench.runs.events import read_events
 from seqbench.runs.record import read_record
 from seqbench.training import checkpoint
 
-GENERATED = ("adding", "copy", "char_markov", "char_file")
-REAL = ("smnist", "pmnist", "char_ptb", "char_shakespeare")
+GENERATED = ("adding", "copy", "char_markov", "char_file", "forecast_file")
+REAL = ("smnist", "pmnist", "char_ptb", "char_shakespeare", "etth1", "etth2")
+FORECASTING = ("forecast_file", "etth1", "etth2")
 NOT_AT_HAND = ("char_text8", "char_enwik8")
 
 
@@ -18,6 +19,11 @@ def command(model, task, folder):
         text = folder / "my.txt"
         text.write_text("".join(f"{i} and {i * i}, " for i in range(2000)), encoding="utf-8")
         words.append(f"task.path={text}")
+    if task == "forecast_file":
+        table = folder / "my.csv"
+        rows = (f"2024-{i // 28 % 12 + 1:02}-{i % 28 + 1:02},{i % 7},{i}\n" for i in range(300))
+        table.write_text("".join(["day,sales,stock\n", *rows]), encoding="utf-8")
+        words.append(f"task.path={table}")
     # Some recipes have 3 million parameters.
     return [*words, "trainer.batch_size=4", "trainer.eval_every=20"]
 
@@ -37,13 +43,18 @@ def assert_is_trained(folder, model, task):
     assert {name for name in last if name.startswith("model.")} == set(best)
 
 
+def tasks_of(model, tasks):
+    """Leave out the tasks that a linear forecasting model is not for."""
+    return [task for task in tasks if "linear" not in model or task in FORECASTING]
+
+
 def test_every_task_is_in_one_of_the_groups():
     assert sorted(GENERATED + REAL + NOT_AT_HAND) == choices_of("task")
 
 
 @pytest.mark.parametrize("model", choices_of("model"))
 def test_every_model_trains_on_every_generated_task(model, tmp_path, seqbench):
-    for task in GENERATED:
+    for task in tasks_of(model, GENERATED):
         done = seqbench(*command(model, task, tmp_path))
         assert done.returncode == 0, done.stderr
         assert_is_trained(tmp_path, model, task)
@@ -51,10 +62,17 @@ def test_every_model_trains_on_every_generated_task(model, tmp_path, seqbench):
 
 @pytest.mark.parametrize("model", choices_of("model"))
 def test_every_model_trains_on_every_real_dataset(model, tmp_path, seqbench, real_data):
-    for task in REAL:
+    for task in tasks_of(model, REAL):
         done = seqbench(*command(model, task, tmp_path), SEQBENCH_DATA=str(real_data))
         assert done.returncode == 0, done.stderr
         assert_is_trained(tmp_path, model, task)
+
+
+def test_a_linear_forecasting_model_refuses_other_tasks_in_one_line(tmp_path, seqbench):
+    done = seqbench(*command("dlinear", "adding", tmp_path))
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("DLinear is for forecasting tasks only, such as task=forecast_file")
 
 
 def test_the_installed_command_trains(tmp_path, installed):
