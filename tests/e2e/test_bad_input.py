@@ -46,6 +46,9 @@ def fails(tmp_path, environment, monkeypatch, capfd):
         ("model=lstm model.num_layer=2", "(did you mean 'model.num_layers'?)"),
         ("optimizer.lrr=1", "(did you mean 'optimizer.lr'?)"),
         ("lr=1", "no key 'lr' (did you mean 'optimizer.lr'?)"),
+        ("task=etth1 task.seq_len=96", "no key 'task.seq_len' (did you mean 'task.length'?)"),
+        ("task=etth1 pred_len=96", "no key 'pred_len' (did you mean 'task.horizon'?)"),
+        ("task=etth1 task.h=96", "no key 'task.h' (did you mean 'task.horizon'?)"),
         ("--resume nosuch", "no run 'nosuch' in outputs"),
         # Values of the wrong type.
         ("seed=x", "seed must be int, not 'x'"),
