@@ -18,14 +18,11 @@ def nlinear(model, column):
 def dlinear(model, column):
     """Map a moving average, whose ends repeat the first and the last value, and the remainder."""
     reach = model.kernel_size // 2
+    size = 2 * reach + 1
     trends = []
     for x in column:
         padded = [x[0]] * reach + list(x) + [x[-1]] * reach
-        trends.append(
-            torch.stack(
-                [sum(padded[i : i + 2 * reach + 1]) / (2 * reach + 1) for i in range(len(x))]
-            )
-        )
+        trends.append(torch.stack([sum(padded[i : i + size]) / size for i in range(len(x))]))
     trend = torch.stack(trends)
     parts = ((model.trend, trend), (model.remainder, column - trend))
     return sum(x @ layer.weight.T + layer.bias for layer, x in parts)

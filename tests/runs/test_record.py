@@ -84,9 +84,7 @@ def test_an_invalid_record_raises_one_line_that_names_the_key(change, message):
     assert isinstance(caught.value, SeqbenchError)
 
 
-@pytest.mark.parametrize(
-    "key", [key for key in KEYS if key not in ("schema", "notes", "code", "naive")]
-)
+@pytest.mark.parametrize("key", sorted({*KEYS} - {"schema", "notes", "code", "naive"}))
 def test_a_missing_key_raises_record_error(key):
     obj = make_record().to_json()
     del obj[key]
