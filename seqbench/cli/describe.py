@@ -24,17 +24,22 @@ def describe(
     from seqbench.config.build import build
     from seqbench.config.compose import compose
     from seqbench.datasets.table import moment, read_table
+    from seqbench.errors import ConfigError
     from seqbench.experiment.build import build_task
+    from seqbench.tasks.forecast import Forecast
     from seqbench.wording import count, number, plain, score
 
     words = ["task=forecast_file", "model=nlinear", f"task.path={path}", *(settings or ())]
     config = compose(words)
     node = config["task"]
+    if config["choices"]["task"] != "forecast_file":
+        raise ConfigError("data describe takes settings of task=forecast_file, not another task")
     table = read_table(node["path"], node["time"], node["group"])
     missing = np.isnan(table.values).sum(0)
     if missing.any():
         node["missing"] = "mask"
     task = build_task(config, build("trainer", config))
+    assert isinstance(task, Forecast)
     console = Console(highlight=False)
     grid = Table(box=None, pad_edge=False, header_style="bold")
     grid.add_column("column")

@@ -105,7 +105,7 @@ def test_describe_says_what_training_on_a_table_would_use(tmp_path):
     (tmp_path / "my.csv").write_text("\n".join(["day,sales,stock,note", *rows]))
     result = call("describe", tmp_path / "my.csv", *words)
     assert "train with task.missing=mask" in result.stdout
-    assert "sales   target           1" in result.stdout
+    assert "sales   target          1" in result.stdout
     wrong = call("describe", tmp_path / "my.csv", "task.target=sale")
     assert isinstance(wrong.exception, ConfigError)
     assert "did you mean 'sales'?" in str(wrong.exception)
