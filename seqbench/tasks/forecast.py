@@ -37,7 +37,7 @@ class Forecast(Task):
     """Forecast the columns of a table.
 
     Args:
-        target: the columns to forecast, or `all`.
+        target: the columns to forecast, or `all` that are not known ahead.
         length: time steps of the look-back.
         horizon: time steps ahead.
         inputs: the other columns that the model reads, or `all`.
@@ -92,7 +92,7 @@ class Forecast(Task):
             if value is not None and value < 1:
                 raise ConfigError(f"task.{name} must be at least 1, not {value}")
         self.length, self.horizon, self.normalize = length, horizon, normalize
-        self.known, self.masks = list(known), missing == "mask"
+        self.known, self.masks = names_of(known), missing == "mask"
         table = self._read(path, sha256, time, group, dataset)
         self._choose_columns(table, target, inputs)
         indices = [table.columns.index(name) for name in self.columns]
@@ -162,11 +162,12 @@ class Forecast(Task):
         Raises:
             ConfigError: if there is no such column, no target, or a target is known ahead.
         """
-        targets = [target] if isinstance(target, str) else list(target)
-        targets = list(table.columns) if targets == ["all"] else targets
-        others = [name for name in table.columns if name not in targets]
-        if inputs != "all":
-            others = [inputs] if isinstance(inputs, str) else list(inputs)
+        targets = names_of(target)
+        if targets == ["all"]:
+            targets = [name for name in table.columns if name not in self.known]
+        others = names_of(inputs)
+        if others == ["all"]:
+            others = [name for name in table.columns if name not in targets]
         for key, names in {"target": targets, "inputs": others, "known": self.known}.items():
             table.check_columns(names, f"task.{key}")
         if not targets or len(set(targets)) < len(targets):
@@ -187,7 +188,7 @@ class Forecast(Task):
         count = seen.sum(0)
         for name, found in zip(self.targets, count, strict=False):
             if not found:
-                raise DataError(f"target {name} has no value in the training rows")
+                raise DataError(f"no training row has a value of the target {name}")
         self.mean = np.nansum(fitted, 0) / np.maximum(count, 1)
         deviations = np.where(seen, fitted - self.mean, 0)
         std = np.sqrt((deviations**2).sum(0) / np.maximum(count, 1))
@@ -346,6 +347,11 @@ class Forecast(Task):
         """Take the root of the squared errors in the unit of a target."""
         squared = {f"{target}_rmse" for target in self.targets}
         return {k: v**0.5 if STEP.sub("", k) in squared else v for k, v in means.items()}
+
+
+def names_of(names: str | Sequence[str]) -> list[str]:
+    """Return names as a list; a single one may be given as a text."""
+    return [names] if isinstance(names, str) else list(names)
 
 
 def report_steps(horizon: int) -> list[int]:

@@ -259,13 +259,20 @@ def test_columns_known_ahead_are_read_ahead(forecast):
         calendar=False,
     )
     assert task.columns == ["a", "holiday"]
+    same = forecast(
+        {"t": hours(100), "holiday": range(100), "a": data[:, 0]},
+        known="holiday",
+        normalize="none",
+        calendar=False,
+    )
+    assert torch.equal(same.series, task.series)
     for split in ("valid", "test"):
         for batch, at in zip(task.eval_batches(split), task.origins[split].split(256), strict=True):
             rows = at[:, None] + torch.arange(-5, 1)
             ahead = batch.inputs[..., 2] * task.std[1] + task.mean[1]
             torch.testing.assert_close(ahead.double(), rows.double() + 4, rtol=1e-5, atol=1e-4)
     with pytest.raises(ConfigError, match="'a' is a target, which is not known ahead"):
-        forecast({"a": range(100)}, known=["a"])
+        forecast({"a": range(100)}, known=["a"], target="a")
 
 
 def test_calendar_features_are_points_on_circles():
