@@ -120,14 +120,8 @@ class Forecast(Task):
         self.spec = SequenceSpec(
             Features(self.series.shape[1]), Values(horizon * count, horizon), "last", length
         )
-        goals, tested = values[:, :count], self.origins["test"].numpy()
-        parts = []
-        for own in table.series.values():
-            inside = tested[(tested >= own.start) & (tested < own.stop)]
-            if len(inside):
-                parts.append((goals[own], inside - own.start))
-        self.naive = naive_scores(parts, horizon, table.period)
-        self.baseline = min(self.naive.values())
+        goals = values[:, :count]
+        self._score_naive(goals, table)
         self._measure_differences(goals, rows, table.period)
         self._note(table)
 
@@ -224,6 +218,20 @@ class Forecast(Task):
             if size is not None and size < len(at):
                 at = at[torch.arange(size) * len(at) // size]
             self.origins[split] = at
+
+    def _score_naive(self, goals: NDArray[np.float64], table: Table) -> None:
+        """Set the scores of naive forecasts on test, and the best of them."""
+        tested, parts = self.origins["test"].numpy(), []
+        for own in table.series.values():
+            inside = tested[(tested >= own.start) & (tested < own.stop)]
+            if len(inside):
+                past = int(inside[0]) + 1 - own.start
+                # Without missing values, forecasts depend on the last season at most.
+                past = past if self.masks else min(past, table.period or 1)
+                first = int(inside[0]) + 1 - past
+                parts.append((goals[first : own.stop], inside - first))
+        self.naive = naive_scores(parts, self.horizon, table.period)
+        self.baseline = min(self.naive.values())
 
     def _measure_differences(
         self, goals: NDArray[np.float64], rows: dict[str, Rows], period: int | None
