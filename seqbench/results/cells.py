@@ -173,8 +173,15 @@ def aggregate(records: Iterable[Record]) -> list[Cell]:
     cells: list[Cell] = []
     for column, rivals in _grouped(groups.values(), columns).items():
         for variant, group in zip(tell_apart(list(map(task_options, rivals))), rivals, strict=True):
-            cells += _cells(replace(column, variant=variant), group)
+            cells += _cells(replace(column, variant=_with_horizon(variant, group[0])), group)
     return sorted(cells, key=lambda cell: (cell.column.order, cell.model, cell.variant))
+
+
+def _with_horizon(variant: str, record: Record) -> str:
+    """Return a variant that names the horizon of a forecast, without which no score says much."""
+    horizon = task_options([record]).get("task.horizon")
+    named = isinstance(horizon, int) and "horizon=" not in variant
+    return ", ".join(filter(None, [f"horizon={horizon}" if named else "", variant]))
 
 
 def _cells(column: Column, records: list[Record]) -> list[Cell]:

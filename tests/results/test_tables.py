@@ -76,6 +76,16 @@ def test_naive_forecasts_are_below_and_a_model_that_does_not_beat_them_is_marked
     assert "¹ no better than the last value (adding T=600: gru, lstm)" in table.notes
 
 
+def test_a_column_names_the_horizon_of_a_forecast():
+    one = make_record("adding", task__horizon=96)
+    assert str(build([one]).columns[0]) == "adding T=600 [horizon=96] · MSE ↓ (full)"
+    two = build([one, make_record("adding", task__horizon=192)])
+    assert [column.task for column in two.columns] == [
+        "adding T=600 [horizon=192]",
+        "adding T=600 [horizon=96]",
+    ]
+
+
 TWICE = [make_record(), replace(make_record(), run_id="f" * 12)]
 
 
