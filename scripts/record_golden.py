@@ -1,9 +1,10 @@
 """Record the golden traces: what every model's first training steps on every task give.
 
-    python scripts/record_golden.py
+    python scripts/record_golden.py          all of them
+    python scripts/record_golden.py --new    those of new pairs; the others stay as they are
 
 Writes `tests/golden/traces.json`, to which `tests/golden/test_traces.py` holds the code. MNIST, the
-Penn Treebank and Tiny Shakespeare are read as `seqbench train` reads them.
+Penn Treebank, Tiny Shakespeare and ETT are read as `seqbench train` reads them.
 
 Recording anew is legitimate only for a change that is meant to alter the computation: another
 initialisation, loss, order of the data, arithmetic of a model. Its commit message says why the
@@ -14,6 +15,7 @@ it is; `scripts/compare_revisions.py` holds such a change to the last bit. Recip
 
 import itertools
 import json
+import sys
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -39,9 +41,18 @@ MODELS = {
         *("model.dim=16", "model.num_layers=2", "model.num_heads=4", "model.num_kv_heads=2"),
         *("model.hidden_dim=32", "model.carry_state=false"),
     ],
+    "nlinear": [],
+    "dlinear": ["model.kernel_size=5"],
 }
+FORECASTING = ("forecast_file", "etth1", "etth2")
 GENERATED = ("adding", "copy", "char_markov", "char_file", "char_text8", "char_enwik8")
-TASKS = (*GENERATED, "smnist", "pmnist", "char_ptb", "char_shakespeare")
+GENERATED += ("forecast_file",)
+TASKS = (*GENERATED, "smnist", "pmnist", "char_ptb", "char_shakespeare", "etth1", "etth2")
+PAIRS = [
+    (task, model)
+    for task, model in itertools.product(TASKS, MODELS)
+    if task in FORECASTING or model not in ("nlinear", "dlinear")
+]
 TRAINING = [
     *("budget=smoke", "recipe=none", "seed=0", "threads=1", "device=cpu"),
     *("optimizer=adam", "optimizer.lr=0.002", "schedule=cosine", "schedule.warmup=0.2"),
@@ -73,8 +84,8 @@ def trace(task: str, model: str, data_dir: str | None = None) -> dict[str, Any]:
     """Train one model on one task: `{"losses": [one a step], "valid": the primary metric}`.
 
     Args:
-        task: one of `TASKS`.
-        model: one of `MODELS`.
+        task: the task of one of `PAIRS`.
+        model: its model.
         data_dir: where the datasets lie.
     """
     kept = Trace()
@@ -87,6 +98,10 @@ def trace(task: str, model: str, data_dir: str | None = None) -> dict[str, Any]:
         if task == "char_file":
             path = Path(folder) / "text.txt"
             path.write_text(words("abcdefghij \n", 30_000), encoding="utf-8")
+            overrides.append(f"task.path={path}")
+        if task == "forecast_file":
+            path = Path(folder) / "series.csv"
+            path.write_text(table(300), encoding="utf-8")
             overrides.append(f"task.path={path}")
         config = compose(overrides)
         config["data_dir"], config["output_dir"] = data_dir, folder
@@ -112,6 +127,18 @@ def words(alphabet: str, size: int) -> str:
     return "".join(chosen[random.randint(40, size=size // 6)].ravel())
 
 
+def table(rows: int) -> str:
+    """A table of two hourly series with a daily season."""
+    random = np.random.RandomState(0)
+    noise = random.randint(-9, 10, (rows, 2))
+    times = np.datetime64("2024-01-01T00:00") + np.arange(rows) * np.timedelta64(1, "h")
+    lines = [
+        f"{time},{abs(i % 24 - 12) + a / 10},{i % 24 + b / 10}\n"
+        for i, (time, (a, b)) in enumerate(zip(times, noise, strict=True))
+    ]
+    return "".join(["time,load,heat\n", *lines])
+
+
 def rounded(value: float) -> float:
     """Round to seven significant digits."""
     return float(f"{value:.7g}")
@@ -119,8 +146,11 @@ def rounded(value: float) -> float:
 
 def main() -> None:
     """Write the file: a line for each pair, so that a difference shows which moved."""
-    pairs = itertools.product(TASKS, MODELS)
-    lines = [f'  "{task} {model}": {json.dumps(trace(task, model))}' for task, model in pairs]
+    known = json.loads(TRACES.read_text(encoding="utf-8")) if "--new" in sys.argv else {}
+    lines = []
+    for task, model in PAIRS:
+        name = f"{task} {model}"
+        lines.append(f'  "{name}": {json.dumps(known.get(name) or trace(task, model))}')
     TRACES.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 

@@ -33,9 +33,16 @@ class Classes:
 
 @dataclass(frozen=True)
 class Values:
-    """Regression target: `dim` real values; a model outputs `dim` values."""
+    """Regression target: `dim` real values; a model outputs `dim` values.
+
+    Attributes:
+        dim: number of values.
+        steps: for a forecast, the number of later time steps that the values are of, the first step
+            first; their columns are the first ones of the input. `None`: not a forecast.
+    """
 
     dim: int
+    steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ class SequenceSpec:
         """Return the spec as a JSON-serializable dict, for `from_json`."""
         return {
             "input": vars(self.input),
-            "target": vars(self.target),
+            "target": {k: v for k, v in vars(self.target).items() if v is not None},
             "readout": self.readout,
             "length": self.length,
         }

@@ -1,6 +1,8 @@
 """Format numbers, metrics and names for the user: rounded, with units, printable."""
 
+import difflib
 import math
+from collections.abc import Iterable
 
 # Most characters of a name or message.
 LONGEST = 2000
@@ -8,6 +10,9 @@ LONGEST = 2000
 MOST_DIGITS = 6
 METRICS = {
     "mse": "MSE",
+    "mae": "MAE",
+    "smape": "sMAPE (%)",
+    "mase": "MASE",
     "cross_entropy": "cross-entropy (nats)",
     "nll": "NLL (nats)",
     "macro_f1": "macro F1",
@@ -113,3 +118,12 @@ def count(value: int | None) -> str:
 def task_with_size(task: str, length: object) -> str:
     """Return a task's name and length for tables: `adding T=200`."""
     return f"{plain(task)} T={length}" if isinstance(length, int) else plain(task)
+
+
+def suggestion(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """Return a hint for the end of an error: the nearest known word, or else all known words."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, 1)
+    if close:
+        return f" (did you mean '{prefix}{close[0]}'?)"
+    return f" (there are: {', '.join(known)})" if known else ""

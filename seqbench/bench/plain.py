@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seqbench import kernels
 from seqbench.errors import ConfigError
-from seqbench.models import llama, rnn, tcn
+from seqbench.models import linear, llama, rnn, tcn
 from seqbench.models.rnn import State
 from seqbench.models.sequence_model import SequenceModel
 from seqbench.spec import SequenceSpec
@@ -97,6 +97,9 @@ PLAIN: dict[str, type[SequenceModel]] = {
     "seqbench.models.rnn.GRU": GRU,
     "seqbench.models.rnn.RNN": RNN,
     "seqbench.models.llama.Llama": Llama,
+    # These have no compiled code.
+    "seqbench.models.linear.NLinear": linear.NLinear,
+    "seqbench.models.linear.DLinear": linear.DLinear,
 }
 
 

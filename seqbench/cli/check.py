@@ -91,8 +91,8 @@ def described(
     """
     from seqbench.config.choices import choices_of
     from seqbench.config.compose import Composer
-    from seqbench.config.messages import suggestion
     from seqbench.config.schema import check_node, integers_in
+    from seqbench.wording import suggestion
 
     given = parsed(values)
     composer = Composer(config_dir)
@@ -167,9 +167,10 @@ def found_class(target: str) -> tuple[str, str]:
 
     from torch import nn
 
-    from seqbench.config.messages import first_line, suggestion
+    from seqbench.config.messages import first_line
     from seqbench.config.schema import import_from
     from seqbench.tasks.task import Task
+    from seqbench.wording import suggestion
 
     file, colon, name = target.rpartition(":")
     source = Path(file) if colon else None

@@ -64,7 +64,7 @@ def compare(
         table.add_section()
     console.print(table)
     curves: dict[tuple[str, str], dict[str, Curve]] = {}
-    bounds: dict[tuple[str, str], set[float]] = {}
+    bounds: dict[tuple[str, str], set[tuple[float, str]]] = {}
     for marker, run, folder in zip(markers, found, folders, strict=False):
         for key, curve in learning_curves(run, folder).items():
             curves.setdefault(key, {})[marker] = curve

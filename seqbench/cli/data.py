@@ -1,16 +1,19 @@
-"""`seqbench data`: download and verify datasets, and print their folders."""
+"""`seqbench data`: download and verify datasets, print their folders, describe a table."""
 
 import shlex
 from typing import Annotated
 
 import typer
 
+from seqbench.cli.describe import describe
 from seqbench.datasets.catalog import DATASETS, find
 from seqbench.errors import ConfigError, DataError
 
 app = typer.Typer(
-    help="Download and verify datasets, and print their folders.", no_args_is_help=True
+    help="Download and verify datasets, print their folders, describe a table.",
+    no_args_is_help=True,
 )
+app.command()(describe)
 
 
 def dataset_names(incomplete: str) -> list[str]:

@@ -134,9 +134,7 @@ class Terminal(Observer):
             return  # the error message is enough
         metric = record.score.metric
         rows = {"reached": f"test {score(metric, record.score.value)}"}
-        rows["without memory"] = score(metric, record.baseline)
-        if record.optimum is not None:
-            rows["best possible"] = score(metric, record.optimum)
+        rows |= {name: score(metric, bound) for name, bound in record.bounds.items()}
         cell = published("tcn2018", record.task, record.model)
         if cell is not None:
             shown = score(cell.metric, cell.value)

@@ -7,7 +7,7 @@ import typer
 
 from seqbench.cli import completion
 from seqbench.cli.folders import RUN_HELP, OutputDir
-from seqbench.runs.record import Record
+from seqbench.runs.record import WITHOUT_MEMORY, Record
 from seqbench.wording import plain
 
 if TYPE_CHECKING:
@@ -100,7 +100,9 @@ def learning_curves(run: "Record | Unfinished", folder: Path) -> dict[tuple[str,
     return {key: curves[key] for key in curves if key in shown}
 
 
-def baselines(run: "Record | Unfinished", metric: str) -> list[float]:
-    """Return a list with the score of a predictor without memory; empty if it is unknown."""
-    baseline = run.baseline_of(metric) if isinstance(run, Record) else None
-    return [] if baseline is None else [baseline]
+def baselines(run: "Record | Unfinished", metric: str) -> list[tuple[float, str]]:
+    """Return a list with the value and the name of the baseline; empty if it is unknown."""
+    if not isinstance(run, Record) or (baseline := run.baseline_of(metric)) is None:
+        return []
+    scored = run.score is not None and run.score.metric == metric
+    return [(baseline, run.baseline_name if scored else WITHOUT_MEMORY)]

@@ -52,7 +52,7 @@ def table(
     down, across, beside = names(rows), names(cols), names(show)
     for name in beside:
         if name not in SHOWN:
-            from seqbench.config.messages import suggestion
+            from seqbench.wording import suggestion
 
             raise ConfigError(f"--show knows no '{name}'{suggestion(name, SHOWN)}")
     found = read(paths, output_dir)

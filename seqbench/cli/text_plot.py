@@ -22,7 +22,7 @@ def print_curves(
     split: str,
     metric: str,
     curves: Mapping[str, Curve],
-    baselines: Collection[float] = (),
+    baselines: Collection[tuple[float, str]] = (),
 ) -> None:
     """Draw the curves of one metric over steps, no wider than the terminal; nothing if empty.
 
@@ -31,7 +31,7 @@ def print_curves(
         split: split that the metric was measured on.
         metric: name of the metric; accuracies are fractions, and are drawn in per cent.
         curves: marker -> curve. The letter marks the curve if there are several.
-        baselines: scores of predictors without memory, drawn as horizontal lines.
+        baselines: value and name of scores to compare with, drawn as horizontal lines.
     """
     from uniplot import plot_to_string
 
@@ -41,9 +41,12 @@ def print_curves(
         return
     values = [value for curve in drawn.values() for value in curve.values]
     log = not is_accuracy(metric) and spans_decades(values)
-    lines = [
-        value for value in baselines if abs(value) < LARGEST_VALUE and not (log and value <= 0)
-    ]
+    shown = {
+        value: name
+        for value, name in baselines
+        if abs(value) < LARGEST_VALUE and not (log and value <= 0)
+    }
+    lines = list(shown)
     low, high = limits([*values, *lines], log)
     labels = {
         math.ceil((high - at) / (high - low) * HEIGHT) or 1: name
@@ -75,8 +78,8 @@ def print_curves(
         picture = picture.translate(ASCII)
     title = f"{plain(split)} {metric_name(metric)} over {steps:,} steps" + ", log axis" * log
     if lines:
-        scores = ", ".join(number(value, metric) for value in lines)
-        title += f"; line: {scores} without memory"
+        scores = (f"{number(value, metric)} {plain(name)}" for value, name in shown.items())
+        title += f"; line: {', '.join(scores)}"
     console.print(Text(f"\n{title}", style="bold"))
     # uniplot's own labels show neither per cent nor numbers in the format of seqbench.
     for row, line in enumerate(picture.split("\n")):

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from seqbench.config import Config
-from seqbench.config.messages import unknown_key_error
+from seqbench.config.messages import SYNONYMS, unknown_key_error
 from seqbench.config.schema import (
     NODES,
     as_integer,
@@ -55,7 +55,8 @@ def check(config: Config) -> None:
             check_value(key, value, hint)
         elif key not in NODES:
             nodes = [node for node in NODES if isinstance(config.get(node), dict)]
-            within = [f"'{n}.{key}'" for n in nodes if key in config[n] and key[:1] != "_"]
+            name = SYNONYMS.get(key, key)
+            within = [f"'{n}.{name}'" for n in nodes if name in config[n] and name[:1] != "_"]
             if within:
                 raise ConfigError(f"no key '{key}' (did you mean {' or '.join(within)}?)")
             raise unknown_key_error(key, [*VALUES, *OPTIONAL, *NODES])

@@ -6,9 +6,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seqbench.config.messages import suggestion
 from seqbench.errors import ConfigError
-from seqbench.wording import plain
+from seqbench.wording import plain, suggestion
 
 if TYPE_CHECKING:
     from seqbench.config.yaml_file import Choice

@@ -1,24 +1,24 @@
 """Word the errors of a wrong config: one line, with the nearest valid name."""
 
-import difflib
 from collections.abc import Iterable
 
 from seqbench.errors import ConfigError
-from seqbench.wording import plain
+from seqbench.wording import plain, suggestion
+
+# Names that other libraries have for a key.
+SYNONYMS = dict.fromkeys(
+    ("seq_len", "lookback", "look_back", "input_size", "input_chunk_length", "context_length"),
+    "length",
+) | dict.fromkeys(
+    ("pred_len", "h", "prediction_length", "output_chunk_length", "forecast_horizon"), "horizon"
+)
 
 
 def unknown_key_error(key: str, known: Iterable[str], prefix: str = "") -> ConfigError:
     """Return the error for an unknown key, with the nearest known key."""
-    return ConfigError(f"no key '{prefix}{plain(key)}'{suggestion(key, known, prefix)}")
-
-
-def suggestion(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """Return a hint for the end of an error: the nearest known word, or else all known words."""
-    known = sorted(known)
-    close = difflib.get_close_matches(word, known, 1)
-    if close:
-        return f" (did you mean '{prefix}{close[0]}'?)"
-    return f" (there are: {', '.join(known)})" if known else ""
+    known = list(known)
+    hint = suggestion(SYNONYMS[key] if SYNONYMS.get(key) in known else key, known, prefix)
+    return ConfigError(f"no key '{prefix}{plain(key)}'{hint}")
 
 
 def first_line(error: BaseException) -> str:

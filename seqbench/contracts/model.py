@@ -33,6 +33,8 @@ SPECS = {
     for source in (Features(2), Tokens(11))
     for target in (Classes(11), Values(3))
     for readout in READOUTS
+} | {
+    "forecasting": SequenceSpec(Features(4), Values(6, steps=3), "last", LENGTH),
 }
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields
 
 import torch
 from torch import Tensor
@@ -209,12 +210,10 @@ def fingerprints(batches: Iterable[Batch]) -> set[int]:
 
 def same(a: Batch, b: Batch) -> bool:
     """Return True if all fields of the two batches are equal."""
-    return (
-        torch.equal(a.inputs, b.inputs)
-        and torch.equal(a.targets, b.targets)
-        and (a.scored is None) == (b.scored is None)
-        and (a.scored is None or b.scored is None or torch.equal(a.scored, b.scored))
-        and (a.fresh, a.context) == (b.fresh, b.context)
+    pairs = [(getattr(a, field.name), getattr(b, field.name)) for field in fields(a)]
+    return all(
+        torch.equal(x, y) if isinstance(x, Tensor) and isinstance(y, Tensor) else x is y or x == y
+        for x, y in pairs
     )
 
 

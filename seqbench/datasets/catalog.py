@@ -109,6 +109,20 @@ def _mahoney(name: str, sha256: str, archive: Archive) -> File:
     return File(name, 100_000_000, sha256, urls, archive)
 
 
+def _ett(name: str, size: int, sha256: str) -> Dataset:
+    mirrors = (
+        f"{GITHUB}/zhouhaoyi/ETDataset/main/ETT-small",
+        "https://cdn.jsdelivr.net/gh/zhouhaoyi/ETDataset@main/ETT-small",
+    )
+    urls = tuple(f"{mirror}/{name}.csv" for mirror in mirrors)
+    return Dataset(
+        "ett",
+        f"{name}: load and oil temperature of a power transformer, 17,420 hours from July 2016",
+        "CC BY-ND 4.0, github.com/zhouhaoyi/ETDataset",
+        (File(f"{name}.csv", size, sha256, urls),),
+    )
+
+
 DATASETS: dict[str, Dataset] = {
     "mnist": Dataset(
         "mnist",
@@ -207,5 +221,15 @@ DATASETS: dict[str, Dataset] = {
                 ),
             ),
         ),
+    ),
+    "etth1": _ett(
+        "ETTh1",
+        2_589_657,
+        "f18de3ad269cef59bb07b5438d79bb3042d3be49bdeecf01c1cd6d29695ee066",
+    ),
+    "etth2": _ett(
+        "ETTh2",
+        2_417_960,
+        "a3dc2c597b9218c7ce1cd55eb77b283fd459a1d09d753063f944967dd6b9218b",
     ),
 }

@@ -6,7 +6,6 @@ from pathlib import Path
 from statistics import median
 
 from seqbench.config.choices import choices_of
-from seqbench.config.messages import suggestion
 from seqbench.errors import ConfigError
 from seqbench.launch.cost import Costs
 from seqbench.launch.engine import Engine
@@ -16,6 +15,7 @@ from seqbench.results.collect import collect
 from seqbench.results.papers import Target, targets
 from seqbench.runs.identity import IGNORED_KEYS
 from seqbench.runs.record import Record
+from seqbench.wording import suggestion
 
 
 def check_place(words: Iterable[str]) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from seqbench.config import Config
 from seqbench.config.compose import Composer
-from seqbench.config.messages import suggestion
 from seqbench.config.moved import with_data_at
 from seqbench.config.trust import read
 from seqbench.errors import ConfigError
@@ -13,7 +12,7 @@ from seqbench.experiment.continuation import LENGTH, check_completed
 from seqbench.results.collect import find_run
 from seqbench.runs.identity import user_code_hashes
 from seqbench.runs.run import Run
-from seqbench.wording import plain
+from seqbench.wording import plain, suggestion
 
 # What `--resume` takes to continue a run: besides `LENGTH`, options that do not change its result.
 CONTINUING = [f"trainer.{name}" for name in (*LENGTH, "log_every", "checkpoint_every")]

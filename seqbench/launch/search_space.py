@@ -12,8 +12,8 @@ from optuna.distributions import (
 )
 
 from seqbench.config.choices import choices_of, read_choice
-from seqbench.config.messages import suggestion
 from seqbench.errors import ConfigError
+from seqbench.wording import suggestion
 
 
 def space_overrides(space: str | None, model: str, config_dir: str | None) -> list[str]:

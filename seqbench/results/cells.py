@@ -144,8 +144,13 @@ class Cell:
         return sum(r.status == "completed" and r.notes.get("solved") == 1 for r in runs), len(runs)
 
     @property
+    def bounds(self) -> dict[str, float]:
+        """Return the scores that the mean is compared with, by name; see `Record.bounds`."""
+        return {name: v for r in reversed(self.records) for name, v in r.bounds.items()}
+
+    @property
     def baseline(self) -> float | None:
-        """Return the score of a predictor without memory."""
+        """Return the score of a predictor without memory, or of the best naive one."""
         return next((r.baseline for r in self.records if r.baseline is not None), None)
 
     @property
@@ -168,8 +173,15 @@ def aggregate(records: Iterable[Record]) -> list[Cell]:
     cells: list[Cell] = []
     for column, rivals in _grouped(groups.values(), columns).items():
         for variant, group in zip(tell_apart(list(map(task_options, rivals))), rivals, strict=True):
-            cells += _cells(replace(column, variant=variant), group)
+            cells += _cells(replace(column, variant=_with_horizon(variant, group[0])), group)
     return sorted(cells, key=lambda cell: (cell.column.order, cell.model, cell.variant))
+
+
+def _with_horizon(variant: str, record: Record) -> str:
+    """Return a variant that names the horizon of a forecast, without which no score says much."""
+    horizon = task_options([record]).get("task.horizon")
+    named = isinstance(horizon, int) and "horizon=" not in variant
+    return ", ".join(filter(None, [f"horizon={horizon}" if named else "", variant]))
 
 
 def _cells(column: Column, records: list[Record]) -> list[Cell]:

@@ -163,9 +163,7 @@ def _scores(record: Record) -> Section:
     """Return the score, its bounds, and the scores that papers report for this model and task."""
     metric = record.score.metric if record.score else None
     rows = {"reached": text} if (text := reached(record)) else {}
-    rows["without memory"] = number(record.baseline, metric)
-    if record.optimum is not None:
-        rows["best possible"] = number(record.optimum, metric)
+    rows |= {plain(name): number(bound, metric) for name, bound in record.bounds.items()}
     for paper in papers():
         if cell := published(paper, record.task, record.model):
             caveats = (f"- {caveat}" for caveat in cell.caveats)
@@ -174,12 +172,23 @@ def _scores(record: Record) -> Section:
 
 
 def metrics(record: Record) -> Section:
-    """Return all metrics of a run as text, accuracies in per cent."""
-    return {
-        f"{split} {name}": amount(name, value)
-        for split, values in record.metrics.items()
-        for name, value in values.items()
-    }
+    """Return all metrics of a run as text, accuracies in per cent.
+
+    Those at single steps of a forecast's horizon, `NAME_step_3`, are in the row of `NAME`.
+    """
+    rows: Section = {}
+    for split, values in record.metrics.items():
+        steps: dict[str, dict[int, str]] = {}
+        for name, value in values.items():
+            whole, at, step = name.rpartition("_step_")
+            if at and whole in values and step.isdecimal():
+                steps.setdefault(f"{split} {whole}", {})[int(step)] = number(value)
+            else:
+                rows[f"{split} {name}"] = amount(name, value)
+        for row, of_steps in steps.items():
+            texts = (f"{step}: {text}" for step, text in sorted(of_steps.items()))
+            rows[row] += f"; at step {', '.join(texts)}"
+    return rows
 
 
 def evaluations(folder: Path) -> Section:

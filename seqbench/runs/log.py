@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from seqbench.runs.observer import Observer
-from seqbench.runs.record import Record
+from seqbench.runs.record import Record, bounds
 from seqbench.wording import duration, number, score
 
 
@@ -64,10 +64,8 @@ def headline(facts: dict[str, Any]) -> list[str]:
         f"budget {facts['config']['budget']}, {seeds}: "
         f"{facts['parameters']:,} parameters, {facts['total_steps']:,} steps on {facts['device']}",
     ]
-    bounds = f"without memory: {score(primary.metric, facts['baseline'])}"
-    if facts["optimum"] is not None:
-        bounds += f"; the best possible: {number(facts['optimum'], primary.metric)}"
-    lines.append(bounds)
+    known = bounds(facts["baseline"], facts["naive"], facts["optimum"])
+    lines.append("; ".join(f"{name}: {score(primary.metric, v)}" for name, v in known.items()))
     field = facts["receptive_field"]
     if field is not None:
         lines.append(f"receptive field {field:,} steps, sequences of {facts['sequence']:,}")

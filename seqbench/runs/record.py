@@ -6,7 +6,7 @@ infinity: such a number is written as null and read as `None`.
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from types import UnionType
@@ -21,6 +21,8 @@ SCHEMA = 1
 LARGEST = 2**24
 # Most levels of nesting, including those of the config.
 MOST_LEVELS = MAX_DEPTH + 10
+# Names of the scores that a score is compared with, beside those of naive predictors.
+WITHOUT_MEMORY, BEST_POSSIBLE = "without memory", "best possible"
 
 # A file that seqbench did not write may hold NaN, which strict JSON does not have.
 _decode = json.JSONDecoder(parse_constant=lambda name: None).decode
@@ -86,7 +88,8 @@ class Record:
         length: the task's size in time steps, T in the papers.
         metrics: split -> metric -> value, accuracies as fractions.
         score: the metric that ranks models; `None` if the run ended before its test.
-        baseline: score of a predictor without memory.
+        baseline: score of a predictor without memory, or the best of `naive`.
+        naive: name -> score of a naive predictor; empty for most tasks.
         optimum: the best possible score; `None` if unknown.
         parameters: trainable parameters of the model.
         steps: training steps taken.
@@ -118,6 +121,7 @@ class Record:
     metrics: dict[str, dict[str, float | None]]
     score: Score | None
     baseline: float | None
+    naive: dict[str, float | None] = field(default_factory=dict)
     optimum: float | None
     parameters: int | None
     steps: int | None
@@ -131,6 +135,17 @@ class Record:
     error: str | None = None
     notes: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any]
+
+    @property
+    def baseline_name(self) -> str:
+        """Return the name of the predictor whose score is `baseline`."""
+        found = (name for name, score in self.naive.items() if score == self.baseline)
+        return next(found, WITHOUT_MEMORY)
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """Return the scores that a score is compared with, by name."""
+        return bounds(self.baseline, self.naive, self.optimum)
 
     def baseline_of(self, metric: str) -> float | None:
         """Return the value of a predictor without memory in a metric; `None` if unknown."""
@@ -303,6 +318,14 @@ def instance_of(cls: Any) -> Check:
 
 
 _RECORD = instance_of(Record)
+
+
+def bounds(
+    baseline: float | None, naive: Mapping[str, float | None], optimum: float | None
+) -> dict[str, float]:
+    """Return the scores that a score is compared with, by name; arguments as in `Record`."""
+    known = {**(naive or {WITHOUT_MEMORY: baseline}), BEST_POSSIBLE: optimum}
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def _wrong(key: str, wanted: str, value: Any) -> RecordError:

@@ -48,6 +48,10 @@ class Batch:
         """Return the batch without its context, for models that carry state."""
         return replace(self.answered_after_context(), inputs=self.inputs[:, self.context :])
 
+    def scored_count(self) -> Tensor | int:
+        """Return the number of terms in the mean of the loss: scored positions, or else rows."""
+        return len(self.inputs) if self.scored is None else self.scored.sum()
+
     def split(self, parts: int) -> list["Batch"]:
         """Return `parts` micro-batches; the batch size must be a multiple of `parts`.
 
@@ -95,6 +99,8 @@ class Task(ABC):
         spec: the input, target, readout and length of the problem.
         primary: the metric that ranks models.
         baseline: the primary metric of a predictor without memory, such as a uniform guess.
+        naive: the primary metric of naive predictors on test, by name; `baseline` is the best of
+            them. Empty: `baseline` is that of a predictor without memory.
         optimum: the best possible value of the primary metric; `None`: not known.
         steps_per_epoch: training batches per epoch.
         checksums: SHA-256 of the data, by name, for the record.
@@ -104,6 +110,7 @@ class Task(ABC):
     spec: SequenceSpec
     primary: Primary
     baseline: float
+    naive: dict[str, float]
     optimum: float | None = None
     steps_per_epoch: int
     checksums: dict[str, str]
@@ -115,6 +122,7 @@ class Task(ABC):
         self.batch_size = batch_size
         self.seed = seed
         self.data_dir = data_dir
+        self.naive = {}
         self.checksums = {}
         self.notes = {}
 
@@ -152,6 +160,13 @@ class Task(ABC):
         task overrides this if the targets of its batches have another shape.
         """
         return outputs, batch.targets
+
+    def metrics_of(self, means: dict[str, float]) -> dict[str, float]:
+        """Return the metrics of a split from the means of what `metrics` returns: the same.
+
+        A task overrides this for a metric that is no mean, such as the root of one.
+        """
+        return means
 
 
 class ExampleTask(Task):

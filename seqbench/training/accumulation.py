@@ -11,10 +11,9 @@ from seqbench.tasks.task import Batch, Task
 
 def share(part: Batch, batch: Batch) -> Tensor | float:
     """Return the share of a batch's scored positions that are in a micro-batch."""
-    rows = len(part.inputs) / len(batch.inputs)
-    if rows == 1 or part.scored is None or batch.scored is None:
-        return rows
-    return part.scored.sum() / batch.scored.sum()
+    if len(part.inputs) == len(batch.inputs):
+        return 1.0
+    return part.scored_count() / batch.scored_count()
 
 
 def never_empty(part: Batch) -> Batch:

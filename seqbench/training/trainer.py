@@ -385,7 +385,8 @@ class Trainer:
                 sums[name] = sums.get(name, 0) + value.double()
                 counts[name] = counts.get(name, 0) + count
         model.train(was_training)
-        return {name: (value / counts[name]).item() for name, value in sums.items()}
+        means = {name: (value / counts[name]).item() for name, value in sums.items()}
+        return task.metrics_of(means)
 
 
 def check_finite(name: str, value: float, progress: Progress) -> None:

@@ -9,6 +9,7 @@ from seqbench.spec import Classes, Features, SequenceSpec, Tokens, Values
 
 LENGTH = 40
 FEATURES_LAST = SequenceSpec(Features(2), Values(1), "last", LENGTH)
+FORECAST = SequenceSpec(Features(2), Values(6, steps=3), "last", LENGTH)
 TOKENS_EVERY = SequenceSpec(Tokens(7), Classes(7), "every", LENGTH)
 SETTINGS = [
     ("tcn", {"channels": [6, 6, 6, 6], "kernel_size": 3}),
@@ -75,9 +76,10 @@ def test_a_plain_state_can_be_carried(name):
 
 @pytest.mark.parametrize("name", choices_of("model"))
 def test_no_compiled_code_runs_in_a_plain_model(name, monkeypatch):
-    model = build_plain(read_choice("model", name), TOKENS_EVERY)
+    spec = FORECAST if "linear" in name else TOKENS_EVERY
+    model = build_plain(read_choice("model", name), spec)
     monkeypatch.setattr("seqbench.kernels.ops.library", lambda *_: pytest.fail("compiled"))
-    model(inputs(TOKENS_EVERY))
+    model(inputs(spec))
 
 
 def test_a_custom_model_has_no_plain_form():

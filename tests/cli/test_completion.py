@@ -91,7 +91,7 @@ def test_a_folder_of_the_user_is_completed_and_one_that_is_wrong_completes_nothi
     [
         (["tra"], ["train"]),
         (["train", "model", "=", "l"], ["llama", "lstm"]),
-        (["train", "model", "="], ["gru", "llama", "lstm", "rnn", "tcn"]),
+        (["train", "model", "="], ["dlinear", "gru", "llama", "lstm", "nlinear", "rnn", "tcn"]),
         (["sweep", "model", "=", "tcn,l"], ["tcn,llama", "tcn,lstm"]),
         (["train", "model", "=", "lstm", "model.hid"], ["model.hidden_size="]),
         (["train", "laun"], []),

@@ -87,3 +87,25 @@ def test_to_know_the_command_nothing_heavy_is_imported():
     code = "import sys, seqbench.cli.data; print({'torch', 'numpy', 'pooch'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_describe_says_what_training_on_a_table_would_use(tmp_path):
+    rows = [f"2024-{i // 28 + 1:02}-{i % 28 + 1:02},{i % 7},{i},x" for i in range(336)]
+    (tmp_path / "my.csv").write_text("\n".join(["day,sales,stock,note", *rows]))
+    words = ["task.target=sales", "task.length=28", "task.horizon=7"]
+    result = call("describe", tmp_path / "my.csv", *words)
+    assert result.exit_code == 0, result.output
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert ["sales", "target", "0", "3.00", "2.00", "0", "6.00"] in lines
+    assert ["note", "not", "read"] in lines
+    assert ["gaps", "11"] in lines  # from the 28th to the next month
+    assert ["test", "windows", "61"] in lines
+    assert "seasonal naive  MSE 0" in result.stdout
+    rows[5] = "2024-01-06,,5,x"
+    (tmp_path / "my.csv").write_text("\n".join(["day,sales,stock,note", *rows]))
+    result = call("describe", tmp_path / "my.csv", *words)
+    assert "train with task.missing=mask" in result.stdout
+    assert "sales   target          1" in result.stdout
+    wrong = call("describe", tmp_path / "my.csv", "task.target=sale")
+    assert isinstance(wrong.exception, ConfigError)
+    assert "did you mean 'sales'?" in str(wrong.exception)

@@ -23,6 +23,7 @@ FACTS = {
     "step": 0,
     "device": "cpu",
     "baseline": 0.1,
+    "naive": {},
     "optimum": None,
     "receptive_field": None,
     "remark": "",

@@ -9,6 +9,7 @@ from seqbench.cli.main import app
 from seqbench.cli.show import LOG_LINES
 from seqbench.config.compose import compose
 from seqbench.errors import ConfigError
+from seqbench.results.summary import metrics
 from seqbench.runs import lock
 
 FAILED = make_record("copy", "gru", seed=7, status="failed")
@@ -151,3 +152,12 @@ def test_a_run_that_is_not_there_is_one_line(output_dir):
     result = invoke("zzzz", "--output-dir", output_dir)
     assert isinstance(result.exception, ConfigError)
     assert "no run 'zzzz'" in str(result.exception)
+
+
+def test_errors_at_steps_of_the_horizon_are_in_the_row_of_their_metric():
+    steps = {"mse_step_12": 0.5, "mse_step_2": 0.25, "count_step_1": 3.0}
+    record = replace(make_record(value=0.4), metrics={"test": {"mse": 0.4} | steps})
+    assert metrics(record) == {
+        "test mse": "0.400; at step 2: 0.250, 12: 0.500",
+        "test count_step_1": "3.00",
+    }

@@ -24,7 +24,7 @@ def drawn(metric, curves, baselines=(), width=80, encoding="utf-8", **options):
 
 
 def test_a_line_stands_at_each_power_of_ten_where_values_span_decades():
-    lines = drawn("mse", {"a": FALLING}, [1 / 6])
+    lines = drawn("mse", {"a": FALLING}, [(1 / 6, "without memory")])
     assert lines[1] == "valid MSE over 1,000 steps, log axis; line: 0.167 without memory"
     labels = [line.partition("│")[0].strip() for line in lines[3 : 3 + HEIGHT]]
     assert [label for label in labels if label] == ["1", "0.1", "0.01", "0.001", "1e-4"]
@@ -41,7 +41,7 @@ def labels_width(lines):
 
 
 def test_accuracies_are_in_per_cent_on_a_linear_axis():
-    lines = drawn("accuracy", {"a": RISING}, [0.1])
+    lines = drawn("accuracy", {"a": RISING}, [(0.1, "without memory")])
     assert lines[1] == "valid accuracy % over 1,000 steps; line: 10.0 without memory"
     labels = [line.partition("│")[0].strip() for line in lines[3 : 3 + HEIGHT]]
     assert [label for label in labels if label] == [f"{n} %" for n in (100, 80, 60, 40, 20, 0)]
@@ -68,7 +68,7 @@ def test_a_letter_keeps_its_colour_where_another_has_nothing_to_draw():
 
 @pytest.mark.parametrize("curves", [{"a": FALLING}, {"a": FALLING, "b": RISING}], ids=[1, 2])
 def test_ascii_is_enough(curves):
-    lines = drawn("mse", curves, [0.5], encoding="ascii")
+    lines = drawn("mse", curves, [(0.5, "x")], encoding="ascii")
     assert "\n".join(lines).isascii()
     assert sum("---" in line for line in lines) == 3, "two of the frame, one of the baseline"
     assert not re.search(r"\?|\x1b", "\n".join(lines))
@@ -77,7 +77,7 @@ def test_ascii_is_enough(curves):
 @pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
 def test_it_is_no_wider_than_the_terminal(width):
     for metric in ("mse", "accuracy"):
-        lines = drawn(metric, {"a": RISING, "b": FALLING}, [0.1], width)
+        lines = drawn(metric, {"a": RISING, "b": FALLING}, [(0.1, "x")], width)
         assert max(map(cell_len, lines)) <= width
 
 
@@ -103,7 +103,7 @@ def test_nothing_is_drawn_of_no_points():
 )
 @pytest.mark.parametrize("metric", ["mse", "accuracy", "\x1b[31m[red]x[/]\n"])
 def test_any_numbers_make_a_plot(steps, values, metric):
-    lines = drawn(metric, {"a": Curve(steps, values)}, [0.0, -1e308], 60)
+    lines = drawn(metric, {"a": Curve(steps, values)}, [(0.0, "x"), (-1e308, "y")], 60)
     assert len(lines) >= HEIGHT + 5
     assert max(map(cell_len, lines)) <= 60
     assert re.search("[\u2801-\u28ff]", "".join(lines))

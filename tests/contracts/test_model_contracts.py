@@ -34,7 +34,8 @@ def test_our_models_hold_every_contract(name):
     )
     assert len(results) == 8
     assert broken(results) == {}
-    assert results[0].message == ""  # and take every kind of task
+    # And take every kind of task, but for the linear forecasting models.
+    assert results[0].message.startswith("not for 8 of 9 kinds" if "linear" in name else "")
 
 
 class Running(nn.Module):
@@ -198,7 +199,7 @@ class NotDerived(Running):
 def test_the_models_that_are_broken_below_hold_whole(model):
     results = list(check_model(model))
     assert broken(results) == {}
-    assert "not for 4 of 8 kinds of task" in results[0].message
+    assert "not for 4 of 9 kinds of task" in results[0].message
     assert "not for tokens" in results[0].message
 
 

@@ -46,6 +46,9 @@ def fails(tmp_path, environment, monkeypatch, capfd):
         ("model=lstm model.num_layer=2", "(did you mean 'model.num_layers'?)"),
         ("optimizer.lrr=1", "(did you mean 'optimizer.lr'?)"),
         ("lr=1", "no key 'lr' (did you mean 'optimizer.lr'?)"),
+        ("task=etth1 task.seq_len=96", "no key 'task.seq_len' (did you mean 'task.length'?)"),
+        ("task=etth1 pred_len=96", "no key 'pred_len' (did you mean 'task.horizon'?)"),
+        ("task=etth1 task.h=96", "no key 'task.h' (did you mean 'task.horizon'?)"),
         ("--resume nosuch", "no run 'nosuch' in outputs"),
         # Values of the wrong type.
         ("seed=x", "seed must be int, not 'x'"),
@@ -116,6 +119,28 @@ def test_an_unusable_text_is_an_error(fails, tmp_path, content, code, said):
 def test_a_folder_instead_of_a_text_is_an_error(fails, tmp_path):
     (tmp_path / "my.txt").mkdir()
     assert fails("train", "task=char_file", "task.path=my.txt") == (3, "my.txt is not a file")
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "said"),
+    [
+        (None, 3, "my.csv is not there"),
+        ("", 3, "my.csv is empty"),
+        ("day\n" + "2024-01-01\n" * 3, 3, "has no column of numbers beside the time: day"),
+        ("a,b\n" + "1,2\n" * 9 + "1,x\n" + "3,4\n" * 9, 3, "row 10: b is 'x', expected a number"),
+        ("a,b\n1,2\n" + ",2\n" * 9, 3, "row 2: a is missing; task.missing=mask leaves"),
+        ("t,b\n2024-02-01,2\n2024-01-01,4\n", 3, "row 2 (2024-01-01): the time is earlier than"),
+        ("a,b\n" + "1,2\n" * 20, 3, "the train split has 14 rows, expected at least 32"),
+        ("b,d\n" + "1,2\n" * 20, 2, "task.target: "),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_an_error(fails, tmp_path, content, code, said):
+    if content is not None:
+        (tmp_path / "my.csv").write_text(content)
+    target = "task.target=c" if code == 2 else "task.target=all"
+    got, line = fails("train", "task=forecast_file", "task.path=my.csv", target, *SMALL)
+    assert got == code
+    assert said in line
 
 
 @pytest.mark.parametrize(

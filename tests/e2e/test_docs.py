@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -50,12 +51,15 @@ def small(command: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=name_of)
-def test_every_command_of_a_page_works(page, tmp_path, seqbench, real_data) -> None:
+def test_every_command_of_a_page_works(page, tmp_path, seqbench, real_data, monkeypatch) -> None:
     for text in [*blocks("python", page), *blocks("yaml", page)]:
         if found := re.match(r"# (\S+\.(?:py|yaml))\n", text):
             path = tmp_path / found[1]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
+            if path.name.startswith("make_"):
+                monkeypatch.chdir(tmp_path)
+                runpy.run_path(str(path))
     for name, text in (
         ("my.txt", "The cat sat on the mat, and the dog on the log.\n"),
         ("other.txt", "A dog! "),

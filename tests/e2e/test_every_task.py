@@ -9,8 +9,11 @@ from seqbench.runs.events import read_events
 from seqbench.runs.record import read_record
 from seqbench.training import checkpoint
 
-GENERATED = ("adding", "copy", "char_markov", "char_file")
-REAL = ("smnist", "pmnist", "char_ptb", "char_shakespeare")
+GENERATED = ("adding", "copy", "char_markov", "char_file", "forecast_file")
+REAL = ("smnist", "pmnist", "char_ptb", "char_shakespeare", "etth1", "etth2")
+FORECASTING = ("forecast_file", "etth1", "etth2")
+NO_FORECASTS = [task for task in GENERATED + REAL if task not in FORECASTING]
+LINEAR = {"nlinear", "dlinear"}  # models for forecasting only
 NOT_AT_HAND = ("char_text8", "char_enwik8")
 
 
@@ -20,6 +23,11 @@ def command(model, task, folder):
         text = folder / "my.txt"
         text.write_text("".join(f"{i} and {i * i}, " for i in range(2000)), encoding="utf-8")
         words.append(f"task.path={text}")
+    if task == "forecast_file":
+        table = folder / "my.csv"
+        rows = (f"2024-{i // 28 % 12 + 1:02}-{i % 28 + 1:02},{i % 7},{i}\n" for i in range(300))
+        table.write_text("".join(["day,sales,stock\n", *rows]), encoding="utf-8")
+        words.append(f"task.path={table}")
     # Some recipes have 3 million parameters.
     return [*words, "trainer.batch_size=4", "trainer.eval_every=20"]
 
@@ -46,13 +54,25 @@ def test_every_task_is_in_one_of_the_groups():
 # The golden traces train every pair; here, each task and each model has a command.
 @pytest.mark.parametrize(
     ("task", "model"),
-    list(zip(GENERATED + REAL, itertools.cycle(choices_of("model")), strict=False)),
+    [
+        *zip(
+            NO_FORECASTS, itertools.cycle(sorted(set(choices_of("model")) - LINEAR)), strict=False
+        ),
+        *zip(FORECASTING, itertools.cycle(sorted(LINEAR)), strict=False),
+    ],
 )
 def test_every_task_and_every_model_trains(task, model, tmp_path, seqbench, request):
     data = str(request.getfixturevalue("real_data")) if task in REAL else ""
     done = seqbench(*command(model, task, tmp_path), SEQBENCH_DATA=data)
     assert done.returncode == 0, done.stderr
     assert_is_trained(tmp_path, model, task)
+
+
+def test_a_linear_forecasting_model_refuses_other_tasks_in_one_line(tmp_path, seqbench):
+    done = seqbench(*command("dlinear", "adding", tmp_path))
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("DLinear is for forecasting tasks only, such as task=forecast_file")
 
 
 def test_the_installed_command_trains(tmp_path, installed):

@@ -270,7 +270,7 @@ def test_a_run_without_prospects_is_stopped(tmp_path):
     assert hows == {0: "pruned", 1: "completed"}
 
 
-@pytest.mark.parametrize("model", ["tcn", "lstm", "gru", "rnn", "llama"])
+@pytest.mark.parametrize("model", ["tcn", "lstm", "gru", "rnn", "llama", "nlinear", "dlinear"])
 def test_every_model_has_a_space_whose_settings_can_be_built(model, tmp_path):
     assert model in choices_of("search_space")
     words = [word for word in SMALL if not word.startswith("model")]

@@ -90,8 +90,8 @@ def test_an_axis_is_logarithmic_where_all_its_values_can_be_on_it():
 
 def test_a_bound_of_a_logarithmic_axis_is_a_line_or_a_remark():
     axes = Figure().subplots()
-    assert list(draw_bound(axes, "baseline", [(0, 0.1)], "accuracy", True)) == []
+    assert list(draw_bound(axes, "without memory", [(0, 0.1)], "accuracy", True)) == []
     assert [line.get_label() for line in axes.get_lines()] == ["without memory"]
-    (remark,) = draw_bound(axes, "baseline", [(0, -0.1)], "accuracy", True)
+    (remark,) = draw_bound(axes, "without memory", [(0, -0.1)], "accuracy", True)
     assert remark == "without memory: -10.0, which a logarithmic axis cannot show"
     assert len(axes.get_lines()) == 1

@@ -59,6 +59,33 @@ def test_models_down_tasks_across_and_known_bounds_below():
     assert [row.label for row in build([smnist]).rows] == ["lstm", "without memory"]
 
 
+def test_naive_forecasts_are_below_and_a_model_that_does_not_beat_them_is_marked():
+    naive = {"train mean": 1.1, "last value": 0.5}
+    records = [
+        replace(make_record(model=model, value=value), naive=naive, baseline=0.5, optimum=None)
+        for model, value in {"gru": 0.7, "lstm": 0.5, "tcn": 0.49}.items()
+    ]
+    table = build([*records, make_record("smnist", "lstm", value=0.9)])
+    values = {row.label: [e and e.value for e in row.entries] for row in table.rows if row.bound}
+    assert values == {
+        "without memory": [None, "10.0"],
+        "train mean": ["1.10", None],
+        "last value": ["0.500", None],
+    }
+    assert [entry(table, model).marks for model in ("gru", "lstm", "tcn")] == ["¹", "¹", ""]
+    assert "¹ no better than the last value (adding T=600: gru, lstm)" in table.notes
+
+
+def test_a_column_names_the_horizon_of_a_forecast():
+    one = make_record("adding", task__horizon=96)
+    assert str(build([one]).columns[0]) == "adding T=600 [horizon=96] · MSE ↓ (full)"
+    two = build([one, make_record("adding", task__horizon=192)])
+    assert [column.task for column in two.columns] == [
+        "adding T=600 [horizon=192]",
+        "adding T=600 [horizon=96]",
+    ]
+
+
 TWICE = [make_record(), replace(make_record(), run_id="f" * 12)]
 
 

@@ -85,7 +85,7 @@ def test_an_invalid_record_raises_one_line_that_names_the_key(change, message):
 
 
 # Missing in records of earlier versions.
-OPTIONAL = ("schema", "notes", "code", "defaults")
+OPTIONAL = ("schema", "notes", "code", "defaults", "naive")
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if key not in OPTIONAL])

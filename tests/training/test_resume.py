@@ -40,6 +40,8 @@ TCN = ["model=tcn", "model.channels=[5,5]", "model.kernel_size=3", "model.dropou
 LSTM = ["model=lstm", "model.hidden_size=6", "model.num_layers=2", "model.dropout=0.3"]
 LLAMA = ["model=llama", "model.dim=8", "model.num_heads=2", "model.num_layers=2"]
 LLAMA += ["model.dropout=0.2", "model.context=20"]
+GAPS = ["task=forecast_file", "task.missing=mask", "task.splits=[27,10,10]"]
+GAPS += ["task.length=6", "task.horizon=2"]
 
 CASES = {
     "tcn with dropout": [*ADDING, *TCN, "optimizer=adam", "trainer.clip=0.5"],
@@ -62,8 +64,18 @@ CASES = {
     "amsgrad": [*ADDING, *TCN, "optimizer=adamw", "optimizer.amsgrad=true"],
     "micro-batches": [*MARKOV, *LSTM, "trainer.accumulate=2", "optimizer=adam"],
     "bf16": [*MARKOV, *LLAMA, "model.carry_state=true", "trainer.precision=bf16"],
+    "forecast": [*GAPS, *TCN, "trainer.accumulate=2", "optimizer=adam"],
     "fp16": [*ADDING, *TCN, "trainer.precision=fp16", "optimizer=adam"],
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def table(tmp_path_factory):
+    """Write the table of the forecasting case."""
+    path = tmp_path_factory.mktemp("table") / "my.csv"
+    rows = [f"{i % 7},{i * i % 11 or ''}\n" for i in range(47)]
+    path.write_text("".join(["a,b\n", *rows]))
+    CASES["forecast"].append(f"task.path={path}")
 
 
 @cache

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from seqbench.results.cells import Cell
 from seqbench.results.looks import looks_of
 from seqbench.results.plots.data import LARGEST, Point
-from seqbench.results.tables.comparison import BOUNDS
 from seqbench.results.tables.layout import ARROWS
+from seqbench.runs.record import BEST_POSSIBLE, WITHOUT_MEMORY
 from seqbench.wording import is_accuracy, metric_name, number, plain
 
 # The palette of Okabe and Ito, distinguishable with colour blindness, in the order and shades of
@@ -60,7 +60,7 @@ AXES = {
     "steps": "training step",
     "epochs": "epoch",
 }
-BOUND_DASHES: dict[str, Any] = {"baseline": (0, (2, 2)), "optimum": (0, (8, 2, 1, 2))}
+DASHES_OF_BASELINE, DASHES_OF_OPTIMUM = (0, (2, 2)), (0, (8, 2, 1, 2))
 
 
 @dataclass(frozen=True)
@@ -122,10 +122,11 @@ def draw_points(axes: Axes, points: Iterable[Point], styles: Styles) -> Iterable
 
 
 def bounds_of(cell: Cell, metric: str | None = None) -> dict[str, float]:
-    """Return the known bounds (`baseline`, `optimum`) of the score or of another metric."""
-    known = {name: getattr(cell, name) for name in BOUNDS}
+    """Return the known bounds of the score, or of another metric, by name."""
+    name = plain(cell.records[0].baseline_name)
+    known = {name: cell.baseline, BEST_POSSIBLE: cell.optimum}
     if metric not in (None, cell.column.metric):
-        known = {"baseline": cell.records[0].baseline_of(str(metric))}
+        known = {WITHOUT_MEMORY: cell.records[0].baseline_of(str(metric))}
     return {
         name: value for name, value in known.items() if value is not None and abs(value) < LARGEST
     }
@@ -134,15 +135,16 @@ def bounds_of(cell: Cell, metric: str | None = None) -> dict[str, float]:
 def draw_bound(
     axes: Axes, name: str, points: Sequence[tuple[float, float]], metric: str, log: bool
 ) -> Iterable[str]:
-    """Draw the baseline or optimum; yield a remark instead if a log axis cannot show it."""
+    """Draw the bound called `name`; yield a remark instead if a log axis cannot show it."""
     xs, ys = zip(*points, strict=True)
-    style = {"color": GREY, "linewidth": 1, "zorder": 1.5, "linestyle": BOUND_DASHES[name]}
+    dashes = DASHES_OF_OPTIMUM if name == BEST_POSSIBLE else DASHES_OF_BASELINE
+    style: dict[str, Any] = {"color": GREY, "linewidth": 1, "zorder": 1.5, "linestyle": dashes}
     if log and not is_log(ys, None, True):
-        yield f"{BOUNDS[name]}: {number(min(ys), metric)}, which a logarithmic axis cannot show"
+        yield f"{name}: {number(min(ys), metric)}, which a logarithmic axis cannot show"
     elif len(set(ys)) == 1:
-        axes.axhline(ys[0], label=BOUNDS[name], **style)
+        axes.axhline(ys[0], label=name, **style)
     else:
-        axes.plot(xs, ys, label=BOUNDS[name], **style)
+        axes.plot(xs, ys, label=name, **style)
 
 
 def label_axes(

@@ -25,7 +25,6 @@ from seqbench.results.plots.data import (
     point_panels,
     power_law,
 )
-from seqbench.results.tables.comparison import BOUNDS
 from seqbench.results.tables.layout import measured_on_texts
 from seqbench.runs import atomic
 from seqbench.wording import is_accuracy, plain
@@ -156,10 +155,9 @@ def scaling(cells: Sequence[Cell], x: str = "length", log: bool | None = None) -
             law = fitted("exponent: " + ", ".join(exponents), TITLE)
             axes.set_title(f"{axes.get_title('left')}\n{law}")
         yield from draw_points(axes, points, styles)
-        for name in BOUNDS:
+        for name in dict.fromkeys(name for p in points for name in bounds_of(p.cell)):
             known = {p.x: bounds[name] for p in points if name in (bounds := bounds_of(p.cell))}
-            if known:
-                yield from draw_bound(axes, name, sorted(known.items()), metric, log_y)
+            yield from draw_bound(axes, name, sorted(known.items()), metric, log_y)
         log_xy = log_x, log_y
         label_axes(axes, x, metric, column.direction, column.split, log_xy, places)
 
@@ -262,11 +260,10 @@ def _figure(
         axes.set_title(fitted(plain(title), TITLE))
         remarks |= dict.fromkeys(draw(axes, panels[column], styles))
     handles = [Line2D([], [], **{**s.points, **s.line, **handle}) for s in styles.values()]
-    for text in BOUNDS.values():
-        of_panels = (line for axes in figure.axes for line in axes.get_lines())
-        if bound := next((line for line in of_panels if line.get_label() == text), None):
-            handles.append(bound)
-            names.append(text)
+    of_panels = (line for axes in figure.axes for line in axes.get_lines())
+    bounds = {text: line for line in of_panels if (text := str(line.get_label()))[:1] != "_"}
+    handles += bounds.values()
+    names += bounds
     figure.legend(handles, names, loc="outside right upper")
     width = int(figure.get_figwidth() * 18)
     note = textwrap.fill("; ".join(remarks), width)

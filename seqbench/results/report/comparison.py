@@ -64,6 +64,7 @@ def figures_of(
             "task": plain(column.task),
             **dict(zip(("title", "measure"), measured_on_texts(column, True), strict=True)),
             "baseline": _bound(members, "baseline", column.metric),
+            "baseline_name": plain(members[0].records[0].baseline_name),
             "optimum": _bound(members, "optimum", column.metric),
             "direction": column.direction,
             "charts": _charts(column, members, curves, indices, points),

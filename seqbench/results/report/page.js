@@ -223,10 +223,10 @@ function bandTraces(line, style) {
 }
 
 // The worst and the best possible, each labelled on the side where curves are.
-function boundLines({ baseline, optimum, direction }, log) {
+function boundLines({ baseline, baseline_name, optimum, direction }, log) {
   const below = direction === "min" ? "top" : "bottom";
   const above = direction === "min" ? "bottom" : "top";
-  return [...boundLine(baseline, "without memory", "dot", below, log), ...boundLine(optimum, "best possible", "longdash", above, log)];
+  return [...boundLine(baseline, baseline_name, "dot", below, log), ...boundLine(optimum, "best possible", "longdash", above, log)];
 }
 
 function boundLine(value, text, dash, yanchor, log) {
@@ -234,7 +234,7 @@ function boundLine(value, text, dash, yanchor, log) {
   return [{
     type: "line", xref: "paper", x0: 0, x1: 1, y0: value, y1: value, layer: "below",
     line: { color: colour("quiet"), width: 1.2, dash },
-    label: { text, textposition: "end", yanchor, font: { size: 11, color: colour("quiet") } },
+    label: { text: plotText(text), textposition: "end", yanchor, font: { size: 11, color: colour("quiet") } },
   }];
 }
 

@@ -108,6 +108,7 @@ def _of_record(record: Record, paper: str | None) -> dict[str, Any]:
         "finished": plain(finished(record))[:25],
         "error": plain(record.error or ""),
         "baseline": _real(record.baseline, metric),
+        "baseline_name": plain(record.baseline_name),
         "optimum": _real(record.optimum, metric),
         "direction": found.direction if found else None,
         "published": _published(record, paper),
@@ -124,9 +125,8 @@ def _of_record(record: Record, paper: str | None) -> dict[str, Any]:
 def _scores(record: Record) -> Rows:
     metric = record.score.metric if record.score else None
     lines = [["reached", text]] if (text := reached(record)) else []
-    for name, bound in (("without memory", record.baseline), ("best possible", record.optimum)):
-        if bound is not None:
-            lines.append([name, score(metric, bound) if metric else number(bound)])
+    for name, bound in record.bounds.items():
+        lines.append([plain(name), score(metric, bound) if metric else number(bound)])
     return lines
 
 

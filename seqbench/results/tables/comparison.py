@@ -16,6 +16,7 @@ from seqbench.results.papers import cell_reason, load_paper, published
 from seqbench.results.recipe import amount_difference
 from seqbench.results.statistics import FEWEST_SEEDS
 from seqbench.results.tables.layout import COLS, ROWS, arrange, measured_on_texts
+from seqbench.runs.record import BEST_POSSIBLE, WITHOUT_MEMORY
 from seqbench.wording import count, duration, mean_and_spread, number, plain
 
 # Notes are numbered in the order of their first mention.
@@ -23,7 +24,6 @@ SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 LISTED_RUNS = 5
 # A note names models of one task whose numbers of parameters differ by more than this factor.
 SIMILAR_SIZES = 2
-BOUNDS = {"baseline": "without memory", "optimum": "best possible"}
 TIED, OLDER = "≈", "†"
 TIED_NOTE = (
     f"{TIED} not significantly different from the best: the 95% interval of their mean difference "
@@ -81,7 +81,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a model, or of a bound (`BOUNDS`) below all models.
+    """A row of a model, or of a bound (see `Cell.bounds`) below all models.
 
     Attributes:
         label: name of the model or bound.
@@ -140,7 +140,9 @@ def build_table(
     runs = [record for cell in cells for record in cell.records]
     older = [record.run_id for record in runs if record.source != source]
     marked = frozenset(older) if len(older) < len(runs) else frozenset()
-    # Build the table column by column, two bounds below the cells of each, then transpose it.
+    names = [name for cell in cells for name in cell.bounds if name != BEST_POSSIBLE]
+    names = list(dict.fromkeys([WITHOUT_MEMORY, *names, BEST_POSSIBLE]))
+    # Build the table column by column, the bounds below the cells of each, then transpose it.
     columns: list[tuple[Header, list[Entry | None]]] = []
     for j, texts in enumerate(grid.columns):
         members = [grid.cells.get((i, j)) for i in places]
@@ -150,7 +152,7 @@ def build_table(
             None if cell is None else _entry(cell, standing[i, j], usual_n, marked, remarks)
             for i, cell in enumerate(members)
         ]
-        bounds = [None if grid.tasks_down else _bound(members, name) for name in BOUNDS]
+        bounds = [None if grid.tasks_down else _bound(members, name) for name in names]
         columns.append((header, means + bounds))
         extra = [SHOWN[name] for name in show]
         headers = [Header(shown.header, header.task, True, header.name) for shown in extra]
@@ -160,10 +162,10 @@ def build_table(
             makers.append(partial(_published, paper=paper, task=header.task, remarks=remarks))
         for beside, make in zip(headers, makers, strict=True):
             columns.append((beside, [None if cell is None else make(cell) for cell in members]))
-    for name, label in BOUNDS.items() if grid.tasks_down else ():
+    for name in names if grid.tasks_down else ():
         of_rows = [[c for (i, _), c in grid.cells.items() if i == row] for row in places]
-        columns.append((Header(label, ""), [_bound(members, name) for members in of_rows]))
-    labels = [*grid.rows, *BOUNDS.values()]
+        columns.append((Header(plain(name), ""), [_bound(members, name) for members in of_rows]))
+    labels = [*grid.rows, *map(plain, names)]
     across = zip_longest(*(entries for _, entries in columns))
     table_rows = [
         Row(label, entries, bound=i not in places)
@@ -292,7 +294,20 @@ def _entry(
     if other := amount_difference(cell.records[0].config):
         task, _ = measured_on_texts(cell.column, False)
         mark += remarks.mark(other, task, plain(cell.model))
+    if better := _better_naive(cell):
+        task, _ = measured_on_texts(cell.column, False)
+        mark += remarks.mark(f"no better than the {better}", task, plain(cell.model))
     return replace(entry, flags=tuple(flags), marks=entry.marks + mark)
+
+
+def _better_naive(cell: Cell) -> str | None:
+    """Return the best naive predictor, if the mean does not beat it."""
+    first, sample = cell.records[0], cell.statistics
+    if not first.naive or first.baseline is None or sample is None:
+        return None
+    off = sample.mean - first.baseline
+    beats = off > 0 if cell.column.direction == "max" else off < 0
+    return None if beats else plain(first.baseline_name)
 
 
 def _published(cell: Cell, paper: str, task: str, remarks: _Remarks) -> Entry | None:
@@ -309,9 +324,8 @@ def _bound(cells: Iterable[Cell | None], name: str) -> Entry | None:
     """Return the bound of some cells; `None` if it is unknown or differs between them."""
     known: dict[Column, str] = {}
     for cell in cells:
-        value = getattr(cell, name, None)
-        if cell and value is not None:
-            known.setdefault(cell.column, number(value, cell.column.metric))
+        if cell and name in cell.bounds:
+            known.setdefault(cell.column, number(cell.bounds[name], cell.column.metric))
     texts = set(known.values())
     return Entry(texts.pop()) if len(texts) == 1 else None
 

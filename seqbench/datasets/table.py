@@ -1,0 +1,297 @@
+"""Read a table of time series from a CSV or Parquet file, with DuckDB."""
+
+import csv
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seqbench.errors import ConfigError, DataError
+from seqbench.user_files import expand_home
+from seqbench.wording import plain, suggestion
+
+PARQUET = (".parquet", ".pq")
+NUMERIC = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|BOOLEAN|DECIMAL.*")
+TEMPORAL = re.compile(r"DATE|TIMESTAMP.*")
+# Texts of a CSV file that stand for a missing value.
+MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?", "-")
+SEPARATOR = re.compile(r"[,;\t|]")
+DAY = np.timedelta64(1, "D")
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Rows of numbers in the order of time, of one series or of several.
+
+    Attributes:
+        path: the file.
+        columns: names of the columns of numbers.
+        values: `(rows, columns)` float64; NaN where a value is missing.
+        numbers: `(rows,)` each row's number in the file, from 1, without the header.
+        time: `(rows,)` datetime64[us], increasing within each series; `None`: no time column.
+        time_column: its name.
+        series: name -> the rows of a series; one without a name unless the table has a group.
+        ignored: names of the columns that are neither numbers nor the time nor the group.
+    """
+
+    path: str
+    columns: tuple[str, ...]
+    values: NDArray[np.float64]
+    numbers: NDArray[np.int64]
+    time: NDArray[np.datetime64] | None
+    time_column: str | None
+    series: dict[str, slice]
+    ignored: tuple[str, ...]
+
+    @cached_property
+    def step(self) -> np.timedelta64 | None:
+        """The most frequent difference of successive times; `None` if there is none."""
+        if self.time is None:
+            return None
+        differences = [np.diff(self.time[rows]) for rows in self.series.values()]
+        kinds, counts = np.unique(np.concatenate(differences), return_counts=True)
+        return kinds[counts.argmax()] if len(kinds) else None
+
+    @property
+    def period(self) -> int | None:
+        """Time steps of the natural season: a day, a week of days, a year of weeks or months.
+
+        `None` without a time column, or if the time step fits none of them.
+        """
+        if self.step is None:
+            return None
+        if self.step < DAY:
+            return None if DAY % self.step else int(DAY / self.step)
+        for least, most, steps in ((1, 1, 7), (7, 7, 52), (28, 31, 12), (89, 92, 4)):
+            if least * DAY <= self.step <= most * DAY:
+                return steps
+        return None
+
+    @property
+    def gaps(self) -> int:
+        """Number of places where the next time is not one step later."""
+        if self.time is None or self.step is None:
+            return 0
+        return sum(int((np.diff(self.time[r]) != self.step).sum()) for r in self.series.values())
+
+    def place(self, row: int) -> str:
+        """Return the file, the number and the time of a row, to begin an error with."""
+        time = "" if self.time is None else f" ({moment(self.time[row])})"
+        return f"{self.path}, row {self.numbers[row]}{time}"
+
+    def check_columns(self, names: Iterable[str], key: str) -> None:
+        """Raise `ConfigError` if one of the names, given as `key`, is no column of numbers."""
+        for name in names:
+            if name in self.ignored:
+                raise ConfigError(f"{key}: column '{plain(name)}' of {self.path} holds no numbers")
+            if name not in self.columns:
+                hint = suggestion(name, self.columns)
+                raise ConfigError(f"{key}: {self.path} has no column '{plain(name)}'{hint}")
+
+    def check_complete(self, columns: Sequence[int], *, missing: bool) -> None:
+        """Raise `DataError` at the first infinite value, and unless allowed, missing value."""
+        for column in columns:
+            values = self.values[:, column]
+            wrong = np.isinf(values) if missing else ~np.isfinite(values)
+            if wrong.any():
+                row = int(wrong.argmax())
+                place, name = self.place(row), plain(self.columns[column])
+                if np.isinf(values[row]):
+                    raise DataError(f"{place}: {name} is {values[row]}, expected a finite number")
+                raise DataError(
+                    f"{place}: {name} is missing; task.missing=mask leaves missing values out of "
+                    "inputs and score"
+                )
+
+
+def read_table(path: str, time: str | None = None, group: str | None = None) -> Table:
+    """Read a CSV or Parquet file.
+
+    Args:
+        path: the file; Parquet if its name ends with `.parquet` or `.pq`, else CSV.
+        time: name of the time column; `None`: the first column of dates or timestamps, if any.
+        group: name of the column that names the series of a row; `None`: one series.
+
+    Raises:
+        ConfigError: if a named column does not exist.
+        DataError: if the file cannot be read, has no rows or no column of numbers, or if times are
+            missing, duplicate or not in order.
+    """
+    kinds, found = read_columns(path)
+    for key, name in (("task.time", time), ("task.group", group)):
+        if name is not None and name not in kinds:
+            hint = suggestion(name, kinds)
+            raise ConfigError(f"{key}: {path} has no column '{plain(name)}'{hint}")
+    if time is None:
+        time = next((name for name, kind in kinds.items() if TEMPORAL.fullmatch(kind)), None)
+    others = {name: kind for name, kind in kinds.items() if name not in (time, group)}
+    columns = [name for name, kind in others.items() if NUMERIC.fullmatch(kind)]
+    for name, kind in others.items():
+        if kind == "VARCHAR":
+            check_text(found[name], name, path)
+    if not columns:
+        raise DataError(f"{path} has no column of numbers beside the time: {', '.join(kinds)}")
+    values = np.empty((len(found[columns[0]]), len(columns)))
+    for i, name in enumerate(columns):
+        values[:, i] = np.ma.filled(np.ma.asarray(found.pop(name)).astype(np.float64), np.nan)
+    times = None if time is None else as_time(found[time], kinds[time], path, time)
+    numbers, series = np.arange(1, len(values) + 1), {"": slice(0, len(values))}
+    if group is not None:
+        order, series = series_of(found[group], path, group)
+        values, numbers = values[order], numbers[order]
+        times = None if times is None else times[order]
+    ignored = tuple(name for name in others if name not in columns)
+    table = Table(path, tuple(columns), values, numbers, times, time, series, ignored)
+    check_order(table)
+    return table
+
+
+def read_columns(path: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return the type in DuckDB and the values of each column of a file, by name.
+
+    Raises:
+        DataError: if the file cannot be read or has no rows.
+    """
+    import duckdb
+
+    file = expand_home(path)
+    if not file.is_file():
+        raise DataError(f"{path} is {'not a file' if file.exists() else 'not there'}")
+    if not file.stat().st_size:
+        raise DataError(f"{path} is empty")
+    try:
+        with duckdb.connect(config={"threads": 2}) as connection:
+            if file.suffix.lower() in PARQUET:
+                rows = connection.read_parquet(str(file))
+            else:
+                rows = connection.read_csv(str(file), na_values=list(MISSING))
+                if len(rows.columns) == 1:  # what DuckDB makes of lines of different lengths
+                    check_lines(file, path)
+            kinds = dict(zip(rows.columns, map(str, rows.types), strict=True))
+            columns = rows.fetchnumpy()
+    except duckdb.Error as error:
+        if "sniffing" in str(error):
+            check_lines(file, path)
+        raise DataError(f"{path}{in_one_line(str(error))}") from error
+    if not len(next(iter(columns.values()), ())):
+        raise DataError(f"{path} has no rows")
+    return kinds, columns
+
+
+def check_lines(file: Path, path: str) -> None:
+    """Raise `DataError` if a line of a CSV file does not have as many values as the first."""
+    with file.open(encoding="utf-8", errors="replace", newline="") as text:
+        header = text.readline()
+        separator = SEPARATOR.search(header)
+        if separator is None:
+            return
+        expected = len(next(csv.reader([header], delimiter=separator[0])))
+        for values in (lines := csv.reader(text, delimiter=separator[0])):
+            if len(values) not in (0, expected):
+                at = f"{path}, line {lines.line_num + 1}"
+                raise DataError(f"{at}: expected {expected} values, got {len(values)}")
+
+
+def in_one_line(message: str) -> str:
+    """Return an error of DuckDB as the end of a line that begins with the file's name."""
+    line = re.search(r"Error on Line: (\d+)", message)
+    value = re.search(r'converting column "(.*?)"\. Could not convert string "(.*?)"', message)
+    at = f", line {line[1]}" if line else ""
+    if value:
+        return f"{at}: {value[1]} is '{plain(value[2])}', expected a number"
+    lines = [text for text in message.splitlines() if text and not text.startswith("CSV Error on")]
+    return f"{at}: {plain(lines[0] if lines else message)}"
+
+
+def check_text(column: Any, name: str, path: str) -> None:
+    """Raise `DataError` if most texts of a column are numbers or times, and the others are not."""
+    texts = [str(text) for text in np.ma.asarray(column).compressed()]
+    for expected, similar, valid in (
+        ("a number such as 0.5", lambda text: is_number(text.replace(",", ".")), is_number),
+        ("a time such as 2020-12-31 23:00", is_time, is_time),
+    ):
+        if 2 * sum(map(similar, texts)) > len(texts):
+            rows = enumerate(np.ma.asarray(column).filled(""), 1)
+            row, text = next((r, str(x)) for r, x in rows if str(x) and not valid(str(x)))
+            raise DataError(f"{path}, row {row}: {name} is '{plain(text)}', expected {expected}")
+
+
+def is_number(text: str) -> bool:
+    """Return True if a text is a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def is_time(text: str) -> bool:
+    """Return True if a text is a date, with or without a time of the day."""
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def as_time(column: Any, kind: str, path: str, name: str) -> NDArray[np.datetime64]:
+    """Return a time column as datetime64[us].
+
+    Raises:
+        DataError: if it is not a column of times, or a time is missing.
+    """
+    if not TEMPORAL.fullmatch(kind):
+        raise DataError(
+            f"{path}: column {name} is of type {kind.lower()}, expected dates or timestamps such "
+            "as 2020-12-31 23:00"
+        )
+    times: NDArray[np.datetime64] = np.ma.asarray(column).astype("datetime64[us]")
+    missing = np.ma.getmaskarray(times) | np.isnat(np.ma.getdata(times))
+    if missing.any():
+        raise DataError(f"{path}, row {int(missing.argmax()) + 1}: {name} is missing")
+    return np.ma.getdata(times)
+
+
+def series_of(column: Any, path: str, name: str) -> tuple[NDArray[np.intp], dict[str, slice]]:
+    """Return an order that puts the rows of a series together, and each series' rows in it.
+
+    Raises:
+        DataError: if the series of a row is missing.
+    """
+    names = np.ma.asarray(column)
+    missing = np.ma.getmaskarray(names)
+    if missing.any():
+        raise DataError(f"{path}, row {int(missing.argmax()) + 1}: {name} is missing")
+    codes: dict[str, int] = {}
+    code = np.array([codes.setdefault(str(x), len(codes)) for x in names.data.tolist()])
+    ends = np.bincount(code).cumsum().tolist()
+    places = map(slice, [0, *ends[:-1]], ends)
+    return code.argsort(kind="stable"), dict(zip(codes, places, strict=True))
+
+
+def check_order(table: Table) -> None:
+    """Raise `DataError` if the times of a series are not strictly increasing."""
+    for name, rows in table.series.items() if table.time is not None else ():
+        assert table.time is not None
+        steps = np.diff(table.time[rows])
+        wrong = steps <= np.timedelta64(0)
+        if wrong.any():
+            at = int(wrong.argmax())
+            of = f" of series '{plain(name)}'" if name else ""
+            fault = "earlier than the time before: sort the file by time"
+            if not steps[at]:
+                fault = "the same as the time before: remove the row"
+                fault += "" if name else ", or name the series of a row with task.group"
+            raise DataError(f"{table.place(rows.start + at + 1)}: the time{of} is {fault}")
+
+
+def moment(time: np.datetime64) -> str:
+    """Return a time without the parts that are zero, as in `2020-12-31 23:00`."""
+    text = str(time).replace("T", " ").removesuffix(".000000").removesuffix(":00")
+    return text.removesuffix(" 00:00")

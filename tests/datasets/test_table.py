@@ -1,0 +1,127 @@
+"""Tables are read as they are, or refused in one line that names the place."""
+
+import duckdb
+import numpy as np
+import pytest
+
+from seqbench.datasets.table import read_table
+from seqbench.errors import ConfigError, DataError
+
+HOURS = [f"2024-01-{1 + i // 24:02} {i % 24:02}:00" for i in range(60)]
+
+
+def write(path, rows, header="time,a,b"):
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return str(path)
+
+
+def lines(changes=()):
+    """Rows of a valid table, some of them replaced."""
+    rows = [f"{time},{i},{i / 4}" for i, time in enumerate(HOURS)]
+    for row, text in dict(changes).items():
+        rows[row - 1] = text
+    return rows
+
+
+def test_csv_and_parquet_give_the_same_table(tmp_path):
+    file = write(tmp_path / "t.csv", lines({5: f"{HOURS[4]},NA,?"}), "time,a,größe in m")
+    duckdb.read_csv(file, na_values=["NA", "?"]).write_parquet(f"{tmp_path}/t.pq")
+    for table in (read_table(file), read_table(f"{tmp_path}/t.pq")):
+        assert table.columns == ("a", "größe in m")
+        assert table.values.dtype == np.float64
+        assert np.isnan(table.values).nonzero()[0].tolist() == [4, 4]
+        assert table.values[59].tolist() == [59, 14.75]
+        assert (table.time_column, table.time[-1]) == ("time", np.datetime64("2024-01-03T11:00"))
+        assert (table.period, table.gaps, table.series) == (24, 0, {"": slice(0, 60)})
+
+
+def test_the_series_of_a_group_are_put_together_in_the_order_of_the_file(tmp_path):
+    rows = [
+        f"2024-01-{day:02},{shop},{day * 10 + i},x"
+        for day in (1, 2, 4)
+        for i, shop in enumerate(("south", "north"))
+    ]
+    file = write(tmp_path / "t.csv", rows, "day,shop,sales,note")
+    table = read_table(file, group="shop")
+    assert table.series == {"south": slice(0, 3), "north": slice(3, 6)}
+    assert table.values[:, 0].tolist() == [10, 20, 40, 11, 21, 41]
+    assert table.numbers.tolist() == [1, 3, 5, 2, 4, 6]
+    assert table.ignored == ("note",)
+    assert table.place(4) == f"{file}, row 4 (2024-01-02)"
+
+
+@pytest.mark.parametrize(
+    ("step", "period", "gaps"),
+    [("15m", 96, 0), ("7h", None, 0), ("1D", 7, 0), ("7D", 52, 0), ("1M", 12, None)],
+)
+def test_the_season_follows_from_the_time_step(step, period, gaps, tmp_path):
+    unit = np.timedelta64(int(step[:-1]), step[-1])
+    start = np.datetime64("2024-01-01T00:00" if step[-1] in "mh" else "2024-01")
+    times = [str(start + i * unit) for i in range(40)]
+    times = [f"{time}-01" if step == "1M" else time for time in times]
+    table = read_table(
+        write(tmp_path / "t.csv", [f"{time},{i}" for i, time in enumerate(times)], "t,a")
+    )
+    assert table.period == period
+    assert gaps is None or table.gaps == gaps
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([], "has no rows"),
+        ([*lines(), "x"], "line 62: expected 3 values, got 1"),
+        (lines({9: f"{HOURS[8]},abc,1"}), "row 9: a is 'abc', expected a number such as 0.5"),
+        (lines({9: "gestern,1,1"}), "row 9: time is 'gestern', expected a time such as"),
+        (lines({9: ",1,1"}), "row 9: time is missing"),
+        (lines({9: f"{HOURS[7]},1,1"}), "row 9 (2024-01-01 07:00): the time is the same as"),
+        (lines({9: f"{HOURS[5]},1,1"}), "row 9 (2024-01-01 05:00): the time is earlier than"),
+        ([f"{time},x,y" for time in HOURS], "has no column of numbers beside the time: time, a, b"),
+    ],
+)
+def test_a_bad_file_is_refused_in_one_line(rows, said, tmp_path):
+    file = write(tmp_path / "t.csv", rows)
+    with pytest.raises(DataError) as caught:
+        read_table(file)
+    assert str(caught.value).startswith(file)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_text_far_down_in_a_column_of_numbers_is_found(tmp_path):
+    rows = [str(i) for i in range(30_000)] + ["oops"]
+    with pytest.raises(DataError, match=r"line 30002: a is 'oops', expected a number"):
+        read_table(write(tmp_path / "t.csv", rows, "a"))
+
+
+@pytest.mark.parametrize("name", ["empty.csv", "not.parquet", "none.csv", "."])
+def test_what_is_no_table_is_refused(name, tmp_path):
+    (tmp_path / "empty.csv").touch()
+    (tmp_path / "not.parquet").write_text("no parquet")
+    with pytest.raises(DataError, match=f"^{tmp_path}"):
+        read_table(str(tmp_path / name))
+
+
+def test_a_mistyped_column_is_told_what_there_is(tmp_path):
+    file = write(tmp_path / "t.csv", [f"{row},word" for row in lines()], "time,a,b,c")
+    with pytest.raises(ConfigError, match=r"task\.time: .* 'tim' \(did you mean 'time'\?\)"):
+        read_table(file, time="tim")
+    with pytest.raises(DataError, match="column a is of type bigint, expected dates"):
+        read_table(file, time="a")
+    table = read_table(file)
+    with pytest.raises(ConfigError, match=r"column 'c' of .* holds no numbers"):
+        table.check_columns(["a", "c"], "task.target")
+    with pytest.raises(ConfigError, match="there are: a, b"):
+        table.check_columns(["zzz"], "task.target")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [("", "b is missing; task.missing=mask"), ("inf", "is inf")]
+)
+def test_a_missing_or_infinite_value_is_named(value, said, tmp_path):
+    table = read_table(write(tmp_path / "t.csv", lines({9: f"{HOURS[8]},1,{value}"})))
+    table.check_complete([0], missing=False)
+    with pytest.raises(DataError, match=rf"row 9 \(2024-01-01 08:00\): .*{said}"):
+        table.check_complete([0, 1], missing=False)
+    if not value:
+        table.check_complete([0, 1], missing=True)
