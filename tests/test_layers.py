@@ -53,6 +53,12 @@ def imports(tree, inside_functions):
             yield from imports(node, inside_functions)
 
 
+def test_files_of_tests_have_names_of_their_own():
+    """pytest imports them as top-level modules."""
+    names = [path.name for path in Path(__file__).parent.rglob("*.py")]
+    assert {name for name in names if names.count(name) > 1} <= {"conftest.py"}
+
+
 def test_every_part_of_the_house_has_its_layer():
     parts = {part_of(path) for path in MODULES} - {"__init__"}
     assert parts <= LEVEL.keys(), "say in LAYERS where it belongs"
