@@ -1,7 +1,6 @@
 import pytest
 
 from seqbench.cli.sweep_view import Terminal
-from seqbench.config.choices import choices_of
 from seqbench.config.compose import compose
 from seqbench.config.missing_recipe import missing_recipes
 from seqbench.launch.job import Job
