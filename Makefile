@@ -13,7 +13,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 demo: .venv/installed
 	$(BIN)/seqbench train model=tcn task=adding budget=quick seed=$(SEED)
 
-test: lint types tests
+# mypy takes minutes and one core, so it runs beside the tests.
+test: lint
+	$(MAKE) --jobs=2 types tests
 
 check: lint types quick-tests
 

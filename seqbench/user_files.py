@@ -37,8 +37,9 @@ def make_folders(path: Path) -> None:
     """
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     for folder in reversed(missing):
-        folder.mkdir(exist_ok=True)
-        share(folder)
+        with suppress(FileExistsError):  # another process created it meanwhile
+            folder.mkdir()
+            share(folder)
 
 
 def share(path: Path) -> None:
@@ -48,7 +49,7 @@ def share(path: Path) -> None:
     on to new folders. The umask would keep the group from writing to these.
     """
     shared = stat.S_ISGID | stat.S_IWGRP
-    if path.parent.stat().st_mode & shared == shared:
+    if path.parent.stat().st_mode & shared == shared and not path.is_symlink():
         with suppress(PermissionError):  # it belongs to another user
             path.chmod(stat.S_IMODE(path.stat().st_mode) | stat.S_IWGRP)
 

@@ -23,13 +23,19 @@ def describe(
 
     from seqbench.config.build import build
     from seqbench.config.compose import compose
+    from seqbench.config.overrides import quoted
     from seqbench.datasets.table import moment, read_table
     from seqbench.errors import ConfigError
     from seqbench.experiment.build import build_task
     from seqbench.tasks.forecast import Forecast
     from seqbench.wording import count, number, plain, score
 
-    words = ["task=forecast_file", "model=nlinear", f"task.path={path}", *(settings or ())]
+    words = [
+        "task=forecast_file",
+        "model=nlinear",
+        f"task.path={quoted(str(path))}",
+        *(settings or ()),
+    ]
     config = compose(words)
     node = config["task"]
     if config["choices"]["task"] != "forecast_file":

@@ -128,6 +128,7 @@ class Composer:
                 result: Config = OmegaConf.to_container(tree, resolve=True)  # type: ignore[assignment]
             except Exception as error:  # any kind: Hydra's, OmegaConf's or Python's
                 raise explained(error) from error
+        result = with_integers(result)
         check(result)
         return result
 
@@ -237,7 +238,7 @@ def with_task_values(config: Config, overrides: Sequence[str]) -> Config:
     keys = {item.key_or_group for item in parsed}
     if "task.path" in keys and "task.sha256" not in keys and "sha256" in values["task"]:
         values["task"]["sha256"] = None
-    changed = {**config, "task": with_digest(values["task"])}
+    changed = with_integers({**config, "task": with_digest(values["task"])})
     check(changed)
     return changed
 

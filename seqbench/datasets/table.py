@@ -16,6 +16,12 @@ from seqbench.errors import ConfigError, DataError
 from seqbench.user_files import expand_home
 from seqbench.wording import plain, suggestion
 
+# Reading a file must not download or load an extension of DuckDB.
+SETTINGS = {
+    "threads": "2",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
 PARQUET = (".parquet", ".pq")
 NUMERIC = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|BOOLEAN|DECIMAL.*")
 TEMPORAL = re.compile(r"DATE|TIMESTAMP.*")
@@ -166,11 +172,15 @@ def read_columns(path: str) -> tuple[dict[str, str], dict[str, Any]]:
     if not file.stat().st_size:
         raise DataError(f"{path} is empty")
     try:
-        with duckdb.connect(config={"threads": 2}) as connection:
+        with duckdb.connect(config=SETTINGS) as connection:
+            name = re.sub(r"[*?[]", r"[\g<0>]", str(file))  # a name, not a pattern of names
             if file.suffix.lower() in PARQUET:
-                rows = connection.read_parquet(str(file))
+                rows = connection.read_parquet(name, hive_partitioning=False)
             else:
-                rows = connection.read_csv(str(file), na_values=list(MISSING))
+                # Types follow from all rows: a column of integers may have decimals at its end.
+                rows = connection.read_csv(
+                    name, na_values=list(MISSING), sample_size=-1, hive_partitioning=False
+                )
                 if len(rows.columns) == 1:  # what DuckDB makes of lines of different lengths
                     check_lines(file, path)
             kinds = dict(zip(rows.columns, map(str, rows.types), strict=True))
@@ -212,13 +222,17 @@ def in_one_line(message: str) -> str:
 def check_text(column: Any, name: str, path: str) -> None:
     """Raise `DataError` if most texts of a column are numbers or times, and the others are not."""
     texts = [str(text) for text in np.ma.asarray(column).compressed()]
-    for expected, similar, valid in (
-        ("a number such as 0.5", lambda text: is_number(text.replace(",", ".")), is_number),
-        ("a time such as 2020-12-31 23:00", is_time, is_time),
+    for kind, example, similar, valid in (
+        ("a number", "0.5", lambda text: is_number(text.replace(",", ".")), is_number),
+        ("a time", "2020-12-31 23:00", is_time, is_time),
     ):
+        expected = f"{kind} such as {example}"
         if 2 * sum(map(similar, texts)) > len(texts):
             rows = enumerate(np.ma.asarray(column).filled(""), 1)
-            row, text = next((r, str(x)) for r, x in rows if str(x) and not valid(str(x)))
+            wrong = ((row, str(x)) for row, x in rows if str(x) and not valid(str(x)))
+            if (found := next(wrong, None)) is None:
+                raise DataError(f"{path}: {name} is stored as text, expected values like {example}")
+            row, text = found
             raise DataError(f"{path}, row {row}: {name} is '{plain(text)}', expected {expected}")
 
 

@@ -3,7 +3,7 @@
 The config of a continuation names its parent, `continues: <run id>`, and is otherwise that of the
 parent but for the options in `LENGTH`. Both runs are in the same folder of runs. A continuation
 begins with copies of the parent's events, best weights and last checkpoint, and resumes from them
-like an interrupted run. Later it does not need its parent any more.
+like an interrupted run. After that it does not read the parent's checkpoints.
 """
 
 import json
@@ -13,6 +13,7 @@ from typing import Any
 from typeguard import TypeCheckError
 
 from seqbench.config import Config
+from seqbench.config.remembered import custom_targets
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment.build import Experiment
 from seqbench.results.command import resume_command
@@ -113,7 +114,7 @@ def check_completed(parent: Run) -> Record:
     name, again = f"run {parent.run_id}", resume_command(parent.folder)
     record = parent.record
     if record is None:
-        if not (parent.folder / "config.yaml").exists():
+        if not parent.config_path.exists():
             raise ConfigError(f"{name} is not in {parent.folder.parent}, so it cannot be continued")
         if lock.is_held(parent.folder):
             raise ConfigError(f"{name} is being trained: continue it when it is completed")
@@ -127,8 +128,14 @@ def check_completed(parent: Run) -> Record:
 
 
 def check_settings(parent: Run, config: Config) -> None:
-    """Raise `ConfigError` if a continuation changes more than the options in `LENGTH`."""
-    before = read_config(parent.folder / "config.yaml")
+    """Raise `ConfigError` if a continuation changes more than the options in `LENGTH`.
+
+    The parent's folder may be foreign: its custom code is imported only if the continuation, which
+    is trusted, names the same.
+    """
+    before = read_config(parent.config_path)
+    if custom_targets(before) != custom_targets(config | {"tracker": {}}):
+        raise ConfigError(f"a continuation of run {parent.run_id} keeps its model and its task")
     if run_id(before) != parent.run_id:
         raise ConfigError(
             f"{parent.folder / 'config.yaml'} is not the configuration of this folder's run, or "
@@ -188,7 +195,7 @@ def lineage(folder: Run, config: Config) -> str:
     parent = parent_of(folder, config)
     assert parent is not None
     try:
-        before, record = read_config(parent.folder / "config.yaml"), parent.record
+        before, record = read_config(parent.config_path), parent.record
     except (ConfigError, RecordError):
         return parent.run_id
     options, now = before.get("trainer", {}), config["trainer"]

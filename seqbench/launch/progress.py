@@ -42,7 +42,7 @@ class Progress:
     def look(self) -> "Progress":
         """Read the latest events, update the attributes, and return self."""
         if self.total_steps is None:
-            for start in last_events(self.run.folder / "history.jsonl"):
+            for start in last_events(self.run.history_path):
                 self.total_steps = number(start.get("total_steps"), int) or self.total_steps
                 if isinstance(metric := start.get("metric"), str):
                     self.metric = metric

@@ -246,7 +246,7 @@ def with_absolute_paths(job: Job) -> Job:
 def last_event(job: Job) -> int | None:
     """Return the time in ns of the run's last start, interruption or resume; `None` if none."""
     try:
-        return (job.run.folder / "history.jsonl").stat().st_mtime_ns
+        return job.run.history_path.stat().st_mtime_ns
     except FileNotFoundError:
         return None
 

@@ -114,7 +114,7 @@ def run_on_node(job: Job, ticket: Ticket, threads: int, max_requeue: int) -> Non
 def begun(job: Job, ticket: Ticket) -> bool:
     """Return True if the run has been started since the job was submitted."""
     with suppress(FileNotFoundError):
-        history = job.run.folder / "history.jsonl"
+        history = job.run.history_path
         return history.stat().st_mtime > ticket.note.stat().st_mtime
     return False
 

@@ -16,7 +16,7 @@ from seqbench.results.where import MISSING, flatten, value_of
 from seqbench.runs.code_hash import source_hash
 from seqbench.runs.evaluations import read_evaluations
 from seqbench.runs.identity import RUN_ID
-from seqbench.runs.record import Record, RecordError, read_record
+from seqbench.runs.record import Record, RecordError, bounds, read_record
 from seqbench.wording import amount, count, duration, number, plain, score, task_with_size
 
 MOST_SETTINGS = 4
@@ -181,7 +181,7 @@ def metrics(record: Record) -> Section:
         steps: dict[str, dict[int, str]] = {}
         for name, value in values.items():
             whole, at, step = name.rpartition("_step_")
-            if at and whole in values and step.isdecimal():
+            if at and whole in values and step.isdecimal() and len(step) < 10:
                 steps.setdefault(f"{split} {whole}", {})[int(step)] = number(value)
             else:
                 rows[f"{split} {name}"] = amount(name, value)
@@ -201,7 +201,8 @@ def evaluations(folder: Path) -> Section:
             digests = " ".join(digest[:8] for digest in found.data.values())
             changed = [f"path={path} {digests}" if c.startswith("path=") else c for c in changed]
         scores = [score(name, value) for name, value in found.metrics.items()]
-        scores += [f"without memory {number(found.baseline, found.metric)}"]
+        limits = bounds(found.baseline, found.naive, found.optimum)
+        scores += [f"{name} {number(value, found.metric)}" for name, value in limits.items()]
         if found.unknown:
             scores.append(f"unknown characters {count(found.unknown)}")
         age = "" if found.source == source_hash() else ", older code"

@@ -13,18 +13,7 @@ from seqbench.runs.run import BEST, LAST, PREVIOUS, Run
 Status = Literal["completed", "diverged", "failed", "unfinished"]
 
 # Checkpoints that a completed run keeps only to be continued.
-SPARE = (f"checkpoints/{LAST}", f"checkpoints/{PREVIOUS}")
-# All files of a run, in the order of their deletion. The record and the config are the last ones:
-# if the process is killed in between, the run can still be found, and deleted.
-ALL = (
-    *SPARE,
-    f"checkpoints/{BEST}",
-    "events.jsonl",
-    "history.jsonl",
-    "log.txt",
-    "record.json",
-    "config.yaml",
-)
+SPARE = (LAST, PREVIOUS)
 
 
 @dataclass(frozen=True)
@@ -34,7 +23,7 @@ class Waste:
     Attributes:
         run: the run.
         status: how it ended; `unfinished` without a record.
-        whole: the whole run goes, not only its spare checkpoints.
+        whole: True if all files of the run are deleted.
         files: path -> size in bytes.
     """
 
@@ -56,8 +45,8 @@ def find_waste(run: Run, whole: Collection[str] = ()) -> Waste | None:
 
     Args:
         run: its folder must exist.
-        whole: statuses of the runs of which nothing is kept. Of the others, those that are
-            completed keep all but their spare checkpoints.
+        whole: statuses whose runs are deleted entirely. Other completed runs lose only the
+            checkpoints in `SPARE`.
 
     Raises:
         RecordError: if there is a record that cannot be read.
@@ -73,7 +62,12 @@ def find_waste(run: Run, whole: Collection[str] = ()) -> Waste | None:
     if is_whole and not RUN_ID.fullmatch(run.folder.name):
         raise RunError(f"{run.folder} is not named by a run id, so it is not deleted")
     run.check_files()
-    paths = [run.folder / name for name in (ALL if is_whole else SPARE)]
+    paths = [run.checkpoints / name for name in SPARE]
+    if is_whole:
+        # The record and the config come last: if the process is killed in between, the run can
+        # still be found, and deleted.
+        paths += [run.checkpoints / BEST, *run.logs, run.history_path]
+        paths += [run.record_path, run.config_path]
     drafts = [path.with_name(f".{path.name}.draft") for path in paths]
     files = {path: path.lstat().st_size for path in (*drafts, *paths) if path.is_file()}
     return Waste(run, status, is_whole, files) if files else None

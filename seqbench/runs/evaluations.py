@@ -5,7 +5,7 @@ record does not refer to it.
 """
 
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,13 @@ class Evaluation:
         step: the training step of the weights; `None` if unknown.
         metric: name of the metric that ranks models on the task.
         metrics: name -> value, accuracies as fractions.
-        baseline: score of a predictor without memory on this data.
+        baseline: score of a predictor without memory, or of the best naive forecast, on this data.
         optimum: the best possible score on this data; `None` if unknown.
         data: name -> SHA-256 of the data.
         notes: facts of the task, such as the number of unknown characters.
         source: hash of the sources of seqbench that computed the scores.
         date: ISO 8601 in UTC.
+        naive: name -> score of each naive forecast on this data.
     """
 
     overrides: dict[str, Any]
@@ -47,6 +48,7 @@ class Evaluation:
     notes: dict[str, Any]
     source: str
     date: str
+    naive: dict[str, float | None] = field(default_factory=dict)
 
     @property
     def unknown(self) -> int:
@@ -70,7 +72,7 @@ def append_evaluation(path: Path, evaluation: Evaluation) -> None:
 
 
 def read_evaluations(path: Path) -> list[Evaluation]:
-    """Return the evaluations of a run in the order of their dates; lines that are none are skipped.
+    """Return the evaluations of a run in the order of their dates; invalid lines are skipped.
 
     The file may come from an untrusted source.
     """

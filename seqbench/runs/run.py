@@ -42,7 +42,9 @@ class Run:
     def __init__(self, folder: Path, run_id: str) -> None:
         self.folder = folder
         self.run_id = run_id
+        self.config_path = folder / "config.yaml"
         self.record_path = folder / "record.json"
+        self.history_path = folder / "history.jsonl"
         self.events_path = folder / "events.jsonl"
         self.checkpoints = folder / "checkpoints"
         self.log_path = folder / "log.txt"
@@ -81,6 +83,11 @@ class Run:
             reason = error.strerror or error
             raise RunError(f"run {self.run_id} stopped: {reason}: {where}") from error
 
+    @property
+    def logs(self) -> tuple[Path, ...]:
+        """Return the files that training and evaluations of an attempt write."""
+        return self.events_path, self.log_path, self.evaluations_path, self.confusion_path
+
     def check_files(self) -> None:
         """Raise `RunError` if the folder holds links or special files.
 
@@ -97,13 +104,13 @@ class Run:
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write the resolved config to config.yaml."""
-        write_config(self.folder / "config.yaml", config)
+        write_config(self.config_path, config)
 
     def append_history(self, event: str, **facts: Any) -> None:
         """Append an event, such as a start, interruption or resume, with host and time."""
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         line = {"event": event, **facts, "host": socket.gethostname(), "time": now}
-        append_line(self.folder / "history.jsonl", line)
+        append_line(self.history_path, line)
 
     @contextmanager
     def log(self) -> Iterator[Callable[[str], None]]:
@@ -122,5 +129,5 @@ class Run:
         # killed in between, the run can still resume from what is left.
         for path in sorted(self.checkpoints.glob("*"), reverse=True):
             path.unlink()
-        for path in (self.events_path, self.log_path, self.evaluations_path, self.confusion_path):
+        for path in self.logs:
             path.unlink(missing_ok=True)

@@ -260,6 +260,7 @@ class Forecast(Task):
             "targets": self.targets,
             "known": self.known,
             "calendar": self.calendar,
+            "normalize": self.normalize,
             "mean": self.mean.tolist(),
             "std": self.std.tolist(),
         }
@@ -306,11 +307,24 @@ class Forecast(Task):
     def _errors(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Return the errors of the scaled values, `(batch, horizon, targets)`; 0 where missing."""
         assert isinstance(batch, ForecastBatch)
+        errors = self._answer(outputs, batch) - batch.targets
+        return errors if batch.observed is None else errors * batch.observed
+
+    def _answer(self, outputs: Tensor, batch: ForecastBatch) -> Tensor:
+        """Return the forecasts as scaled values, `(batch, horizon, targets)`."""
         answer = outputs.float().unflatten(-1, (self.horizon, -1))
         if batch.scale is not None and batch.offset is not None:
             answer = answer * batch.scale + batch.offset
-        errors = answer - batch.targets
-        return errors if batch.observed is None else errors * batch.observed
+        return answer
+
+    def scored_part(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return forecasts and targets in the unit of the file; missing targets are NaN."""
+        assert isinstance(batch, ForecastBatch)
+        mean, std = self.unit[:, : len(self.targets)]
+        targets = batch.targets * std + mean
+        if batch.observed is not None:
+            targets = targets.masked_fill(~batch.observed, torch.nan)
+        return (self._answer(outputs, batch) * std + mean).flatten(1), targets.flatten(1)
 
     def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[Tensor, int]]:
         """Return sums of errors over the batch, in all and at some steps of the horizon.

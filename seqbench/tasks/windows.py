@@ -35,7 +35,7 @@ def split_rows(table: Table, series: slice, splits: Sequence[float | str]) -> Ro
             times: those at which validation and test begin.
 
     Raises:
-        ConfigError: if they are neither.
+        ConfigError: if they are none of these.
     """
     count = series.stop - series.start
     if len(splits) == 2 and all(isinstance(time, str) for time in splits):
@@ -73,6 +73,8 @@ def row_of_times(table: Table, series: slice, times: Sequence[str]) -> list[int]
         moments = np.array(times, dtype="datetime64[us]")
     except ValueError as error:
         raise ConfigError(f"task.splits: expected dates such as 2020-12-31: {error}") from error
+    if np.isnat(moments).any():
+        raise ConfigError(f"task.splits: expected dates such as 2020-12-31, got {list(times)}")
     if (np.diff(moments) <= np.timedelta64(0)).any():
         raise ConfigError(f"task.splits: expected validation before test, got {', '.join(times)}")
     found = np.searchsorted(table.time[series], moments)

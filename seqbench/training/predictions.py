@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seqbench.errors import ConfigError
-from seqbench.runs.confusion import ConfusionMatrix
+from seqbench.runs.confusion import MOST_CLASSES, ConfusionMatrix
 from seqbench.spec import Classes
 from seqbench.tasks.task import Batch, Task
 
@@ -123,8 +123,9 @@ class ConfusionCount:
 
 
 def has_confusion(task: Task) -> bool:
-    """Return True if a task names one class per example, so that predictions can be counted."""
-    return isinstance(task.spec.target, Classes) and task.spec.readout == "last"
+    """Return True if a task has one class per example, of few enough classes for a matrix."""
+    target = task.spec.target
+    return isinstance(target, Classes) and target.n <= MOST_CLASSES and task.spec.readout == "last"
 
 
 def fitting(task: Task, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -38,6 +38,8 @@ def ended(completed, status, digit):
     shutil.copytree(completed.folder, folder)
     found = json.loads((folder / "record.json").read_text())
     (folder / "record.json").write_text(json.dumps(found | {"status": status}))
+    for name in ("evaluations.jsonl", "confusion.json"):
+        (folder / name).touch()
     if status == "unfinished":
         (folder / "record.json").unlink()
     return Run(folder, folder.name)

@@ -90,7 +90,7 @@ def test_a_bad_file_is_refused_in_one_line(rows, said, tmp_path):
 
 def test_a_text_far_down_in_a_column_of_numbers_is_found(tmp_path):
     rows = [str(i) for i in range(30_000)] + ["oops"]
-    with pytest.raises(DataError, match=r"line 30002: a is 'oops', expected a number"):
+    with pytest.raises(DataError, match=r"row 30001: a is 'oops', expected a number"):
         read_table(write(tmp_path / "t.csv", rows, "a"))
 
 
@@ -125,3 +125,29 @@ def test_a_missing_or_infinite_value_is_named(value, said, tmp_path):
         table.check_complete([0, 1], missing=False)
     if not value:
         table.check_complete([0, 1], missing=True)
+
+
+def test_the_type_of_a_column_follows_from_all_its_rows(tmp_path):
+    rows = [f"{i},{i}" for i in range(30_000)]
+    rows[-1] = "29999,0.75"
+    table = read_table(write(tmp_path / "t.csv", rows, "a,b"))
+    assert table.values[-1].tolist() == [29999, 0.75]
+
+
+def test_only_the_named_file_is_read(tmp_path):
+    folder = tmp_path / "year=2020"
+    folder.mkdir()
+    write(folder / "data1.csv", ["1,2"] * 3, "a,b")
+    file = write(folder / "data[1].csv", ["3,4"] * 3, "a,b")
+    duckdb.sql("select 1 as a, 2 as b from range(3)").write_parquet(str(folder / "data[1].pq"))
+    for name, first in ((file, 3), (str(folder / "data[1].pq"), 1)):
+        table = read_table(name)
+        assert table.columns == ("a", "b")
+        assert table.values[:, 0].tolist() == [first] * 3
+
+
+def test_numbers_stored_as_text_are_refused(tmp_path):
+    path = f"{tmp_path}/t.parquet"
+    duckdb.sql("select '1_000' as a, 2.5 as b from range(5)").write_parquet(path)
+    with pytest.raises(DataError, match=r"a is stored as text, expected values like 0\.5$"):
+        read_table(path)

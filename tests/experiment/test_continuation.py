@@ -160,6 +160,7 @@ def test_a_run_that_patience_ended_is_continued_from_its_end(tmp_path):
     ("words", "said"),
     [
         (["trainer.steps=8"], "done 12 steps: expected a larger trainer.steps, got 8: try .*=24"),
+        (["trainer.steps=1.2e1"], "expected a larger trainer.steps, got 12"),
         (["trainer.log_every=1"], "expected a larger trainer.steps, got 12"),
         (["trainer.epochs=2"], "expected a larger trainer.epochs, got 2, of 10 steps"),
         (["trainer.steps=24", "optimizer.lr=1"], "got 'optimizer.lr=1': a saved run keeps"),
@@ -234,3 +235,14 @@ def test_tables_pool_seeds_and_keep_continuations_apart(tmp_path, monkeypatch):
     assert f"run {configs[0]['continues']} of 12 steps" in shown
     listed = CliRunner().invoke(app, ["runs", str(tmp_path)]).stdout
     assert f"continues={configs[0]['continues'][:8]}" in listed
+
+
+def test_the_code_of_a_foreign_parent_is_not_imported(tmp_path, monkeypatch):
+    parent = trained(tmp_path)
+    config = continued(parent, "trainer.steps=24")
+    path = Run.of(parent).config_path
+    path.write_text(path.read_text().replace("seqbench.models.tcn.TCN", "evil.TCN"))
+    (tmp_path / "evil.py").write_text("raise SystemExit('it ran')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="keeps its model and its task"):
+        run(config)

@@ -363,3 +363,21 @@ def test_naive_scores_of_ett_are_the_known_ones(real_data):
         task.origins["test"] = task.origins["test"][: 2545 // 32 * 32]
         found = scores(task, zeros)
         assert (found["mse"], found["mae"]) == pytest.approx((1.323, 0.744), abs=5e-4)
+
+
+@pytest.mark.parametrize("normalize", ["none", "last", "window"])
+def test_predictions_are_in_the_unit_of_the_file(forecast, normalize):
+    values = waves(80, 1)[:, 0]
+    column = list(values)
+    column[70] = "NA"
+    task = forecast({"a": column}, target="a", normalize=normalize, missing="mask")
+    batch = next(iter(task.eval_batches("test")))
+    offset, scale = (0, 1) if batch.scale is None else (batch.offset, batch.scale)
+    exact = ((batch.targets - offset) / scale).flatten(1)
+    predicted, targets = task.scored_part(exact, batch)
+    expected = np.stack([values[i + 1 : i + 5] for i in task.origins["test"].tolist()])
+    missing = np.stack([np.arange(i + 1, i + 5) == 70 for i in task.origins["test"].tolist()])
+    assert (targets.isnan().numpy() == missing[: len(targets)]).all()
+    seen = ~missing[: len(targets)]
+    for found in (predicted, targets):
+        assert found.numpy()[seen] == pytest.approx(expected[: len(targets)][seen], abs=1e-4)
