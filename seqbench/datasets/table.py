@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from seqbench.errors import ConfigError, DataError
 from seqbench.user_files import expand_home
 from seqbench.wording import plain, suggestion
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 # Reading a file must not download or load an extension of DuckDB.
 SETTINGS = {
@@ -129,7 +132,7 @@ def read_table(path: str, time: str | None = None, group: str | None = None) -> 
         DataError: if the file cannot be read, has no rows or no column of numbers, or if times are
             missing, duplicate or not in order.
     """
-    kinds, found = read_columns(path)
+    kinds, found = read_columns(path, keys=[key for key in (time, group) if key is not None])
     for key, name in (("task.time", time), ("task.group", group)):
         if name is not None and name not in kinds:
             hint = suggestion(name, kinds)
@@ -158,8 +161,12 @@ def read_table(path: str, time: str | None = None, group: str | None = None) -> 
     return table
 
 
-def read_columns(path: str) -> tuple[dict[str, str], dict[str, Any]]:
+def read_columns(path: str, keys: Sequence[str]) -> tuple[dict[str, str], dict[str, Any]]:
     """Return the type in DuckDB and the values of each column of a file, by name.
+
+    Args:
+        path: the file.
+        keys: columns that are not read as quantities.
 
     Raises:
         DataError: if the file cannot be read or has no rows.
@@ -177,10 +184,7 @@ def read_columns(path: str) -> tuple[dict[str, str], dict[str, Any]]:
             if file.suffix.lower() in PARQUET:
                 rows = connection.read_parquet(name, hive_partitioning=False)
             else:
-                # Types follow from all rows: a column of integers may have decimals at its end.
-                rows = connection.read_csv(
-                    name, na_values=list(MISSING), sample_size=-1, hive_partitioning=False
-                )
+                rows = read_csv(connection, name, keys)
                 if len(rows.columns) == 1:  # what DuckDB makes of lines of different lengths
                     check_lines(file, path)
             kinds = dict(zip(rows.columns, map(str, rows.types), strict=True))
@@ -192,6 +196,25 @@ def read_columns(path: str) -> tuple[dict[str, str], dict[str, Any]]:
     if not len(next(iter(columns.values()), ())):
         raise DataError(f"{path} has no rows")
     return kinds, columns
+
+
+def read_csv(
+    connection: "DuckDBPyConnection", name: str, keys: Sequence[str]
+) -> "DuckDBPyRelation":
+    """Return the rows of a CSV file, which DuckDB reads later.
+
+    DuckDB takes the types from some rows. Decimals after them would be rounded in a column of
+    integers, so these are read as decimals. A column that seems to be text is typed by all rows.
+    """
+    options: dict[str, Any] = {"na_values": list(MISSING), "hive_partitioning": False}
+    rows = connection.read_csv(name, **options)
+    if "VARCHAR" in map(str, rows.types):
+        rows = connection.read_csv(name, sample_size=-1, **options)
+    types = dict(zip(rows.columns, map(str, rows.types), strict=True))
+    integers = {k: "DOUBLE" for k, v in types.items() if "INT" in v and k not in keys}
+    if not integers:
+        return rows
+    return connection.read_csv(name, dtype=types | integers, **options)
 
 
 def check_lines(file: Path, path: str) -> None:

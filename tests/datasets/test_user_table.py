@@ -90,7 +90,7 @@ def test_a_bad_file_is_refused_in_one_line(rows, said, tmp_path):
 
 def test_a_text_far_down_in_a_column_of_numbers_is_found(tmp_path):
     rows = [str(i) for i in range(30_000)] + ["oops"]
-    with pytest.raises(DataError, match=r"row 30001: a is 'oops', expected a number"):
+    with pytest.raises(DataError, match=r"line 30002: a is 'oops', expected a number"):
         read_table(write(tmp_path / "t.csv", rows, "a"))
 
 
