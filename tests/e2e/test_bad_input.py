@@ -210,7 +210,7 @@ def test_an_output_folder_that_cannot_be_written_is_code_1(tmp_path, seqbench):
     done = seqbench("train", "output_dir=file/outputs", *SMALL)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
-    assert "Not a directory: file/outputs/runs/adding/tcn/" in done.stderr
+    assert "Not a directory: file/outputs" in done.stderr
     assert done.stderr.count("\n") == 1
     assert (tmp_path / "file").read_text() == "not a folder"
 
