@@ -26,9 +26,14 @@ def pytest_configure() -> None:
             signal.signal(number, default)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the tests of clusters, which mostly wait while other workers compute."""
+    items.sort(key=lambda item: not any(map(item.get_closest_marker, ("ray", "slurm"))))
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """Return the folder of real datasets; skip the test where there is none."""
+    """Return the folder of real datasets; skip the test if it is missing."""
     folder = Path(os.environ.get("SEQBENCH_TEST_DATA", BESIDE))
     if not (folder / "mnist").is_dir():
         pytest.skip(f"no real datasets at {folder} (set SEQBENCH_TEST_DATA to their folder)")

@@ -60,7 +60,7 @@ class Table:
 
     @cached_property
     def step(self) -> np.timedelta64 | None:
-        """The most frequent difference of successive times; `None` if there is none."""
+        """Return the most frequent difference of successive times; `None` for a single time."""
         if self.time is None:
             return None
         differences = [np.diff(self.time[rows]) for rows in self.series.values()]
