@@ -99,10 +99,10 @@ class Killer(Seen):
 def test_runs_resume_after_their_worker_or_node_is_killed(cluster, on_it, tmp_path):
     node = cluster.add_node(num_cpus=1, object_store_memory=STORE)
     killer = Killer(node.all_processes["raylet"][0].process.pid)
-    overrides = [*LONG, "seed=0,1,2,3"]
+    overrides = [*LONG, "seed=0,1,2"]
     sweep([*overrides, *on_it, f"output_dir={tmp_path / 'killed'}"], view=killer)
     assert killer.hit.keys() == {"worker", "node"}
-    assert len(killer.trained) == 4
+    assert len(killer.trained) == 3
     for folder in killer.hit.values():
         assert history(folder)[-2:] == ["resumed", "completed"]
         lines = (json.loads(line) for line in (folder / "history.jsonl").open())
@@ -147,7 +147,7 @@ def test_killing_the_launcher_ends_its_processes(tmp_path):
     launcher = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     runs = lambda: list(tmp_path.glob("runs/*/*/*/checkpoints/last.safetensors"))  # noqa: E731
     try:
-        until(runs)
+        until(runs, 180)
     finally:
         launcher.kill()
     assert launcher.communicate()[0] == "", "expected no output of Ray on stdout"
