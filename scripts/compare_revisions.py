@@ -1,4 +1,4 @@
-"""Do two git revisions compute the same, to the last bit?
+"""Compare what two git revisions compute, bit for bit.
 
     python scripts/compare_revisions.py main HEAD
     python scripts/compare_revisions.py v0.1.0 HEAD --pair lstm/copy -- recipe=none
@@ -9,8 +9,8 @@ machine, with this Python and its libraries. Every metric of every step, and the
 be equal bit for bit. Recipes and default sizes belong to a revision; what comes after `--` can fix
 them. Prints a table; exit code 0: equal, 1: different, 2: a revision cannot be run.
 
-The revisions are checked out into temporary worktrees, which are removed in the end; the working
-tree, and what is not committed in it, play no part.
+The revisions are checked out into temporary worktrees, which are removed in the end. Changes that
+are not committed are not compared.
 """
 
 import argparse
@@ -41,11 +41,11 @@ for overrides in json.loads(sys.argv[2]):
 
 
 class Failed(Exception):
-    """A revision cannot be had or run; the text is one line."""
+    """A revision cannot be checked out or run; the text is one line."""
 
 
 def main() -> int:
-    """Compare, print a table, and give the exit code."""
+    """Compare, print a table, and return the exit code."""
     words = sys.argv[1:]
     end = words.index("--") if "--" in words else len(words)
     parser = argparse.ArgumentParser(
