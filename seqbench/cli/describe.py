@@ -25,6 +25,7 @@ def describe(
     from seqbench.config.compose import compose
     from seqbench.config.overrides import quoted
     from seqbench.datasets.table import moment, read_table
+    from seqbench.datasets.time_steps import step_name
     from seqbench.errors import ConfigError
     from seqbench.experiment.build import build_task
     from seqbench.tasks.forecast import Forecast
@@ -53,7 +54,8 @@ def describe(
     for name in ("missing", "mean", "deviation", "lowest", "highest"):
         grid.add_column(name, justify="right")
     for name, values, gaps in zip(table.columns, table.values.T, missing.tolist(), strict=True):
-        roles = {"target": task.targets, "known ahead": task.known, "input": task.columns}
+        read = task.features
+        roles = {"target": read.targets, "known ahead": read.known, "input": read.columns}
         use = next((role for role, names in roles.items() if name in names), "not read")
         known = values[np.isfinite(values)]
         facts = [f(known) if len(known) else None for f in (np.mean, np.std, np.min, np.max)]
@@ -65,7 +67,7 @@ def describe(
     rows = {"rows": count(len(table.values)), "series": count(len(table.series))}
     if table.time is not None and table.step is not None:
         rows["time"] = f"{moment(table.time.min())} to {moment(table.time.max())}"
-        rows["time step"] = str(table.step.astype(object)).removesuffix(", 0:00:00")
+        rows["time step"] = step_name(table.step)
         rows["gaps"] = count(table.gaps)
     rows["season"] = f"{table.period} time steps" if table.period else "none found"
     rows |= {f"{split} windows": count(len(at)) for split, at in task.origins.items()}

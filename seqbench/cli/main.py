@@ -21,6 +21,7 @@ from seqbench.cli import (
     generate,
     listing,
     plot,
+    predict,
     report,
     reproduce,
     runs,
@@ -65,6 +66,7 @@ def seqbench(
 app.command("train", cls=OverrideCommand)(train.train)
 app.command("sweep", cls=OverrideCommand)(sweep.sweep)
 app.command("eval", cls=OverrideCommand)(eval.evaluate)
+app.command("predict")(predict.predict)
 app.command("generate", cls=OverrideCommand)(generate.generate)
 app.command("table")(table.table)
 app.command("reproduce")(reproduce.reproduce)

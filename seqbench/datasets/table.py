@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seqbench.datasets.time_steps import DAY
 from seqbench.errors import ConfigError, DataError
 from seqbench.user_files import expand_home
 from seqbench.wording import plain, suggestion
@@ -31,7 +32,6 @@ TEMPORAL = re.compile(r"DATE|TIMESTAMP.*")
 # Texts of a CSV file that stand for a missing value.
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?", "-")
 SEPARATOR = re.compile(r"[,;\t|]")
-DAY = np.timedelta64(1, "D")
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,20 +103,32 @@ class Table:
                 hint = suggestion(name, self.columns)
                 raise ConfigError(f"{key}: {self.path} has no column '{plain(name)}'{hint}")
 
-    def check_complete(self, columns: Sequence[int], *, missing: bool) -> None:
-        """Raise `DataError` at the first infinite value, and unless allowed, missing value."""
+    def check_complete(
+        self,
+        columns: Sequence[int],
+        *,
+        missing: bool,
+        rows: NDArray[np.bool_] | None = None,
+        hint: str = "task.missing=mask leaves missing values out of inputs and score",
+    ) -> None:
+        """Raise `DataError` at the first infinite value, and unless allowed, missing value.
+
+        Args:
+            columns: places of the columns to check.
+            missing: missing values are allowed.
+            rows: `(rows,)`, the rows to check; `None`: all.
+            hint: ends the error on a missing value.
+        """
         for column in columns:
             values = self.values[:, column]
             wrong = np.isinf(values) if missing else ~np.isfinite(values)
+            wrong = wrong if rows is None else wrong & rows
             if wrong.any():
                 row = int(wrong.argmax())
                 place, name = self.place(row), plain(self.columns[column])
                 if np.isinf(values[row]):
                     raise DataError(f"{place}: {name} is {values[row]}, expected a finite number")
-                raise DataError(
-                    f"{place}: {name} is missing; task.missing=mask leaves missing values out of "
-                    "inputs and score"
-                )
+                raise DataError(f"{place}: {name} is missing; {hint}")
 
 
 def read_table(path: str, time: str | None = None, group: str | None = None) -> Table:

@@ -94,9 +94,8 @@ def other_task(saved: SavedRun, overrides: Sequence[str]) -> tuple[dict[str, Any
         old, new = getattr(saved.spec, part), getattr(task.spec, part)
         if new != old:
             raise ConfigError(f"{words} gives {part} {new}, and the model is trained for {old}")
-    kept = json.loads(json.dumps(task.preprocessing()))
-    if saved.preprocessing is not None and kept != saved.preprocessing:
-        names = ", ".join(key for key in kept if kept[key] != saved.preprocessing.get(key))
+    now, kept = json.loads(json.dumps(task.preprocessing())), saved.preprocessing or {}
+    if names := ", ".join(key for key, value in kept.items() if now.get(key) != value):
         raise ConfigError(f"{words} gives another {names} than the model was trained with")
     task.to(saved.device)
     return changes, task

@@ -21,8 +21,15 @@ if TYPE_CHECKING:
 FORMATS = {".csv": "FORMAT csv, HEADER", ".parquet": "FORMAT parquet", ".jsonl": "FORMAT json"}
 # Rows beyond this are on disk only.
 MEMORY: dict[str, str | bool | int | float | list[str]] = {"memory_limit": "1GB"}
-# Kind of a numpy dtype -> SQL type.
-TYPES = {"i": "BIGINT", "f": "FLOAT", "O": "VARCHAR"}
+# numpy dtype -> SQL type.
+TYPES = {
+    "int64": "BIGINT",
+    "float32": "FLOAT",
+    "float64": "DOUBLE",
+    "datetime64[D]": "DATE",
+    "datetime64[us]": "TIMESTAMP",
+    "object": "VARCHAR",
+}
 
 
 class PredictionTable:
@@ -39,14 +46,24 @@ class PredictionTable:
     def append(self, columns: "Mapping[str, NDArray[Any]]") -> None:
         """Append rows, given by their columns; NaN is kept as a missing value."""
         if not self.size:
-            typed = ", ".join(f'"{name}" {TYPES[x.dtype.kind]}' for name, x in columns.items())
+            typed = ", ".join(
+                f"{quoted(name)} {TYPES[str(x.dtype)]}" for name, x in columns.items()
+            )
             self.connection.execute(f"CREATE TABLE IF NOT EXISTS predictions ({typed})")
-        # DuckDB does not read views with negative strides.
-        rows = {name: np.ascontiguousarray(x) for name, x in columns.items()}
+        # DuckDB does not read views with negative strides, nor dates of numpy.
+        rows = {
+            name: np.ascontiguousarray(x.astype("datetime64[us]") if x.dtype.kind == "M" else x)
+            for name, x in columns.items()
+        }
         self.connection.register("batch", rows)
         self.connection.execute("INSERT INTO predictions FROM batch")
         self.connection.unregister("batch")
         self.size += len(next(iter(columns.values())))
+
+
+def quoted(name: str) -> str:
+    """Return the name of a column as SQL."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 @contextmanager

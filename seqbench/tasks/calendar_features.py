@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from seqbench.datasets.table import DAY
+from seqbench.datasets.time_steps import DAY
 
 
 def calendar_names(step: np.timedelta64 | None) -> list[str]:

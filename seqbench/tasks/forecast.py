@@ -17,12 +17,14 @@ from torch import Tensor
 from seqbench.datasets.catalog import find
 from seqbench.datasets.download import ensure
 from seqbench.datasets.table import Table, read_table
+from seqbench.datasets.time_steps import nominal
 from seqbench.errors import ConfigError, DataError
 from seqbench.spec import Features, SequenceSpec, Values
-from seqbench.tasks.calendar_features import calendar_features, calendar_names
+from seqbench.tasks.calendar_features import calendar_names
 from seqbench.tasks.naive import naive_scores, seasonal_differences
+from seqbench.tasks.table_features import TableFeatures, fit_scaler
 from seqbench.tasks.task import Batch, Primary, Split, Task, shuffled
-from seqbench.tasks.window_batch import ForecastBatch, Normalize, normalized
+from seqbench.tasks.window_batch import ForecastBatch, Normalize, look_backs
 from seqbench.tasks.windows import SPLITS, Rows, split_rows, windows
 from seqbench.user_files import expand_home, sha256_of
 
@@ -91,19 +93,33 @@ class Forecast(Task):
         for name, value in {"length": length, "horizon": horizon, "eval_size": eval_size}.items():
             if value is not None and value < 1:
                 raise ConfigError(f"task.{name} must be at least 1, not {value}")
-        self.length, self.horizon, self.normalize = length, horizon, normalize
-        self.known, self.masks = names_of(known), missing == "mask"
+        self.length, self.horizon = length, horizon
         table = self._read(path, sha256, time, group, dataset)
-        self._choose_columns(table, target, inputs)
-        indices = [table.columns.index(name) for name in self.columns]
-        table.check_complete(indices, missing=self.masks)
-        values = table.values[:, indices]
+        ahead = names_of(known)
+        targets, columns = chosen_columns(table, target, inputs, ahead)
+        indices = [table.columns.index(name) for name in columns]
+        table.check_complete(indices, missing=missing == "mask")
         rows = {name: split_rows(table, own, splits) for name, own in table.series.items()}
-        self._fit_scaler(values, rows)
-        values -= self.mean
-        values /= self.std
-        self.calendar = calendar_names(table.step) if calendar else []
-        self.series = torch.from_numpy(self._features(values, table))
+        mean, std = fit_scaler(
+            table.values[:, indices], [own["train"] for own in rows.values()], targets
+        )
+        self.features = TableFeatures(
+            time=table.time_column,
+            group=group,
+            time_step=None if table.step is None else nominal(table.step),
+            columns=columns,
+            targets=targets,
+            known=ahead,
+            calendar=calendar_names(table.step) if calendar else [],
+            horizon=horizon,
+            normalize=normalize,
+            masks=missing == "mask",
+            mean=mean,
+            std=std,
+        )
+        values = self.features.scaled(table)
+        self.series = self.features.model_inputs(values, table)
+        self.unit = torch.from_numpy(np.stack([mean, std])[:, : len(targets)]).float()
         cut = {name: windows(table, name, own, length, horizon) for name, own in rows.items()}
         self.origins = {
             split: torch.from_numpy(np.concatenate([own[split] for own in cut.values()]))
@@ -116,7 +132,7 @@ class Forecast(Task):
                 f"trainer.batch_size={batch_size} is more than the "
                 f"{len(self.origins['train'])} training windows"
             )
-        count = len(self.targets)
+        count = len(targets)
         self.spec = SequenceSpec(
             Features(self.series.shape[1]), Values(horizon * count, horizon), "last", length
         )
@@ -148,69 +164,11 @@ class Forecast(Task):
         self.checksums[expand_home(path).name] = found
         return table
 
-    def _choose_columns(
-        self, table: Table, target: str | Sequence[str], inputs: str | Sequence[str]
-    ) -> None:
-        """Set `targets`, and `columns`, which begin with them.
-
-        Raises:
-            ConfigError: if there is no such column, no target, or a target is known ahead.
-        """
-        targets = names_of(target)
-        if targets == ["all"]:
-            targets = [name for name in table.columns if name not in self.known]
-        others = names_of(inputs)
-        if others == ["all"]:
-            others = [name for name in table.columns if name not in targets]
-        for key, names in {"target": targets, "inputs": others, "known": self.known}.items():
-            table.check_columns(names, f"task.{key}")
-        if not targets or len(set(targets)) < len(targets):
-            raise ConfigError(f"task.target must name columns, each once, not {target}")
-        if leaked := [name for name in self.known if name in targets]:
-            raise ConfigError(f"task.known: '{leaked[0]}' is a target, which is not known ahead")
-        self.targets = targets
-        self.columns = list(dict.fromkeys([*targets, *others, *self.known]))
-
-    def _fit_scaler(self, values: NDArray[np.float64], rows: dict[str, Rows]) -> None:
-        """Set mean and standard deviation (ddof 0) of each column, of the training rows alone.
-
-        Raises:
-            DataError: if a target has no value there.
-        """
-        fitted = np.concatenate([values[own["train"]] for own in rows.values()])
-        seen = ~np.isnan(fitted)
-        count = seen.sum(0)
-        for name, found in zip(self.targets, count, strict=False):
-            if not found:
-                raise DataError(f"no training row has a value of the target {name}")
-        self.mean = np.nansum(fitted, 0) / np.maximum(count, 1)
-        deviations = np.where(seen, fitted - self.mean, 0)
-        std = np.sqrt((deviations**2).sum(0) / np.maximum(count, 1))
-        # The rounding errors of a constant column are not to be scaled up.
-        self.std = np.where(std > 1e-9 * np.abs(self.mean), std, 1.0)
-        self.unit = torch.from_numpy(np.stack([self.mean, self.std])).float()
-
-    def _features(self, scaled: NDArray[np.float64], table: Table) -> NDArray[np.float32]:
-        """Return what the model reads at each row, `(rows, dim)`."""
-        parts = [np.nan_to_num(scaled).astype(np.float32)]
-        if self.masks:
-            parts.append(np.isnan(scaled).astype(np.float32))
-        for name in self.known:
-            ahead = parts[0][:, self.columns.index(name)].copy()
-            for own in table.series.values():
-                # No window reads the last `horizon` rows, which have no later value.
-                ahead[own][: -self.horizon] = ahead[own][self.horizon :].copy()
-            parts.append(ahead[:, None])
-        if self.calendar:
-            assert table.time is not None
-            parts.append(calendar_features(table.time, self.calendar))
-        return np.concatenate(parts, 1)
-
     def _limit_evaluation(self, size: int | None) -> None:
         """Keep `size` windows of validation and test, those with a target that is not missing."""
         for split in ("valid", "test"):
             at = self.origins[split]
-            if self.masks:
+            if self.features.masks:
                 parts = at.split(4096)
                 at = torch.cat([p[self._observed(p).flatten(1).any(1)] for p in parts])
                 if not len(at):
@@ -227,7 +185,7 @@ class Forecast(Task):
             if len(inside):
                 past = int(inside[0]) + 1 - own.start
                 # Without missing values, forecasts depend on the last season at most.
-                past = past if self.masks else min(past, table.period or 1)
+                past = past if self.features.masks else min(past, table.period or 1)
                 first = int(inside[0]) + 1 - past
                 parts.append((goals[first : own.stop], inside - first))
         self.naive = naive_scores(parts, self.horizon, table.period)
@@ -255,15 +213,7 @@ class Forecast(Task):
             self.notes["columns_not_read"] = ", ".join(table.ignored)
 
     def preprocessing(self) -> dict[str, Any]:
-        return {
-            "columns": self.columns,
-            "targets": self.targets,
-            "known": self.known,
-            "calendar": self.calendar,
-            "normalize": self.normalize,
-            "mean": self.mean.tolist(),
-            "std": self.std.tolist(),
-        }
+        return self.features.to_json()
 
     def to(self, device: torch.device) -> None:
         self.series, self.unit = self.series.to(device), self.unit.to(device)
@@ -282,13 +232,12 @@ class Forecast(Task):
 
     def _windows(self, at: Tensor) -> ForecastBatch:
         """Return the batch of the windows with origins `at`, `(batch,)`."""
-        past = at[:, None] + torch.arange(1 - self.length, 1, device=at.device)
         batch = ForecastBatch(
-            self.series[past],
-            self.series[:, : len(self.targets)][self._future(at)],
-            observed=self._observed(at) if self.masks else None,
+            look_backs(self.series, at, self.length),
+            self.series[:, : len(self.features.targets)][self._future(at)],
+            observed=self._observed(at) if self.features.masks else None,
         )
-        return normalized(batch, self.normalize, len(self.columns), self.masks)
+        return self.features.normalized(batch)
 
     def _future(self, at: Tensor) -> Tensor:
         """Return the rows of the horizon after each origin, `(batch, horizon)`."""
@@ -296,8 +245,8 @@ class Forecast(Task):
 
     def _observed(self, at: Tensor) -> Tensor:
         """Return the targets that are not missing, `(batch, horizon, targets)` bool."""
-        first = len(self.columns)
-        indicators = self.series[:, first : first + len(self.targets)]
+        first, count = len(self.features.columns), len(self.features.targets)
+        indicators = self.series[:, first : first + count]
         return indicators[self._future(at)] == 0
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
@@ -307,24 +256,8 @@ class Forecast(Task):
     def _errors(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Return the errors of the scaled values, `(batch, horizon, targets)`; 0 where missing."""
         assert isinstance(batch, ForecastBatch)
-        errors = self._answer(outputs, batch) - batch.targets
+        errors = batch.answer(outputs) - batch.targets
         return errors if batch.observed is None else errors * batch.observed
-
-    def _answer(self, outputs: Tensor, batch: ForecastBatch) -> Tensor:
-        """Return the forecasts as scaled values, `(batch, horizon, targets)`."""
-        answer = outputs.float().unflatten(-1, (self.horizon, -1))
-        if batch.scale is not None and batch.offset is not None:
-            answer = answer * batch.scale + batch.offset
-        return answer
-
-    def scored_part(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return forecasts and targets in the unit of the file; missing targets are NaN."""
-        assert isinstance(batch, ForecastBatch)
-        mean, std = self.unit[:, : len(self.targets)]
-        targets = batch.targets * std + mean
-        if batch.observed is not None:
-            targets = targets.masked_fill(~batch.observed, torch.nan)
-        return (self._answer(outputs, batch) * std + mean).flatten(1), targets.flatten(1)
 
     def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[Tensor, int]]:
         """Return sums of errors over the batch, in all and at some steps of the horizon.
@@ -334,7 +267,7 @@ class Forecast(Task):
         """
         assert isinstance(batch, ForecastBatch)
         errors = self._errors(outputs, batch)
-        mean, std = self.unit[:, : len(self.targets)]
+        targets, (mean, std) = self.features.targets, self.unit
         original = errors.abs() * std
         truth = batch.targets * std + mean
         size = truth.abs() + (truth + errors * std).abs()
@@ -349,14 +282,27 @@ class Forecast(Task):
         found: dict[str, tuple[Tensor, int]] = {}
         for name, term in terms.items():
             found |= self._by_step(name, term.sum(0), counts)
-        if len(self.targets) <= MOST_NAMED:
+        if len(targets) <= MOST_NAMED:
             for name, term in {"mae": original, "rmse": original.square()}.items():
                 of_steps = term.sum(0)
-                for i, target in enumerate(self.targets):
+                for i, target in enumerate(targets):
                     own = self._by_step(f"{target}_{name}", of_steps[:, [i]], counts[:, [i]])
-                    several = len(self.targets) > 1
+                    several = len(targets) > 1
                     found |= dict(list(own.items())[:1]) if several else own
         return found
+
+    def scored_part(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return answers and targets in their unit, `(batch, horizon * targets)`.
+
+        A missing target is NaN.
+        """
+        assert isinstance(batch, ForecastBatch)
+        targets = batch.targets
+        if batch.observed is not None:
+            targets = targets.where(batch.observed, torch.nan)
+        mean, std = self.unit
+        answer = batch.answer(outputs) * std + mean
+        return answer.flatten(1), (targets * std + mean).flatten(1)
 
     def _by_step(self, name: str, term: Tensor, counts: Tensor) -> dict[str, tuple[Tensor, int]]:
         """Return the sum of `(horizon, targets)`, and that of single steps, with their counts."""
@@ -367,8 +313,31 @@ class Forecast(Task):
 
     def metrics_of(self, means: dict[str, float]) -> dict[str, float]:
         """Take the root of the squared errors in the unit of a target."""
-        squared = {f"{target}_rmse" for target in self.targets}
+        squared = {f"{target}_rmse" for target in self.features.targets}
         return {k: v**0.5 if STEP.sub("", k) in squared else v for k, v in means.items()}
+
+
+def chosen_columns(
+    table: Table, target: str | Sequence[str], inputs: str | Sequence[str], known: list[str]
+) -> tuple[list[str], list[str]]:
+    """Return the targets, and all columns that a model reads, which begin with them.
+
+    Raises:
+        ConfigError: if there is no such column, no target, or a target is known ahead.
+    """
+    targets = names_of(target)
+    if targets == ["all"]:
+        targets = [name for name in table.columns if name not in known]
+    others = names_of(inputs)
+    if others == ["all"]:
+        others = [name for name in table.columns if name not in targets]
+    for key, names in {"target": targets, "inputs": others, "known": known}.items():
+        table.check_columns(names, f"task.{key}")
+    if not targets or len(set(targets)) < len(targets):
+        raise ConfigError(f"task.target must name columns, each once, not {target}")
+    if leaked := [name for name in known if name in targets]:
+        raise ConfigError(f"task.known: '{leaked[0]}' is a target, which is not known ahead")
+    return targets, list(dict.fromkeys([*targets, *others, *known]))
 
 
 def names_of(names: str | Sequence[str]) -> list[str]:

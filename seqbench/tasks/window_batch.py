@@ -29,6 +29,24 @@ class ForecastBatch(Batch):
         """Return the number of targets that are not missing, at least 1."""
         return self.targets.numel() if self.observed is None else self.observed.sum().clamp(min=1)
 
+    def answer(self, outputs: Tensor) -> Tensor:
+        """Return a model's outputs like the targets, with the normalization undone."""
+        answer = outputs.float().unflatten(-1, self.targets.shape[1:])
+        if self.scale is not None and self.offset is not None:
+            answer = answer * self.scale + self.offset
+        return answer
+
+
+def look_backs(series: Tensor, at: Tensor, length: int) -> Tensor:
+    """Return the rows up to and with each origin, `(batch, length, dim)`.
+
+    Args:
+        series: `(rows, dim)`.
+        at: `(batch,)`, the origins.
+        length: time steps of the look-back.
+    """
+    return series[at[:, None] + torch.arange(1 - length, 1, device=at.device)]
+
 
 def normalized(batch: ForecastBatch, how: Normalize, columns: int, masks: bool) -> ForecastBatch:
     """Normalize each window by its own look-back.

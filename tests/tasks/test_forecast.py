@@ -94,16 +94,16 @@ def test_no_window_leaks_into_another_split_or_series(sizes, splits, length, hor
 def test_scaling_uses_the_training_rows_alone(forecast):
     data = waves(100)
     task = forecast({"t": hours(100), "a": data[:, 0], "b": data[:, 1]})
-    np.testing.assert_allclose(task.mean, data[:70].mean(0), rtol=1e-12)
-    np.testing.assert_allclose(task.std, data[:70].std(0), rtol=1e-12)
+    np.testing.assert_allclose(task.features.mean, data[:70].mean(0), rtol=1e-12)
+    np.testing.assert_allclose(task.features.std, data[:70].std(0), rtol=1e-12)
     data[70:] = 1e6
     other = forecast({"t": hours(100), "a": data[:, 0], "b": data[:, 1]}, "other.csv")
-    assert (other.mean == task.mean).all()
-    assert (other.std == task.std).all()
+    assert (other.features.mean == task.features.mean).all()
+    assert (other.features.std == task.features.std).all()
     for step in range(12):
         assert torch.equal(task.train_batch(step).inputs, other.train_batch(step).inputs)
     kept = task.preprocessing()
-    assert kept["mean"] == task.mean.tolist()
+    assert kept["mean"] == task.features.mean.tolist()
     assert (kept["columns"], kept["targets"]) == (["a", "b"], ["a", "b"])
 
 
@@ -126,7 +126,8 @@ def test_a_window_is_of_one_series(forecast):
     batches = [task.train_batch(i) for i in range(task.steps_per_epoch)]
     for batch in [*batches, *task.eval_batches("valid"), *task.eval_batches("test")]:
         columns = [batch.inputs[..., i] for i in (0, 1, 2)]
-        seen = torch.cat([*columns, batch.targets[..., 0]], 1) * task.std[0] + task.mean[0]
+        seen = torch.cat([*columns, batch.targets[..., 0]], 1)
+        seen = seen * task.features.std[0] + task.features.mean[0]
         assert (seen - seen[:, :1]).abs().max() < 1e-3
     assert {round(float(v)) for v in seen[:, 0]} <= {10, 20, 40}
 
@@ -174,7 +175,7 @@ def test_naive_scores_are_those_of_forecasts_made_one_by_one(forecast, missing):
     cells = np.where(np.isnan(truth), "", data.astype(str))
     times = [(START + timedelta(hours=6 * i)).isoformat() for i in range(80)]  # four a day
     task = forecast({"t": times, "a": cells[:, 0], "b": cells[:, 1]}, missing=missing, horizon=6)
-    scaled = (truth - task.mean) / task.std
+    scaled = (truth - task.features.mean) / task.features.std
     errors = {"train mean": [], "last value": [], "seasonal naive": []}
     for origin in task.origins["test"].tolist():
         past = scaled[: origin + 1]
@@ -211,12 +212,12 @@ def test_metrics_are_those_of_the_original_values(forecast):
     answers = random.randn(len(origins), 4).astype(np.float32)
     found = scores(task, lambda batch: torch.from_numpy(answers))
     truth = data[origins[:, None] + np.arange(1, 5)]
-    guess = answers * task.std + task.mean
+    guess = answers * task.features.std + task.features.mean
     error = guess - truth
     scale = np.abs(data[24:70] - data[:46]).mean()
     expected = {
-        "mse": (error**2).mean() / task.std[0] ** 2,
-        "mae": np.abs(error).mean() / task.std[0],
+        "mse": (error**2).mean() / task.features.std[0] ** 2,
+        "mae": np.abs(error).mean() / task.features.std[0],
         "load_rmse": math.sqrt((error**2).mean()),
         "load_mae": np.abs(error).mean(),
         "smape": (200 * np.abs(error) / (np.abs(truth) + np.abs(guess))).mean(),
@@ -258,7 +259,7 @@ def test_columns_known_ahead_are_read_ahead(forecast):
         normalize="none",
         calendar=False,
     )
-    assert task.columns == ["a", "holiday"]
+    assert task.features.columns == ["a", "holiday"]
     same = forecast(
         {"t": hours(100), "holiday": range(100), "a": data[:, 0]},
         known="holiday",
@@ -269,7 +270,7 @@ def test_columns_known_ahead_are_read_ahead(forecast):
     for split in ("valid", "test"):
         for batch, at in zip(task.eval_batches(split), task.origins[split].split(256), strict=True):
             rows = at[:, None] + torch.arange(-5, 1)
-            ahead = batch.inputs[..., 2] * task.std[1] + task.mean[1]
+            ahead = batch.inputs[..., 2] * task.features.std[1] + task.features.mean[1]
             torch.testing.assert_close(ahead.double(), rows.double() + 4, rtol=1e-5, atol=1e-4)
     with pytest.raises(ConfigError, match="'a' is a target, which is not known ahead"):
         forecast({"a": range(100)}, known=["a"], target="a")

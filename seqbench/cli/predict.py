@@ -1,0 +1,63 @@
+"""`seqbench predict`: forecast new data with the saved weights of a run."""
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seqbench.cli import completion
+from seqbench.cli.eval import Trust, opened
+from seqbench.cli.folders import RUN_HELP, OutputDir, writable
+
+
+def predict(
+    run: Annotated[
+        str,
+        typer.Argument(help=RUN_HELP, autocompletion=completion.runs),
+    ],
+    file: Annotated[
+        str,
+        typer.Option(
+            "--input", "-i", metavar="FILE", help="A CSV or Parquet file with the run's columns."
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write FILE.csv, FILE.parquet or FILE.jsonl; -: CSV to standard output.",
+        ),
+    ] = Path("-"),
+    rolling: Annotated[
+        bool,
+        typer.Option("--rolling", help="Forecast from every row that has a full look-back."),
+    ] = False,
+    trust: Trust = None,
+    output_dir: OutputDir = Path("outputs"),
+) -> None:
+    """Forecast the time steps after the last row of each series of a file.
+
+    Example: seqbench predict 3f1b --input new.csv -o forecast.csv
+    """
+    from seqbench.experiment.forecasting import forecast
+    from seqbench.results.prediction_file import prediction_table
+
+    with tempfile.TemporaryDirectory() as folder:
+        prints = str(output) == "-"
+        target = Path(folder) / "forecast.csv" if prints else writable(output, output)
+        with prediction_table(target) as table:
+            saved = opened(run, output_dir, trust, None)
+            for columns in forecast(saved, file, rolling=rolling):
+                table.append(columns)
+        if prints:
+            with target.open("rb") as rows:
+                sys.stdout.flush()
+                shutil.copyfileobj(rows, sys.stdout.buffer)
+            sys.stdout.flush()
+        else:
+            typer.echo(f"{output}: {table.size:,} rows", err=True)

@@ -1,0 +1,58 @@
+"""Compare the time steps of series, and continue their times.
+
+Months, quarters and years vary in length, and series of business days leave out weekends.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+DAY = np.timedelta64(1, "D")
+# Shortest and longest number of days of a month, a quarter and a year -> months.
+MONTHS = {(28, 31): 1, (89, 92): 3, (365, 366): 12}
+
+
+def months_of(step: np.timedelta64) -> int | None:
+    """Return the months of a time step; `None` if it is not one of months, quarters or years."""
+    return next((n for (a, b), n in MONTHS.items() if a * DAY <= step <= b * DAY), None)
+
+
+def nominal(step: np.timedelta64) -> int:
+    """Return a time step in microseconds; the same for all months, quarters or years."""
+    months = months_of(step)
+    if months is not None:
+        step = next(shortest for (shortest, _), n in MONTHS.items() if n == months) * DAY
+    return int(step / np.timedelta64(1, "us"))
+
+
+def step_name(step: np.timedelta64) -> str:
+    """Return a time step in words, such as `1 day, 6:00:00` or `1 month`."""
+    if (months := months_of(step)) is not None:
+        return {1: "1 month", 3: "3 months", 12: "1 year"}[months]
+    return str(step.astype("timedelta64[us]").astype(object)).removesuffix(", 0:00:00")
+
+
+def following(
+    times: NDArray[np.datetime64], step: np.timedelta64, count: int
+) -> NDArray[np.datetime64]:
+    """Return the times after those of a series, `(count,)` datetime64[us].
+
+    Args:
+        times: of the series, in order, at least one.
+        step: its time step. Months keep the day of the month, or its end if all times are at the
+            end of a month; a week of days without a weekend is continued without weekends.
+        count: number of times.
+    """
+    ahead, last = np.arange(1, count + 1), times[-1]
+    months, days = times.astype("datetime64[M]"), times.astype("datetime64[D]")
+    if per_step := months_of(step):
+        begins, ends = times - months, (months + 1).astype(times.dtype) - times
+        later = months[-1] + per_step * ahead
+        if ends[-1] <= DAY and (ends == ends[-1]).all():
+            return (later + 1).astype(times.dtype) - ends[-1]
+        if (begins == begins[-1]).all():
+            return later.astype(times.dtype) + begins[-1]
+    if step == DAY and len(times) > 5 and np.is_busday(days).all():
+        later = np.busday_offset(days[-1], ahead)
+        return later.astype(times.dtype) + (last - days[-1])
+    result: NDArray[np.datetime64] = last + step * ahead
+    return result
