@@ -178,6 +178,8 @@ def found_class(target: str) -> tuple[str, str]:
         module_name, _, name = target.rpartition(".")
     elif source.suffix == ".py" and source.is_file():
         module_name = source.stem
+    elif source.suffix == ".py" and not source.exists():
+        raise ConfigError(f"{file} is not there")
     else:
         raise ConfigError(f"expected the path of a Python file, got '{file}'")
     import_from("" if source is None else str(source.resolve().parent))

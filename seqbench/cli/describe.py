@@ -43,6 +43,7 @@ def describe(
         raise ConfigError("data describe takes settings of task=forecast_file, not another task")
     table = read_table(node["path"], node["time"], node["group"])
     missing = np.isnan(table.values).sum(0)
+    masked = node["missing"] == "mask"
     if missing.any():
         node["missing"] = "mask"
     task = build_task(config, build("trainer", config))
@@ -77,5 +78,5 @@ def describe(
         grid.add_row(Text(name, "dim"), Text(text))
     console.print()
     console.print(grid)
-    if missing.any():
+    if missing.any() and not masked:
         console.print("\nValues are missing: train with task.missing=mask, or fill them.")

@@ -9,7 +9,7 @@ from seqbench.errors import ConfigError
 from seqbench.user_files import check_digest, expand_home
 from seqbench.wording import plain
 
-KEYS = ("data_dir", "task.path")
+PLACES = ("data_dir", "task.path")
 
 
 def with_data_at(config: Config, overrides: Sequence[str]) -> Config:
@@ -26,10 +26,10 @@ def with_data_at(config: Config, overrides: Sequence[str]) -> Config:
     """
     for word in overrides:
         key, equals, typed = word.partition("=")
-        if key not in KEYS or not equals:
+        if key not in PLACES or not equals:
             raise ConfigError(
-                f"expected {' or '.join(f'{key}=' for key in KEYS)}, got '{plain(word)}': a saved "
-                "run keeps its configuration, except for the place of its data"
+                f"expected {' or '.join(f'{key}=' for key in PLACES)}, got '{plain(word)}': a "
+                "saved run keeps its configuration, except for the place of its data"
             )
         [parsed] = Composer().parsed([f"{key}={quoted(typed)}"])
         value = str(parsed.value()) if typed not in ("", "null") else None

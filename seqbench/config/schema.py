@@ -16,6 +16,7 @@ from seqbench.config.messages import first_line, unknown_key_error
 from seqbench.errors import ConfigError
 from seqbench.runs.config_file import is_plain
 from seqbench.runs.defaults import changed_defaults, signature_defaults
+from seqbench.wording import plain, suggestion
 
 ALL_ITEMS = CollectionCheckStrategy.ALL_ITEMS  # by default typeguard checks only the first item
 
@@ -211,6 +212,11 @@ def import_target(target: str, name: str) -> Any:
     except Exception as error:
         cause = error.__cause__ or error
         missing = cause.name if isinstance(cause, ModuleNotFoundError) else None
+        module, _, attribute = target.rpartition(".")
+        if missing == target and module in sys.modules:
+            known = [key for key, value in vars(sys.modules[module]).items() if callable(value)]
+            reason = f"{plain(module)} has no {plain(attribute)}{suggestion(attribute, known)}"
+            raise ConfigError(f"{name}._target_: {reason}") from error
         hint = f": pip install 'seqbench[{EXTRAS[missing]}]'" if missing in EXTRAS else ""
         raise ConfigError(
             f"{name}._target_: cannot import {target}: {first_line(cause)}{hint}"

@@ -52,7 +52,7 @@ def trust(config: dict[str, Any], also: Sequence[str] = ()) -> None:
     def is_trusted(name: str) -> bool:
         return any(name == prefix or name.startswith(f"{prefix}.") for prefix in trusted)
 
-    def walk(value: Any, remembered: bool) -> None:
+    def walk(value: Any, remembered: bool, key: str) -> None:
         if isinstance(value, dict):
             target = value.get("_target_")
             if target is not None and not remembered:
@@ -60,7 +60,7 @@ def trust(config: dict[str, Any], also: Sequence[str] = ()) -> None:
                 # another module.
                 name = str(target)
                 if is_trusted(name):
-                    found = import_target(name, "a node")
+                    found = import_target(name, key)
                     parts = (getattr(found, part, "") for part in ("__module__", "__qualname__"))
                     name = ".".join(map(str, parts))
                 if not is_trusted(name):
@@ -69,7 +69,7 @@ def trust(config: dict[str, Any], also: Sequence[str] = ()) -> None:
                         f"add --trust {name} to build it"
                     )
             for item in value.values():
-                walk(item, remembered)
+                walk(item, remembered, key)
         elif isinstance(value, str) and ("${" in value or value == "???"):
             # A run's own config has no references: they are resolved before it is written. Hydra
             # would resolve this one when it builds: it could read the environment, or become a
@@ -77,7 +77,7 @@ def trust(config: dict[str, Any], also: Sequence[str] = ()) -> None:
             raise ConfigError(f"the run's configuration refers to something outside: {value!r}")
         elif isinstance(value, list):
             for item in value:
-                walk(item, remembered)
+                walk(item, remembered, key)
 
-    for node in config.values():
-        walk(node, is_remembered(node))
+    for key, node in config.items():
+        walk(node, is_remembered(node), key)

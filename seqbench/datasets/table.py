@@ -336,7 +336,8 @@ def check_order(table: Table) -> None:
             fault = "earlier than the time before: sort the file by time"
             if not steps[at]:
                 fault = "the same as the time before: remove the row"
-                fault += "" if name else ", or name the series of a row with task.group"
+            if not name:
+                fault += ", or name the column of each row's series with task.group"
             raise DataError(f"{table.place(rows.start + at + 1)}: the time{of} is {fault}")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from seqbench.config import Config
 from seqbench.config.compose import Composer
-from seqbench.config.moved import with_data_at
+from seqbench.config.moved import PLACES, with_data_at
 from seqbench.config.trust import read
 from seqbench.errors import ConfigError
 from seqbench.experiment.continuation import LENGTH, check_completed
@@ -33,15 +33,16 @@ def config_to_resume(run: str, overrides: Sequence[str], trust: Sequence[str]) -
             continued.
         DataError: if an override names a file that cannot be read.
     """
-    length = [word for word in overrides if word.lstrip("+").startswith("trainer.")]
-    for word in length:
-        if (key := word.partition("=")[0].lstrip("+")) not in CONTINUING:
+    keys = {word: word.partition("=")[0].lstrip("+") for word in overrides}
+    for key in keys.values():
+        if key not in (*PLACES, *CONTINUING):
             raise ConfigError(
                 f"--resume keeps the settings of a run, and takes no {plain(key)}"
-                f"{suggestion(key, CONTINUING)}"
+                f"{suggestion(key, [*PLACES, *CONTINUING])}"
             )
     folder = find_run(run, Path("outputs"))
-    places = [word for word in overrides if word not in length]
+    length = [word for word, key in keys.items() if key in CONTINUING]
+    places = [word for word, key in keys.items() if key in PLACES]
     config = with_data_at(read(folder / "config.yaml", trust), places)
     folder = folder.resolve()
     outputs = folder.parents[min(3, len(folder.parents) - 1)]

@@ -168,6 +168,8 @@ def find_run(run: str, output_dir: Path) -> Path:
     if matching:
         listed = ", ".join(sorted(matching)[:5]) + (", ..." if len(matching) > 5 else "")
         raise ConfigError(f"run '{run}' could be any of {len(matching)}: {listed}")
+    if where != OUTPUTS and not where.is_dir():
+        raise ConfigError(f"there is no folder '{where}'")
     near = difflib.get_close_matches(name, folders, n=1)
     hint = "`seqbench runs` lists them; FOLDER/ID names one of another folder"
     if near:

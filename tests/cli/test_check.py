@@ -122,7 +122,7 @@ def test_check_takes_the_choices_of_a_persons_own_folder(command, tmp_path):
         (["own_models.function"], "own_models has no class 'function'"),
         (["own_models.Other"], "or seqbench's Task, got own_models.Other"),
         (["own_models.py"], "append the class, as in own_models.py:MyModel"),
-        (["own_modles.py:Mean"], "expected the path of a Python file, got 'own_modles.py'"),
+        (["own_modles.py:Mean"], "own_modles.py is not there"),
         (["no_such_package.Model"], "cannot import no_such_package: No module named"),
         (["json.py:Model"], "the name of another module is also 'json': rename json.py"),
     ],

@@ -324,7 +324,7 @@ def test_a_class_is_a_choice_by_its_import_path(composer, tmp_path, monkeypatch)
     assert config["model"] == {"_target_": "without_yaml.Net", "_partial_": True, "width": 5}
     assert config["choices"] == {"task": "adding", "model": "without_yaml.Net"}
     for word, reason in (
-        ("model=without_yaml.Ne", "cannot import without_yaml.Ne: "),
+        ("model=without_yaml.Ne", "without_yaml has no Ne (did you mean 'Net'?)"),
         ("model=no_module.Net", "cannot import no_module.Net: No module named 'no_module'"),
         ("model=without_yaml.py:Net", "as in model=without_yaml.Net, got"),
         ("model=src/without_yaml.py", "as in model=src.without_yaml.CLASS, got"),

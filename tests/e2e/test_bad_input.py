@@ -148,7 +148,7 @@ def test_a_table_that_cannot_be_used_is_an_error(fails, tmp_path, content, code,
     [
         ("import nosuch", "cannot import my_model.Mine: No module named 'nosuch'"),
         ("class Mine:\n    def __init__(self, spec):\n        raise ValueError('no')", "model: no"),
-        ("class Other: ...", "cannot import my_model.Mine: No module named 'my_model.Mine'"),
+        ("class Other: ...", "my_model has no Mine (there are: Other)"),
         ("class Mine:\n    def __init__(self, spec, width: int): ...", "'model.width' is needed"),
     ],
 )

@@ -163,7 +163,10 @@ def test_a_run_that_patience_ended_is_continued_from_its_end(tmp_path):
         (["trainer.steps=1.2e1"], "expected a larger trainer.steps, got 12"),
         (["trainer.log_every=1"], "expected a larger trainer.steps, got 12"),
         (["trainer.epochs=2"], "expected a larger trainer.epochs, got 2, of 10 steps"),
-        (["trainer.steps=24", "optimizer.lr=1"], "got 'optimizer.lr=1': a saved run keeps"),
+        (
+            ["trainer.steps=24", "optimizer.lr=1"],
+            "takes no optimizer.lr .there are: data_dir, task.path",
+        ),
         (["trainer.step=24"], r"no trainer.step \(did you mean 'trainer.steps'\?\)"),
         (["trainer.steps=24,36"], "a run takes one trainer.steps"),
         (["trainer.steps=many"], "trainer.steps must be int or null, not 'many'"),

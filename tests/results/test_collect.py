@@ -120,7 +120,7 @@ def test_a_run_of_another_folder_is_named_with_it(output_dir, tmp_path):
     for run, message in (
         (f"{output_dir}/runs", "any of 3: aaaa11111111, "),
         (f"{output_dir}/zz", f"no run 'zz' in {output_dir} .*FOLDER/ID"),
-        (f"{tmp_path}/none/zz", "no run 'zz' in .*none"),
+        (f"{tmp_path}/none/zz", "there is no folder '.*none'"),
     ):
         with pytest.raises(ConfigError, match=message):
             find_run(run, elsewhere)
