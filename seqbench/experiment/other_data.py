@@ -60,7 +60,7 @@ def evaluate_on(
         data=task.checksums,
         notes=task.notes,
         source=source_hash(),
-        naive=task.naive,
+        naive={**task.naive},
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
 
