@@ -26,7 +26,7 @@ class TableFeatures:
     `masks`, the columns known ahead as they are `horizon` rows later, and calendar features.
 
     Attributes:
-        time: name of the time column; `None`: there is none.
+        time: name of the time column; `None`: the table has no times.
         group: name of the column that names a row's series; `None`: one series.
         time_step: of the training rows, see `time_steps.nominal`; `None`: not known.
         columns: names of the columns that the model reads, the targets first.

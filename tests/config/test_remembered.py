@@ -1,4 +1,4 @@
-"""What a user typed is trusted on this machine as it was then; nothing else of a run folder is."""
+"""Unchanged code that the user typed on this machine is trusted; other code of a run is not."""
 
 import json
 import sys
