@@ -34,7 +34,7 @@ def describe(
     words = [
         "task=forecast_file",
         "model=nlinear",
-        f"task.path={quoted(str(path))}",
+        f"task.path={quoted(path)}",
         *(settings or ()),
     ]
     config = compose(words)

@@ -1,9 +1,9 @@
 """Remember the custom code that a user types, so that the user's own runs need no `--trust`.
 
-A run folder names code, and may come from elsewhere: `trust` builds only code of seqbench and code
-that the user names. What the user typed, `compose` has imported already. It is remembered in a file
-of the user, outside of run folders: a node's values and the code that it names, by their digest. A
-run folder with other values, other code or the same code in another place is still refused.
+A run folder names code and may be foreign, so `trust` builds only code of seqbench and code that
+the user names. `compose` appends each node that names custom code, with a digest of its values and
+of that code, to a file of the user outside of run folders. A run folder with other values, other
+code or the same code in another place is still refused.
 """
 
 import hashlib

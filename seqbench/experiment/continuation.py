@@ -138,7 +138,7 @@ def check_settings(parent: Run, config: Config) -> None:
         raise ConfigError(f"a continuation of run {parent.run_id} keeps its model and its task")
     if run_id(before) != parent.run_id:
         raise ConfigError(
-            f"{parent.folder / 'config.yaml'} is not the configuration of this folder's run, or "
+            f"{parent.config_path} is not the configuration of this folder's run, or "
             "the file of its custom model or task was edited"
         )
     old, new = flatten(fixed_settings(before)), flatten(fixed_settings(config))
