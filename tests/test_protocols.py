@@ -73,6 +73,19 @@ def test_no_schedule_of_ours_remains_in_protocol_paper(task, model):
     assert config["trainer"]["watch"] == "test"
 
 
+@pytest.mark.parametrize(("task", "rate"), [("etth1", 0.005), ("etth2", 0.05)])
+@pytest.mark.parametrize("model", ["nlinear", "dlinear"])
+def test_the_code_of_linear_forecasts_halves_the_rate_after_each_epoch_but_the_first(
+    task, rate, model
+):
+    config = compose([f"task={task}", f"model={model}", "protocol=code"])
+    factors = [build("schedule", config).factor(epoch, 10) for epoch in range(10)]
+    assert factors == [1.0, *(0.5**epoch for epoch in range(9))]
+    assert (config["optimizer"]["lr"], config["trainer"]["patience"]) == (rate, 3)
+    node = config["task"]
+    assert (node["normalize"], node["calendar"], node["drop_last"]) == ("none", False, True)
+
+
 def test_the_code_lets_the_rate_fall_after_half_of_the_epochs_on_mnist():
     schedule = build("schedule", compose(["task=smnist", "protocol=code"]))
     assert [schedule.factor(step, 20) for step in (0, 9, 10, 19)] == [1, 1, 0.1, 0.1]

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from seqbench.errors import Interrupted
 from seqbench.results.command import resume_command
-from seqbench.results.papers import comparability, published
+from seqbench.results.papers import comparability, papers, published
 from seqbench.runs.log import LineLog, headline, outcome
 from seqbench.runs.observer import Observer
 from seqbench.runs.record import Record
@@ -135,10 +135,10 @@ class Terminal(Observer):
         metric = record.score.metric
         rows = {"reached": f"test {score(metric, record.score.value)}"}
         rows |= {name: score(metric, bound) for name, bound in record.bounds.items()}
-        cell = published("tcn2018", record.task, record.model)
+        cell = next(filter(None, (published(paper, record) for paper in papers())), None)
         if cell is not None:
             shown = score(cell.metric, cell.value)
-            rows["published"] = f"{shown} ({comparability(record, cell)})"
+            rows["published"] = f"{shown} in {cell.paper} ({comparability(record, cell)})"
         commands = [["table", *self.place], ["show", record.run_id[:8], *self.place]]
         if self.again:
             commands.insert(0, ["train", *self.again, f"seed={record.seed + 1}"])

@@ -96,7 +96,7 @@ class Reproduction:
         if len(overrides) > 1:
             raise ConfigError("reproduce takes one value of each key")
         for target in self.targets:
-            words = [f"task={target.row.task}", f"model={target.model}", *self.settings]
+            words = [*target.row.overrides, f"model={target.model}", *self.settings]
             each = [[*words, f"seed={seed}", *overrides[0]] for seed in range(self.seeds)]
             self.jobs[target] = self.sweep.compose(each)
         run_ids = {job.run.run_id for jobs in self.jobs.values() for job in jobs}

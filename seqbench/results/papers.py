@@ -8,7 +8,7 @@ as its reason: users want to know if a result holds under a stricter protocol.
 """
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache
@@ -21,7 +21,7 @@ from seqbench.errors import ConfigError
 from seqbench.results.cells import Cell, Direction
 from seqbench.results.recipe import amount_difference
 from seqbench.results.statistics import FEWEST_SEEDS
-from seqbench.results.where import holds, terms
+from seqbench.results.where import MISSING, holds, terms
 from seqbench.runs.config_file import YamlLoader
 from seqbench.runs.record import Record
 
@@ -53,7 +53,9 @@ class PublishedCell:
         metric: seqbench's name of the metric.
         direction: `min` or `max`, whichever is better.
         unit: unit of `printed`; empty if it has none.
-        length: the sequence length in time steps, if the task has one.
+        options: options of the task that tell rows of one task apart, as `("horizon", 96)`; lists
+            as tuples.
+        length: the sequence length in time steps, if the task has one and the paper prints it.
         size: the paper's parameter count, rounded as printed.
         tokens: time steps in one pass over the training data, rounded; only for tasks that seqbench
             has.
@@ -71,6 +73,7 @@ class PublishedCell:
     metric: str
     direction: Direction
     unit: str
+    options: tuple[tuple[str, Any], ...]
     length: int | None
     size: int | None
     tokens: int | None
@@ -82,6 +85,21 @@ class PublishedCell:
     def text(self) -> str:
         """Return the number with its unit."""
         return f"{self.printed} {self.unit}".strip()
+
+    @property
+    def row(self) -> str:
+        """Return the task with the options of the row, as in `etth1 horizon=96`."""
+        return " ".join([self.task, *(f"{key}={_text(value)}" for key, value in self.options)])
+
+    @property
+    def overrides(self) -> list[str]:
+        """Return the overrides that choose the task of the row."""
+        options = [f"task.{key}={_text(value)}" for key, value in self.options]
+        return [f"task={self.task}", *options]
+
+    def is_of(self, options: Mapping[str, Any]) -> bool:
+        """Return True if a task's config has the options of the row."""
+        return all(_hashable(options.get(key)) == value for key, value in self.options)
 
     @property
     def rounding(self) -> float:
@@ -116,8 +134,17 @@ class Target:
 
     @property
     def label(self) -> str:
-        """Return task and model, as in `adding tcn`."""
-        return f"{self.row.task} {self.model}"
+        """Return task and model, as in `adding tcn` or `etth1 horizon=96 tcn`."""
+        return f"{self.row.row} {self.model}"
+
+
+def _text(value: Any) -> str:
+    """Return the value of an option as an override has it."""
+    return f"[{','.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def papers() -> list[str]:
@@ -152,6 +179,8 @@ def load_paper(name: str) -> tuple[PublishedCell, ...]:
     for row in paper["rows"]:
         facts = {key: row[key] for key in ("task", "run", "metric", "direction", "unit")}
         facts |= {key: row.get(key) for key in ("length", "size", "tokens")}
+        options = row.get("options", {}).items()
+        facts["options"] = tuple((key, _hashable(value)) for key, value in options)
         for model, printed in row["values"].items():
             numbers = [*row["caveats"].get("all", []), *row["caveats"].get(model, [])]
             cells.append(
@@ -169,14 +198,18 @@ def load_paper(name: str) -> tuple[PublishedCell, ...]:
     return tuple(cells)
 
 
-def published(paper: str, task: str, model: str) -> PublishedCell | None:
-    """Return the paper's cell for a model on a task, or `None` if it reports none.
+def published(paper: str, record: Record) -> PublishedCell | None:
+    """Return the paper's cell for the model and task of a run, or `None` if it reports none.
 
     Raises:
         ConfigError: if there is no such paper.
     """
-    cells = (cell for cell in load_paper(paper) if (cell.task, cell.model) == (task, model))
-    return next(cells, None)
+    node = record.config.get("task")
+    options = node if isinstance(node, dict) else {}
+    for cell in load_paper(paper):
+        if (cell.task, cell.model) == (record.task, record.model) and cell.is_of(options):
+            return cell
+    return None
 
 
 def protocols() -> set[str]:
@@ -278,7 +311,7 @@ def targets(paper: str, models: Sequence[str], only: str | None = None) -> list[
     Args:
         paper: name of the paper.
         models: names of the available models.
-        only: a filter on task and model, as in `task=adding, model=tcn|gru`.
+        only: a filter on model, task and options of rows, as in `task=adding, model=tcn|gru`.
 
     Raises:
         ConfigError: if there is no such paper, `only` cannot be parsed, or no target is left.
@@ -286,24 +319,26 @@ def targets(paper: str, models: Sequence[str], only: str | None = None) -> list[
     rows: dict[str, list[PublishedCell]] = {}
     for cell in load_paper(paper):
         if cell.run:
-            rows.setdefault(cell.task, []).append(cell)
+            rows.setdefault(cell.row, []).append(cell)
     found = []
     for cells in rows.values():
         there = {cell.model: cell for cell in cells}
         for model in [*there, *read_paper(paper)["beside"]]:
             if model in models:
                 found.append(Target(model, there.get(model, cells[0]), there.get(model)))
-    return [target for target in found if _matches(target, only)] or _nothing(found, only)
-
-
-def _matches(target: Target, only: str | None) -> bool:
-    values = {"task": target.row.task, "model": target.model}
-    for term, match in terms(only):
-        if match is None or match[1] not in values or match[2] not in ("=", "==", "!="):
+    keys = {"task", "model", *(key for target in found for key, _ in target.row.options)}
+    wanted = list(terms(only))
+    for term, match in wanted:
+        if match is None or match[1] not in keys or match[2] not in ("=", "==", "!="):
             raise ConfigError(f"--only wants 'task=adding, model=tcn|gru', not '{term}'")
-        if not holds(values[match[1]], match[2], match[3]):
-            return False
-    return True
+    tests = [match.groups() for _, match in wanted if match]
+    return [target for target in found if _matches(target, tests)] or _nothing(found, only)
+
+
+def _matches(target: Target, tests: Iterable[tuple[str, ...]]) -> bool:
+    values = {"task": target.row.task, "model": target.model}
+    values |= {key: _text(value) for key, value in target.row.options}
+    return all(holds(values.get(key, MISSING), sign, value) for key, sign, value in tests)
 
 
 def _nothing(found: Sequence[Target], only: str | None) -> list[Target]:

@@ -165,7 +165,7 @@ def _scores(record: Record) -> Section:
     rows = {"reached": text} if (text := reached(record)) else {}
     rows |= {plain(name): number(bound, metric) for name, bound in record.bounds.items()}
     for paper in papers():
-        if cell := published(paper, record.task, record.model):
+        if cell := published(paper, record):
             caveats = (f"- {caveat}" for caveat in cell.caveats)
             rows[paper] = "\n".join([cell.text, comparability(record, cell), *caveats])
     return rows

@@ -53,6 +53,8 @@ class Forecast(Task):
         missing: `error`, or `mask`: missing inputs are 0, with an indicator column for each column,
             and missing targets are not scored.
         eval_size: windows of the validation and of the test split, evenly spread; `None`: all.
+        drop_last: leave out the last windows of validation and test that do not fill a batch, as
+            a data loader with `drop_last=True` does. Only for comparison with such code.
         path: a CSV or Parquet file.
         sha256: expected SHA-256 of the file; `None`: any.
         time: the time column; `None`: the first column of dates or timestamps.
@@ -79,6 +81,7 @@ class Forecast(Task):
         normalize: Normalize,
         missing: Literal["error", "mask"],
         eval_size: int | None,
+        drop_last: bool,
         path: str | None = None,
         sha256: str | None = None,
         time: str | None = None,
@@ -125,7 +128,7 @@ class Forecast(Task):
             split: torch.from_numpy(np.concatenate([own[split] for own in cut.values()]))
             for split in SPLITS
         }
-        self._limit_evaluation(eval_size)
+        self._limit_evaluation(eval_size, drop_last)
         self.steps_per_epoch = len(self.origins["train"]) // batch_size
         if not self.steps_per_epoch:
             raise ConfigError(
@@ -164,10 +167,17 @@ class Forecast(Task):
         self.checksums[expand_home(path).name] = found
         return table
 
-    def _limit_evaluation(self, size: int | None) -> None:
+    def _limit_evaluation(self, size: int | None, drop_last: bool) -> None:
         """Keep `size` windows of validation and test, those with a target that is not missing."""
         for split in ("valid", "test"):
             at = self.origins[split]
+            if drop_last:
+                at = at[: len(at) // self.batch_size * self.batch_size]
+                if not len(at):
+                    raise ConfigError(
+                        f"task.drop_last leaves no window of the {split} split: lower "
+                        f"trainer.batch_size={self.batch_size}"
+                    )
             if self.features.masks:
                 parts = at.split(4096)
                 at = torch.cat([p[self._observed(p).flatten(1).any(1)] for p in parts])

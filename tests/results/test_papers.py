@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 from record_factory import make_record
 
-from seqbench.config.choices import CONFIG_FOLDER
+from seqbench.config.build import build
+from seqbench.config.choices import CONFIG_FOLDER, read_choice
 from seqbench.errors import ConfigError
 from seqbench.results.cells import Cell, aggregate
 from seqbench.results.papers import (
@@ -14,6 +15,7 @@ from seqbench.results.papers import (
     load_paper,
     papers,
     published,
+    read_paper,
     verdict,
 )
 
@@ -35,7 +37,7 @@ TABLE_1 = {
 
 def number(task: str, model: str, paper: str = "tcn2018") -> PublishedCell:
     """Return a published number."""
-    found = published(paper, task, model)
+    found = published(paper, make_record(task, model))
     assert found is not None
     return found
 
@@ -100,13 +102,63 @@ def test_others_on_mnist_are_context():
 
 
 def test_papers_come_by_their_year_and_an_unknown_one_gets_a_near_miss():
-    assert papers() == ["tcn2018", "s4_2022"]
-    assert published("tcn2018", "adding", "llama") is None
-    assert published("tcn2018", "lambada", "gru") is None
+    assert papers()[:2] == ["tcn2018", "informer2021"]
+    assert published("tcn2018", make_record("adding", "llama")) is None
+    assert published("tcn2018", make_record("lambada", "gru")) is None
     with pytest.raises(ConfigError, match="did you mean 'tcn2018'"):
         load_paper("tcn2019")
     with pytest.raises(ConfigError, match="there are: "):
-        published("../train", "adding", "tcn")
+        published("../train", make_record("adding", "tcn"))
+
+
+# Table 2 of LTSF-Linear, typed a second time, by model: 96, 192, 336, 720 on ETTh1, then on ETTh2.
+LTSF = {
+    "linear": [0.375, 0.418, 0.479, 0.624, 0.288, 0.377, 0.452, 0.698],
+    "nlinear": [0.374, 0.408, 0.429, 0.440, 0.277, 0.344, 0.357, 0.394],
+    "dlinear": [0.375, 0.405, 0.439, 0.472, 0.289, 0.383, 0.448, 0.605],
+}
+HORIZONS = [(task, steps) for task in ("etth1", "etth2") for steps in (96, 192, 336, 720)]
+
+
+@pytest.mark.parametrize("model", LTSF)
+def test_a_row_is_found_by_the_options_of_the_task(model):
+    for (task, horizon), value in zip(HORIZONS, LTSF[model], strict=True):
+        options = {"task__horizon": horizon, "task__target": "all"}
+        found = published("ltsf2023", make_record(task, model, **options))
+        assert found is not None
+        assert (found.value, found.row) == (value, f"{task} horizon={horizon} target=all")
+        assert (
+            published("ltsf2023", make_record(task, model, **options | {"task__horizon": 97}))
+            is None
+        )
+
+
+def test_a_target_of_one_column_is_another_row():
+    one = make_record("etth1", "informer", task__horizon=24, task__target="OT", task__inputs=[])
+    found = published("informer2021", one)
+    assert found is not None
+    assert (found.value, found.overrides[-1]) == (0.098, "task.inputs=[]")
+    all_columns = make_record("etth1", "informer", task__horizon=24, task__target="all")
+    found = published("informer2021", all_columns)
+    assert found is not None
+    assert found.value == 0.577
+
+
+@pytest.mark.parametrize("paper", papers())
+def test_caveats_of_a_paper_are_all_used(paper):
+    """A number without a caveat raises KeyError when the paper is loaded."""
+    used = {caveat for cell in load_paper(paper) for caveat in cell.caveats}
+    assert used == set(read_paper(paper)["caveats"].values())
+
+
+def test_the_last_value_scores_what_is_printed_if_the_last_batch_is_left_out(real_data):
+    for task, horizon in HORIZONS:
+        node = read_choice("task", task) | {"horizon": horizon, "drop_last": True}
+        built = build("task", {"task": node}, batch_size=32, seed=0, data_dir=str(real_data))
+        options = {"task__horizon": horizon, "task__target": "all"}
+        printed = published("ltsf2023", make_record(task, "last_value", **options))
+        assert printed is not None
+        assert f"{built.naive['last value']:.3f}" == printed.printed
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,16 @@ def test_a_part_of_the_table_can_be_chosen(only, labels):
     assert [target.label for target in targets("tcn2018", OURS, only)] == labels
 
 
+def test_options_of_a_row_choose_a_part_and_are_set():
+    models = ["nlinear", "tcn"]
+    found = targets("ltsf2023", models, "task=etth2, horizon=96|720, model=nlinear")
+    labels = [f"etth2 horizon={steps} target=all nlinear" for steps in (96, 720)]
+    assert [target.label for target in found] == labels
+    words = ["task=etth2", "task.horizon=96", "task.target=all"]
+    assert found[0].row.overrides == words
+    assert len(targets("ltsf2023", models)) == 16
+
+
 @pytest.mark.parametrize(
     ("only", "message"),
     [

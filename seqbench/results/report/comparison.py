@@ -27,7 +27,7 @@ def verdicts_of(cells: Sequence[Cell], paper: str | None) -> list[dict[str, Any]
     Raises:
         ConfigError: if there is no such paper.
     """
-    found = [(c, published(paper, c.column.task, c.model)) for c in cells if paper]
+    found = [(c, published(paper, c.records[0])) for c in cells if paper]
     judged = [(cell, theirs, verdict(cell, theirs)) for cell, theirs in found if theirs]
     return [
         {

@@ -131,7 +131,7 @@ def _scores(record: Record) -> Rows:
 
 
 def _published(record: Record, paper: str | None) -> dict[str, Any] | None:
-    cell = published(paper, record.task, record.model) if paper else None
+    cell = published(paper, record) if paper else None
     if cell is None:
         return None
     return {

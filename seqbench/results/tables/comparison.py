@@ -311,7 +311,7 @@ def _better_naive(cell: Cell) -> str | None:
 
 
 def _published(cell: Cell, paper: str, task: str, remarks: _Remarks) -> Entry | None:
-    found = published(paper, cell.column.task, cell.model)
+    found = published(paper, cell.records[0])
     if found is None:
         return None
     reason = cell_reason(cell, found)

@@ -64,7 +64,7 @@ def long_form(cells: Iterable[Cell], source: str, paper: str | None = None) -> l
 
 def _line(cell: Cell, source: str, paper: str | None) -> Line:
     column, sample = cell.column, cell.statistics
-    found = published(paper, column.task, cell.model) if paper else None
+    found = published(paper, cell.records[0]) if paper else None
     facts: dict[str, Any] = (
         {f.name: None for f in fields(Statistics)} | {"n": 0} | (vars(sample) if sample else {})
     )
