@@ -48,6 +48,33 @@ def test_the_forecast_of_each_target_is_that_of_the_formula(make, name, formula,
     torch.testing.assert_close(model(x)[0].unflatten(1, (7, 3)), found, rtol=0, atol=0)
 
 
+# Forecasts of the second sequence below, 4 steps of 3 targets, by BasicTS 1.1.0 from PyPI: its classes
+# NLinear and DLinear (moving_avg=5), weights and biases filled with sin(0), sin(1), ... each.
+BASICTS = {
+    "nlinear": [
+        *(0.716469420, 1.098823191, 0.964383246, 0.469871338, 1.200379386, 1.762087204),
+        *(1.553092038, 1.873539964, 1.740489559, 1.577503888, 1.669125061, 1.042101582),
+    ],
+    "dlinear": [
+        *(0.472565479, 0.676611123, 0.562435983, 1.520096750, 2.403216562, 2.947579979),
+        *(1.393417345, 0.932383776, 0.888149125, 0.568811920, -0.180147093, -0.711638223),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", BASICTS)
+def test_forecasts_are_those_of_another_implementation(make, name):
+    spec = SequenceSpec(Features(3), Values(4 * 3, steps=4), "last", 8)
+    model = make(name, spec, **({"kernel_size": 5} if name == "dlinear" else {})).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            numbers = torch.arange(parameter.numel(), dtype=torch.double)
+            parameter.copy_(numbers.sin().view_as(parameter))
+    x = (torch.arange(2 * 8 * 3, dtype=torch.double) * 0.7).cos().reshape(2, 8, 3).cumsum(1)
+    expected = torch.tensor(BASICTS[name], dtype=torch.double)
+    torch.testing.assert_close(model(x)[0][1], expected, rtol=0, atol=1e-8)
+
+
 @pytest.mark.parametrize("name", ["nlinear", "dlinear"])
 def test_a_short_look_back_is_padded_with_its_first_value(make, name):
     model, x = make(name, SPEC), torch.randn(2, 11, 5)
