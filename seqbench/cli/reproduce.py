@@ -27,7 +27,7 @@ seqbench reproduce tcn2018 launch=slurm launch.partition=gpu --no-wait
 Protocols (configs/protocol/):
   ours    validation chooses the weights, the test split is read once
   paper   the settings in print; the mean of the last three epochs' test results
-  code    what the released code does, quirks included; TCN only
+  code    what the released code does, quirks included; TCN, NLinear and DLinear only
 
 Run again, it trains what is missing and nothing twice. Runs in outputs/reference count, too.
 """
