@@ -49,7 +49,7 @@ def test_the_forecast_of_each_target_is_that_of_the_formula(make, name, formula,
 
 
 # Forecasts of the second sequence below, 4 steps of 3 targets, by the classes NLinear and DLinear
-# (moving_avg=5) of BasicTS 1.1.0 from PyPI; weights and biases filled with sin(0), sin(1), ... each.
+# (moving_avg=5) of BasicTS 1.1.0 from PyPI, each parameter filled with sin(0), sin(1), ...
 BASICTS = {
     "nlinear": [
         *(0.716469420, 1.098823191, 0.964383246, 0.469871338, 1.200379386, 1.762087204),
