@@ -113,6 +113,8 @@ class Composer:
     def changed(self, config: Config, overrides: Sequence[str]) -> Config:
         """Set values of a finished config, and check the result.
 
+        A new `task.path` loses the digest of the old file and gets that of the new one.
+
         Args:
             config: as `compose` returned it; it is not changed.
             overrides: of values, not of choices: `trainer.steps=24`.
@@ -128,6 +130,11 @@ class Composer:
                 result: Config = OmegaConf.to_container(tree, resolve=True)  # type: ignore[assignment]
             except Exception as error:  # any kind: Hydra's, OmegaConf's or Python's
                 raise explained(error) from error
+        keys = {item.key_or_group for item in parsed}
+        if "task.path" in keys:
+            if "sha256" in result["task"] and "task.sha256" not in keys:
+                result["task"]["sha256"] = None
+            result["task"] = with_digest(result["task"])
         result = with_integers(result)
         check(result)
         return result
@@ -206,8 +213,6 @@ class Composer:
 def with_task_values(config: Config, overrides: Sequence[str]) -> Config:
     """Return the config of a run with other values of its task, checked.
 
-    A new path loses the digest of the old file and gets that of the new one.
-
     Args:
         config: of a run, without references.
         overrides: `task.KEY=VALUE`.
@@ -222,25 +227,7 @@ def with_task_values(config: Config, overrides: Sequence[str]) -> Config:
             raise ConfigError(f"expected task.KEY=VALUE, got '{plain(override)}'")
         # A path may contain commas: nothing is swept here.
         words.append(f"{key}={quoted(value)}" if key == "task.path" else override)
-    with HYDRA_LOCK:
-        parsed = Composer().parsed(for_hydra(words))
-        for item in parsed:
-            if item.is_sweep_override():
-                key, _, value = str(item.input_line).lstrip("+").partition("=")
-                raise ConfigError(f"expected one value of {key}, got '{value}'")
-        tree = OmegaConf.create({"task": config["task"]})
-        try:
-            ConfigLoaderImpl._apply_overrides_to_config(parsed, tree)
-            values = OmegaConf.to_container(tree, resolve=True)
-        except Exception as error:  # any kind: Hydra's, OmegaConf's or Python's
-            raise explained(error) from error
-    assert isinstance(values, dict)
-    keys = {item.key_or_group for item in parsed}
-    if "task.path" in keys and "task.sha256" not in keys and "sha256" in values["task"]:
-        values["task"]["sha256"] = None
-    changed = with_integers({**config, "task": with_digest(values["task"])})
-    check(changed)
-    return changed
+    return Composer().changed(config, words)
 
 
 def refuse_sweep(item: Override) -> None:

@@ -122,7 +122,7 @@ def test_a_text_may_be_shorter_than_a_training_batch(folder):
         ("task._target_=os.system", "expected task.KEY=VALUE, got"),
         ("task.length", "expected task.KEY=VALUE, got 'task.length'"),
         ("task.lenght=9", "no key 'task.lenght' (did you mean 'task.length'?)"),
-        ("task.length=9,10", "expected one value of task.length, got '9,10'"),
+        ("task.length=9,10", "a run takes one task.length, not '9,10'"),
         ("task.length=ten", "task.length must be int, not 'ten'"),
         ("task.characters=ab", "task.characters=ab gives input Tokens(vocab_size=3), and the"),
         ("task.characters='{}'", "gives another vocabulary than the model was trained with"),
