@@ -10,6 +10,7 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any, Literal, TypeVar
 
+from seqbench.results.recipe import amount_difference
 from seqbench.results.statistics import Statistics, describe, distinguishable
 from seqbench.results.variants import CODE, canonical, tell_apart
 from seqbench.results.where import flatten
@@ -228,24 +229,31 @@ def standings(cells: Sequence[Cell]) -> list[Standing | None]:
     """Return the standing of each cell among the cells of its column.
 
     `best` has the best mean; `tied` does not differ significantly from it over their shared seeds.
-    All others have `None`, as do the only cell of a column with a score, and cells with a diverged
-    run, since the mean of the remaining runs is biased.
+    All others have `None`, as do cells that do not compete: those of a single run, those with a
+    diverged run, since the mean of the remaining runs is biased, those trained for longer or
+    shorter than most cells of the column, and the only cell that is left.
     """
     columns = _grouped(cells, (cell.column for cell in cells))
-    best = {column: _best(column, members) for column, members in columns.items()}
-    return [_standing(cell, best[cell.column]) for cell in cells]
+    competing = {column: _competing(members) for column, members in columns.items()}
+    return [_standing(cell, competing[cell.column]) for cell in cells]
 
 
-def _best(column: Column, cells: list[Cell]) -> Cell | None:
-    competing = [cell for cell in cells if cell.statistics and not cell.diverged]
-    if not competing or sum(bool(cell.scores) for cell in cells) < 2:
+def _competing(cells: list[Cell]) -> list[Cell]:
+    """Return the cells of a column that compete, the best one first."""
+    sound = [cell for cell in cells if len(cell.scores) > 1 and not cell.diverged]
+    amounts = [amount_difference(cell.records[0].config) for cell in sound]
+    # Among equally common amounts, that of the recipe.
+    usual = max(amounts, key=lambda amount: (amounts.count(amount), amount is None), default=None)
+    alike = [cell for cell, amount in zip(sound, amounts, strict=True) if amount == usual]
+    if len(alike) < 2:
+        return []
+    return sorted(alike, key=_mean_score, reverse=alike[0].column.direction == "max")
+
+
+def _standing(cell: Cell, competing: list[Cell]) -> Standing | None:
+    if not any(cell is rival for rival in competing):
         return None
-    return (min if column.direction == "min" else max)(competing, key=_mean_score)
-
-
-def _standing(cell: Cell, best: Cell | None) -> Standing | None:
-    if best is None or cell.statistics is None or cell.diverged:
-        return None
+    best = competing[0]
     if _mean_score(cell) == _mean_score(best):
         return "best"
     return "tied" if distinguishable(dict(cell.scores), dict(best.scores)) is False else None

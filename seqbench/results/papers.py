@@ -1,13 +1,15 @@
 """Load published results (configs/paper/), and judge if runs are comparable and reproduce them.
 
 Verdicts are conservative. Runs of another length, metric or budget are not comparable, nor are
-cells with a failed or diverged run. Fewer than three seeds give only a hint. If the confidence
-interval also contains the score of a model without memory, the verdict is `cannot tell`. Runs with
-another protocol of seqbench (settings and selection split) still get a verdict, with the difference
-as its reason: users want to know if a result holds under a stricter protocol.
+cells with a failed or diverged run. Fewer than three seeds give only a hint. The published value is
+itself one draw, so it is compared with the prediction interval of one more run. If that interval is
+too wide to exclude a difference that matters, the verdict is `cannot tell`. Runs with another
+protocol of seqbench (settings and selection split) still get a verdict, with the difference as its
+reason: users want to know if a result holds under a stricter protocol.
 """
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -20,7 +22,12 @@ from seqbench.config.choices import CONFIG_FOLDER
 from seqbench.errors import ConfigError
 from seqbench.results.cells import Cell, Direction
 from seqbench.results.recipe import amount_difference
-from seqbench.results.statistics import FEWEST_SEEDS
+from seqbench.results.statistics import (
+    FEWEST_SEEDS,
+    IDENTITY,
+    prediction_interval,
+    scale_of,
+)
 from seqbench.results.where import MISSING, holds, terms
 from seqbench.runs.config_file import YamlLoader
 from seqbench.runs.record import Record
@@ -33,10 +40,15 @@ ON_TEST = ("test", "test_mean")
 # Verdicts that need an explanation, and the explanation.
 EXPLAINED = {"reproduced", "better", "worse", "cannot tell"}
 EXPLANATION = (
-    "reproduced: the published value lies within the 95% interval over seeds, or is the mean as"
-    " rounded in print; better, worse: it does not; cannot tell: the interval also holds what a"
-    " predictor without memory scores"
+    "reproduced: the published value lies within the 95% prediction interval of one more run"
+    " (t sd sqrt(1 + 1/n), of log errors or of the logit of accuracies), or equals the mean as"
+    " rounded in print; better, worse: it lies outside; cannot tell: the interval reaches more than"
+    " a tenth of the way from the published value to the baseline"
 )
+# A difference that matters, as a share of the way from the published value to the baseline; and the
+# smallest one, a factor of the error or of the odds.
+SHARE_THAT_MATTERS = 0.1
+SMALLEST_THAT_MATTERS = math.log(1.01)
 
 
 @dataclass(frozen=True)
@@ -289,14 +301,24 @@ def verdict(cell: Cell | None, published: PublishedCell | None) -> Verdict:
     off = sample.mean - published.value
     within = abs(off) <= published.rounding
     better = "better" if (off < 0) == (published.direction == "min") else "worse"
-    if sample.n < FEWEST_SEEDS or sample.ci95 is None:
+    if sample.n < FEWEST_SEEDS:
         return Verdict(f"n={sample.n}: looks {'alike' if within else better}", protocol)
-    if not within and abs(off) > sample.ci95:
+    values = [value for _, value in cell.scores]
+    # The end of what rounds to the printed value, on the side of ours.
+    nearest = published.value + math.copysign(published.rounding, off)
+    bounds = [] if cell.baseline is None else [cell.baseline]
+    scale = scale_of(published.metric, [*values, published.value, nearest, *bounds])
+    interval = prediction_interval([scale.to(value) for value in values])
+    if interval is None:
+        return Verdict("cannot tell", "the scores are too large to compare")
+    middle, half = interval
+    if not within and abs(middle - scale.to(nearest)) > half:
         return Verdict(better, protocol)
-    bound = cell.baseline
-    if not within and bound is not None and abs(sample.mean - bound) <= sample.ci95:
-        holds = "the interval contains the baseline"
-        return Verdict("cannot tell", f"{holds}; {protocol}" if protocol else holds)
+    smallest = SMALLEST_THAT_MATTERS * (abs(published.value) if scale is IDENTITY else 1)
+    ways = [abs(scale.to(published.value) - scale.to(bound)) for bound in bounds]
+    if half > max(smallest, *(SHARE_THAT_MATTERS * way for way in ways), 0.0):
+        reason = "the interval of one more run is too wide"
+        return Verdict("cannot tell", f"{reason}; {protocol}" if protocol else reason)
     return Verdict("reproduced", protocol)
 
 

@@ -2,9 +2,12 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
+
+from seqbench.wording import is_accuracy
 
 # With fewer seeds, confidence intervals are too wide to be reported.
 FEWEST_SEEDS = 3
@@ -51,6 +54,48 @@ def describe(values: Sequence[float]) -> Statistics:
         min=min(values),
         max=max(values),
     )
+
+
+class Scale(NamedTuple):
+    """A scale on which scores of a metric are roughly normal: to and from it."""
+
+    to: Callable[[float], float]
+    back: Callable[[float], float]
+
+
+IDENTITY = Scale(lambda value: value, lambda value: value)
+LOG = Scale(math.log, lambda value: math.exp(min(value, 700.0)))
+LOGIT = Scale(lambda p: math.log(p / (1 - p)), lambda x: 1 / (1 + math.exp(-max(-700.0, x))))
+
+
+def scale_of(metric: str, values: Sequence[float]) -> Scale:
+    """Return the scale of a metric: logit for accuracies, log for errors, as far as it is defined.
+
+    Args:
+        metric: name of the metric.
+        values: all values that are compared on the scale.
+    """
+    if is_accuracy(metric):
+        return LOGIT if all(0 < value < 1 for value in values) else IDENTITY
+    return LOG if all(value > 0 for value in values) else IDENTITY
+
+
+def prediction_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return the middle and the half width of the 95% prediction interval of one more value.
+
+    The interval is `mean +- t * sd * sqrt(1 + 1/n)`. If the next value is of the same normal
+    distribution, it lies outside in 5% of all cases, whatever the sample size.
+
+    Args:
+        values: the sample, on a scale on which it is roughly normal.
+
+    Returns:
+        `None` for a sample of one, or if the interval is not finite.
+    """
+    sample = describe(values)
+    if sample.sd is None:
+        return None
+    return sample.mean, t_quantile(sample.n - 1) * sample.sd * math.sqrt(1 + 1 / sample.n)
 
 
 def distinguishable(first: Mapping[int, float], second: Mapping[int, float]) -> bool | None:

@@ -162,17 +162,22 @@ def test_a_published_column_stands_beside_its_measured_one():
     pytest.fail("no published number")
 
 
+BEST_OF_TWO = [
+    make_record(model=model, seed=seed, value=value)
+    for model, value in (("tcn", 0.1), ("lstm", 0.2))
+    for seed in range(2)
+]
+
+
 def test_the_best_mean_is_bold_in_a_terminal_and_starred_elsewhere():
-    records = [make_record(value=0.1), make_record(model="lstm", value=0.2)]
-    assert "0.100*" in printed(100, records)
-    coloured = printed(100, records, force_terminal=True, color_system="standard")
+    assert "0.100*" in printed(100, BEST_OF_TWO)
+    coloured = printed(100, BEST_OF_TWO, force_terminal=True, color_system="standard")
     assert "\x1b[1;32m0.100" in coloured
     assert "*" not in coloured
 
 
 def test_without_colour_bold_type_remains():
-    records = [make_record(value=0.1), make_record(model="lstm", value=0.2)]
-    text = printed(100, records, force_terminal=True, color_system="standard", no_color=True)
+    text = printed(100, BEST_OF_TWO, force_terminal=True, color_system="standard", no_color=True)
     assert "\x1b[1m0.100" in text
     assert "32m" not in text
 

@@ -44,7 +44,7 @@ HOSTILE = [
 def sample_table() -> Table:
     """Return a table with the best of two means, a flag, a mark, bounds and notes."""
     records = [make_record(seed=s, value=0.1 + s / 100) for s in range(3)]
-    records += [make_record(model="lstm", value=0.5, source="older")]
+    records += [make_record(model="lstm", seed=s, value=0.5, source="older") for s in range(2)]
     records += [make_record("smnist", model="lstm", value=0.98), make_record("copy")]
     records += [make_record("copy", seed=1, status="failed")]
     return build_table(aggregate(records), SOURCE, "tcn2018")
@@ -68,7 +68,7 @@ def test_markdown():
         " copy T=1000 · cross-entropy (nats) ↓ (full) | published · tcn2018 |"
         " smnist T=784 · accuracy % ↑ (full) | published · tcn2018 |",
         "|---|---:|---:|---:|---:|---:|---:|",
-        "| lstm | 0.500† (n=1) | 0.164¹ | | | 98.0 (n=1) | 87.2¹ |",
+        "| lstm | 0.500† (n=2) | 0.164¹ | | | 98.0 (n=1) | 87.2¹ |",
         "| tcn | **0.110 ± 0.025** (n=3) | 5.8e-5¹ | 1.00e-4 (n=1, 1 failed) | 3.5e-5² | | |",
         "| without memory | 0.167 | | 0.0204 | | 10.0 | |",
         "| best possible | 0 | | 0 | | | |",
@@ -85,7 +85,7 @@ def test_latex_in_booktabs():
     lost = r"$1.00\mathrm{e}{-4}$ {\footnotesize(n=1, 1 failed)}"
     assert lines[start + 3 : start + 10] == [
         r"\midrule",
-        r"lstm & $0.500$$^{\dagger}$ {\footnotesize(n=1)} & $0.164$\textsuperscript{1} &  &"
+        r"lstm & $0.500$$^{\dagger}$ {\footnotesize(n=2)} & $0.164$\textsuperscript{1} &  &"
         r"  & $98.0$ {\footnotesize(n=1)} & $87.2$\textsuperscript{1} \\",
         rf"tcn & {best} & {lost} & $3.5\mathrm{{e}}{{-5}}$\textsuperscript{{2}} &  &  \\",
         r"\midrule",
@@ -148,7 +148,7 @@ def test_html():
     assert outline.caption == "Test scores beside tcn2018"
     assert outline.rows[0][:3] == ["model", "adding T=600MSE ↓ (full)", "publishedtcn2018"]
     assert [row[:2] for row in outline.rows[1:-1]] == [
-        ["lstm", "0.500† (n=1)"],
+        ["lstm", "0.500† (n=2)"],
         ["tcn", "0.110 ± 0.025 (n=3)"],
         ["without memory", "0.167"],
         ["best possible", "0"],

@@ -121,18 +121,24 @@ def test_an_unusual_number_of_seeds_is_said():
 @pytest.mark.parametrize(
     ("tcn", "lstm", "best"),
     [
-        ([make_record(value=0.2)], [make_record(model="lstm", value=0.1)], "lstm"),
+        (seeds(0.2, 0.3), seeds(0.1, 0.2, model="lstm"), "lstm"),
         (
-            [make_record("smnist", value=0.2)],
-            [make_record("smnist", model="lstm", value=0.1)],
-            "tcn",
+            seeds(0.1, 0.2, task="smnist", model="gru"),
+            seeds(0.2, 0.3, task="smnist", model="lstm"),
+            "lstm",
         ),
-        ([make_record()], [], None),
-        (seeds(0.001, None), [make_record(model="lstm", value=0.1)], "lstm"),
-        (seeds(0.1, None), [make_record(model="lstm", value=0.1)], "lstm"),
+        (seeds(0.2, 0.3), seeds(0.1, model="lstm"), None),
+        (seeds(0.2, 0.3), [], None),
+        (seeds(0.1, 0.1, None), seeds(0.2, 0.3, model="lstm"), None),
+        (seeds(0.1, 0.2), seeds(0.2, 0.3, model="lstm", trainer__epochs=1), None),
+        (
+            seeds(0.2, 0.3, trainer__epochs=1),
+            seeds(0.1, 0.2, model="lstm", trainer__epochs=1),
+            "lstm",
+        ),
     ],
 )
-def test_the_best_mean_is_marked_unless_alone_or_a_survivor(tcn, lstm, best):
+def test_the_best_of_several_means_that_compare_is_marked(tcn, lstm, best):
     rows = [row for row in build(tcn + lstm).rows if not row.bound]
     assert [row.label for row in rows if row.entries[0].best] == ([best] if best else [])
 
