@@ -304,7 +304,7 @@ def verdict(cell: Cell | None, published: PublishedCell | None) -> Verdict:
     if sample.n < FEWEST_SEEDS:
         return Verdict(f"n={sample.n}: looks {'alike' if within else better}", protocol)
     values = [value for _, value in cell.scores]
-    # The end of what rounds to the printed value, on the side of ours.
+    # The value nearest to the mean that rounds to the printed one.
     nearest = published.value + math.copysign(published.rounding, off)
     bounds = [] if cell.baseline is None else [cell.baseline]
     scale = scale_of(published.metric, [*values, published.value, nearest, *bounds])
