@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from patience import PATIENCE
+
 from seqbench.launch.local import WARM
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -48,7 +50,7 @@ class Command:
         self.words, self.said = words, said
         self.process = forked(_main, words, cwd, dict(environment), said)
 
-    def wait(self, seconds: float = 200) -> subprocess.CompletedProcess[str]:
+    def wait(self, seconds: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         """Wait for the end of the command and return its exit code and what it printed."""
         self.process.join(seconds)
         assert self.process.exitcode is not None, f"still running: {self.words}"

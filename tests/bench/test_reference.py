@@ -1,9 +1,9 @@
 import os
-import time
 from pathlib import Path
 
 import pytest
 import torch
+from patience import until
 
 from seqbench import SPIN, SPIN_BY_DEFAULT, machine
 from seqbench.bench.plain import build_plain
@@ -37,9 +37,8 @@ def test_its_threads_wait_as_torch_lets_them(small, monkeypatch, asked, found):
     monkeypatch.setenv("GOMP_SPINCOUNT", asked)
     with Reference(small("model=tcn", "task=adding"), torch.device("cpu")) as reference:
         given = Path(f"/proc/{reference.process.pid}/environ")
-        patience = time.monotonic() + 10
-        while f"GOMP_SPINCOUNT={found}".encode() not in given.read_bytes().split(b"\0"):
-            assert time.monotonic() < patience
+        setting = f"GOMP_SPINCOUNT={found}".encode()
+        until(lambda: setting in given.read_bytes().split(b"\0"))
     assert os.environ["GOMP_SPINCOUNT"] == asked
 
 

@@ -32,7 +32,6 @@ def in_bash(*words, cwd=None):
         text=True,
         cwd=cwd,
         env=os.environ | {"PATH": f"{PROGRAM.parent}:{os.environ['PATH']}"},
-        timeout=60,
     )
     return done.stdout.split()
 

@@ -6,7 +6,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -253,7 +252,7 @@ def test_watching_shows_what_changes_and_leaves_the_terminal_whole(training, tmp
         log(training, {"step": 750, "split": "train", "loss": 0.25})
         seen += read_until(ours, b"750/1,000")
         watching.send_signal(ending)
-        assert watching.wait(timeout=60) == 130
+        assert watching.wait() == 130
         seen += read_until(ours, b"\x1b[?25h")
     finally:
         watching.kill()
@@ -266,9 +265,8 @@ def test_watching_shows_what_changes_and_leaves_the_terminal_whole(training, tmp
 
 def read_until(terminal: int, wanted: bytes) -> bytes:
     """Read the output of a program up to these bytes."""
-    seen, deadline = b"", time.monotonic() + 60
+    seen = b""
     while wanted not in seen:
-        assert time.monotonic() < deadline, seen
         if select.select([terminal], [], [], 1.0)[0]:
             seen += os.read(terminal, 65536)
     return seen

@@ -229,7 +229,6 @@ def test_compose_works_inside_another_hydra_application(tmp_path):
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load(done.stdout) == [RNN, {"task": "copy", "model": "mine"}, 3]

@@ -60,7 +60,6 @@ def installed(tmp_path: Path, environment: dict[str, str]) -> Callable[..., Done
             env=environment | variables,
             capture_output=True,
             text=True,
-            timeout=200,
         )
 
     return run

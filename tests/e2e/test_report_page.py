@@ -6,6 +6,7 @@ import shutil
 from urllib.parse import urlencode
 
 import pytest
+from patience import PATIENCE
 from record_factory import make_record, write_run
 from report_sample import write_sample
 
@@ -57,7 +58,7 @@ def tab(browser):
         options |= {"has_touch": True, "is_mobile": True} if size == "phone" else {}
         contexts.append(browser.new_context(viewport={"width": width, "height": height}, **options))
         page = contexts[-1].new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(1000 * PATIENCE)
         page.on("console", lambda message: wrong.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on(

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(*words, **options):
-    done = subprocess.run(words, capture_output=True, text=True, timeout=200, **options)
+    done = subprocess.run(words, capture_output=True, text=True, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

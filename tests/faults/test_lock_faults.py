@@ -63,7 +63,6 @@ def meetings(tmp_path_factory):
         input=yaml.safe_dump(config),
         capture_output=True,
         text=True,
-        timeout=200,
     )
     assert done.returncode == 0, done.stderr
     return config, [json.loads(line) for line in done.stdout.splitlines()]

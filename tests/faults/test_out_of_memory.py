@@ -85,7 +85,6 @@ def test_a_batch_that_does_not_fit_costs_one_line_with_what_to_try(tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert "Traceback" not in done.stderr

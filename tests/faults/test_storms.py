@@ -23,7 +23,6 @@ def rows(script: str, *words: str) -> list[list[str]]:
         [sys.executable, ROOT / "scripts" / script, *words],
         capture_output=True,
         text=True,
-        timeout=250,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return [re.split("  +| (?=[a-z]+_)", line) for line in done.stdout.splitlines()[1:-1]]

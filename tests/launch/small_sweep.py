@@ -1,10 +1,13 @@
 """Small sweeps, and an engine that runs jobs in this process, for the tests of launching."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,8 @@ SMALL = [
     *("recipe=none", "threads=1", "device=cpu", "trainer.batch_size=8", "trainer.steps=20"),
     *("trainer.eval_every=4", "trainer.checkpoint_every=5", "trainer.log_every=3"),
 ]
-# A model that does what it is told once it is trained.
+# A model that does what it is told once it is trained. "wait" makes each step take long until there
+# is a file `hurry`; that changes nothing that is computed.
 MISBEHAVING = """
     import os, signal, time
     import torch
@@ -42,8 +46,8 @@ MISBEHAVING = """
                 os._exit(7)
             if self.deed == "memory":
                 torch.empty(2**60)
-            if self.deed == "sleep":
-                time.sleep(0.05)
+            if self.deed == "wait" and not os.path.exists("hurry"):
+                time.sleep(0.03)
             return self.linear(x[:, -1])
 """
 
@@ -75,20 +79,61 @@ class Seen(View):
         return [label for label, how, found in self.ends if not found and how == "completed"]
 
 
+class Once(Seen):
+    """Call a function as soon as a number of runs have reached a step and are being trained."""
+
+    def __init__(self, deed: Callable[[Sweep], object], step: int = 20, runs: int = 2) -> None:
+        super().__init__()
+        self.deed: Callable[[Sweep], object] | None = deed
+        self.step, self.runs = step, runs
+
+    def look(self, sweep: Sweep) -> None:
+        if self.deed and sum(p.step >= self.step for p in sweep.running.values()) >= self.runs:
+            deed, self.deed = self.deed, None
+            deed(sweep)
+
+
+def press(times: int) -> Callable[[Sweep], object]:
+    """Return a function that presses Ctrl-C."""
+    return lambda sweep: [os.kill(os.getpid(), signal.SIGINT) for _ in range(times)]
+
+
 def sweep(
     words: Sequence[str],
     config_dir: str | None = None,
     policy: Policy | None = None,
     view: View | None = None,
+    here: bool = False,
     **attributes: Any,
 ) -> Sweep:
-    """Sweep as the command does, through Hydra, and return the sweep."""
+    """Sweep as the command does, through Hydra, and return the sweep.
+
+    `here`: do the jobs in this process, whatever engine the words name.
+    """
     composer = Composer(config_dir)
     asked = Sweep(words, composer, policy or Policy(), view or Seen())
     for name, value in attributes.items():
         setattr(asked, name, value)
+    if here:
+        asked.launch = lambda jobs, engine: Sweep.launch(asked, jobs, Here)  # type: ignore[method-assign]
     multirun(composer, words, asked)
     return asked
+
+
+LAUNCHER = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+from small_sweep import sweep
+if __name__ == "__main__":
+    endings = sweep(sys.argv[1:], "own").endings.values()
+    sys.exit(any(ending.how != "completed" for ending in endings))
+"""
+
+
+def launcher(words: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+    """Start a sweep in a process of its own."""
+    here = str(Path(__file__).parent)
+    return subprocess.Popen([sys.executable, "-c", LAUNCHER, here, *words], text=True, **options)
 
 
 class Here:

@@ -8,8 +8,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_sweep import SMALL, Seen, history, kept, sweep, write_misbehaving
-from test_local import LAUNCHER, StopAt, processes, until
+from patience import until
+from small_sweep import (
+    SMALL,
+    Once,
+    history,
+    kept,
+    launcher,
+    press,
+    sweep,
+    write_misbehaving,
+)
+from test_local import processes
 
 from seqbench.config.compose import compose
 from seqbench.errors import ConfigError
@@ -17,13 +27,10 @@ from seqbench.launch.job import Job
 from seqbench.launch.ray_cluster import RayEngine, train
 from seqbench.runs.run import Run
 
-# Ray starts slowly on a busy machine.
-pytestmark = pytest.mark.timeout(600)
 # Names of the Ray processes that may outlive their node by a minute.
 AGENTS = {"ray::DashboardA\n", "ray::RuntimeEnv\n"}
 # Bytes of shared memory per node; containers have little.
 STORE = 100 * 2**20
-LONG = [*SMALL, "trainer.steps=800", "trainer.eval_every=400", "trainer.checkpoint_every=50"]
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +44,10 @@ def cluster(tmp_path_factory):
         patch.setenv("CLUSTER", str(tmp_path_factory.mktemp("cluster")))
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        # Detect a lost node after two seconds instead of twenty.
-        for key, value in (("period_ms", 500), ("timeout_ms", 1000), ("failure_threshold", 2)):
+        patch.setenv("RAY_worker_niceness", "0")  # 15 by default: minutes on a busy machine
+        # Detect a lost node sooner: its closed port fails two checks. A busy node still has Ray's
+        # ten seconds to answer one.
+        for key, value in (("period_ms", 500), ("timeout_ms", 10000), ("failure_threshold", 2)):
             patch.setenv(f"RAY_health_check_{key}", str(value))
         from ray.cluster_utils import Cluster
 
@@ -70,45 +79,31 @@ def descendants(process):
     return [process, *(found for child in inner for found in descendants(int(child)))]
 
 
-class Killer(Seen):
-    """Kill the Ray worker of one run and all processes of another's node, from step 100 on."""
-
-    def __init__(self, raylet):
-        super().__init__()
-        self.raylet, self.hit = raylet, {}
-
-    def look(self, sweep):
-        for folder, progress in sweep.running.items():
-            if progress.step < 100 or folder in self.hit.values():
-                continue
-            try:
-                job = int((folder / ".lease").read_text().split()[1])
-                worker = parent(parent(job))  # parent(job) is the fork server
-            except FileNotFoundError:  # the run has just ended
-                continue
-            if parent(worker) != self.raylet and "worker" not in self.hit:
-                self.hit["worker"] = folder
-                os.kill(worker, signal.SIGKILL)
-            elif parent(worker) == self.raylet and "node" not in self.hit:
-                self.hit["node"] = folder
-                for process in descendants(self.raylet):
-                    os.kill(process, signal.SIGKILL)
-
-
 @pytest.mark.ray
-def test_runs_resume_after_their_worker_or_node_is_killed(cluster, on_it, tmp_path):
-    node = cluster.add_node(num_cpus=1, object_store_memory=STORE)
-    killer = Killer(node.all_processes["raylet"][0].process.pid)
-    overrides = [*LONG, "seed=0,1,2"]
-    sweep([*overrides, *on_it, f"output_dir={tmp_path / 'killed'}"], view=killer)
-    assert killer.hit.keys() == {"worker", "node"}
-    assert len(killer.trained) == 3
-    for folder in killer.hit.values():
-        assert history(folder)[-2:] == ["resumed", "completed"]
+def test_runs_resume_after_their_worker_or_node_is_killed(cluster, on_it, slow):
+    raylet = cluster.add_node(num_cpus=1, object_store_memory=STORE)
+    raylet = raylet.all_processes["raylet"][0].process.pid
+
+    def strike(sweep):
+        """Kill the Ray worker of the run on the first node, and all processes of the other node."""
+        for folder in sweep.running:
+            job = int((folder / ".lease").read_text().split()[1])
+            worker = parent(parent(job))  # parent(job) is the fork server
+            if parent(worker) != raylet:
+                os.kill(worker, signal.SIGKILL)
+        for process in descendants(raylet):
+            os.kill(process, signal.SIGKILL)
+        Path("hurry").touch()
+
+    words = [*slow, "seed=0,1"]
+    killed = sweep([*words, *on_it], "own", view=Once(strike))
+    assert len(killed.view.trained) == 2
+    for folder in killed.jobs:
+        assert history(folder) == ["started", "resumed", "completed"]
         lines = (json.loads(line) for line in (folder / "history.jsonl").open())
-        assert any(line["event"] == "resumed" and line["step"] >= 50 for line in lines)
-    sweep([*overrides, "launch.workers=2", f"output_dir={tmp_path / 'undisturbed'}"])
-    assert kept(tmp_path / "killed") == kept(tmp_path / "undisturbed")
+        assert any(line["event"] == "resumed" and line["step"] >= 20 for line in lines)
+    sweep([*words, "output_dir=undisturbed"], "own", here=True)
+    assert kept(Path("out")) == kept(Path("undisturbed"))
 
 
 @pytest.mark.ray
@@ -125,32 +120,32 @@ def test_a_job_that_raises_or_is_killed_fails_alone(cluster, on_it, tmp_path, mo
 
 
 @pytest.mark.ray
-def test_an_interrupted_sweep_resumes_from_its_checkpoints(cluster, on_it, tmp_path):
-    overrides = [*LONG, "seed=0,1", f"output_dir={tmp_path}", *on_it]
-    without_threads = [override for override in overrides if not override.startswith("threads")]
-    stopped = sweep(without_threads, view=StopAt(40, times=1))
+def test_an_interrupted_sweep_resumes_from_its_checkpoints(cluster, on_it, slow):
+    words = [*slow, "seed=0,1", *on_it]
+    without_threads = [word for word in words if not word.startswith("threads")]
+    stopped = sweep(without_threads, "own", view=Once(press(1), runs=1))
     assert stopped.stopped == "interrupted"
     [folder] = stopped.endings
     assert history(folder) == ["started", "interrupted"]
-    sweep(overrides)
+    Path("hurry").touch()
+    sweep(words, "own")
     assert history(folder) == ["started", "interrupted", "resumed", "completed"]
-    assert len(kept(tmp_path)) == 2
+    assert len(kept(Path("out"))) == 2
 
 
 @pytest.mark.ray
-def test_killing_the_launcher_ends_its_processes(tmp_path):
+def test_killing_the_launcher_ends_its_processes(slow, tmp_path):
     """Only Ray's agents may remain, and the runs must end as interrupted."""
     pytest.importorskip("ray")
-    overrides = [*LONG, "trainer.steps=20000", "seed=0,1", "launch=ray", f"output_dir={tmp_path}"]
-    environment = os.environ | {"SWEEP": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", LAUNCHER, str(Path(__file__).parent), *overrides]
-    launcher = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    runs = lambda: list(tmp_path.glob("runs/*/*/*/checkpoints/last.safetensors"))  # noqa: E731
+    words = [*slow, "trainer.steps=20000", "seed=0,1", "launch=ray", "launch.workers=1"]
+    environment = os.environ | {"SWEEP": str(tmp_path), "RAY_worker_niceness": "0"}
+    killed = launcher(words, env=environment, stdout=subprocess.PIPE)
+    runs = lambda: list(tmp_path.glob("out/runs/*/*/*/checkpoints/last.safetensors"))  # noqa: E731
     try:
-        until(runs, 180)
+        until(runs)
     finally:
-        launcher.kill()
-    assert launcher.communicate()[0] == "", "expected no output of Ray on stdout"
+        killed.kill()
+    assert killed.communicate()[0] == "", "expected no output of Ray on stdout"
 
     until(lambda: {name(process) for process in processes(f"SWEEP={tmp_path}")} <= AGENTS)
     assert {history(run.parents[1])[-1] for run in runs()} == {"interrupted"}

@@ -229,7 +229,6 @@ def test_wandb_asks_for_nothing(tmp_path, mode):
         stderr=end,
         cwd=tmp_path,
         env=environment,
-        timeout=120,
     )
     os.close(terminal)
     assert done.returncode == 0
