@@ -31,7 +31,7 @@ events  a row for each metric at each step that was logged:
           run_id, task, model, seed, step, split, metric, value
 cells   a row for each model on each task, over the seeds, as in `seqbench table`:
           task, length, budget, protocol, model, variant, parameters, metric, split,
-          direction, n, mean, sd, ci95 (half width), median, min, max, solved (share),
+          direction, n, log, mean, sd, low, high (95% interval), median, min, max, solved (share),
           baseline, optimum, failed, diverged, older_code, run_ids
 
 An average over runs pools whatever they are; a cell holds runs that differ in the seed only.

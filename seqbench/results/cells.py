@@ -18,6 +18,8 @@ from seqbench.runs.identity import without_environment
 from seqbench.runs.record import Record
 from seqbench.wording import plain
 
+# The logarithms of errors are averaged if the largest of a column is this many times the least.
+DECADES = 100
 # Seconds or time steps; larger values in a record are implausible and are ignored.
 LARGEST = 1e18
 
@@ -71,6 +73,7 @@ class Cell:
         variant: options that distinguish cells of the same model and column; mostly empty.
         parameters: trainable parameters; `None` if no run got as far as building the model.
         records: the runs, ordered by seed.
+        log: True if the errors of the column span decades, so that their logarithms are averaged.
     """
 
     column: Column
@@ -78,6 +81,7 @@ class Cell:
     variant: str
     parameters: int | None
     records: tuple[Record, ...]
+    log: bool = False
 
     @cached_property
     def scores(self) -> list[tuple[int, float]]:
@@ -88,7 +92,7 @@ class Cell:
     @cached_property
     def statistics(self) -> Statistics | None:
         """Return the statistics of the scores; `None` if there are none."""
-        return describe([value for _, value in self.scores]) if self.scores else None
+        return describe([value for _, value in self.scores], self.log) if self.scores else None
 
     @property
     def label(self) -> str:
@@ -174,8 +178,17 @@ def aggregate(records: Iterable[Record]) -> list[Cell]:
     cells: list[Cell] = []
     for column, rivals in _grouped(groups.values(), columns).items():
         for variant, group in zip(tell_apart(list(map(task_options, rivals))), rivals, strict=True):
-            cells += _cells(replace(column, variant=_with_horizon(variant, group[0])), group)
+            members = _cells(replace(column, variant=_with_horizon(variant, group[0])), group)
+            log = _spans_decades(members)
+            cells += [replace(cell, log=log) for cell in members]
     return sorted(cells, key=lambda cell: (cell.column.order, cell.model, cell.variant))
+
+
+def _spans_decades(cells: Sequence[Cell]) -> bool:
+    """Return True if the scores are positive errors, the largest `DECADES` times the least."""
+    scores = [value for cell in cells for _, value in cell.scores]
+    is_error = cells[0].column.direction == "min" and min(scores, default=0.0) > 0
+    return is_error and max(scores) >= DECADES * min(scores)
 
 
 def _with_horizon(variant: str, record: Record) -> str:
@@ -256,7 +269,8 @@ def _standing(cell: Cell, competing: list[Cell]) -> Standing | None:
     best = competing[0]
     if _mean_score(cell) == _mean_score(best):
         return "best"
-    return "tied" if distinguishable(dict(cell.scores), dict(best.scores)) is False else None
+    first, second = dict(cell.scores), dict(best.scores)
+    return "tied" if distinguishable(first, second, cell.log) is False else None
 
 
 def _mean_score(cell: Cell) -> float:

@@ -40,7 +40,7 @@ FROM_PAPER = ("published", "not_like_for_like")
 
 def types_of(cls: type[Any]) -> dict[str, str]:
     """Return field -> SQL type of a class with type hints."""
-    known = {int: "BIGINT", float: "DOUBLE", dict: "JSON", list: "VARCHAR[]"}
+    known = {bool: "BOOLEAN", int: "BIGINT", float: "DOUBLE", dict: "JSON", list: "VARCHAR[]"}
     found = {}
     for name, hint in get_type_hints(cls).items():
         kind = get_args(hint)[0] if isinstance(hint, UnionType) else hint

@@ -13,49 +13,6 @@ from seqbench.wording import is_accuracy
 FEWEST_SEEDS = 3
 
 
-@dataclass(frozen=True)
-class Statistics:
-    """A sample of scores, one for each seed.
-
-    Attributes:
-        n: sample size, at least 1.
-        mean: sample mean.
-        sd: sample standard deviation (denominator n - 1); `None` for n=1 or if not finite.
-        ci95: half width of the 95% confidence interval of the mean (Student's t); `None` for n=1 or
-            if not finite.
-        median: sample median.
-        min: smallest value.
-        max: largest value.
-    """
-
-    n: int
-    mean: float
-    sd: float | None
-    ci95: float | None
-    median: float
-    min: float
-    max: float
-
-
-def describe(values: Sequence[float]) -> Statistics:
-    """Compute the statistics of a sample of at least one value, all finite."""
-    n = len(values)
-    try:
-        sd = statistics.stdev(values) if n > 1 else math.inf
-    except OverflowError:  # scores near the largest float
-        sd = math.inf
-    ci95 = t_quantile(n - 1) * sd / math.sqrt(n) if n > 1 else math.inf
-    return Statistics(
-        n=n,
-        mean=statistics.mean(values),
-        sd=sd if math.isfinite(sd) else None,
-        ci95=ci95 if math.isfinite(ci95) else None,
-        median=statistics.median(values),
-        min=min(values),
-        max=max(values),
-    )
-
-
 class Scale(NamedTuple):
     """A scale on which scores of a metric are roughly normal: to and from it."""
 
@@ -66,6 +23,65 @@ class Scale(NamedTuple):
 IDENTITY = Scale(lambda value: value, lambda value: value)
 LOG = Scale(math.log, lambda value: math.exp(min(value, 700.0)))
 LOGIT = Scale(lambda p: math.log(p / (1 - p)), lambda x: 1 / (1 + math.exp(-max(-700.0, x))))
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """A sample of scores, one for each seed.
+
+    Attributes:
+        n: sample size, at least 1.
+        log: True if `mean`, `sd` and the interval are computed from the logarithms.
+        mean: sample mean, of logarithms the geometric mean.
+        sd: sample standard deviation (denominator n - 1), that of the logarithms if `log`; `None`
+            for n=1 or if not finite.
+        low: lower end of the 95% confidence interval of the mean (Student's t); `None` for n=1 or
+            if an end is not finite.
+        high: its upper end.
+        median: sample median.
+        min: smallest value.
+        max: largest value.
+    """
+
+    n: int
+    log: bool
+    mean: float
+    sd: float | None
+    low: float | None
+    high: float | None
+    median: float
+    min: float
+    max: float
+
+
+def describe(values: Sequence[float], log: bool = False) -> Statistics:
+    """Compute the statistics of a sample.
+
+    Args:
+        values: at least one, all finite, and all positive if `log`.
+        log: compute mean and interval from the logarithms.
+    """
+    n, scale = len(values), LOG if log else IDENTITY
+    scaled = [scale.to(value) for value in values]
+    middle = statistics.mean(scaled)
+    try:
+        sd = statistics.stdev(scaled) if n > 1 else math.inf
+    except OverflowError:  # scores near the largest float
+        sd = math.inf
+    half = t_quantile(n - 1) * sd / math.sqrt(n) if n > 1 else math.inf
+    low, high = scale.back(middle - half), scale.back(middle + half)
+    is_finite = math.isfinite(low) and math.isfinite(high) and math.isfinite(half)
+    return Statistics(
+        n=n,
+        log=log,
+        mean=scale.back(middle),
+        sd=sd if math.isfinite(sd) else None,
+        low=low if is_finite else None,
+        high=high if is_finite else None,
+        median=statistics.median(values),
+        min=min(values),
+        max=max(values),
+    )
 
 
 def scale_of(metric: str, values: Sequence[float]) -> Scale:
@@ -98,7 +114,9 @@ def prediction_interval(values: Sequence[float]) -> tuple[float, float] | None:
     return sample.mean, t_quantile(sample.n - 1) * sample.sd * math.sqrt(1 + 1 / sample.n)
 
 
-def distinguishable(first: Mapping[int, float], second: Mapping[int, float]) -> bool | None:
+def distinguishable(
+    first: Mapping[int, float], second: Mapping[int, float], log: bool = False
+) -> bool | None:
     """Test if the means of two samples of scores differ, paired over shared seeds.
 
     Pairing removes the variance that a seed causes in both samples.
@@ -106,16 +124,18 @@ def distinguishable(first: Mapping[int, float], second: Mapping[int, float]) -> 
     Args:
         first: seed -> score.
         second: seed -> score.
+        log: compare logarithms; the scores are positive.
 
     Returns:
         True if the 95% confidence interval of the mean difference (Student's t) excludes zero;
         `None` if fewer than three seeds are shared or a difference is not finite.
     """
-    differences = [first[seed] - second[seed] for seed in first if seed in second]
+    to = (LOG if log else IDENTITY).to
+    differences = [to(first[seed]) - to(second[seed]) for seed in first if seed in second]
     if len(differences) < FEWEST_SEEDS or not all(map(math.isfinite, differences)):
         return None
     sample = describe(differences)
-    return sample.ci95 is not None and abs(sample.mean) > sample.ci95
+    return sample.low is not None and sample.high is not None and not sample.low <= 0 <= sample.high
 
 
 @lru_cache(maxsize=256)

@@ -50,13 +50,28 @@ def test_a_known_sample():
     assert sample.n == 4
     assert sample.mean == 6.0
     assert sample.sd == pytest.approx(2.160247, abs=1e-6)
-    assert sample.ci95 == pytest.approx(3.182446 * 2.160247 / 2, abs=1e-5)
+    assert sample.high is not None
+    assert sample.high - sample.mean == pytest.approx(3.182446 * 2.160247 / 2, abs=1e-5)
     assert (sample.median, sample.min, sample.max) == (5.5, 4.0, 9.0)
 
 
 def test_one_value_has_no_spread():
     sample = describe([0.5])
-    assert (sample.n, sample.mean, sample.sd, sample.ci95) == (1, 0.5, None, None)
+    assert (sample.n, sample.mean, sample.sd, sample.low) == (1, 0.5, None, None)
+
+
+def test_logarithms_are_averaged_where_errors_span_decades():
+    sample = describe([1e-5, 1e-4, 1e-3], log=True)
+    assert sample.mean == pytest.approx(1e-4)
+    assert sample.sd == pytest.approx(math.log(10))
+    assert sample.low is not None
+    assert sample.high is not None
+    assert sample.low * sample.high == pytest.approx(1e-8)
+    assert sample.high / sample.mean == pytest.approx(10 ** (4.302653 / math.sqrt(3)), rel=1e-5)
+    tenfold = {seed: 10.0**-seed for seed in range(4)}
+    noisy = {seed: 10.0**-seed * (1.2 + seed / 100) for seed in range(4)}
+    assert distinguishable(tenfold, noisy) is False
+    assert distinguishable(tenfold, noisy, log=True) is True
 
 
 def test_means_are_compared_over_the_seeds_that_both_have():

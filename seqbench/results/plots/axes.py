@@ -109,7 +109,7 @@ def draw_points(axes: Axes, points: Iterable[Point], styles: Styles) -> Iterable
         axes.errorbar(
             point.x,
             point.score,
-            yerr=point.bar,
+            yerr=point.bar and [[point.score - point.bar[0]], [point.bar[1] - point.score]],
             **style.points,
             elinewidth=1,
             capsize=2,

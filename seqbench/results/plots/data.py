@@ -48,13 +48,13 @@ class Point:
         cell: the runs; its variant is empty, so that all points of a model look alike.
         x: the x value.
         score: mean over seeds.
-        bar: half width of the 95% confidence interval; `None` below three seeds.
+        bar: ends of the 95% confidence interval of the mean; `None` below three seeds.
     """
 
     cell: Cell
     x: float
     score: float
-    bar: float | None
+    bar: tuple[float, float] | None
 
 
 def ranked_by(records: Sequence[Record], metric: str) -> list[Record]:
@@ -152,7 +152,9 @@ def point_panels(cells: Sequence[Cell], x: str) -> dict[Column, list[Point]]:
             column = replace(column, length=None)
         if x.startswith("task."):
             column = replace(column, variant="")
-        bar = sample.ci95 if sample.n >= FEWEST_SEEDS and _is_number(sample.ci95) else None
+        bar = None
+        if sample.n >= FEWEST_SEEDS and sample.low is not None and sample.high is not None:
+            bar = sample.low, sample.high
         point = Point(replace(cell, variant=""), place, sample.mean, bar)
         panels.setdefault(column, []).append(point)
     if not panels:

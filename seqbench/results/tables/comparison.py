@@ -25,6 +25,8 @@ LISTED_RUNS = 5
 # A note names models of one task whose numbers of parameters differ by more than this factor.
 SIMILAR_SIZES = 2
 TIED, OLDER = "≈", "†"
+# Between a geometric mean and the factor of its interval.
+FACTOR = "\N{MULTIPLICATION SIGN}÷"
 TIED_NOTE = (
     f"{TIED} not significantly different from the best: the 95% interval of their mean difference "
     "over shared seeds (Student's t, paired) contains zero"
@@ -58,12 +60,13 @@ class Entry:
 
     Attributes:
         value: the mean, rounded; `-` if no run has a score.
-        spread: half width of the 95% confidence interval, in the same unit; empty below three
-            seeds.
+        spread: half width of the 95% confidence interval, in the same unit; a factor if `log`;
+            empty below three seeds.
         n: number of runs in the mean.
         best: True for the best mean on this task; see `standings`.
         flags: warnings about these runs: `n=1`, `1 diverged`.
         marks: symbols that refer to the notes below the table.
+        log: True for a geometric mean.
     """
 
     value: str
@@ -72,11 +75,13 @@ class Entry:
     best: bool = False
     flags: tuple[str, ...] = ()
     marks: str = ""
+    log: bool = False
 
     @property
     def number(self) -> str:
         """Return the mean with its confidence interval."""
-        return f"{self.value} ± {self.spread}" if self.spread else self.value
+        sign = FACTOR if self.log else "±"
+        return f"{self.value} {sign} {self.spread}" if self.spread else self.value
 
 
 @dataclass(frozen=True)
@@ -204,10 +209,9 @@ def _median(cell: Cell) -> str:
 
 def _interval(cell: Cell) -> str:
     sample, metric = cell.statistics, cell.column.metric
-    if sample is None or sample.ci95 is None or sample.n < FEWEST_SEEDS:
+    if sample is None or sample.low is None or sample.n < FEWEST_SEEDS:
         return "-"
-    low, high = sample.mean - sample.ci95, sample.mean + sample.ci95
-    return f"{number(low, metric)} to {number(high, metric)}"
+    return f"{number(sample.low, metric)} to {number(sample.high, metric)}"
 
 
 def _solved(cell: Cell) -> str:
@@ -262,17 +266,23 @@ def measured(cell: Cell, standing: Standing | None, usual_n: int | None) -> Entr
         standing: as returned by `standings`.
         usual_n: number of seeds that needs no flag; `None` to flag every number.
     """
-    sample = cell.statistics
+    sample, metric = cell.statistics, cell.column.metric
     n = sample.n if sample else 0
-    interval = sample.ci95 if sample and n >= FEWEST_SEEDS else None
-    value, spread = mean_and_spread(sample.mean if sample else None, interval, cell.column.metric)
+    mean, spread = sample.mean if sample else None, None
+    if sample and sample.high is not None and n >= FEWEST_SEEDS:
+        spread = sample.high / sample.mean if cell.log else sample.high - sample.mean
+    if cell.log:
+        value, text = number(mean, metric), number(spread, digits=2) if spread else ""
+    else:
+        value, text = mean_and_spread(mean, spread, metric)
     return Entry(
         value=value,
-        spread=spread,
+        spread=text,
         n=n,
         best=standing == "best",
         flags=(*([f"n={n}"] if n != usual_n else []), *cell.lost),
         marks=TIED if standing == "tied" else "",
+        log=cell.log,
     )
 
 
@@ -368,6 +378,11 @@ def _explanations(cells: Sequence[Cell], usual_n: int | None) -> list[str]:
     if max(sizes, default=0) >= FEWEST_SEEDS:
         seeds = f"; n={usual_n} seeds where no n is given" if usual_n else ""
         lines.append(f"mean ± half of its 95% confidence interval (Student's t){seeds}")
+    if any(cell.log for cell in cells):
+        lines.append(
+            f"{FACTOR}: geometric mean and the factor of its 95% confidence interval, where the"
+            " errors of a task span decades"
+        )
     if min(sizes, default=FEWEST_SEEDS) < FEWEST_SEEDS:
         lines.append(f"fewer than {FEWEST_SEEDS} seeds give no interval")
     if len(protocols) == 1 and (protocol := next(iter(protocols))):

@@ -37,9 +37,11 @@ class Line:
     split: str | None
     direction: str | None
     n: int
+    log: bool
     mean: float | None
     sd: float | None
-    ci95: float | None
+    low: float | None
+    high: float | None
     median: float | None
     min: float | None
     max: float | None
@@ -65,9 +67,8 @@ def long_form(cells: Iterable[Cell], source: str, paper: str | None = None) -> l
 def _line(cell: Cell, source: str, paper: str | None) -> Line:
     column, sample = cell.column, cell.statistics
     found = published(paper, cell.records[0]) if paper else None
-    facts: dict[str, Any] = (
-        {f.name: None for f in fields(Statistics)} | {"n": 0} | (vars(sample) if sample else {})
-    )
+    facts: dict[str, Any] = dict.fromkeys(field.name for field in fields(Statistics))
+    facts |= {"n": 0, "log": cell.log} | (vars(sample) if sample else {})
     facts |= vars(column) | {
         "model": cell.model,
         "variant": ", ".join(filter(None, [column.variant, cell.variant])),

@@ -208,7 +208,7 @@ def _latex_character(character: str) -> str:
 
 def _latex_number(entry: Entry) -> str:
     parts = [_latex_math(part) for part in (entry.value, entry.spread) if part]
-    return "$" + r" \pm ".join(parts) + "$"
+    return "$" + (r" \times\div " if entry.log else r" \pm ").join(parts) + "$"
 
 
 def _latex_math(text: str) -> str:

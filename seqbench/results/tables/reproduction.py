@@ -47,10 +47,12 @@ def build_reproduction(
         source: hash of the seqbench sources in use; results of other sources are marked.
     """
     # A target has one cell, or several if its runs differ in more than the seed (such as the data).
+    cells = aggregate(record for records in found.values() for record in records)
     rows: list[tuple[Target, Cell | None]] = []
     for target, records in found.items():
-        rows += [(target, cell) for cell in aggregate(records)] or [(target, None)]
-    cells = [cell for _, cell in rows if cell]
+        run_ids = {record.run_id for record in records}
+        of_target = [cell for cell in cells if cell.records[0].run_id in run_ids]
+        rows += [(target, cell) for cell in of_target] or [(target, None)]
     standing = dict(zip(map(id, cells), standings(cells), strict=True))
     usual_n = seeds if seeds >= FEWEST_SEEDS else None
     verdicts = [verdict(cell, target.published) for target, cell in rows]
