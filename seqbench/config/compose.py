@@ -21,10 +21,11 @@ from seqbench.config.choices import choices_of, find_choice, folders, unknown_ch
 from seqbench.config.finish import finish, with_digest
 from seqbench.config.hydra_source import ChoiceSource, repository_of
 from seqbench.config.messages import first_line
-from seqbench.config.overrides import SHORT, for_hydra, quoted
+from seqbench.config.overrides import PATHS, SHORT, for_hydra, quoted
 from seqbench.config.precedence import layer_of, merge
 from seqbench.config.remembered import remember
 from seqbench.errors import ConfigError
+from seqbench.runs.identity import FILES
 from seqbench.wording import plain
 
 # Ends the error for an override that only a search supports.
@@ -221,7 +222,7 @@ def with_task_values(config: Config, overrides: Sequence[str]) -> Config:
         if not equals or not re.fullmatch(r"task\.[^_].*", key):
             raise ConfigError(f"expected task.KEY=VALUE, got '{plain(override)}'")
         # A path may contain commas: nothing is swept here.
-        words.append(f"{key}={quoted(value)}" if key == "task.path" else override)
+        words.append(f"{key}={quoted(value)}" if key in PATHS else override)
     with HYDRA_LOCK:
         parsed = Composer().parsed(for_hydra(words))
         for item in parsed:
@@ -236,8 +237,9 @@ def with_task_values(config: Config, overrides: Sequence[str]) -> Config:
             raise explained(error) from error
     assert isinstance(values, dict)
     keys = {item.key_or_group for item in parsed}
-    if "task.path" in keys and "task.sha256" not in keys and "sha256" in values["task"]:
-        values["task"]["sha256"] = None
+    for path, digest in FILES.items():
+        if f"task.{path}" in keys and f"task.{digest}" not in keys and digest in values["task"]:
+            values["task"][digest] = None
     changed = with_integers({**config, "task": with_digest(values["task"])})
     check(changed)
     return changed

@@ -21,7 +21,7 @@ Columns = dict[str, NDArray[Any]]
 class PredictionRows:
     """Turns the outputs of `Trainer.evaluate`, as its `observe`, into rows of a table.
 
-    For readout `last` a row is an example, with its `index` from 0 in the order of the data. For
+    For readouts `last` and `mean` a row is an example, with its `index` from 0 in the order of the data. For
     `every` a row is a scored step, with its `example` and its `step`, both from 0. Segments that
     continue each other are one example. `target` and `prediction` follow; if they are more than one
     value, as `target_0`, `target_1` and so on. For classes, `probability` is that of the
@@ -97,7 +97,7 @@ class ConfusionCount:
     """Counts predicted classes by true class, as the `observe` of `Trainer.evaluate`.
 
     Args:
-        task: its target are classes, and its readout is `last`.
+        task: its target are classes, one per example.
     """
 
     def __init__(self, task: Task) -> None:
@@ -125,7 +125,7 @@ class ConfusionCount:
 def has_confusion(task: Task) -> bool:
     """Return True if a task has one class per example, of few enough classes for a matrix."""
     target = task.spec.target
-    return isinstance(target, Classes) and target.n <= MOST_CLASSES and task.spec.readout == "last"
+    return isinstance(target, Classes) and target.n <= MOST_CLASSES and task.spec.readout != "every"
 
 
 def fitting(task: Task, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -136,7 +136,7 @@ def fitting(task: Task, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     """
     outputs, targets = task.scored_part(outputs.float(), batch)
     is_class = isinstance(task.spec.target, Classes)
-    places = 1 if task.spec.readout == "last" else 2
+    places = 2 if task.spec.readout == "every" else 1
     fits = targets.shape[:places] == outputs.shape[:places]
     if not fits or (is_class and (targets.ndim != places or targets.is_floating_point())):
         raise ConfigError(
