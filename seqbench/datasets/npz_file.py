@@ -34,10 +34,10 @@ def read_npz(path: str) -> Labelled:
             f"{path}: expected x of shape (sequences, time) or (sequences, time, channels), got "
             f"{x.shape}"
         )
-    x = x.astype(np.float64).reshape(*x.shape[:2], -1)
-    count, time, width = x.shape
     if not x.size:
         raise DataError(f"{path}: x is empty, of shape {x.shape}")
+    x = x.astype(np.float64).reshape(*x.shape[:2], -1)
+    count, time, width = x.shape
     lengths = np.full(count, time)
     if "lengths" in arrays:
         lengths = arrays["lengths"]
