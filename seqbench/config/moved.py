@@ -29,8 +29,10 @@ def with_data_at(config: Config, overrides: Sequence[str]) -> Config:
     for word in overrides:
         key, equals, typed = word.partition("=")
         if key not in PLACES or not equals:
+            others = [place for place in PLACES[2:] if place.removeprefix("task.") in config["task"]]
+            places = " or ".join(f"{place}=" for place in (*PLACES[:2], *others))
             raise ConfigError(
-                f"expected {' or '.join(f'{key}=' for key in PLACES)}, got '{plain(word)}': a "
+                f"expected {places}, got '{plain(word)}': a "
                 "saved run keeps its configuration, except for the place of its data"
             )
         [parsed] = Composer().parsed([f"{key}={quoted(typed)}"])

@@ -62,6 +62,14 @@ class Labelled:
             raise DataError(f"{place}: {name} is infinite, expected a finite number")
         raise DataError(f"{place}: {name} is missing; {hint}")
 
+    def check_channel_count(self, expected: int) -> None:
+        """Raise `DataError` if channels without names are not as many as in the training file."""
+        found = len(self.channels)
+        if self.channels == numbered_channels(found) and found != expected:
+            raise DataError(
+                f"{self.path}: expected {expected} channels, as in the training file, got {found}"
+            )
+
     def of_channels(self, names: Sequence[str], key: str) -> "Labelled":
         """Return the sequences with the named channels alone, in the order of the names.
 

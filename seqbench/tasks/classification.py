@@ -72,6 +72,7 @@ class Classification(Task):
         data: Labelled,
         rows: dict[Split, NDArray[np.int64]],
         columns: tuple[str, str | None, str] = ("id", None, "label"),
+        file_channels: int | None = None,
     ) -> None:
         """Store the sequences, fit the scaler, and set all attributes of the task.
 
@@ -79,6 +80,7 @@ class Classification(Task):
             data: the sequences of all splits.
             rows: the places of the sequences of each split.
             columns: `id`, `time` and `label` of a table, for `predict`.
+            file_channels: number of channels of the training file; `None`: those of `data`.
 
         Raises:
             DataError: if there is one class only, or a class of validation or test is not in
@@ -99,7 +101,13 @@ class Classification(Task):
         inside = [slice(data.starts[i], data.starts[i] + data.lengths[i]) for i in rows["train"]]
         mean, std = fit_scaler(data.values, inside, [])
         self.features = SequenceFeatures(
-            *columns, list(data.channels), classes, self.missing == "mask", mean, std
+            *columns,
+            file_channels=file_channels or len(data.channels),
+            channels=list(data.channels),
+            classes=classes,
+            masks=self.missing == "mask",
+            mean=mean,
+            std=std,
         )
         self.sequences = self.features.of(data)
         number = {label: i for i, label in enumerate(classes)}
@@ -203,14 +211,20 @@ class Classification(Task):
         return found
 
 
-def fitting(test: Labelled, train: Labelled) -> Labelled:
-    """Return the sequences of a test file with the channels of the training file, by name.
+def fitting(test: Labelled, train: Labelled, file_channels: int) -> Labelled:
+    """Return the sequences of a test file with the channels of training, by name.
+
+    Args:
+        test: of the test file.
+        train: the training sequences, with the channels that are read.
+        file_channels: number of channels of the training file.
 
     Raises:
         DataError: if it has no classes or lacks a channel.
     """
     if test.labels is None:
         raise DataError(f"{test.path} has no classes")
+    test.check_channel_count(file_channels)
     try:
         return test.of_channels(train.channels, "task.test_path")
     except ConfigError as error:

@@ -75,7 +75,8 @@ class ClassifyFile(Classification):
         )
         if path is None:
             raise ConfigError("no file is given: set task.path=my.npz, my.ts or my.csv")
-        data = chosen_channels(read_labelled(path, id, time, label), channels)
+        whole = read_labelled(path, id, time, label)
+        data = chosen_channels(whole, channels)
         self.complete(data)
         self.note_file(path, sha256)
         assert data.labels is not None
@@ -85,11 +86,12 @@ class ClassifyFile(Classification):
         rows: dict[Split, NDArray[np.int64]]
         rows = stratified(data.labels, fractions, split_seed, path)  # type: ignore[assignment]
         if test_path is not None:
-            test = self.complete(fitting(read_labelled(test_path, id, time, label), data))
+            test = fitting(read_labelled(test_path, id, time, label), data, len(whole.channels))
+            self.complete(test)
             self.note_file(test_path, test_sha256)
             rows["test"] = np.arange(len(test.lengths)) + len(data.lengths)
             data = data.followed_by(test)
-        self.set_data(data, rows, (id, time, label))
+        self.set_data(data, rows, (id, time, label), len(whole.channels))
 
     def note_file(self, path: str, sha256: str | None) -> None:
         """Set the checksum of a file.

@@ -25,7 +25,8 @@ class SequenceFeatures:
 
     Attributes:
         id, time, label: columns of a table, see `labelled.read_labelled`.
-        channels: names of the channels that the model reads.
+        file_channels: number of channels of the training file.
+        channels: names of those that the model reads.
         classes: names of the classes, in the order of the model's outputs.
         masks: missing values are allowed.
         mean: `(channels,)`, of the training sequences.
@@ -35,6 +36,7 @@ class SequenceFeatures:
     id: str
     time: str | None
     label: str
+    file_channels: int
     channels: list[str]
     classes: list[str]
     masks: bool

@@ -1,6 +1,6 @@
 """Observe the outputs of an evaluation: each prediction as a row of a table, and their counts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -30,13 +30,13 @@ class PredictionRows:
     Args:
         task: gives the batches.
         write: receives the columns of each batch.
-        characters: the character of each class, written in place of its number; empty: none.
+        names: the name of each class, written in place of its number; empty: none.
     """
 
-    def __init__(self, task: Task, write: Callable[[Columns], None], characters: str = "") -> None:
+    def __init__(self, task: Task, write: Callable[[Columns], None], names: Sequence[str] = ()) -> None:
         self.task = task
         self.write = write
-        self.characters = np.array(list(characters), dtype=object)
+        self.names = np.array(list(names), dtype=object)
         # The number of the batch's first example, its examples, and the steps until its end.
         self.first = self.size = self.end = 0
 
@@ -79,8 +79,8 @@ class PredictionRows:
                 "target": targets.long().cpu().numpy(),
                 "prediction": chosen.cpu().numpy(),
             }
-            if len(self.characters):
-                columns = {name: self.characters[ids] for name, ids in columns.items()}
+            if len(self.names):
+                columns = {name: self.names[ids] for name, ids in columns.items()}
             return columns | {"probability": probability.cpu().numpy()}
         return numbered("target", targets) | numbered("prediction", outputs)
 
@@ -119,7 +119,9 @@ class ConfusionCount:
         """The counts so far; `None` before the first."""
         if not self.counts.any():
             return None
-        return ConfusionMatrix(self.counts.view(self.classes, -1).tolist())
+        names = self.task.preprocessing().get("classes", [])
+        names = names if len(names) == self.classes else []
+        return ConfusionMatrix(self.counts.view(self.classes, -1).tolist(), names)
 
 
 def has_confusion(task: Task) -> bool:
