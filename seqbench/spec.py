@@ -7,7 +7,7 @@ task. The spec states the readout, so a model can skip outputs that the loss doe
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Readout = Literal["last", "every"]
+Readout = Literal["last", "mean", "every"]
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,18 @@ class SequenceSpec:
     Attributes:
         input: the type and size of the input at each time step.
         target: the type and size of the target.
-        readout: `last`: a model outputs `(batch, out)`, after the last step; `every`: it outputs
+        readout: `last`: a model outputs `(batch, out)`, after the last step; `mean`: it outputs
+            `(batch, out)`, from the mean of its features over the steps; `every`: it outputs
             `(batch, time, out)`, one output per step.
-        length: time steps in a training sequence or segment.
+        length: time steps in a training sequence or segment, the longest one.
+        variable_length: sequences differ in length; see `Batch.lengths`.
     """
 
     input: Tokens | Features
     target: Classes | Values
     readout: Readout
     length: int
+    variable_length: bool = False
 
     @property
     def output_dim(self) -> int:
@@ -74,6 +77,7 @@ class SequenceSpec:
             "target": {k: v for k, v in vars(self.target).items() if v is not None},
             "readout": self.readout,
             "length": self.length,
+            **({"variable_length": True} if self.variable_length else {}),
         }
 
     @classmethod
@@ -89,4 +93,5 @@ class SequenceSpec:
             Classes(**target) if "n" in target else Values(**target),
             values["readout"],
             values["length"],
+            values.get("variable_length", False),
         )

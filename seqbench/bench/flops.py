@@ -77,7 +77,7 @@ def step_flops(loop: Loop) -> tuple[int, str] | None:
     model = loop.state.model
     if isinstance(model, Recurrent):
         read = loop.plain_step().tokens
-        answered = loop.trainer.batch_size if model.readout == "last" else read
+        answered = loop.trainer.batch_size if model.readout != "every" else read
         weights = sum(p.numel() for p in model.layers.parameters() if p.dim() == 2)
         flops = 6 * (weights * read + model.output.weight.numel() * answered)
         return flops, "formula: 6 a weight and time step"

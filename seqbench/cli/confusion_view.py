@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -19,8 +20,9 @@ MOST_MISTAKES = 10
 def print_confusion(console: "Console", matrix: "ConfusionMatrix") -> None:
     """Print the counts, or the most frequent mistakes if they are too wide, and their scores."""
     size = len(str(max(map(max, matrix.counts))))
-    wide = max(size, len(str(len(matrix.counts) - 1))) + 2
-    fits = len("true") + wide * len(matrix.counts) + len("  recall") <= console.width
+    names = [cell_len(name) for name in matrix.names]
+    wide = sum(max(size, name) + 2 for name in names)
+    fits = max(len("true"), *names) + wide + len("  recall") <= console.width
     title = "rows are true classes, columns predictions" if fits else "the most frequent mistakes"
     console.print(Text(f"\nconfusion matrix of the test: {title}", style="bold"))
     console.print(grid(matrix) if fits else mistakes(matrix))
@@ -33,16 +35,17 @@ def grid(matrix: "ConfusionMatrix") -> Table:
     """Return a table with the true classes as rows and the predicted classes as columns."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("true", style="dim", justify="right")
-    for name in range(len(matrix.counts)):
-        table.add_column(str(name), justify="right", no_wrap=True)
+    for name in matrix.names:
+        table.add_column(Text(name), justify="right", no_wrap=True)
     table.add_column("recall", style="dim", justify="right")
-    for name, (row, recall) in enumerate(zip(matrix.counts, matrix.recalls, strict=True)):
+    rows = zip(matrix.names, matrix.counts, matrix.recalls, strict=True)
+    for true, (name, row, recall) in enumerate(rows):
         cells = [
-            Text(str(n) if n else "·", style="bold" if i == name else "" if n else "dim")
+            Text(str(n) if n else "·", style="bold" if i == true else "" if n else "dim")
             for i, n in enumerate(row)
         ]
         shown = "-" if recall is None else amount("accuracy", recall)
-        table.add_row(str(name), *cells, shown)
+        table.add_row(Text(name), *cells, shown)
     return table
 
 
@@ -52,5 +55,6 @@ def mistakes(matrix: "ConfusionMatrix") -> Table:
     for name in ("true", "predicted", "examples"):
         table.add_column(name, justify="right", no_wrap=True)
     for true, predicted, examples in matrix.mistakes(MOST_MISTAKES):
-        table.add_row(str(true), str(predicted), count(examples))
+        names = (Text(matrix.names[i]) for i in (true, predicted))
+        table.add_row(*names, count(examples))
     return table

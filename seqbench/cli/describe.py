@@ -1,46 +1,74 @@
-"""`seqbench data describe`: print what a table holds, and what naive forecasts score on it."""
+"""`seqbench data describe`: print what a file holds, and what naive predictions score on it."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from seqbench.config import Config
+    from seqbench.datasets.labelled import Labelled
+
+# Suffixes of files of sequences; a table may hold either.
+SEQUENCES = (".npz", ".ts")
+
 
 def describe(
-    path: Annotated[str, typer.Argument(metavar="FILE", help="A CSV or Parquet file.")],
+    path: Annotated[
+        str, typer.Argument(metavar="FILE", help="A CSV, Parquet, npz or .ts file.")
+    ],
     settings: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Settings as for train: task.target=load."),
     ] = None,
 ) -> None:
-    """Describe a table: columns, time steps, gaps, windows of each split, naive forecasts.
+    """Describe a file of the user's.
+
+    Of a table of time series: columns, time steps, gaps, windows of each split, naive forecasts. Of
+    labelled sequences (npz, .ts, or a table with task=classify_file): lengths, channels, classes.
 
     Example: seqbench data describe load.csv task.target=load task.horizon=24
     """
-    import numpy as np
     from rich.console import Console
+
+    from seqbench.config.compose import compose
+    from seqbench.config.overrides import quoted
+    from seqbench.errors import ConfigError
+
+    words = [f"task.path={quoted(path)}", *(settings or ())]
+    if Path(path).suffix.lower() in SEQUENCES:
+        words.insert(0, "task=classify_file")
+    elif not any(word.startswith("task=") for word in words):
+        words.insert(0, "task=forecast_file")
+    config = compose([*words, "model=gru"])
+    console = Console(highlight=False)
+    if config["choices"]["task"] == "classify_file":
+        describe_sequences(config, console)
+    elif config["choices"]["task"] == "forecast_file":
+        describe_table(config, console)
+    else:
+        raise ConfigError(
+            "data describe takes settings of task=forecast_file or task=classify_file, not another "
+            "task"
+        )
+
+
+def describe_table(config: "Config", console: "Console") -> None:
+    """Print columns, time steps, gaps, windows of each split and naive forecasts of a table."""
+    import numpy as np
     from rich.table import Table
     from rich.text import Text
 
     from seqbench.config.build import build
-    from seqbench.config.compose import compose
-    from seqbench.config.overrides import quoted
     from seqbench.datasets.table import moment, read_table
     from seqbench.datasets.time_steps import step_name
-    from seqbench.errors import ConfigError
     from seqbench.experiment.build import build_task
     from seqbench.tasks.forecast import Forecast
     from seqbench.wording import count, number, plain, score
 
-    words = [
-        "task=forecast_file",
-        "model=nlinear",
-        f"task.path={quoted(path)}",
-        *(settings or ()),
-    ]
-    config = compose(words)
     node = config["task"]
-    if config["choices"]["task"] != "forecast_file":
-        raise ConfigError("data describe takes settings of task=forecast_file, not another task")
     table = read_table(node["path"], node["time"], node["group"])
     missing = np.isnan(table.values).sum(0)
     masked = node["missing"] == "mask"
@@ -48,7 +76,6 @@ def describe(
         node["missing"] = "mask"
     task = build_task(config, build("trainer", config))
     assert isinstance(task, Forecast)
-    console = Console(highlight=False)
     grid = Table(box=None, pad_edge=False, header_style="bold")
     grid.add_column("column")
     grid.add_column("use")
@@ -80,3 +107,68 @@ def describe(
     console.print(grid)
     if missing.any() and not masked:
         console.print("\nValues are missing: train with task.missing=mask, or fill them.")
+
+
+def describe_sequences(config: "Config", console: "Console") -> None:
+    """Print sequences, lengths, classes by split, and channels of labelled sequences."""
+    import numpy as np
+    from rich.table import Table
+    from rich.text import Text
+
+    from seqbench.config.build import build
+    from seqbench.datasets.labelled import read_labelled
+    from seqbench.experiment.build import build_task
+    from seqbench.tasks.classify_file import ClassifyFile
+    from seqbench.wording import count, number, plain, score
+
+    node = config["task"]
+    columns = node["id"], node["time"], node["label"]
+    data = read_labelled(node["path"], *columns)
+    missing = np.isnan(data.values).sum(0)
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    grid.add_column("channel")
+    for name in ("missing", "mean", "deviation", "lowest", "highest"):
+        grid.add_column(name, justify="right")
+    for name, values, gaps in zip(data.channels, data.values.T, missing.tolist(), strict=True):
+        known = values[np.isfinite(values)]
+        facts = [f(known) if len(known) else None for f in (np.mean, np.std, np.min, np.max)]
+        numbers = (number(None if fact is None else float(fact)) for fact in facts)
+        grid.add_row(Text(plain(name)), count(gaps), *numbers)
+    console.print(grid)
+    rows = {"sequences": count(len(data.lengths)), "time steps": count(len(data.values))}
+    rows["lengths"] = lengths_of(data)
+    if data.labels is None:
+        rows["classes"] = "none: predict can read this file, train cannot"
+    else:
+        masked, node["missing"] = node["missing"] == "mask", "mask" if missing.any() else "error"
+        task = build_task(config, build("trainer", config))
+        assert isinstance(task, ClassifyFile)
+        grid = Table(box=None, pad_edge=False, header_style="bold")
+        grid.add_column("class")
+        splits = {split: task.targets[own] for split, own in task.rows.items()}
+        splits = {split: splits[split] for split in ("train", "valid", "test")}
+        for split in splits:
+            grid.add_column(split, justify="right")
+        for i, name in enumerate(task.features.classes):
+            sizes = (count(int((own == i).sum())) for own in splits.values())
+            grid.add_row(Text(plain(name)), *sizes)
+        console.print()
+        console.print(grid)
+        rows |= {name: score("accuracy", value) for name, value in task.naive.items()}
+    grid = Table.grid(padding=(0, 2))
+    for name, text in rows.items():
+        grid.add_row(Text(name, "dim"), Text(text))
+    console.print()
+    console.print(grid)
+    if missing.any() and data.labels is not None and not masked:
+        console.print("\nValues are missing: train with task.missing=mask, or fill them.")
+
+
+def lengths_of(data: "Labelled") -> str:
+    """Return the shortest, median and longest length as a text."""
+    import numpy as np
+
+    low, high = int(data.lengths.min()), int(data.lengths.max())
+    if low == high:
+        return f"{low:,}"
+    return f"{low:,} to {high:,}, median {np.median(data.lengths):,.0f}"

@@ -1,4 +1,4 @@
-"""`seqbench predict`: forecast new data with the saved weights of a run."""
+"""`seqbench predict`: forecast or classify new data with the saved weights of a run."""
 
 import shutil
 import sys
@@ -21,7 +21,10 @@ def predict(
     file: Annotated[
         str,
         typer.Option(
-            "--input", "-i", metavar="FILE", help="A CSV or Parquet file with the run's columns."
+            "--input",
+            "-i",
+            metavar="FILE",
+            help="A CSV or Parquet file with the run's columns; of sequences also npz or .ts.",
         ),
     ],
     output: Annotated[
@@ -40,19 +43,28 @@ def predict(
     trust: Trust = None,
     output_dir: OutputDir = Path("outputs"),
 ) -> None:
-    """Forecast the time steps after the last row of each series of a file.
+    """Forecast the time steps after the last row of each series of a file, or classify its sequences.
 
     Example: seqbench predict 3f1b --input new.csv -o forecast.csv
     """
+    from seqbench.errors import ConfigError
+    from seqbench.experiment.classifying import classify, is_classifier
     from seqbench.experiment.forecasting import forecast
     from seqbench.results.prediction_file import prediction_table
 
     with tempfile.TemporaryDirectory() as folder:
         prints = str(output) == "-"
-        target = Path(folder) / "forecast.csv" if prints else writable(output, output)
+        target = Path(folder) / "predictions.csv" if prints else writable(output, output)
         with prediction_table(target) as table:
             saved = opened(run, output_dir, trust, None)
-            for columns in forecast(saved, file, rolling=rolling):
+            if rolling and is_classifier(saved):
+                raise ConfigError("--rolling is for forecasts, and this run classifies sequences")
+            found = (
+                classify(saved, file)
+                if is_classifier(saved)
+                else forecast(saved, file, rolling=rolling)
+            )
+            for columns in found:
                 table.append(columns)
         if prints:
             with target.open("rb") as rows:

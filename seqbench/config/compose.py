@@ -21,10 +21,11 @@ from seqbench.config.choices import choices_of, find_choice, folders, unknown_ch
 from seqbench.config.finish import finish, with_digest
 from seqbench.config.hydra_source import ChoiceSource, repository_of
 from seqbench.config.messages import first_line
-from seqbench.config.overrides import SHORT, for_hydra, quoted
+from seqbench.config.overrides import PATHS, SHORT, for_hydra, quoted
 from seqbench.config.precedence import layer_of, merge
 from seqbench.config.remembered import remember
 from seqbench.errors import ConfigError
+from seqbench.runs.identity import FILES
 from seqbench.wording import plain
 
 # Ends the error for an override that only a search supports.
@@ -113,7 +114,7 @@ class Composer:
     def changed(self, config: Config, overrides: Sequence[str]) -> Config:
         """Set values of a finished config, and check the result.
 
-        A new `task.path` loses the digest of the old file and gets that of the new one.
+        A new file of the task loses the digest of the old one and gets its own.
 
         Args:
             config: as `compose` returned it; it is not changed.
@@ -130,11 +131,11 @@ class Composer:
                 result: Config = OmegaConf.to_container(tree, resolve=True)  # type: ignore[assignment]
             except Exception as error:  # any kind: Hydra's, OmegaConf's or Python's
                 raise explained(error) from error
-        keys = {item.key_or_group for item in parsed}
-        if "task.path" in keys:
-            if "sha256" in result["task"] and "task.sha256" not in keys:
-                result["task"]["sha256"] = None
-            result["task"] = with_digest(result["task"])
+        keys, task = {item.key_or_group for item in parsed}, result["task"]
+        for path, digest in FILES.items():
+            if f"task.{path}" in keys and f"task.{digest}" not in keys and digest in task:
+                task[digest] = None
+        result["task"] = with_digest(task)
         result = with_integers(result)
         check(result)
         return result
@@ -226,7 +227,7 @@ def with_task_values(config: Config, overrides: Sequence[str]) -> Config:
         if not equals or not re.fullmatch(r"task\.[^_].*", key):
             raise ConfigError(f"expected task.KEY=VALUE, got '{plain(override)}'")
         # A path may contain commas: nothing is swept here.
-        words.append(f"{key}={quoted(value)}" if key == "task.path" else override)
+        words.append(f"{key}={quoted(value)}" if key in PATHS else override)
     return Composer().changed(config, words)
 
 

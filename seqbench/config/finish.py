@@ -7,6 +7,7 @@ from seqbench.config import Config
 from seqbench.config.messages import first_line
 from seqbench.config.precedence import with_recipe
 from seqbench.errors import ConfigError
+from seqbench.runs.identity import FILES
 from seqbench.user_files import expand_home, sha256_of
 
 
@@ -14,7 +15,7 @@ def finish(composed: DictConfig, choices: dict[str, str]) -> Config:
     """Return the plain config of a run from the tree that Hydra composed.
 
     Resolves references, replaces `auto` by the recipe's optimizer and schedule, expands `~`, and
-    adds the digest of a task's text file.
+    adds the digests of a task's files.
 
     Args:
         composed: the tree without its `hydra` node.
@@ -43,13 +44,13 @@ def finish(composed: DictConfig, choices: dict[str, str]) -> Config:
 
 
 def with_digest(task: Config) -> Config:
-    """Return the node of a task with the absolute path and the digest of its text file.
+    """Return the node of a task with the absolute path and the digest of each of its files.
 
     It stays as it is if it names no file, or the file is not there.
     """
-    if not isinstance(task.get("path"), str) or "sha256" not in task:
-        return task
-    path = expand_home(task["path"]).absolute()
-    if not path.is_file():
-        return task
-    return task | {"path": str(path), "sha256": task["sha256"] or sha256_of(path)}
+    for key, digest in FILES.items():
+        if isinstance(task.get(key), str) and digest in task:
+            path = expand_home(task[key]).absolute()
+            if path.is_file():
+                task = task | {key: str(path), digest: task[digest] or sha256_of(path)}
+    return task

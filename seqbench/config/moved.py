@@ -6,10 +6,11 @@ from seqbench.config import Config
 from seqbench.config.compose import Composer
 from seqbench.config.overrides import quoted
 from seqbench.errors import ConfigError
+from seqbench.runs.identity import FILES
 from seqbench.user_files import check_digest, expand_home
 from seqbench.wording import plain
 
-PLACES = ("data_dir", "task.path")
+PLACES = ("data_dir", *(f"task.{name}" for name in FILES))
 
 
 def with_data_at(config: Config, overrides: Sequence[str]) -> Config:
@@ -17,7 +18,8 @@ def with_data_at(config: Config, overrides: Sequence[str]) -> Config:
 
     Args:
         config: the config of a run folder.
-        overrides: `data_dir=FOLDER` and `task.path=FILE`; without them the config is returned.
+        overrides: `data_dir=FOLDER`, `task.path=FILE` and `task.test_path=FILE`; without them the
+            config is returned.
 
     Raises:
         ConfigError: if another key is given, the task reads no file that a digest identifies, or
@@ -27,8 +29,10 @@ def with_data_at(config: Config, overrides: Sequence[str]) -> Config:
     for word in overrides:
         key, equals, typed = word.partition("=")
         if key not in PLACES or not equals:
+            others = [place for place in PLACES[2:] if place.removeprefix("task.") in config["task"]]
+            places = " or ".join(f"{place}=" for place in (*PLACES[:2], *others))
             raise ConfigError(
-                f"expected {' or '.join(f'{key}=' for key in PLACES)}, got '{plain(word)}': a "
+                f"expected {places}, got '{plain(word)}': a "
                 "saved run keeps its configuration, except for the place of its data"
             )
         [parsed] = Composer().parsed([f"{key}={quoted(typed)}"])
@@ -36,11 +40,12 @@ def with_data_at(config: Config, overrides: Sequence[str]) -> Config:
         if key == "data_dir":
             config = config | {"data_dir": value}
             continue
-        digest = config["task"].get("sha256")
+        name = key.removeprefix("task.")
+        digest = config["task"].get(FILES[name])
         if value is None:
-            raise ConfigError("expected task.path=FILE, got no file")
+            raise ConfigError(f"expected {key}=FILE, got no file")
         if not isinstance(digest, str):
-            raise ConfigError("task.path= is for a run whose task reads a text of the user's")
+            raise ConfigError(f"{key}= is for a run whose task reads such a file of the user's")
         check_digest(value, digest)
-        config = config | {"task": config["task"] | {"path": str(expand_home(value).absolute())}}
+        config = config | {"task": config["task"] | {name: str(expand_home(value).absolute())}}
     return config

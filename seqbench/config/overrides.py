@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterable
 
 from seqbench.config.choices import groups
+from seqbench.runs.identity import FILES
 
 # Keys whose values are paths.
-PATHS = ("output_dir", "data_dir", "task.path")
+PATHS = ("output_dir", "data_dir", *(f"task.{name}" for name in FILES))
 # seqbench's names for Hydra's launcher and sweeper: `launch=slurm`, `search.trials=9`.
 SHORT = {"launch": "launcher", "search": "sweeper"}
 # Added by `for_hydra` to unset steps if the user sets epochs, and epochs if the user sets steps.

@@ -1,6 +1,7 @@
 """Check a model's contracts: shapes, causality, gradients, state dict, seeds, segments, context."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -291,6 +292,34 @@ def leaves(tree: Any) -> Iterator[Tensor]:
         )
 
 
+@torch.no_grad()
+def padding(build: BuildModel, spec: SequenceSpec) -> None:
+    """Require that padding on the right changes no output of a model that takes lengths."""
+    if not seeded(build, spec).takes_lengths:
+        raise NotApplicable("it reads sequences of different length one length after the other")
+    if spec.readout == "every":
+        raise NotApplicable("it answers at every step")
+    x = example(spec)
+    lengths = torch.tensor([spec.length, 1, spec.length - 20])
+    inside = torch.arange(spec.length) < lengths[:, None]
+    for readout in ("last", "mean"):
+        model = seeded(build, replace(spec, readout=readout))
+        rows = zip(x, lengths.tolist(), strict=True)
+        alone = torch.cat([run(model, row[None, :end])[0] for row, end in rows])
+        for other in (example(spec, seed=1), torch.zeros_like(x)):
+            padded = x.where(inside.view(*inside.shape, *[1] * (x.ndim - 2)), other)
+            try:
+                output, _ = model(padded, None, 0, lengths)
+            except TypeError as error:
+                raise ContractViolation(f"takes_lengths: {said(error)}") from error
+            apart = difference(output, alone)
+            if not apart <= ROUNDING:
+                raise ContractViolation(
+                    f"with readout {readout}, padding on the right changes outputs by "
+                    f"{apart:.1g} of their size"
+                )
+
+
 CONTRACTS: dict[str, Callable[[BuildModel, SequenceSpec], None]] = {
     "outputs have the expected shape": output_shape,
     "is causal": causal,
@@ -299,4 +328,5 @@ CONTRACTS: dict[str, Callable[[BuildModel, SequenceSpec], None]] = {
     "is deterministic for a seed": deterministic,
     "segments with carried state match one pass": segments,
     "skipping the context changes no output": context,
+    "padding changes no output": padding,
 }

@@ -78,10 +78,9 @@ def batches(task: Task, build: BuildTask) -> None:
         raise ContractViolation(
             f"a training batch has {len(trained.inputs)} rows, not {task.batch_size}"
         )
-    if trained.inputs.shape[1] != task.spec.length:
-        raise ContractViolation(
-            f"training has {trained.inputs.shape[1]} steps, not {task.spec.length}"
-        )
+    steps, most = trained.inputs.shape[1], task.spec.length
+    if steps > most or (steps < most and not task.spec.variable_length):
+        raise ContractViolation(f"training has {steps} steps, not {most}")
     fits(task, trained, "train_batch(0)")
     for split in EVAL_SPLITS:
         first = True
@@ -120,6 +119,15 @@ def fits(task: Task, batch: Batch, name: str) -> None:
         raise ContractViolation(
             f"scored of {name} is {described(batch.scored)}, not {tuple(x.shape[:2])}"
         )
+    if batch.lengths is not None:
+        if not task.spec.variable_length:
+            raise ContractViolation(f"{name} has lengths, and the spec no variable_length")
+        whole = batch.lengths.dtype == torch.int64 and batch.lengths.shape == x.shape[:1]
+        if not whole or batch.lengths.min() < 1 or batch.lengths.max() != x.shape[1]:
+            raise ContractViolation(
+                f"lengths of {name} must be (batch,) int64, from 1 to the {x.shape[1]} steps of "
+                "its inputs"
+            )
     if not 0 <= batch.context < x.shape[1]:
         raise ContractViolation(f"{name} of {x.shape[1]} steps has a context of {batch.context}")
     scored = torch.ones(x.shape[:2]) if batch.scored is None else batch.scored
@@ -204,8 +212,16 @@ def disjoint(task: Task, build: BuildTask) -> None:
 
 
 def fingerprints(batches: Iterable[Batch]) -> set[int]:
-    """Return the hashes of all rows of the inputs."""
-    return {hash(row.tobytes()) for batch in batches for row in batch.inputs.cpu().numpy()}
+    """Return the hashes of all rows of the inputs, without their padding."""
+    found = set()
+    for batch in batches:
+        rows = batch.inputs.cpu().numpy()
+        if batch.lengths is None:
+            found |= {hash(row.tobytes()) for row in rows}
+        else:
+            ends = zip(rows, batch.lengths.tolist(), strict=True)
+            found |= {hash(row[:end].tobytes()) for row, end in ends}
+    return found
 
 
 def same(a: Batch, b: Batch) -> bool:

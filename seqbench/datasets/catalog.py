@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from seqbench.errors import ConfigError
 
 GITHUB = "https://raw.githubusercontent.com"
+# The commit of the Free Spoken Digit Dataset.
+FSDD = "26eb9aaf76e81b692f806f9140c2d2777410d7a1"
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ class File:
         sha256: its SHA-256 in hex.
         urls: its URL on each mirror, in the order in which they are tried.
         archive: the archive that the URLs return; `None`: they return the file itself.
+        members: for a zip whose bytes differ between mirrors: the SHA-256 of the lines
+            `NAME SHA256` of its wav files, sorted by name. `size` and `sha256` are then those of
+            one copy.
     """
 
     name: str
@@ -44,6 +49,7 @@ class File:
     sha256: str
     urls: tuple[str, ...]
     archive: Archive | None = None
+    members: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,8 +70,8 @@ class Dataset:
 
     @property
     def checksums(self) -> dict[str, str]:
-        """Return the SHA-256 of each `FOLDER/FILE`, for the record of a run."""
-        return {f"{self.folder}/{file.name}": file.sha256 for file in self.files}
+        """Return the SHA-256 of each `FOLDER/FILE`, or of its members, for the record of a run."""
+        return {f"{self.folder}/{file.name}": file.members or file.sha256 for file in self.files}
 
 
 def find(name: str) -> Dataset:
@@ -121,6 +127,73 @@ def _ett(name: str, size: int, sha256: str) -> Dataset:
         "CC BY-ND 4.0, github.com/zhouhaoyi/ETDataset",
         (File(f"{name}.csv", size, sha256, urls),),
     )
+
+
+def _ucr(name: str, description: str, train: tuple[int, str], test: tuple[int, str]) -> Dataset:
+    """Return a dataset of the archive; its two files are those that aeon 1.6.0 has."""
+    mirrors = (
+        f"{GITHUB}/aeon-toolkit/aeon/v1.6.0/aeon/datasets/data",
+        "https://cdn.jsdelivr.net/gh/aeon-toolkit/aeon@v1.6.0/aeon/datasets/data",
+    )
+    files = tuple(
+        File(file, size, sha256, tuple(f"{mirror}/{name}/{file}" for mirror in mirrors))
+        for file, (size, sha256) in {f"{name}_TRAIN.ts": train, f"{name}_TEST.ts": test}.items()
+    )
+    return Dataset(
+        "ucr", f"{name}: {description}", "no licence; UCR/UEA archive, cite its papers", files
+    )
+
+
+UCR: dict[str, Dataset] = {
+    "ACSF1": _ucr(
+        "ACSF1",
+        "power consumption of 10 kinds of home appliance, 1,460 steps",
+        (1_658_422, "0646b90dc4843e02baed6b2ba345c5601a4991b6796565489cef1b2d92a7537b"),
+        (1_659_932, "93e8aaeb44a10af181d24a156e60da7021193cd990ca28f263fccf3b905bfebf"),
+    ),
+    "ArrowHead": _ucr(
+        "ArrowHead",
+        "outlines of 3 kinds of arrow heads, 251 steps",
+        (100_357, "a83c470aaf611a5f5284377cce27a5fc9f6292bc3d110257b0fd4905ced5ee72"),
+        (484_894, "5417dab42626d41df5e435bb22458c2df40dfad4bcd3b59559bbe72e20e84904"),
+    ),
+    "BasicMotions": _ucr(
+        "BasicMotions",
+        "4 activities by accelerometer and gyroscope, 6 channels, 100 steps",
+        (227_790, "8dc43cc6306cb679c888c01e26f91772ac4441a916da43bac8b79734a538b9d6"),
+        (227_713, "79213102bc6fca1a398ad98ce1185dff0208fa3d1465e687f48288946b0ff8dc"),
+    ),
+    "GunPoint": _ucr(
+        "GunPoint",
+        "a hand that draws a gun or points, 150 steps",
+        (84_188, "f842401779fd9800d247d8b33121a1a4643710a19b24917dbdd9a060ca8630d5"),
+        (252_305, "79332750788a6227b325b96bd0d70130c8eb707b9731f8d7dec62b7a7d36017e"),
+    ),
+    "ItalyPowerDemand": _ucr(
+        "ItalyPowerDemand",
+        "hourly power demand of a day, summer or winter, 24 steps",
+        (18_300, "341269cb7e6cef96846b30e774580beec79addb93848ba360145219115a74b7c"),
+        (274_054, "26122451f87dd0387ef90b18bc8a86c041371b8a1c068004922b939971247144"),
+    ),
+    "JapaneseVowels": _ucr(
+        "JapaneseVowels",
+        "9 speakers by cepstrum coefficients of a vowel, 12 channels, 7 to 29 steps",
+        (487_971, "68a430eabd919cc77f40b1f5f3bc0dcafacc1486bca9260785aeb7d262cc78cd"),
+        (649_132, "b3d41d6a0ca3bcad3afb9ca7d4365382aa51341e2e58bae2a574babdda5b9462"),
+    ),
+    "OSULeaf": _ucr(
+        "OSULeaf",
+        "outlines of the leaves of 6 plants, 427 steps",
+        (953_148, "86b9d6e860414ffd26cebc62fff84ffb37fa588ef3e5bf79e4094a437c36ddfc"),
+        (1_152_821, "6c549dd354f9e42d5985fa5fab75321ca9acefc7873457e71467fc8a31f107ce"),
+    ),
+    "PickupGestureWiimoteZ": _ucr(
+        "PickupGestureWiimoteZ",
+        "10 gestures by accelerometer, 29 to 361 steps",
+        (43_921, "4d303d9990df621c066fc454d62626e3721aed008462103500b86b1ac1ca92c8"),
+        (44_312, "a9109bce918e48ee0e924e9cf2fdfdc4de364a3d88ec5e8aa44399ff08b11361"),
+    ),
+}
 
 
 DATASETS: dict[str, Dataset] = {
@@ -231,5 +304,23 @@ DATASETS: dict[str, Dataset] = {
         "ETTh2",
         2_417_960,
         "a3dc2c597b9218c7ce1cd55eb77b283fd459a1d09d753063f944967dd6b9218b",
+    ),
+    **UCR,
+    "spoken_digits": Dataset(
+        "fsdd",
+        "Free Spoken Digit Dataset: 3,000 recordings of ten digits by six speakers, 8 kHz",
+        "CC BY-SA 4.0, github.com/Jakobovski/free-spoken-digit-dataset",
+        (
+            File(
+                f"free-spoken-digit-dataset-{FSDD}.zip",
+                16_565_493,
+                "872fb4402566b76913d8cae9e9f0fc65e990289a119416d6479310767d1ead52",
+                (
+                    f"https://github.com/Jakobovski/free-spoken-digit-dataset/archive/{FSDD}.zip",
+                    f"https://codeload.github.com/Jakobovski/free-spoken-digit-dataset/zip/{FSDD}",
+                ),
+                members="dbd573d7cafe79c4b49f65718115e1304e24e067fa39eff18a660dc6cb9c360f",
+            ),
+        ),
     ),
 }

@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from seqbench import __version__
 from seqbench.datasets.catalog import Archive, File, find
+from seqbench.datasets.wav_archive import members_digest
 from seqbench.errors import ConfigError, DataError, RunError
 from seqbench.user_files import expand_home
 
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 TIMEOUT = 30.0
 # Interruptions tolerated per mirror, as long as each attempt receives more bytes.
 CUTS = 5
+# Most bytes of a file whose size is not known.
+MOST_BYTES = 2**28
 
 State = Literal["ok", "missing", "bad"]
 
@@ -70,9 +73,21 @@ def check(file: File, path: Path) -> State:
     try:
         if not path.is_file():
             return "missing"
-        return "ok" if pooch.file_hash(path) == file.sha256 else "bad"
+        return "ok" if is_right(file, path) else "bad"
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
+
+
+def is_right(held: File | Archive, path: Path) -> bool:
+    """Return True if a file has the SHA-256 of a dataset's file, or a zip its wav files."""
+    if pooch.file_hash(path) == held.sha256:
+        return True
+    if isinstance(held, Archive) or held.members is None:
+        return False
+    try:
+        return members_digest(path) == held.members
+    except DataError:
+        return False
 
 
 def ensure(name: str, data_dir: str | None = None, offline: bool = False) -> dict[str, Path]:
@@ -186,13 +201,13 @@ def download(url: str, held: File | Archive, part: Path) -> None:
             deleted.
     """
     resumed = complete(url, held, part)
-    if pooch.file_hash(part) == held.sha256:
+    if is_right(held, part):
         return
     part.unlink()
     # The wrong bytes may be from an earlier attempt: download everything from this mirror once.
     if resumed:
         complete(url, held, part)
-        if pooch.file_hash(part) == held.sha256:
+        if is_right(held, part):
             return
         part.unlink()
     raise MirrorError("its bytes have the wrong SHA-256")
@@ -208,6 +223,10 @@ def complete(url: str, held: File | Archive, part: Path) -> bool:
         MirrorError: if an attempt receives no bytes, or after more than `CUTS` interruptions.
     """
     cuts = 0
+    if any_size(held):
+        part.unlink(missing_ok=True)  # the rest of another mirror's archive would not fit
+        receive(url, held, part)
+        return False
     resumed = part.exists()
     while (before := length(part)) < held.size:
         try:
@@ -238,7 +257,10 @@ def receive(url: str, held: File | Archive, part: Path) -> None:
     with response:
         if response.status != 206:
             have = 0
-        if response.length is not None and have + response.length != held.size:
+        size = held.size
+        if any_size(held):
+            size = min(response.length or MOST_BYTES, MOST_BYTES)
+        elif response.length is not None and have + response.length != held.size:
             raise MirrorError(f"has {have + response.length} bytes instead of {held.size}")
         # `disable=None` hides the bar if stderr is not a terminal.
         with (
@@ -246,21 +268,28 @@ def receive(url: str, held: File | Archive, part: Path) -> None:
             tqdm(
                 desc=held.name,
                 initial=have,
-                total=held.size,
+                total=size,
                 unit="B",
                 unit_scale=True,
                 disable=None,
             ) as bar,
         ):
             # Stop at the known size: a response without Content-Length may be longer.
-            while have < held.size:
+            while have < size:
                 with network():
-                    chunk = response.read1(min(2**16, held.size - have))
+                    chunk = response.read1(min(2**16, size - have))
                 if not chunk:
-                    raise MirrorError(f"broke off after {have} of {held.size} bytes")
+                    if any_size(held) and response.length is None:
+                        break  # the end of a response without Content-Length
+                    raise MirrorError(f"broke off after {have} of {size} bytes")
                 out.write(chunk)
                 have += len(chunk)
                 bar.update(len(chunk))
+
+
+def any_size(held: File | Archive) -> bool:
+    """Return True if mirrors pack a file themselves, so that its size differs between them."""
+    return isinstance(held, File) and held.members is not None
 
 
 def length(part: Path) -> int:

@@ -58,6 +58,12 @@ class Experiment:
         self.state = self.trainer.begin(model, optimizer, build("schedule", config))
         if self.trainer.graph:
             check_fused(optimizer)
+            if self.task.spec.variable_length and not model.takes_lengths:
+                raise ConfigError(
+                    f"trainer.graph: {config['choices']['model']} reads sequences of different "
+                    "length one length after the other (its class has no takes_lengths), which "
+                    "is no CUDA graph: trainer.graph=false"
+                )
 
     @property
     def length(self) -> int:
@@ -87,10 +93,20 @@ def build_task(config: Config, trainer: Trainer) -> Task:
 
 
 def build_model(config: Config, spec: SequenceSpec) -> SequenceModel:
-    """Return the model of a config for a spec, with initial weights drawn from the seed."""
+    """Return the model of a config for a spec, with initial weights drawn from the seed.
+
+    Raises:
+        ConfigError: if it cannot be built, or does not know the readout.
+    """
     machine.seed_everything(config["seed"])
     module: nn.Module = build("model", config, spec)
-    return as_sequence_model(module)
+    model = as_sequence_model(module)
+    if spec.readout == "mean" and not model.takes_lengths:
+        raise ConfigError(
+            f"task.pool=mean needs a model with takes_lengths, and {type(module).__name__} has "
+            "none: task.pool=last"
+        )
+    return model
 
 
 def parameter_groups(model: nn.Module, decay: Decay) -> list[dict[str, Any]]:

@@ -86,7 +86,7 @@ def features_of(saved: SavedRun) -> TableFeatures:
         if "vocabulary" in kept:
             instead = "generate RUN --prompt TEXT continues a text"
         raise ConfigError(
-            "predict needs a forecasting model, and this run is one of "
+            "predict needs a model that forecasts or classifies sequences, and this run is one of "
             f"{saved.config['choices']['task']}: seqbench {instead}"
         )
     try:

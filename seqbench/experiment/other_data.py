@@ -13,7 +13,7 @@ from seqbench.runs.code_hash import source_hash
 from seqbench.runs.defaults import signature_defaults
 from seqbench.runs.evaluations import Evaluation
 from seqbench.runs.events import finite
-from seqbench.runs.identity import result_config
+from seqbench.runs.identity import FILES, result_config
 from seqbench.tasks.task import Split, Task
 from seqbench.training.predictions import Columns
 
@@ -80,9 +80,10 @@ def other_task(saved: SavedRun, overrides: Sequence[str]) -> tuple[dict[str, Any
     changes: dict[str, Any] = {}
     if result_config(config)["task"] != result_config(saved.config)["task"]:
         changes = {f"task.{k}": v for k, v in node.items() if was.get(k) != v}
-        # The path stands for its text, also if that was edited since.
-        if changes.pop("task.sha256", None) is not None:
-            changes["task.path"] = node["path"]
+        # The path stands for its file, also if that was edited since.
+        for path, digest in FILES.items():
+            if changes.pop(f"task.{digest}", None) is not None:
+                changes[f"task.{path}"] = node[path]
     # Another text is read with the characters that the model knows.
     if changes and signature_defaults(node["_target_"]).get("characters", "") is None:
         config["task"] = {"characters": saved.vocabulary.characters} | node

@@ -124,8 +124,9 @@ class SavedRun:
         task = task or self.task
         observe: Observe = ignore
         if write is not None:
-            characters = "".join(map(chr, task.preprocessing().get("vocabulary", ())))
-            observe = PredictionRows(task, write, characters)
+            kept = task.preprocessing()
+            names = kept.get("classes") or list(map(chr, kept.get("vocabulary", ())))
+            observe = PredictionRows(task, write, names)
         return self.trainer.evaluate(self.model, task, split, observe)
 
     def unknown(self, text: str) -> int:

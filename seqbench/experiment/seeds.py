@@ -67,8 +67,7 @@ def run_seeds(
             experiments = {i: Experiment(configs[i]) for i in due()}
             if experiments:
                 first = next(iter(experiments.values()))
-                inputs = first.task.train_batch(0).inputs
-                together.check(first.trainer, first.state, inputs)
+                together.check(first.trainer, first.state, first.task)
             # Hold all runs before starting the first: else `force` could empty some in vain.
             for i in experiments:
                 stack.enter_context(folders[i].held())

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from seqbench import kernels
 from seqbench.errors import ConfigError
 from seqbench.models.embedding import input_layer, tie
-from seqbench.models.sequence_model import SequenceModel
+from seqbench.models.sequence_model import SequenceModel, read_out
 from seqbench.spec import SequenceSpec
 
 # Keys and values of one layer, each (batch, cached, num_kv_heads, head_dim), oldest first.
@@ -211,6 +211,7 @@ class Llama(SequenceModel):
     """
 
     has_state = True
+    takes_lengths = True
 
     def __init__(
         self,
@@ -278,7 +279,11 @@ class Llama(SequenceModel):
             tie(self.output, self.embedding)
 
     def forward(
-        self, x: Tensor, state: tuple[Cache, ...] | None = None, context: int = 0
+        self,
+        x: Tensor,
+        state: tuple[Cache, ...] | None = None,
+        context: int = 0,
+        lengths: Tensor | None = None,
     ) -> tuple[Tensor, tuple[Cache, ...]]:
         """Map a sequence to logits or values.
 
@@ -286,20 +291,21 @@ class Llama(SequenceModel):
             x: `(batch, time)` int64 or `(batch, time, dim)` float.
             state: the state returned for the previous time steps; `None`: there are none.
             context: must be 0.
+            lengths: see `SequenceModel.forward`.
 
         Returns:
-            `(batch, out)` for readout `last`, `(batch, time, out)` for `every`; and the state, the
-            key-value cache of each layer, at most `context - 1` positions.
+            `(batch, out)` for readout `last` and `mean`, `(batch, time, out)` for `every`; and the
+            state, the key-value cache of each layer, at most `context - 1` positions.
         """
         # Under autocast a linear embedding returns half precision. The residual stream, which
         # RMSNorm reads, stays in the weights' dtype.
         h = self.dropout(self.embedding(x).to(self.norm.weight.dtype))
-        last = self.readout == "last"
+        last = self.readout == "last" and lengths is None
         after = []
         for i, block in enumerate(self.blocks):
-            # With readout `last`, the last block computes the last step only.
+            # If only the last step is read, the last block computes no other.
             last_only = last and i == len(self.blocks) - 1
             h, cache = block(h, None if state is None else state[i], last_only)
             after.append(cache)
         outputs = self.output(self.norm(h))
-        return outputs[:, -1] if last else outputs, tuple(after)
+        return read_out(outputs, self.readout, lengths), tuple(after)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from seqbench import kernels
 from seqbench.errors import ConfigError
 from seqbench.models.embedding import tie
-from seqbench.models.sequence_model import SequenceModel
+from seqbench.models.sequence_model import SequenceModel, read_out
 from seqbench.spec import Features, SequenceSpec
 
 # One tuple per layer, of tensors (batch, hidden_size): hidden and cell state for an LSTM, the
@@ -44,6 +44,7 @@ class Recurrent(SequenceModel):
     layer_type: ClassVar[type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]]
     has_state = True
     carry_state = True
+    takes_lengths = True
 
     def __init__(
         self,
@@ -82,7 +83,11 @@ class Recurrent(SequenceModel):
             tie(self.output, self.embedding)
 
     def forward(
-        self, x: Tensor, state: State | None = None, context: int = 0
+        self,
+        x: Tensor,
+        state: State | None = None,
+        context: int = 0,
+        lengths: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         """Map a sequence to logits or values.
 
@@ -90,10 +95,11 @@ class Recurrent(SequenceModel):
             x: `(batch, time)` int64 or `(batch, time, dim)` float.
             state: the state returned for the previous time steps; `None`: zeros.
             context: must be 0.
+            lengths: see `SequenceModel.forward`.
 
         Returns:
-            `(batch, out)` for readout `last`, `(batch, time, out)` for `every`; and the state after
-            the last step.
+            `(batch, out)` for readout `last` and `mean`, `(batch, time, out)` for `every`; and the
+            state after the last step.
         """
         h = x if self.embedding is None else self.embedding(x)
         after = []
@@ -104,7 +110,8 @@ class Recurrent(SequenceModel):
             h, ended = kernels.recurrent(self.kind, h, (w_ih, w_hh, b_ih, b_hh), before)
             after.append(ended)
         # Read the final state, not h[:, -1]: the output sequence then has no gradient to compute.
-        h = ended[0] if self.readout == "last" else h
+        is_last = self.readout == "last" and lengths is None
+        h = ended[0] if is_last else read_out(h, self.readout, lengths)
         return self.output(self.dropout(h)), tuple(after)
 
 

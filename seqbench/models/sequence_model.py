@@ -2,9 +2,11 @@
 
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from seqbench.errors import ConfigError
+from seqbench.spec import Readout
 
 # Nested tuples of tensors (batch, ...), or None before the first time step.
 State = Any
@@ -22,16 +24,23 @@ class SequenceModel(nn.Module):
             training and evaluation. Needs `has_state`.
         skips_context: `forward` takes a `context` above 0 and leaves out the outputs of these
             steps. Excludes `has_state`: a state makes the context needless.
+        takes_lengths: `forward` has a fourth argument `lengths`, and the model knows the readout
+            `mean`. A model without it reads the sequences of a batch one length after the other.
         receptive_field: number of time steps that an output depends on; `None`: unlimited.
     """
 
     has_state: ClassVar[bool] = False
     carry_state: bool = False
     skips_context: bool = False
+    takes_lengths: ClassVar[bool] = False
     receptive_field: int | None = None
 
     def forward(self, x: Tensor, state: State = None, context: int = 0) -> tuple[Tensor, State]:
         """Map a sequence to logits or values.
+
+        A model with `takes_lengths` has the argument `lengths: Tensor | None = None`, `(batch,)`:
+        the number of time steps of each sequence, all but the longest padded on the right. Its
+        readout is `last` or `mean`, and must not depend on the padding; see `read_out`.
 
         Args:
             x: `(batch, time)` int64 or `(batch, time, dim)` float.
@@ -46,6 +55,28 @@ class SequenceModel(nn.Module):
         raise NotImplementedError
 
 
+def read_out(h: Tensor, readout: Readout, lengths: Tensor | None) -> Tensor:
+    """Return the features from which a model computes its outputs.
+
+    Args:
+        h: features of each step, `(batch, time, width)`.
+        readout: see `SequenceSpec`.
+        lengths: `(batch,)`, the steps of each sequence; `None`: all are of the same length.
+
+    Returns:
+        `(batch, width)` for readout `last` and `mean`, `h` itself for `every`.
+    """
+    if readout == "every":
+        return h
+    if lengths is None:
+        return h[:, -1] if readout == "last" else h.mean(1)
+    if readout == "last":
+        last = (lengths - 1)[:, None, None].expand(-1, 1, h.shape[2])
+        return h.gather(1, last).squeeze(1)
+    inside = torch.arange(h.shape[1], device=h.device) < lengths[:, None]
+    return (h * inside[..., None]).sum(1) / lengths[:, None]
+
+
 class PlainModule(SequenceModel):
     """A `SequenceModel` around a module with `forward(x)` that returns a tensor.
 
@@ -58,7 +89,7 @@ class PlainModule(SequenceModel):
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        for name in ("has_state", "carry_state", "skips_context"):
+        for name in ("has_state", "carry_state", "skips_context", "takes_lengths"):
             if getattr(module, name, False):
                 raise ConfigError(
                     f"{type(module).__name__} has {name}: derive it from "

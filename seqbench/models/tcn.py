@@ -3,7 +3,7 @@
 A stack of residual blocks. Block i has two causal convolutions of dilation 2^i, so the receptive
 field grows exponentially with depth.
 
-With readout `last`, only every 2^(i+1)-th output of block i is used, counted back from the end.
+With readout `last` and sequences of one length, only every 2^(i+1)-th output of block i is used, counted back from the end.
 Only those are computed: on their grid the dilation is one, and the second convolution of each block
 has stride two. The function is the same (zero padding falls on the same positions), but all blocks
 together compute about 3T positions, instead of 2T per block.
@@ -23,7 +23,7 @@ from seqbench import kernels
 from seqbench.errors import ConfigError
 from seqbench.kernels import BlockShape, BlockWeights
 from seqbench.models.embedding import tie
-from seqbench.models.sequence_model import SequenceModel
+from seqbench.models.sequence_model import SequenceModel, read_out
 from seqbench.spec import Features, SequenceSpec
 
 DropoutKind = Literal["channel", "element"]
@@ -139,6 +139,7 @@ class TCN(SequenceModel):
     """
 
     skips_context = True
+    takes_lengths = True
 
     def __init__(
         self,
@@ -182,37 +183,41 @@ class TCN(SequenceModel):
         if tied:
             tie(self.output, self.embedding)
 
-    def forward(self, x: Tensor, state: None = None, context: int = 0) -> tuple[Tensor, None]:
+    def forward(
+        self, x: Tensor, state: None = None, context: int = 0, lengths: Tensor | None = None
+    ) -> tuple[Tensor, None]:
         """Map a sequence to logits or values.
 
         Args:
             x: `(batch, time)` int64 or `(batch, time, dim)` float.
             state: must be `None`.
             context: for readout `every`, number of leading steps whose outputs are skipped.
+            lengths: see `SequenceModel.forward`.
 
         Returns:
-            `(batch, out)` for readout `last`, `(batch, time - context, out)` for `every`; and
-            `None`, since a TCN has no state.
+            `(batch, out)` for readout `last` and `mean`, `(batch, time - context, out)` for
+            `every`; and `None`, since a TCN has no state.
         """
-        last = self.readout == "last"
+        last = self.readout == "last" and lengths is None
         length = 1 if last else x.shape[1] - context
         x = x[:, -min(x.shape[1], length + self.receptive_field - 1) :]
-        shapes = self.shapes(x.shape[1], length)
+        shapes = self.shapes(x.shape[1], length, last=last)
         h = x if self.embedding is None else self.embedding(x)
         blocks: list[Any] = list(self.blocks)
         weights = [b.weights(len(x), shape) for b, shape in zip(blocks, shapes, strict=True)]
         h = kernels.residual_blocks(h, weights, shapes)
-        return self.output(h[:, -1] if last else h), None
+        return self.output(read_out(h, self.readout, lengths)), None
 
-    def shapes(self, time: int, length: int) -> list[BlockShape]:
+    def shapes(self, time: int, length: int, *, last: bool) -> list[BlockShape]:
         """Return the outputs that each block computes, first block to last.
 
         Args:
             time: steps of the first block's input.
-            length: last steps of the last block that are computed; ignored for readout `last`.
+            length: last steps of the last block that are computed; ignored if `last`.
+            last: only the last step is read.
         """
         found: list[BlockShape] = []
-        if self.readout == "last":
+        if last:
             for _ in self.blocks:
                 found.append(BlockShape(1, 2, time, (time + 1) // 2))
                 time = found[-1].length

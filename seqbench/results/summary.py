@@ -15,13 +15,13 @@ from seqbench.results.variants import leaf, shown
 from seqbench.results.where import MISSING, flatten, value_of
 from seqbench.runs.code_hash import source_hash
 from seqbench.runs.evaluations import read_evaluations
-from seqbench.runs.identity import RUN_ID
+from seqbench.runs.identity import DIGESTS, FILES, RUN_ID
 from seqbench.runs.record import Record, RecordError, bounds, read_record
 from seqbench.wording import amount, count, duration, number, plain, score, task_with_size
 
 MOST_SETTINGS = 4
 # Settings that are omitted: other columns show them, or they follow from other settings.
-TOLD = ("task.length", "task.sha256", "task._target_", "model._target_")
+TOLD = ("task.length", *DIGESTS, "task._target_", "model._target_")
 # Bytes shown from the end of a log: enough for the traceback.
 LOG_TAIL = 6000
 
@@ -65,8 +65,9 @@ def changed_settings(config: dict[str, Any]) -> str:
     }
     if "continues" in config:  # first: it says most
         texts = {"continues": str(config["continues"])[:8]} | texts
-    if texts.pop("task.path", None):  # the path is long and says least: put its file's name last
-        texts["task.path"] = Path(str(config["task"]["path"])).name
+    for name in FILES:
+        if texts.pop(f"task.{name}", None):  # a path is long and says least: its file's name, last
+            texts[f"task.{name}"] = Path(str(config["task"][name])).name
     named = [f"{leaf(key)}={text}" for key, text in list(texts.items())[:MOST_SETTINGS]]
     if (more := len(texts) - len(named)) > 0:
         named.append(f"+{more} more")

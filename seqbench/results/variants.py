@@ -4,6 +4,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from seqbench.runs.identity import DIGESTS
+
 # A variant names as many options as needed to be unique, and further ones up to this many.
 NAMED_DIFFERENCES = 3
 # Key within a config node under which the hash of custom code is listed.
@@ -70,7 +72,7 @@ def shown(key: str, options: dict[str, Any]) -> str:
             for package in ("torch.optim.", "seqbench.training.schedules.", "seqbench."):
                 value = value.removeprefix(package)
             return value
-        if key.startswith("data.") or key == "task.sha256" or key.endswith(f".{CODE}"):
+        if key.startswith("data.") or key in DIGESTS or key.endswith(f".{CODE}"):
             return value[:12]
         if key == "continues":
             return value
@@ -82,7 +84,7 @@ def shown(key: str, options: dict[str, Any]) -> str:
 
 
 def _follows(key: str) -> bool:
-    return key in ("parameters", "task.sha256") or key.startswith("data.")
+    return key in ("parameters", *DIGESTS) or key.startswith("data.")
 
 
 def _rank(key: str) -> tuple[int, str]:

@@ -4,10 +4,11 @@
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from seqbench.runs import atomic, foreign
+from seqbench.wording import plain
 
 # Most bytes that are read, and most classes that are shown: 1000 classes take two to ten million.
 LARGEST = 2**24
@@ -20,9 +21,16 @@ class ConfusionMatrix:
 
     Attributes:
         counts: `counts[true][predicted]`, square and not negative.
+        classes: the name of each class; empty: they are numbered from 0.
     """
 
     counts: list[list[int]]
+    classes: list[str] = field(default_factory=list)
+
+    @property
+    def names(self) -> list[str]:
+        """The name or the number of each class."""
+        return self.classes or list(map(str, range(len(self.counts))))
 
     @property
     def targets(self) -> list[int]:
@@ -84,7 +92,10 @@ def write_confusion(path: Path, matrix: ConfusionMatrix) -> None:
         OSError: if the file cannot be written.
     """
     rows = ",\n".join(json.dumps(row, separators=(",", ":")) for row in matrix.counts)
-    atomic.write(path, f"[{rows}]\n".encode())
+    text = f"[{rows}]\n"
+    if matrix.classes:
+        text = f'{{"classes": {json.dumps(matrix.classes)},\n"counts": {text}}}\n'
+    atomic.write(path, text.encode())
 
 
 def read_confusion(path: Path) -> ConfusionMatrix | None:
@@ -98,11 +109,19 @@ def read_confusion(path: Path) -> ConfusionMatrix | None:
         counts = json.loads(foreign.read(path, LARGEST))
     except (OSError, ValueError, RecursionError):
         return None
+    classes: list[str] = []
+    if isinstance(counts, dict):
+        counts, names = counts.get("counts"), counts.get("classes")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            return None
+        classes = list(map(plain, names))
     if not isinstance(counts, list) or not 0 < len(counts) <= MOST_CLASSES:
+        return None
+    if classes and len(classes) != len(counts):
         return None
     for row in counts:
         if not isinstance(row, list) or len(row) != len(counts):
             return None
         if not all(type(n) is int and 0 <= n < 2**63 for n in row):
             return None
-    return ConfusionMatrix(counts)
+    return ConfusionMatrix(counts, classes)

@@ -17,6 +17,10 @@ IGNORED_KEYS: dict[str, frozenset[str]] = {
     "trainer": frozenset({"log_every", "checkpoint_every", "deterministic", "compile", "graph"}),
 }
 
+# Options of a task that name files of the user's, and those with the SHA-256 of each.
+FILES = {"path": "sha256", "test_path": "test_sha256"}
+DIGESTS = tuple(f"task.{digest}" for digest in FILES.values())
+
 
 def run_id(config: dict[str, Any]) -> str:
     """Return 12 hex digits that name a config: of the SHA-256 of what can change its result."""
@@ -63,9 +67,10 @@ def result_config(config: dict[str, Any]) -> dict[str, Any]:
                 for name, option in value.items()
                 if name not in ignored and not (name in defaults and defaults[name] == option)
             }
-            # The hash identifies a text; its path does not matter.
-            if value.get("sha256"):
-                value.pop("path", None)
+            # The hash identifies a file; its path does not matter.
+            for path, digest in FILES.items():
+                if value.get(digest):
+                    value.pop(path, None)
         kept[key] = value
     for key, code in user_code_hashes(config).items():
         kept[key]["_code_"] = code

@@ -29,6 +29,9 @@ class Batch:
         fresh: the batch does not continue the previous one, so a carried state must be reset.
         context: number of leading positions that repeat the previous segment and are not scored.
             They give models without carried state some past; models that carry state skip them.
+        lengths: `(batch,)` int64, the time steps of each sequence, where they differ: the inputs
+            are padded on the right to the longest. `None`: all are of the same length. For readout
+            `last` and `mean`.
     """
 
     inputs: Tensor
@@ -36,6 +39,7 @@ class Batch:
     scored: Tensor | None = None
     fresh: bool = True
     context: int = 0
+    lengths: Tensor | None = None
 
     def answered_after_context(self) -> "Batch":
         """Return the batch without the targets of its context, for models with `skips_context`."""
@@ -53,14 +57,15 @@ class Batch:
         return len(self.inputs) if self.scored is None else self.scored.sum()
 
     def split(self, parts: int) -> list["Batch"]:
-        """Return `parts` micro-batches; the batch size must be a multiple of `parts`.
+        """Return `parts` micro-batches, or one for each row if there are fewer rows.
 
-        All tensors are split along their first dimension, also those of a subclass.
+        They have the same number of rows if the batch size is a multiple of `parts`. All tensors are split along their first dimension, also those of a subclass.
         """
+        parts = min(parts, len(self.inputs))
         if parts == 1:
             return [self]
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        pieces = {k: x.chunk(parts) for k, x in values.items() if isinstance(x, Tensor)}
+        pieces = {k: x.tensor_split(parts) for k, x in values.items() if isinstance(x, Tensor)}
         changes: list[dict[str, Any]] = [{k: x[i] for k, x in pieces.items()} for i in range(parts)]
         return [replace(self, **change) for change in changes]
 
@@ -73,11 +78,14 @@ class Primary:
         metric: its key in the result of `Task.metrics`.
         direction: `min` if lower is better, `max` if higher is.
         solved: the value at which a model has solved the task; `None`: not defined.
+        prefers_later: of weights with equal scores on validation, the later ones are kept. For
+            scores with few values, such as the accuracy on ten sequences.
     """
 
     metric: str
     direction: Literal["min", "max"]
     solved: float | None = None
+    prefers_later: bool = False
 
     def better(self, a: float, b: float) -> bool:
         """Return True if `a` is better than `b`."""

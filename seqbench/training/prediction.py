@@ -1,5 +1,6 @@
 """Run the forward pass of a model on a batch, with the state that the model carries."""
 
+import torch
 from torch import Tensor
 
 from seqbench.errors import ConfigError
@@ -30,17 +31,36 @@ def predict(
     context = batch.context if model.skips_context and spec.readout == "every" else 0
     if carried is not None:
         batch = batch.without_context()
-    outputs, state = model(batch.inputs, carried, context)
+    if batch.lengths is None:
+        outputs, state = model(batch.inputs, carried, context)
+    elif model.takes_lengths:
+        outputs, state = model(batch.inputs, carried, context, batch.lengths)
+    else:
+        outputs, state = by_length(model, batch.inputs, batch.lengths), None
     check_outputs(outputs, batch.inputs[:, context:], spec)
     if context:
         batch = batch.answered_after_context()
-    return outputs, batch, detached(state) if model.carry_state else None
+    carries = model.carry_state and batch.lengths is None
+    return outputs, batch, detached(state) if carries else None
+
+
+def by_length(model: SequenceModel, inputs: Tensor, lengths: Tensor) -> Tensor:
+    """Return the outputs for sequences of different length, read one length after the other.
+
+    Args:
+        model: with readout `last`.
+        inputs: `(batch, time)` or `(batch, time, dim)`, padded on the right.
+        lengths: `(batch,)`.
+    """
+    rows = [(lengths == length).nonzero()[:, 0] for length in lengths.unique()]
+    parts = [model(inputs[own, : int(lengths[own[0]])])[0] for own in rows]
+    return torch.cat(parts)[torch.cat(rows).argsort()]
 
 
 def check_outputs(outputs: Tensor, inputs: Tensor, spec: SequenceSpec) -> None:
     """Raise `ConfigError` if outputs do not have the shape that the spec requires."""
     size, time = inputs.shape[:2]
-    expected = (size, spec.output_dim) if spec.readout == "last" else (size, time, spec.output_dim)
+    expected = (size, spec.output_dim) if spec.readout != "every" else (size, time, spec.output_dim)
     if outputs.shape != expected:
         # Broadcasting in the loss could turn a wrong shape into a wrong number.
         raise ConfigError(f"the model returns shape {tuple(outputs.shape)}, expected {expected}")

@@ -1,6 +1,6 @@
 """Observe the outputs of an evaluation: each prediction as a row of a table, and their counts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -21,7 +21,7 @@ Columns = dict[str, NDArray[Any]]
 class PredictionRows:
     """Turns the outputs of `Trainer.evaluate`, as its `observe`, into rows of a table.
 
-    For readout `last` a row is an example, with its `index` from 0 in the order of the data. For
+    For readouts `last` and `mean` a row is an example, with its `index` from 0 in the order of the data. For
     `every` a row is a scored step, with its `example` and its `step`, both from 0. Segments that
     continue each other are one example. `target` and `prediction` follow; if they are more than one
     value, as `target_0`, `target_1` and so on. For classes, `probability` is that of the
@@ -30,13 +30,13 @@ class PredictionRows:
     Args:
         task: gives the batches.
         write: receives the columns of each batch.
-        characters: the character of each class, written in place of its number; empty: none.
+        names: the name of each class, written in place of its number; empty: none.
     """
 
-    def __init__(self, task: Task, write: Callable[[Columns], None], characters: str = "") -> None:
+    def __init__(self, task: Task, write: Callable[[Columns], None], names: Sequence[str] = ()) -> None:
         self.task = task
         self.write = write
-        self.characters = np.array(list(characters), dtype=object)
+        self.names = np.array(list(names), dtype=object)
         # The number of the batch's first example, its examples, and the steps until its end.
         self.first = self.size = self.end = 0
 
@@ -79,8 +79,8 @@ class PredictionRows:
                 "target": targets.long().cpu().numpy(),
                 "prediction": chosen.cpu().numpy(),
             }
-            if len(self.characters):
-                columns = {name: self.characters[ids] for name, ids in columns.items()}
+            if len(self.names):
+                columns = {name: self.names[ids] for name, ids in columns.items()}
             return columns | {"probability": probability.cpu().numpy()}
         return numbered("target", targets) | numbered("prediction", outputs)
 
@@ -97,7 +97,7 @@ class ConfusionCount:
     """Counts predicted classes by true class, as the `observe` of `Trainer.evaluate`.
 
     Args:
-        task: its target are classes, and its readout is `last`.
+        task: its target are classes, one per example.
     """
 
     def __init__(self, task: Task) -> None:
@@ -119,13 +119,15 @@ class ConfusionCount:
         """The counts so far; `None` before the first."""
         if not self.counts.any():
             return None
-        return ConfusionMatrix(self.counts.view(self.classes, -1).tolist())
+        names = self.task.preprocessing().get("classes", [])
+        names = names if len(names) == self.classes else []
+        return ConfusionMatrix(self.counts.view(self.classes, -1).tolist(), names)
 
 
 def has_confusion(task: Task) -> bool:
     """Return True if a task has one class per example, of few enough classes for a matrix."""
     target = task.spec.target
-    return isinstance(target, Classes) and target.n <= MOST_CLASSES and task.spec.readout == "last"
+    return isinstance(target, Classes) and target.n <= MOST_CLASSES and task.spec.readout != "every"
 
 
 def fitting(task: Task, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -136,7 +138,7 @@ def fitting(task: Task, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     """
     outputs, targets = task.scored_part(outputs.float(), batch)
     is_class = isinstance(task.spec.target, Classes)
-    places = 1 if task.spec.readout == "last" else 2
+    places = 2 if task.spec.readout == "every" else 1
     fits = targets.shape[:places] == outputs.shape[:places]
     if not fits or (is_class and (targets.ndim != places or targets.is_floating_point())):
         raise ConfigError(

@@ -25,7 +25,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
 from seqbench.errors import ConfigError, Diverged, Interrupted, RunError, is_out_of_memory
-from seqbench.tasks.task import Batch
+from seqbench.tasks.task import Batch, Task
 from seqbench.training.carried import Carried
 from seqbench.training.prediction import check_outputs
 from seqbench.training.schedules import Plateau, set_rates
@@ -78,13 +78,13 @@ class Stack(nn.Module):
         return vmap(one, randomness="different")(weights, self.stacked_buffers, inputs)
 
 
-def check(trainer: Trainer, training: TrainingState, inputs: Tensor) -> None:
+def check(trainer: Trainer, training: TrainingState, task: Task) -> None:
     """Raise `ConfigError` if seeds of a config cannot be trained together.
 
     Args:
         trainer: the trainer of all seeds.
         training: the state of one seed; it is not changed.
-        inputs: inputs of one training batch, `(batch, time, ...)`.
+        task: gives the batches.
     """
     instead = "a sweep over seed=0,1,2 trains them side by side"
     for key, value in {
@@ -95,13 +95,14 @@ def check(trainer: Trainer, training: TrainingState, inputs: Tensor) -> None:
         "trainer.decay=matrices": trainer.decay != "all",
         "trainer.precision=fp16": trainer.precision == "fp16",
         "schedule=plateau": isinstance(training.schedule, Plateau),
+        "sequences of different length": task.spec.variable_length,
         "a model that carries state": training.model.carry_state,
         f"optimizer {type(training.optimizer).__name__}": type(training.optimizer)
         not in ELEMENTWISE,
     }.items():
         if value:
             raise ConfigError(f"seeds= does not go together with {key}: {instead}")
-    alone = deepcopy(training)
+    alone, inputs = deepcopy(training), task.train_batch(0).inputs
     calls = {
         "the model fails": lambda: alone.model(inputs),
         f"seeds= needs a model that torch.func.vmap can batch, or else {instead}": lambda: Stack(

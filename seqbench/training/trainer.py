@@ -313,7 +313,8 @@ class Trainer:
         state.schedule.observe(improved)
         progress.solved = task.primary.is_solved(value)
         progress.unimproved = 0 if improved else progress.unimproved + 1
-        if improved or self.watch == "test":
+        is_tie = task.primary.prefers_later and value == progress.best
+        if improved or is_tie or self.watch == "test":
             progress.best, progress.best_step = value, progress.step
             facts = {
                 "step": progress.step,

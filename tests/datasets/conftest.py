@@ -19,8 +19,8 @@ class Mirror(ThreadingHTTPServer):
 
     Ways: `good` honours Range; `plain` does not; `cut` breaks off half-way through what it was
     asked for; `stuck` breaks off before the first byte; `denied` answers 403; `wrong` changes a
-    byte; `short` has one byte less; `endless` announces no length and goes on and on; `silent`
-    never answers; `moved` redirects; `slow` takes a while.
+    byte; `short` has one byte less; `endless` announces no length and goes on and on; `unknown`
+    announces none, and ends; `silent` never answers; `moved` redirects; `slow` takes a while.
     """
 
     daemon_threads = True
@@ -82,7 +82,8 @@ class Answer(BaseHTTPRequestHandler):
             self.end_headers()
             while not self.server.closing.is_set():
                 self.wfile.write(body)
-        self.send_header("Content-Length", str(len(body)))
+        if way != "unknown":
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if way == "cut":
             body = body[: len(body) // 2]

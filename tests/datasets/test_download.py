@@ -7,14 +7,16 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from seqbench.datasets import download
-from seqbench.datasets.catalog import Archive
+from seqbench.datasets.catalog import DATASETS, Archive, find
 from seqbench.datasets.download import data_folder, ensure
+from seqbench.datasets.wav_archive import members_digest
 from seqbench.errors import ConfigError, DataError, RunError
 
 
@@ -325,3 +327,30 @@ def test_of_two_processes_one_downloads_and_both_have_the_file(mirror, folder, c
 def test_an_unknown_dataset_is_a_mistake_in_the_command():
     with pytest.raises(ConfigError, match="did you mean 'text8'"):
         ensure("text9")
+
+
+@pytest.mark.parametrize("way", ["good", "plain", "unknown"])
+def test_an_archive_that_mirrors_pack_themselves_is_checked_by_its_members(
+    way, mirror, register, monkeypatch, folder
+):
+    packed = {}
+    for name, level in (("mine", 0), ("theirs", 9)):
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=level) as archive:
+            archive.writestr(f"{name}/1.wav", bytes(50_000))
+        packed[name] = out.getvalue()
+    (folder / "my.zip").write_bytes(packed["mine"])
+    members = members_digest(folder / "my.zip")
+    file = register("data.bin", packed["mine"], [mirror.url("denied"), mirror.url(way)])
+    file = replace(file, members=members)
+    tiny = replace(find("tiny"), files=(file,))
+    monkeypatch.setitem(DATASETS, "tiny", tiny)
+    assert tiny.checksums == {"tiny/data.bin": members}
+    mirror.files["data.bin"] = packed["theirs"]
+    (folder / "data.bin.part").write_bytes(b"of an interrupted download")
+    assert fetched(folder) == packed["theirs"]
+    (folder / "data.bin").write_bytes(packed["theirs"][:-1])
+    assert fetched(folder) == packed["theirs"]
+    with zipfile.ZipFile(folder / "data.bin", "w") as archive:
+        archive.writestr("../1.wav", bytes(50_000))
+    assert fetched(folder) == packed["theirs"]

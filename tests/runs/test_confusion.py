@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,9 +81,11 @@ def test_mistakes_are_ordered_by_their_number():
 
 def test_a_matrix_survives_its_file(tmp_path):
     matrix = ConfusionMatrix([[5, 1], [0, 2**40]])
-    write_confusion(tmp_path / "confusion.json", matrix)
-    assert read_confusion(tmp_path / "confusion.json") == matrix
-    assert json.loads((tmp_path / "confusion.json").read_text()) == matrix.counts
+    for kept in (matrix, replace(matrix, classes=["ja", "\"nein\""])):
+        write_confusion(tmp_path / "confusion.json", kept)
+        assert read_confusion(tmp_path / "confusion.json") == kept
+    kept = {"classes": ["ja", "\"nein\""], "counts": matrix.counts}
+    assert json.loads((tmp_path / "confusion.json").read_text()) == kept
 
 
 NOT_A_MATRIX = (

@@ -475,13 +475,13 @@ function differencesTable(run) {
 
 // The counts by true class (row) and predicted class, the mistakes darker the more frequent they are.
 function confusionCard(confusion) {
-  const { counts, recalls, mistakes, scores } = confusion;
+  const { classes, counts, recalls, mistakes, scores } = confusion;
   const head = (names) => el("thead", {}, el("tr", {}, names.map((name) => el("th", { scope: "col", class: "number" }, el("span", { class: "plain" }, `${name}`)))));
   const most = mistakes.length ? mistakes[0][2] : 1;
   const cell = (count, right) => el("td", { class: `number ${right ? "right" : `heat-${Math.ceil((4 * count) / most)}`}` }, count ? count.toLocaleString("en") : "·");
   const table = counts.length
-    ? el("table", { class: "pinned" }, head(["true ↓ predicted →", ...counts.keys(), "recall %"]),
-      el("tbody", {}, counts.map((row, i) => el("tr", {}, el("th", { scope: "row", class: "number" }, `${i}`), row.map((count, j) => cell(count, i === j)), el("td", { class: "number quiet" }, recalls[i])))))
+    ? el("table", { class: "pinned" }, head(["true ↓ predicted →", ...classes, "recall %"]),
+      el("tbody", {}, counts.map((row, i) => el("tr", {}, el("th", { scope: "row", class: "number" }, classes[i]), row.map((count, j) => cell(count, i === j)), el("td", { class: "number quiet" }, recalls[i])))))
     : el("table", {}, head(["true", "predicted", "examples"]),
       el("tbody", {}, mistakes.map((row) => el("tr", {}, row.map((value) => el("td", { class: "number" }, value.toLocaleString("en")))))));
   return card("Confusion matrix", facts(scores), el("div", { class: "box confusion", tabindex: 0, role: "region", "aria-label": "Confusion matrix" }, table));

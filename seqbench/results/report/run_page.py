@@ -167,9 +167,13 @@ def confusion_of(matrix: ConfusionMatrix | None) -> dict[str, Any] | None:
     scores = {"balanced_accuracy": matrix.balanced_accuracy, "macro_f1": matrix.macro_f1}
     return {
         "scores": [[metric_name(name), number(value, name)] for name, value in scores.items()],
+        "classes": [_short(name) for name in matrix.names[:MOST_CLASSES]],
         "counts": matrix.counts if len(matrix.counts) <= MOST_CLASSES else [],
         "recalls": [number(recall, "accuracy") for recall in matrix.recalls[:MOST_CLASSES]],
-        "mistakes": matrix.mistakes(MOST_MISTAKES),
+        "mistakes": [
+            [_short(matrix.names[true]), _short(matrix.names[predicted]), count]
+            for true, predicted, count in matrix.mistakes(MOST_MISTAKES)
+        ],
     }
 
 

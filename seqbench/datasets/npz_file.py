@@ -1,0 +1,116 @@
+"""Read labelled sequences from an npz file of numpy: `x`, `y` and, where they differ, `lengths`."""
+
+import zipfile
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seqbench.datasets.labelled import Labelled, numbered_channels
+from seqbench.errors import DataError
+from seqbench.user_files import expand_home
+from seqbench.wording import plain
+
+
+def read_npz(path: str) -> Labelled:
+    """Read sequences from an npz file.
+
+    It holds `x`, `(sequences, time)` or `(sequences, time, channels)`; `y`, `(sequences,)` classes
+    as integers or texts; `lengths`, `(sequences,)`, if sequences are padded on the right; and
+    `channels`, their names. Only `x` is required. Arrays of objects are refused: reading them runs
+    code that the file names.
+
+    Raises:
+        DataError: if the file cannot be read, or its arrays do not fit.
+    """
+    arrays = read_arrays(path)
+    x = arrays.get("x")
+    if x is None:
+        raise DataError(f"{path} has no array x: numpy.savez(file, x=..., y=...) writes it")
+    if x.dtype.kind not in "fiub":
+        raise DataError(f"{path}: expected numbers in x, got {x.dtype}")
+    if x.ndim not in (2, 3):
+        raise DataError(
+            f"{path}: expected x of shape (sequences, time) or (sequences, time, channels), got "
+            f"{x.shape}"
+        )
+    if not x.size:
+        raise DataError(f"{path}: x is empty, of shape {x.shape}")
+    x = x.astype(np.float64).reshape(*x.shape[:2], -1)
+    count, time, width = x.shape
+    lengths = np.full(count, time)
+    if "lengths" in arrays:
+        lengths = arrays["lengths"]
+        if lengths.shape != (count,) or lengths.dtype.kind not in "iu":
+            raise DataError(
+                f"{path}: expected {count:,} integers in lengths, one of each sequence of x, got "
+                f"{lengths.dtype} of shape {lengths.shape}"
+            )
+        lengths = lengths.astype(np.int64)
+        wrong = (lengths < 1) | (lengths > time)
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise DataError(
+                f"{path}, sequence {row + 1}: lengths says {lengths[row]} steps, expected 1 to "
+                f"{time}, the steps of x"
+            )
+    channels = numbered_channels(width)
+    if "channels" in arrays:
+        channels = tuple(map(str, arrays["channels"].ravel().tolist()))
+        if len(set(channels)) != len(channels) or len(channels) != width:
+            raise DataError(f"{path}: expected {width} different names in channels")
+    labels = None if "y" not in arrays else labels_of(arrays["y"], count, path)
+    inside = np.arange(time) < lengths[:, None]
+    return Labelled(path, channels, x[inside], lengths.astype(np.int64), labels)
+
+
+def read_arrays(path: str) -> dict[str, NDArray[np.generic]]:
+    """Return the arrays of an npz file by name.
+
+    Raises:
+        DataError: if it cannot be read, or holds objects.
+    """
+    file = expand_home(path)
+    if not file.is_file():
+        raise DataError(f"{path} is {'not a file' if file.exists() else 'not there'}")
+    found: dict[str, NDArray[np.generic]] = {}
+    name = ""
+    try:
+        if not zipfile.is_zipfile(file):
+            empty = not file.stat().st_size
+            raise DataError(f"{path} is {'empty' if empty else 'no npz file'}")
+        with np.load(file, allow_pickle=False) as archive:
+            for name in ("x", "y", "lengths", "channels"):
+                if name in archive.files:
+                    found[name] = archive[name]
+    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        if "allow_pickle" in str(error):
+            instead = "texts: numpy.array(list(y), str)"
+            if name in ("x", "lengths"):
+                instead = "numbers: pad x on the right to one length, and save lengths beside it"
+            raise DataError(
+                f"{path}: {name} is an array of objects, whose reading could run foreign code; "
+                f"save an array of {instead}"
+            ) from None
+        raise DataError(f"cannot read {path}: {plain(str(error)) or 'out of memory'}") from error
+    return found
+
+
+def labels_of(y: NDArray[np.generic], count: int, path: str) -> tuple[str, ...]:
+    """Return the classes of an array as texts.
+
+    Raises:
+        DataError: if they are not one integer or text for each sequence.
+    """
+    if y.shape != (count,):
+        raise DataError(
+            f"{path}: expected {count:,} classes in y, one of each sequence of x, got an array of "
+            f"shape {y.shape}"
+        )
+    if y.dtype.kind == "f" and np.isfinite(y).all() and (y == np.floor(y)).all():
+        y = y.astype(np.int64)
+    if y.dtype.kind == "S":
+        y = np.char.decode(y, "utf-8", "replace")
+    if y.dtype.kind not in "iubU":
+        raise DataError(f"{path}: expected integers or texts in y, got {y.dtype}")
+    return tuple(map(str, y.tolist()))

@@ -1,0 +1,74 @@
+"""Classify the sequences of a new file with the weights of a run; no training data are needed."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from seqbench.datasets.labelled import read_labelled
+from seqbench.errors import RunError
+from seqbench.experiment.saved_run import SavedRun
+from seqbench.tasks.sequence_features import SequenceFeatures
+from seqbench.tasks.task import Batch
+from seqbench.training.prediction import predict
+from seqbench.training.predictions import Columns
+
+
+def classify(saved: SavedRun, path: str) -> Iterator[Columns]:
+    """Classify each sequence of a file, and yield the classes as columns, batch by batch.
+
+    Args:
+        saved: the run, of a task that `is_classifier` knows.
+        path: an npz, `.ts`, CSV or Parquet file with the channels of the run. Its classes, if it
+            has some, are not read.
+
+    Yields:
+        A row for each sequence: its name under that of the id column, or else its number from 1 as
+        `sequence`; its `class`; and the probability of each class.
+
+    Raises:
+        ConfigError: if the file lacks a column or a channel.
+        DataError: if the file cannot be read, or misses a value.
+        RunError: if the preprocessing of the run cannot be read.
+    """
+    try:
+        features = SequenceFeatures.from_json(saved.preprocessing or {})
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"the weights of this run hold no scaler and classes that predict can read: {error}; "
+            "seqbench train with --force trains it again"
+        ) from error
+    data = read_labelled(path, features.id, features.time, features.label)
+    data.check_channel_count(features.file_channels)
+    data = data.of_channels(features.channels, "channels of the run")
+    hint = "the model was trained with task.missing=error"
+    data.check_complete(missing=features.masks, hint=hint)
+    sequences = features.of(data).to(saved.device)
+    names, classes = np.array(data.names, object), np.array(features.classes, object)
+    for rows in sequences.parts(torch.arange(len(data.lengths))):
+        inputs, lengths = sequences.padded(rows)
+        batch = Batch(inputs, inputs.new_zeros(len(rows)), lengths=lengths)
+        with torch.no_grad(), saved.trainer.autocast(saved.device):
+            outputs, _, _ = predict(saved.model, batch, None, saved.spec)
+        shares = outputs.float().softmax(-1).cpu().numpy()
+        columns: Columns = {"sequence": rows.numpy() + 1}
+        if len(names):
+            columns = {features.id: names[rows.numpy()]}
+        # A class or an id column may have any name, also that of another column.
+        columns |= {unused("class", columns): classes[shares.argmax(1)]}
+        for name, share in zip(features.classes, shares.T, strict=True):
+            columns[unused(f"probability_{name}", columns)] = share
+        yield columns
+
+
+def unused(name: str, columns: Columns) -> str:
+    """Return a name for a column, with `_` added while another column has it."""
+    taken = {other.casefold() for other in columns}
+    while name.casefold() in taken:
+        name += "_"
+    return name
+
+
+def is_classifier(saved: SavedRun) -> bool:
+    """Return True if a run has what `classify` needs: classes and channels beside its weights."""
+    return {"channels", "classes"} <= (saved.preprocessing or {}).keys()

@@ -1,0 +1,52 @@
+"""Split labelled sequences: the same fraction of each class to validation and to test."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seqbench.errors import ConfigError, DataError
+from seqbench.wording import plain
+
+
+def stratified(
+    labels: Sequence[str], fractions: dict[str, float], seed: int, path: str
+) -> dict[str, NDArray[np.int64]]:
+    """Return the places of the sequences of each split, in the order of the file.
+
+    Args:
+        labels: the class of each sequence.
+        fractions: split -> fraction of the sequences of each class, at least one; the others are
+            for training.
+        seed: of the random choice.
+        path: the file, for errors.
+
+    Raises:
+        ConfigError: if fractions are not above 0, or leave nothing for training.
+        DataError: if a class has not a sequence for each split.
+    """
+    for name, fraction in fractions.items():
+        if not 0 < fraction < 1:
+            raise ConfigError(f"task.{name}_size must be above 0 and below 1, not {fraction}")
+    if sum(fractions.values()) >= 1:
+        sizes = " and ".join(f"task.{name}_size={size}" for name, size in fractions.items())
+        raise ConfigError(f"{sizes} leave no sequences for training")
+    # RandomState's streams never change, so every version of numpy gives the same splits.
+    random = np.random.RandomState(seed)
+    names = np.array(labels)
+    found: dict[str, list[NDArray[np.int64]]] = {name: [] for name in (*fractions, "train")}
+    for label in dict.fromkeys(labels):
+        rows = random.permutation(np.flatnonzero(names == label))
+        if len(rows) <= len(fractions):
+            raise DataError(
+                f"{path}: class '{plain(label)}' has {len(rows)} sequences, expected at least "
+                f"{len(fractions) + 1}, one for each of train, {' and '.join(fractions)}"
+            )
+        size = len(rows)
+        for i, (name, fraction) in enumerate(fractions.items()):
+            # Each of the later splits, and training, is left one at least.
+            taken = min(max(1, round(fraction * size)), len(rows) - len(fractions) + i)
+            own, rows = rows[:taken], rows[taken:]
+            found[name].append(own)
+        found["train"].append(rows)
+    return {name: np.sort(np.concatenate(parts)) for name, parts in found.items()}

@@ -1,0 +1,106 @@
+"""Classify the sequences of a file of the user's."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seqbench.datasets.labelled import read_labelled
+from seqbench.errors import ConfigError
+from seqbench.tasks.class_splits import stratified
+from seqbench.tasks.classification import Classification, Pool, chosen_channels, fitting
+from seqbench.tasks.sequence_features import Missing
+from seqbench.tasks.task import Split
+from seqbench.user_files import expand_home, sha256_of
+
+
+class ClassifyFile(Classification):
+    """Classify the sequences of an npz, `.ts`, CSV or Parquet file.
+
+    Args:
+        id: of a table, the column that names a row's sequence.
+        time: of a table, the column of times; `None`: `time`, if there is such a column.
+        label: of a table, the column of classes.
+        channels: the channels that the model reads, or `all`.
+        valid_size: the fraction of each class in validation.
+        test_size: the fraction of each class in test, if there is no test file. Both are fractions
+            of all sequences of the file.
+        split_seed: seed of the random choice.
+        pool: as for `Classification`, like the next three.
+        missing: `error` or `mask`.
+        class_weight: `balanced` or `None`.
+        eval_size: sequences of validation and of test; `None`: all.
+        path: the file.
+        sha256: expected SHA-256 of the file; `None`: any.
+        test_path: a file with the sequences of test; `None`: they are split off.
+        test_sha256: expected SHA-256 of the test file; `None`: any.
+
+    Raises:
+        ConfigError: if a column or channel is not there, a value is out of range, no file is given,
+            or its SHA-256 differs.
+        DataError: if a file cannot be read, values are missing, or a class has too few sequences.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        time: str | None,
+        label: str,
+        channels: Literal["all"] | Sequence[str],
+        valid_size: float,
+        test_size: float,
+        split_seed: int,
+        pool: Pool,
+        missing: Missing,
+        class_weight: Literal["balanced"] | None,
+        eval_size: int | None,
+        path: str | None = None,
+        sha256: str | None = None,
+        test_path: str | None = None,
+        test_sha256: str | None = None,
+        *,
+        batch_size: int,
+        seed: int,
+        data_dir: str | None,
+    ) -> None:
+        super().__init__(
+            pool,
+            missing,
+            class_weight,
+            eval_size,
+            batch_size=batch_size,
+            seed=seed,
+            data_dir=data_dir,
+        )
+        if path is None:
+            raise ConfigError("no file is given: set task.path=my.npz, my.ts or my.csv")
+        whole = read_labelled(path, id, time, label)
+        data = chosen_channels(whole, channels)
+        self.complete(data)
+        self.note_file(path, sha256)
+        assert data.labels is not None
+        fractions = {"valid": valid_size}
+        if test_path is None:
+            fractions["test"] = test_size
+        rows: dict[Split, NDArray[np.int64]]
+        rows = stratified(data.labels, fractions, split_seed, path)  # type: ignore[assignment]
+        if test_path is not None:
+            test = fitting(read_labelled(test_path, id, time, label), data, len(whole.channels))
+            self.complete(test)
+            self.note_file(test_path, test_sha256)
+            rows["test"] = np.arange(len(test.lengths)) + len(data.lengths)
+            data = data.followed_by(test)
+        self.set_data(data, rows, (id, time, label), len(whole.channels))
+
+    def note_file(self, path: str, sha256: str | None) -> None:
+        """Set the checksum of a file.
+
+        Raises:
+            ConfigError: if it is not the expected one.
+        """
+        file = expand_home(path)
+        found = sha256_of(file)
+        if sha256 not in (None, found):
+            raise ConfigError(f"{path} has changed since this run was configured")
+        self.checksums[file.name] = found
