@@ -28,6 +28,14 @@ def test_a_part_of_the_table_can_be_chosen(only, labels):
     assert [target.label for target in targets("tcn2018", OURS, only)] == labels
 
 
+def test_published_scores_of_models_that_seqbench_lacks_are_in_the_notes():
+    found = dict.fromkeys(targets("fawaz2019", OURS, "dataset=GunPoint"), ())
+    notes = build_reproduction("fawaz2019", found, 3, SOURCE).notes
+    assert "published for other models: ucr dataset=GunPoint: mlp 92.7, fcn 100.0, resnet 99.1" in (
+        notes
+    )
+
+
 def test_options_of_a_row_choose_a_part_and_are_set():
     models = ["nlinear", "tcn"]
     found = targets("ltsf2023", models, "task=etth2, horizon=96|720, model=nlinear")

@@ -117,4 +117,13 @@ def _notes(paper: str, shown: Sequence[Target]) -> list[str]:
         "; ".join(metrics),
         "difference: measured less published" + (", of accuracies in points" if points else ""),
     ]
+    trained = {target.model for target in shown}
+    shown_rows = {target.row.row for target in shown}
+    others: dict[str, list[str]] = {}
+    for cell in load_paper(paper):
+        if cell.row in shown_rows and cell.model not in trained:
+            others.setdefault(cell.row, []).append(f"{cell.model} {cell.printed}")
+    if others:
+        listed = "; ".join(f"{row}: {', '.join(models)}" for row, models in others.items())
+        notes.append(f"published for other models: {listed}")
     return notes + ([f"in the paper, not run here: {', '.join(missing)}"] if missing else [])
