@@ -1,7 +1,7 @@
 """`seqbench table`: print scores of models by task, with intervals, bounds and failures."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -29,6 +29,9 @@ def table(
             " compute; csv and json have it all."
         ),
     ] = "",
+    against: Annotated[
+        str | None, typer.Option(help="A model: paired differences of the others to it.")
+    ] = None,
     output_dir: OutputDir = Path("outputs"),
 ) -> None:
     """Compare models across tasks: mean over seeds, interval, bounds.
@@ -36,6 +39,8 @@ def table(
     Flags mark cells with failed or diverged runs.
 
     Example: seqbench table --paper tcn2018 --where budget=full
+
+    Example: seqbench table --against tcn
 
     Example: seqbench table --rows model,optimizer.lr --cols task.length --show median,seconds
     """
@@ -69,7 +74,8 @@ def table(
         exported = export.rows_of(cells, source_hash(), paper, rows=down, cols=across)
         typer.echo(write(exported), nl=False)
     elif cells:
-        built = build_table(cells, source_hash(), paper, rows=down, cols=across, show=beside)
+        keys: dict[str, Any] = {"rows": down, "cols": across, "show": beside, "against": against}
+        built = build_table(cells, source_hash(), paper, **keys)
         if format in markup.RENDERERS:
             typer.echo(markup.RENDERERS[format](built), nl=False)
         else:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from seqbench.results.tables.comparison import Entry, Table
+from seqbench.results.tables.table import Entry, Table
 
 # Width at which headers and flags are folded, so that they do not widen a column of numbers.
 FOLD = 18

@@ -114,28 +114,46 @@ def prediction_interval(values: Sequence[float]) -> tuple[float, float] | None:
     return sample.mean, t_quantile(sample.n - 1) * sample.sd * math.sqrt(1 + 1 / sample.n)
 
 
-def distinguishable(
+def paired(
     first: Mapping[int, float], second: Mapping[int, float], log: bool = False
-) -> bool | None:
-    """Test if the means of two samples of scores differ, paired over shared seeds.
+) -> Statistics | None:
+    """Return the statistics of the differences between two samples of scores over shared seeds.
 
     Pairing removes the variance that a seed causes in both samples.
 
     Args:
         first: seed -> score.
         second: seed -> score.
-        log: compare logarithms; the scores are positive.
+        log: of the ratios first / second instead, whose logarithms are averaged; the scores are
+            positive.
 
     Returns:
-        True if the 95% confidence interval of the mean difference (Student's t) excludes zero;
-        `None` if fewer than three seeds are shared or a difference is not finite.
+        `None` if no seed is shared, or a difference is not finite.
     """
-    to = (LOG if log else IDENTITY).to
-    differences = [to(first[seed]) - to(second[seed]) for seed in first if seed in second]
-    if len(differences) < FEWEST_SEEDS or not all(map(math.isfinite, differences)):
+    shared = [seed for seed in first if seed in second]
+    if log:
+        values = [first[seed] / second[seed] for seed in shared]
+    else:
+        values = [first[seed] - second[seed] for seed in shared]
+    return describe(values, log) if values and all(map(math.isfinite, values)) else None
+
+
+def distinguishable(
+    first: Mapping[int, float], second: Mapping[int, float], log: bool = False
+) -> bool | None:
+    """Test if the means of two samples of scores differ, by their `paired` statistics.
+
+    Returns:
+        True if the 95% confidence interval of the mean difference (Student's t) excludes zero, or
+        that of the ratio excludes one; `None` if fewer than three seeds are shared or a difference
+        is not finite.
+    """
+    sample = paired(first, second, log)
+    if sample is None or sample.n < FEWEST_SEEDS:
         return None
-    sample = describe(differences)
-    return sample.low is not None and sample.high is not None and not sample.low <= 0 <= sample.high
+    if sample.low is None or sample.high is None:
+        return False
+    return not sample.low <= (1 if log else 0) <= sample.high
 
 
 @lru_cache(maxsize=256)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from record_factory import SOURCE, make_record
 
 from seqbench.results.cells import aggregate
-from seqbench.results.tables.comparison import Entry, Header, Row, Table, build_table
+from seqbench.results.tables.comparison import build_table
 from seqbench.results.tables.markup import (
     ACCENTS,
     COMMANDS,
@@ -21,6 +21,7 @@ from seqbench.results.tables.markup import (
     latex,
     markdown,
 )
+from seqbench.results.tables.table import Entry, Header, Row, Table
 
 TAGS = {"table", "caption", "thead", "tbody", "tfoot", "tr", "th", "td"}
 TAGS |= {"ul", "li", "br", "strong", "small"}

@@ -104,7 +104,8 @@ def test_others_on_mnist_are_context():
 
 
 def test_papers_come_by_their_year_and_an_unknown_one_gets_a_near_miss():
-    assert papers()[:2] == ["tcn2018", "informer2021"]
+    years = [name[-4:] for name in papers()]
+    assert years == sorted(years)
     assert published("tcn2018", make_record("adding", "llama")) is None
     assert published("tcn2018", make_record("lambada", "gru")) is None
     with pytest.raises(ConfigError, match="did you mean 'tcn2018'"):

@@ -11,8 +11,9 @@ from record_factory import SOURCE, make_record
 from seqbench.errors import ConfigError
 from seqbench.results.cells import aggregate
 from seqbench.results.tables import export
-from seqbench.results.tables.comparison import FACTOR, Entry, Table, build_table
+from seqbench.results.tables.comparison import build_table
 from seqbench.results.tables.markup import RENDERERS
+from seqbench.results.tables.table import FACTOR, Entry, Table
 from seqbench.runs.record import Record
 
 
@@ -269,3 +270,17 @@ def test_models_of_very_different_size_on_a_task_are_named():
     unknown = make_record("copy", "rnn", parameters=None, status="failed")
     (note,) = [n for n in build([*similar, large, alone, unknown]).notes if "size" in n]
     assert note == "models of different size, in parameters (copy T=1000: tcn 12,530, llama 72,000)"
+
+
+def test_differences_to_a_model_are_paired_over_shared_seeds():
+    tcn, gru = seeds(0.1, 0.2, 0.3), seeds(0.15, 0.26, 0.34, 9.0, model="gru")
+    table = build_table(aggregate([*tcn, *gru[:3], gru[3]]), SOURCE, against="tcn")
+    assert [header.task for header in table.columns] == ["adding T=600", "against tcn"]
+    assert entries(table, "tcn")[1] is None
+    found = entry(table, "gru", 1)
+    assert (found.number, found.flags, found.log) == ("+0.0500 ± 0.0248", (), False)
+    decades = [*seeds(1e-5, 2e-5, 4e-5), *seeds(1e-3, 4e-3, 4e-3, model="lstm")]
+    ratio = entry(build_table(aggregate(decades), SOURCE, against="tcn"), "lstm", 1)
+    assert (ratio.value, ratio.log) == ("126", True)
+    with pytest.raises(ConfigError, match=r"no run of a model 'tnc' \(did you mean 'tcn'\?\)"):
+        build_table(aggregate(tcn), SOURCE, against="tnc")

@@ -1,11 +1,8 @@
-"""Build a comparison of models as a table that is independent of the output format.
-
-A `Table` has rounded numbers with units and numbered notes, but no markup.
-"""
+"""Build a comparison of models as a table."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
 from typing import NamedTuple
@@ -16,98 +13,19 @@ from seqbench.results.papers import cell_reason, load_paper, published
 from seqbench.results.recipe import amount_difference
 from seqbench.results.statistics import FEWEST_SEEDS
 from seqbench.results.tables.layout import COLS, ROWS, arrange, measured_on_texts
+from seqbench.results.tables.paired import against_entry, against_note
+from seqbench.results.tables.table import FACTOR, Entry, Header, Row, Table, superscript
 from seqbench.runs.record import BEST_POSSIBLE, WITHOUT_MEMORY
-from seqbench.wording import count, duration, mean_and_spread, number, plain
+from seqbench.wording import count, duration, mean_and_spread, number, plain, suggestion
 
-# Notes are numbered in the order of their first mention.
-SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 LISTED_RUNS = 5
 # A note names models of one task whose numbers of parameters differ by more than this factor.
 SIMILAR_SIZES = 2
 TIED, OLDER = "≈", "†"
-# Between a geometric mean and the factor of its interval.
-FACTOR = "\N{MULTIPLICATION SIGN}÷"
 TIED_NOTE = (
     f"{TIED} not significantly different from the best: the 95% interval of their mean difference "
     "over shared seeds (Student's t, paired) contains zero"
 )
-
-
-@dataclass(frozen=True)
-class Header:
-    """The two header lines of a column: `adding T=200` over `MSE ↓ (quick)`.
-
-    Attributes:
-        task: the task with its length; in an extra column its quantity: `published`, `median`.
-        measure: metric, direction and budget; in an extra column the paper or the task.
-        beside: True for an extra column, which belongs to the last column before it that is not
-            one.
-        name: name of the task; empty if the tasks are in the rows.
-    """
-
-    task: str
-    measure: str
-    beside: bool = False
-    name: str = ""
-
-    def __str__(self) -> str:
-        return " · ".join(filter(None, (self.task, self.measure)))
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A measured or published number in a table.
-
-    Attributes:
-        value: the mean, rounded; `-` if no run has a score.
-        spread: half width of the 95% confidence interval, in the same unit; a factor if `log`;
-            empty below three seeds.
-        n: number of runs in the mean.
-        best: True for the best mean on this task; see `standings`.
-        flags: warnings about these runs: `n=1`, `1 diverged`.
-        marks: symbols that refer to the notes below the table.
-        log: True for a geometric mean.
-    """
-
-    value: str
-    spread: str = ""
-    n: int = 0
-    best: bool = False
-    flags: tuple[str, ...] = ()
-    marks: str = ""
-    log: bool = False
-
-    @property
-    def number(self) -> str:
-        """Return the mean with its confidence interval."""
-        sign = FACTOR if self.log else "±"
-        return f"{self.value} {sign} {self.spread}" if self.spread else self.value
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of a model, or of a bound (see `Cell.bounds`) below all models.
-
-    Attributes:
-        label: name of the model or bound.
-        entries: one for each column; `None` for an empty place.
-        bound: True for a bound.
-    """
-
-    label: str
-    entries: tuple[Entry | None, ...]
-    bound: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """A comparison of models, ready to be rendered; `stub` is the header of the row labels."""
-
-    title: str
-    columns: tuple[Header, ...]
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...]
-    stub: str = "model"
 
 
 def build_table(
@@ -118,6 +36,7 @@ def build_table(
     rows: Sequence[str] = ROWS,
     cols: Sequence[str] = COLS,
     show: Sequence[str] = (),
+    against: str | None = None,
 ) -> Table:
     """Build a table: by default a row per model, a column per task, and bounds at the bottom.
 
@@ -129,11 +48,14 @@ def build_table(
         rows: config keys of the rows; see `arrange`.
         cols: config keys of the columns.
         show: extra columns beside each mean; names of `SHOWN`.
+        against: name of a model; an extra column has the paired differences to it.
 
     Raises:
-        ConfigError: if there is no such paper or key, or `paper` is given with other keys than the
-            default ones.
+        ConfigError: if there is no such paper, key or model, or `paper` is given with other keys
+            than the default ones.
     """
+    if against is not None and against not in (models := {cell.model for cell in cells}):
+        raise ConfigError(f"no run of a model '{against}'{suggestion(against, models)}")
     if paper and (tuple(rows), tuple(cols)) != (ROWS, COLS):
         raise ConfigError("published numbers stand beside models down and tasks across only")
     grid = arrange(cells, rows, cols)
@@ -162,6 +84,9 @@ def build_table(
         extra = [SHOWN[name] for name in show]
         headers = [Header(shown.header, header.task, True, header.name) for shown in extra]
         makers: list[Callable[[Cell], Entry | None]] = [shown.entry for shown in extra]
+        if against is not None:
+            headers.append(Header(f"against {plain(against)}", header.task, True, header.name))
+            makers.append(partial(against_entry, rivals=list(filter(None, members)), name=against))
         if paper and any(cell and cell.column.task in in_paper for cell in members):
             headers.append(Header("published", plain(paper), True, header.name))
             makers.append(partial(_published, paper=paper, task=header.task, remarks=remarks))
@@ -188,6 +113,7 @@ def build_table(
             *_of_older_code(older, len(runs)),
             *([TIED_NOTE] if "tied" in standing.values() else []),
             *(SHOWN[name].note for name in show if SHOWN[name].note),
+            *([against_note(against)] if against is not None else []),
             *remarks.lines(),
         ),
         stub=grid.stub,
@@ -251,11 +177,6 @@ class _Remarks:
             about = "; ".join(f"{task}: {', '.join(models)}" for task, models in tasks.items())
             lines.append(f"{superscript(i)} {text} ({about})")
         return lines
-
-
-def superscript(number: int) -> str:
-    """Return a number in superscript digits."""
-    return str(number).translate(SUPERSCRIPTS)
 
 
 def measured(cell: Cell, standing: Standing | None, usual_n: int | None) -> Entry:

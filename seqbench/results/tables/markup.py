@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from html import escape as escape_html
 
-from seqbench.results.tables.comparison import Entry, Row, Table
+from seqbench.results.tables.table import Entry, Row, Table
 from seqbench.wording import plain
 
 # LaTeX commands. Names may hold any character. Brackets and stars are escaped because after a line

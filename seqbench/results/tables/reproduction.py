@@ -14,18 +14,9 @@ from seqbench.results.papers import (
     verdict,
 )
 from seqbench.results.statistics import FEWEST_SEEDS
-from seqbench.results.tables.comparison import (
-    OLDER,
-    SHOWN,
-    TIED_NOTE,
-    Entry,
-    Header,
-    Row,
-    Table,
-    measured,
-    superscript,
-)
+from seqbench.results.tables.comparison import OLDER, SHOWN, TIED_NOTE, measured
 from seqbench.results.tables.layout import ARROWS
+from seqbench.results.tables.table import Entry, Header, Row, Table, superscript
 from seqbench.runs.record import Record
 from seqbench.wording import is_accuracy, metric_name, number, plain
 
