@@ -16,9 +16,7 @@ SEQUENCES = (".npz", ".ts")
 
 
 def describe(
-    path: Annotated[
-        str, typer.Argument(metavar="FILE", help="A CSV, Parquet, npz or .ts file.")
-    ],
+    path: Annotated[str, typer.Argument(metavar="FILE", help="A CSV, Parquet, npz or .ts file.")],
     settings: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Settings as for train: task.target=load."),

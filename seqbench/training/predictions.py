@@ -33,7 +33,9 @@ class PredictionRows:
         names: the name of each class, written in place of its number; empty: none.
     """
 
-    def __init__(self, task: Task, write: Callable[[Columns], None], names: Sequence[str] = ()) -> None:
+    def __init__(
+        self, task: Task, write: Callable[[Columns], None], names: Sequence[str] = ()
+    ) -> None:
         self.task = task
         self.write = write
         self.names = np.array(list(names), dtype=object)

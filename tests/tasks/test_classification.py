@@ -94,9 +94,7 @@ def test_padding_changes_neither_outputs_nor_gradients(name, readout, lengths, s
     assert torch.allclose(padded, alone, rtol=1e-4, atol=1e-6)
     loss = torch.nn.functional.cross_entropy
     expected = gradients(model, loss(alone, targets))
-    assert torch.allclose(
-        gradients(model, loss(padded, targets)), expected, rtol=1e-3, atol=1e-5
-    )
+    assert torch.allclose(gradients(model, loss(padded, targets)), expected, rtol=1e-3, atol=1e-5)
 
 
 def test_each_sequence_is_in_one_batch_of_an_epoch_beside_those_of_like_length(classify):
