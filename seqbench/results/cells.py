@@ -173,15 +173,18 @@ def aggregate(records: Iterable[Record]) -> list[Cell]:
     cells: list[Cell] = []
     for column, rivals in _grouped(groups.values(), columns).items():
         for variant, group in zip(tell_apart(list(map(task_options, rivals))), rivals, strict=True):
-            cells += _cells(replace(column, variant=_with_horizon(variant, group[0])), group)
+            cells += _cells(replace(column, variant=_with_facts(variant, group[0])), group)
     return sorted(cells, key=lambda cell: (cell.column.order, cell.model, cell.variant))
 
 
-def _with_horizon(variant: str, record: Record) -> str:
-    """Return a variant that names the horizon of a forecast, without which no score says much."""
-    horizon = task_options([record]).get("task.horizon")
-    named = isinstance(horizon, int) and "horizon=" not in variant
-    return ", ".join(filter(None, [f"horizon={horizon}" if named else "", variant]))
+def _with_facts(variant: str, record: Record) -> str:
+    """Return a variant that names horizon and dataset, without which no score says much."""
+    options = task_options([record])
+    facts = {"horizon": options.get("task.horizon")}
+    if (dataset := str(options.get("task.dataset", ""))).lower() not in record.task:
+        facts["dataset"] = dataset
+    named = [f"{name}={fact}" for name, fact in facts.items() if fact and f"{name}=" not in variant]
+    return ", ".join([*named, *filter(None, [variant])])
 
 
 def _cells(column: Column, records: list[Record]) -> list[Cell]:
