@@ -3,8 +3,8 @@
     python scripts/record_golden.py          all of them
     python scripts/record_golden.py --new    those of new pairs; the others stay as they are
 
-Writes `tests/golden/traces.json`, to which `tests/golden/test_traces.py` holds the code. MNIST, the
-Penn Treebank, Tiny Shakespeare and ETT are read as `seqbench train` reads them.
+Writes `tests/golden/traces.json`, to which `tests/golden/test_traces.py` holds the code. Public
+datasets are read as `seqbench train` reads them.
 
 Recording anew is legitimate only for a change that is meant to alter the computation: another
 initialisation, loss, order of the data, arithmetic of a model. Its commit message says why the
@@ -26,6 +26,7 @@ import numpy as np
 
 from seqbench.config.compose import compose
 from seqbench.datasets.mnist import load_mnist
+from seqbench.datasets.spoken_digits import load_spoken_digits
 from seqbench.datasets.text import Text, load_text, split
 from seqbench.experiment import run
 from seqbench.runs.observer import Observer
@@ -46,8 +47,9 @@ MODELS = {
 }
 FORECASTING = ("forecast_file", "etth1", "etth2")
 GENERATED = ("adding", "copy", "char_markov", "char_file", "char_text8", "char_enwik8")
-GENERATED += ("forecast_file",)
+GENERATED += ("forecast_file", "classify_file")
 TASKS = (*GENERATED, "smnist", "pmnist", "char_ptb", "char_shakespeare", "etth1", "etth2")
+TASKS += ("ucr", "spoken_digits", "jsb", "nottingham", "musedata", "piano")
 PAIRS = [
     (task, model)
     for task, model in itertools.product(TASKS, MODELS)
@@ -61,6 +63,7 @@ TRAINING = [
 ]
 # Read once for all models, since unpacking and checking takes longer than the training.
 read_mnist, read_text = cache(load_mnist), cache(load_text)
+read_digits = cache(load_spoken_digits)
 
 
 class Trace(Observer):
@@ -92,6 +95,7 @@ def trace(task: str, model: str, data_dir: str | None = None) -> dict[str, Any]:
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch("seqbench.tasks.mnist.load_mnist", read_mnist),
+        mock.patch("seqbench.tasks.spoken_digits.load_spoken_digits", read_digits),
         mock.patch("seqbench.tasks.char_lm.load_text", benchmark_text),
     ):
         overrides = [f"task={task}", f"model={model}", *MODELS[model], *TRAINING]
@@ -102,6 +106,10 @@ def trace(task: str, model: str, data_dir: str | None = None) -> dict[str, Any]:
         if task == "forecast_file":
             path = Path(folder) / "series.csv"
             path.write_text(table(300), encoding="utf-8")
+            overrides.append(f"task.path={path}")
+        if task == "classify_file":
+            path = Path(folder) / "sequences.npz"
+            np.savez(path, **sequences(100))
             overrides.append(f"task.path={path}")
         config = compose(overrides)
         config["data_dir"], config["output_dir"] = data_dir, folder
@@ -137,6 +145,14 @@ def table(rows: int) -> str:
         for i, (time, (a, b)) in enumerate(zip(times, noise, strict=True))
     ]
     return "".join(["time,load,heat\n", *lines])
+
+
+def sequences(count: int) -> dict[str, Any]:
+    """Return waves of three frequencies, of different lengths."""
+    random = np.random.RandomState(0)
+    y, lengths = np.arange(count) % 3, random.randint(8, 25, count)
+    noise = random.randint(-9, 10, (count, 24)) / 10
+    return {"x": np.arange(24) % (y[:, None] + 2) + noise, "y": y, "lengths": lengths}
 
 
 def rounded(value: float) -> float:

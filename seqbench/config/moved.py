@@ -29,7 +29,9 @@ def with_data_at(config: Config, overrides: Sequence[str]) -> Config:
     for word in overrides:
         key, equals, typed = word.partition("=")
         if key not in PLACES or not equals:
-            others = [place for place in PLACES[2:] if place.removeprefix("task.") in config["task"]]
+            others = [
+                place for place in PLACES[2:] if place.removeprefix("task.") in config["task"]
+            ]
             places = " or ".join(f"{place}=" for place in (*PLACES[:2], *others))
             raise ConfigError(
                 f"expected {places}, got '{plain(word)}': a "

@@ -211,30 +211,6 @@ def _music(name: str, description: str, size: int, sha256: str) -> Dataset:
 
 
 DATASETS: dict[str, Dataset] = {
-    "jsb": _music(
-        "JSB_Chorales",
-        "382 chorales of Bach as piano rolls",
-        96_095,
-        "ac0e608527cc411c7e21ef7d38be47f0de7fb6b13b3ae168b8eccf1c2a9b18d4",
-    ),
-    "nottingham": _music(
-        "Nottingham",
-        "1,037 folk tunes as piano rolls",
-        371_688,
-        "d154f7ca2e90799dc1dc011d8fc048f2fc6ef3f7c69d974b9cf27a471634fbea",
-    ),
-    "musedata": _music(
-        "MuseData",
-        "783 orchestral and piano pieces as piano rolls",
-        947_219,
-        "e8d9eb422ec3833c25f43a9f854d4ee0b9118a20b45f2c183395cdc30ffa14ff",
-    ),
-    "piano": _music(
-        "Piano_midi",
-        "124 piano pieces as piano rolls",
-        223_732,
-        "990a8a71d5764a7eaa3e78d9e5023d1470380fe2db3a1448265a97a24c8b1c34",
-    ),
     "mnist": Dataset(
         "mnist",
         "60,000 training and 10,000 test images of handwritten digits, 28 x 28 grey",
@@ -332,6 +308,30 @@ DATASETS: dict[str, Dataset] = {
                 ),
             ),
         ),
+    ),
+    "jsb": _music(
+        "JSB_Chorales",
+        "382 chorales of Bach as piano rolls",
+        96_095,
+        "ac0e608527cc411c7e21ef7d38be47f0de7fb6b13b3ae168b8eccf1c2a9b18d4",
+    ),
+    "nottingham": _music(
+        "Nottingham",
+        "1,037 folk tunes as piano rolls",
+        371_688,
+        "d154f7ca2e90799dc1dc011d8fc048f2fc6ef3f7c69d974b9cf27a471634fbea",
+    ),
+    "musedata": _music(
+        "MuseData",
+        "783 orchestral and piano pieces as piano rolls",
+        947_219,
+        "e8d9eb422ec3833c25f43a9f854d4ee0b9118a20b45f2c183395cdc30ffa14ff",
+    ),
+    "piano": _music(
+        "Piano_midi",
+        "124 piano pieces as piano rolls",
+        223_732,
+        "990a8a71d5764a7eaa3e78d9e5023d1470380fe2db3a1448265a97a24c8b1c34",
     ),
     "etth1": _ett(
         "ETTh1",

@@ -93,7 +93,8 @@ class Labelled:
 
     def followed_by(self, other: "Labelled") -> "Labelled":
         """Return these sequences and those of another file, which has the same channels."""
-        assert self.labels is not None and other.labels is not None
+        assert self.labels is not None
+        assert other.labels is not None
         return replace(
             self,
             values=np.concatenate([self.values, other.values]),

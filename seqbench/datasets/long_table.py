@@ -98,9 +98,7 @@ def texts_of(column: Any, path: str, name: str) -> NDArray[np.object_]:
     return np.array([str(value) for value in values.data.tolist()], dtype=object)
 
 
-def label_of(
-    texts: NDArray[np.object_], rows: NDArray[np.intp], path: str, label: str
-) -> str:
+def label_of(texts: NDArray[np.object_], rows: NDArray[np.intp], path: str, label: str) -> str:
     """Return the class of a sequence.
 
     Raises:

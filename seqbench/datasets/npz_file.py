@@ -110,7 +110,7 @@ def labels_of(y: NDArray[np.generic], count: int, path: str) -> tuple[str, ...]:
     if y.dtype.kind == "f" and np.isfinite(y).all() and (y == np.floor(y)).all():
         y = y.astype(np.int64)
     if y.dtype.kind == "S":
-        y = np.char.decode(y, "utf-8", "replace")
+        y = np.array([text.decode("utf-8", "replace") for text in y.tolist()])
     if y.dtype.kind not in "iubU":
         raise DataError(f"{path}: expected integers or texts in y, got {y.dtype}")
     return tuple(map(str, y.tolist()))

@@ -84,9 +84,7 @@ def header_of(lines: list[tuple[int, str]], path: str) -> dict[str, list[str]]:
     return header
 
 
-def sequence_of(
-    channels: list[str], header: dict[str, list[str]], at: str
-) -> NDArray[np.float64]:
+def sequence_of(channels: list[str], header: dict[str, list[str]], at: str) -> NDArray[np.float64]:
     """Return the values of a sequence, `(steps, channels)`.
 
     Raises:

@@ -3,7 +3,8 @@
 A stack of residual blocks. Block i has two causal convolutions of dilation 2^i, so the receptive
 field grows exponentially with depth.
 
-With readout `last` and sequences of one length, only every 2^(i+1)-th output of block i is used, counted back from the end.
+With readout `last` and sequences of one length, only every 2^(i+1)-th output of block i is used,
+counted back from the end.
 Only those are computed: on their grid the dilation is one, and the second convolution of each block
 has stride two. The function is the same (zero padding falls on the same positions), but all blocks
 together compute about 3T positions, instead of 2T per block.

@@ -178,7 +178,7 @@ def aggregate(records: Iterable[Record]) -> list[Cell]:
     cells: list[Cell] = []
     for column, rivals in _grouped(groups.values(), columns).items():
         for variant, group in zip(tell_apart(list(map(task_options, rivals))), rivals, strict=True):
-            members = _cells(replace(column, variant=_naming(variant, group[0])), group)
+            members = _cells(replace(column, variant=_with_facts(variant, group[0])), group)
             log = _spans_decades(members)
             cells += [replace(cell, log=log) for cell in members]
     return sorted(cells, key=lambda cell: (cell.column.order, cell.model, cell.variant))
@@ -191,17 +191,14 @@ def _spans_decades(cells: Sequence[Cell]) -> bool:
     return is_error and max(scores) >= DECADES * min(scores)
 
 
-def _naming(variant: str, record: Record) -> str:
-    """Return a variant with the options without which no score says much, also if all share them.
-
-    They are the dataset of a task that has several, and the horizon of a forecast.
-    """
-    options, missing = task_options([record]), []
-    for key in ("dataset", "horizon"):
-        value = options.get(f"task.{key}")
-        if value not in (None, record.task) and f"{key}=" not in variant:
-            missing.append(f"{key}={value}")
-    return ", ".join(filter(None, [*missing, variant]))
+def _with_facts(variant: str, record: Record) -> str:
+    """Return a variant that names horizon and dataset, without which no score says much."""
+    options = task_options([record])
+    facts = {"horizon": options.get("task.horizon")}
+    if (dataset := str(options.get("task.dataset", ""))).lower() not in record.task:
+        facts["dataset"] = dataset
+    named = [f"{name}={fact}" for name, fact in facts.items() if fact and f"{name}=" not in variant]
+    return ", ".join([*named, *filter(None, [variant])])
 
 
 def _cells(column: Column, records: list[Record]) -> list[Cell]:

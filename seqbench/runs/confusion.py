@@ -6,6 +6,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from seqbench.runs import atomic, foreign
 from seqbench.wording import plain
@@ -106,12 +107,12 @@ def read_confusion(path: Path) -> ConfusionMatrix | None:
     try:
         if path.is_symlink():  # to a file that a report must not show
             return None
-        counts = json.loads(foreign.read(path, LARGEST))
+        counts: Any = json.loads(foreign.read(path, LARGEST))
     except (OSError, ValueError, RecursionError):
         return None
     classes: list[str] = []
     if isinstance(counts, dict):
-        counts, names = counts.get("counts"), counts.get("classes")
+        names, counts = counts.get("classes"), counts.get("counts")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             return None
         classes = list(map(plain, names))

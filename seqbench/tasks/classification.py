@@ -16,14 +16,13 @@ from torch.nn import functional as F
 from seqbench.datasets.labelled import Labelled, class_names
 from seqbench.errors import ConfigError, DataError
 from seqbench.spec import Classes, Features, SequenceSpec
+from seqbench.tasks.like_lengths import rows_of_batch
 from seqbench.tasks.sequence_features import Missing, SequenceFeatures
 from seqbench.tasks.table_features import fit_scaler
-from seqbench.tasks.task import Batch, Primary, Split, Task, generator, shuffled
+from seqbench.tasks.task import Batch, Primary, Split, Task
 from seqbench.wording import plain
 
 Pool = Literal["last", "mean"]
-# Sequences of like length are batched together among those of so many batches.
-POOLED = 16
 EVAL_SPLITS: tuple[Split, ...] = ("valid", "test")
 
 
@@ -154,22 +153,10 @@ class Classification(Task):
         return self.batch(self.rows["train"][self.training_rows(step)])
 
     def training_rows(self, step: int) -> Tensor:
-        """Return the training sequences of a batch: each is in one batch of an epoch.
-
-        The last batch of an epoch has those that are left over. For sequences of different length
-        an epoch is cut into pools of batches; within a pool, sequences of like length are together.
-        """
-        size, count = self.batch_size, len(self.rows["train"])
+        """Return the training sequences of a batch: each is in one batch of an epoch."""
         epoch, index = divmod(step, self.steps_per_epoch)
-        order = shuffled(count, self.seed, epoch, torch.device("cpu"))
-        whole = count // size
-        if not self.spec.variable_length or index == whole:
-            return order[index * size : (index + 1) * size]
-        pool, place = divmod(index, POOLED)
-        rows = order[pool * POOLED * size : min((pool + 1) * POOLED, whole) * size]
-        rows = rows[self.sequences.lengths[self.rows["train"][rows]].argsort(stable=True)]
-        batches = torch.randperm(len(rows) // size, generator=generator(self.seed, epoch, pool))
-        return rows.view(-1, size)[batches[place]]
+        lengths = self.sequences.lengths[self.rows["train"]]
+        return rows_of_batch(lengths, self.batch_size, self.seed, epoch, index)
 
     def eval_batches(self, split: Split) -> Iterator[Batch]:
         for rows in self.sequences.parts(self.rows[split]):

@@ -1,21 +1,15 @@
 """Classify spoken digits from their raw waveform (Free Spoken Digit Dataset)."""
 
-import re
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seqbench.datasets.catalog import find
-from seqbench.datasets.download import ensure
-from seqbench.datasets.labelled import Labelled
-from seqbench.datasets.wav_archive import decimated, samples, wav_files
-from seqbench.errors import DataError
+from seqbench.datasets.spoken_digits import load_spoken_digits
 from seqbench.tasks.classification import Classification, Pool
 from seqbench.tasks.task import Split
 
-RECORDED = 8000
-NAME = re.compile(r"(\d)_(\w+)_(\d+)\.wav")
 # The official test split: the first recordings of each digit by each speaker. Validation has as
 # many after them.
 OFFICIAL = {"test": range(5), "valid": range(5, 10)}
@@ -64,34 +58,18 @@ class SpokenDigits(Classification):
             seed=seed,
             data_dir=data_dir,
         )
-        (archive,) = ensure("spoken_digits", data_dir).values()
+        digits = load_spoken_digits(rate, data_dir)
         self.checksums |= find("spoken_digits").checksums
-        parts, digits, speakers, numbers = [], [], [], []
-        for name, data in wav_files(archive):
-            named = NAME.fullmatch(name)
-            if named is None:
-                raise DataError(f"{archive}: expected DIGIT_SPEAKER_INDEX.wav, got {name}")
-            digits.append(named[1])
-            speakers.append(named[2])
-            numbers.append(int(named[3]))
-            signal = samples(data, RECORDED, name).astype(np.float64)
-            parts.append(decimated(signal / 2**15, RECORDED // rate))
-        recordings = Labelled(
-            str(archive),
-            ("amplitude",),
-            np.concatenate(parts)[:, None],
-            np.array([len(part) for part in parts], np.int64),
-            tuple(digits),
-        )
+        speakers = np.array(digits.speakers)
         if split == "official":
-            held_out = {name: np.isin(numbers, list(own)) for name, own in OFFICIAL.items()}
+            held_out = {name: np.isin(digits.numbers, list(own)) for name, own in OFFICIAL.items()}
         else:
-            order = sorted(set(speakers))
-            held_out = {name: np.array(speakers) == order[i] for name, i in HELD_OUT.items()}
+            order = sorted(set(digits.speakers))
+            held_out = {name: speakers == order[i] for name, i in HELD_OUT.items()}
             self.notes |= {f"{name}_speaker": order[i] for name, i in HELD_OUT.items()}
         rows: dict[Split, NDArray[np.int64]] = {
             "train": np.flatnonzero(~(held_out["valid"] | held_out["test"])),
             "valid": np.flatnonzero(held_out["valid"]),
             "test": np.flatnonzero(held_out["test"]),
         }
-        self.set_data(recordings, rows)
+        self.set_data(digits.recordings, rows)

@@ -59,7 +59,8 @@ class Batch:
     def split(self, parts: int) -> list["Batch"]:
         """Return `parts` micro-batches, or one for each row if there are fewer rows.
 
-        They have the same number of rows if the batch size is a multiple of `parts`. All tensors are split along their first dimension, also those of a subclass.
+        They have the same number of rows if the batch size is a multiple of `parts`. All tensors
+        are split along their first dimension, also those of a subclass.
         """
         parts = min(parts, len(self.inputs))
         if parts == 1:

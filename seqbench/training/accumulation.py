@@ -38,7 +38,8 @@ def check_accumulation(task: Task, batch: Batch, parts: int) -> None:
     random = torch.Generator().manual_seed(0)
     outputs = torch.randn(*shape, task.spec.output_dim, generator=random).to(batch.inputs.device)
     whole = task.loss(outputs, batch)
-    pieces = zip(outputs.chunk(parts), batch.split(parts), strict=True)
+    parted = batch.split(parts)
+    pieces = zip(outputs.split([len(part.inputs) for part in parted]), parted, strict=True)
     total = sum(task.loss(y, never_empty(part)) * share(part, batch) for y, part in pieces)
     if not torch.allclose(torch.as_tensor(total), whole, rtol=1e-4, atol=1e-6):
         raise ConfigError(

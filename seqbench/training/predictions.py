@@ -21,11 +21,11 @@ Columns = dict[str, NDArray[Any]]
 class PredictionRows:
     """Turns the outputs of `Trainer.evaluate`, as its `observe`, into rows of a table.
 
-    For readouts `last` and `mean` a row is an example, with its `index` from 0 in the order of the data. For
-    `every` a row is a scored step, with its `example` and its `step`, both from 0. Segments that
-    continue each other are one example. `target` and `prediction` follow; if they are more than one
-    value, as `target_0`, `target_1` and so on. For classes, `probability` is that of the
-    prediction.
+    For readouts `last` and `mean` a row is an example, with its `index` from 0 in the order of the
+    data. For `every` a row is a scored step, with its `example` and its `step`, both from 0.
+    Segments that continue each other are one example. `target` and `prediction` follow; if they are
+    more than one value, as `target_0`, `target_1` and so on. For classes, `probability` is that of
+    the prediction.
 
     Args:
         task: gives the batches.
@@ -33,7 +33,9 @@ class PredictionRows:
         names: the name of each class, written in place of its number; empty: none.
     """
 
-    def __init__(self, task: Task, write: Callable[[Columns], None], names: Sequence[str] = ()) -> None:
+    def __init__(
+        self, task: Task, write: Callable[[Columns], None], names: Sequence[str] = ()
+    ) -> None:
         self.task = task
         self.write = write
         self.names = np.array(list(names), dtype=object)

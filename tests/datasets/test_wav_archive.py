@@ -51,7 +51,7 @@ def test_a_large_or_damaged_archive_is_refused(tmp_path):
     with pytest.raises(DataError, match="is larger than 1,048,576 bytes"):
         list(wav_files(archive(tmp_path / "x.zip", {"1.wav": bytes(2**20 + 1)})))
     (tmp_path / "x.zip").write_bytes((tmp_path / "x.zip").read_bytes()[:-9])
-    with pytest.raises(DataError, match="cannot read .*x.zip: File is not a zip file"):
+    with pytest.raises(DataError, match=r"cannot read .*x.zip: File is not a zip file"):
         list(wav_files(tmp_path / "x.zip"))
 
 

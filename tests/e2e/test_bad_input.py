@@ -49,6 +49,10 @@ def fails(tmp_path, environment, monkeypatch, capfd):
         ("task=etth1 task.seq_len=96", "no key 'task.seq_len' (did you mean 'task.length'?)"),
         ("task=etth1 pred_len=96", "no key 'pred_len' (did you mean 'task.horizon'?)"),
         ("task=etth1 task.h=96", "no key 'task.h' (did you mean 'task.horizon'?)"),
+        ("task=ucr task.pooling=mean", "no key 'task.pooling' (did you mean 'task.pool'?)"),
+        ("task=ucr task.dataset=gunpoint", "no dataset 'gunpoint' is known (did you mean 'GunPo"),
+        ("task=classify_file", "no file is given: set task.path=my.npz, my.ts or my.csv"),
+        ("task=classify_file task.target=a", "no key 'task.target' (did you mean 'task.label'?)"),
         ("--resume nosuch", "no run 'nosuch' in outputs"),
         # Values of the wrong type.
         ("seed=x", "seed must be int, not 'x'"),
@@ -139,6 +143,25 @@ def test_a_table_that_cannot_be_used_is_an_error(fails, tmp_path, content, code,
         (tmp_path / "my.csv").write_text(content)
     target = "task.target=c" if code == 2 else "task.target=all"
     got, line = fails("train", "task=forecast_file", "task.path=my.csv", target, *SMALL)
+    assert got == code
+    assert said in line
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code", "said"),
+    [
+        ("my.npz", "", 3, "my.npz is empty"),
+        ("my.ts", "@data\n1,2:a\n1,x:a\n", 3, "line 3: value 2 is 'x', expected a number, or ?"),
+        ("my.ts", "1,2:a\n", 3, "my.ts has no line @data"),
+        ("my.ts", "@data\n" + "1,?:a\n2,1:b\n" * 9, 3, "step 2: channel_1 is missing; task.missin"),
+        ("my.ts", "@data\n1,2:a\n1,3:b\n", 3, "class 'a' has 1 sequences, expected at least 3"),
+        ("my.csv", "id,label,x\n1,a,1\n1,b,1\n", 3, "row 2: label is 'b', and the first row of"),
+        ("my.csv", "series,label,x\n1,a,1\n", 2, "task.id: "),
+    ],
+)
+def test_sequences_that_cannot_be_used_are_an_error(fails, tmp_path, name, content, code, said):
+    (tmp_path / name).write_text(content)
+    got, line = fails("train", "task=classify_file", f"task.path={name}", *SMALL)
     assert got == code
     assert said in line
 

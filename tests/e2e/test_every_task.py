@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 
 from seqbench.config.choices import choices_of
@@ -9,8 +10,9 @@ from seqbench.runs.events import read_events
 from seqbench.runs.record import read_record
 from seqbench.training import checkpoint
 
-GENERATED = ("adding", "copy", "char_markov", "char_file", "forecast_file")
-REAL = ("smnist", "pmnist", "char_ptb", "char_shakespeare", "etth1", "etth2")
+GENERATED = ("adding", "copy", "char_markov", "char_file", "forecast_file", "classify_file")
+REAL = ("smnist", "pmnist", "char_ptb", "char_shakespeare", "etth1", "etth2", "ucr")
+REAL += ("spoken_digits", "jsb", "nottingham", "musedata", "piano")
 FORECASTING = ("forecast_file", "etth1", "etth2")
 NO_FORECASTS = [task for task in GENERATED + REAL if task not in FORECASTING]
 LINEAR = {"nlinear", "dlinear"}  # models for forecasting only
@@ -28,6 +30,11 @@ def command(model, task, folder):
         rows = (f"2024-{i // 28 % 12 + 1:02}-{i % 28 + 1:02},{i % 7},{i}\n" for i in range(300))
         table.write_text("".join(["day,sales,stock\n", *rows]), encoding="utf-8")
         words.append(f"task.path={table}")
+    if task == "classify_file":
+        x = np.random.RandomState(0).randn(60, 12, 2)
+        lengths = np.arange(60) % 9 + 4
+        np.savez(folder / "my.npz", x=x, y=np.arange(60) % 3, lengths=lengths)
+        words.append(f"task.path={folder / 'my.npz'}")
     # Some recipes have 3 million parameters.
     return [*words, "trainer.batch_size=4", "trainer.eval_every=20"]
 

@@ -22,7 +22,11 @@ def arrays(seed=0):
     random = np.random.RandomState(seed)
     y = np.arange(COUNT) % 2
     x = random.randn(COUNT, TIME, 2) + y[:, None, None] * [5.0, 0.0]
-    return {"x": x, "y": np.array(["flat", "high"])[y], "lengths": random.randint(3, TIME + 1, COUNT)}
+    return {
+        "x": x,
+        "y": np.array(["flat", "high"])[y],
+        "lengths": random.randint(3, TIME + 1, COUNT),
+    }
 
 
 def table(path, data, columns=("who", "t", "kind", "channel_1", "channel_2"), skip=()):

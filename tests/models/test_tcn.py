@@ -94,7 +94,11 @@ def test_reaches_back_as_far_as_its_receptive_field_and_no_further(kernel_size, 
 def test_outputs_that_are_not_read_are_not_computed():
     spec = SequenceSpec(Tokens(5), Classes(5), "every", 100)
     model = TCN(spec, [4, 4, 4], 3, dropout_kind="channel", **PLAIN)
-    assert [shape.length for shape in model.shapes(100, 20, last=False)] == [20 + 16 + 8, 20 + 16, 20]
+    assert [shape.length for shape in model.shapes(100, 20, last=False)] == [
+        20 + 16 + 8,
+        20 + 16,
+        20,
+    ]
     assert model(torch.randint(5, (1, 100)), context=80)[0].shape == (1, 20, 5)
 
 

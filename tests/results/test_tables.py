@@ -77,6 +77,12 @@ def test_naive_forecasts_are_below_and_a_model_that_does_not_beat_them_is_marked
     assert "¹ no better than the last value (adding T=600: gru, lstm)" in table.notes
 
 
+def test_a_column_names_the_dataset_unless_the_task_does():
+    of = [make_record("ucr", task__dataset="GunPoint"), make_record("etth1", task__dataset="etth1")]
+    titles = [str(column) for column in build(of).columns]
+    assert titles == ["etth1 T=600 · MSE ↓ (full)", "ucr T=600 [dataset=GunPoint] · MSE ↓ (full)"]
+
+
 def test_a_column_names_the_horizon_of_a_forecast():
     one = make_record("adding", task__horizon=96)
     assert str(build([one]).columns[0]) == "adding T=600 [horizon=96] · MSE ↓ (full)"

@@ -81,10 +81,10 @@ def test_mistakes_are_ordered_by_their_number():
 
 def test_a_matrix_survives_its_file(tmp_path):
     matrix = ConfusionMatrix([[5, 1], [0, 2**40]])
-    for kept in (matrix, replace(matrix, classes=["ja", "\"nein\""])):
+    for kept in (matrix, replace(matrix, classes=["ja", '"nein"'])):
         write_confusion(tmp_path / "confusion.json", kept)
         assert read_confusion(tmp_path / "confusion.json") == kept
-    kept = {"classes": ["ja", "\"nein\""], "counts": matrix.counts}
+    kept = {"classes": ["ja", '"nein"'], "counts": matrix.counts}
     assert json.loads((tmp_path / "confusion.json").read_text()) == kept
 
 

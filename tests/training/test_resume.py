@@ -42,6 +42,7 @@ LLAMA = ["model=llama", "model.dim=8", "model.num_heads=2", "model.num_layers=2"
 LLAMA += ["model.dropout=0.2", "model.context=20"]
 GAPS = ["task=forecast_file", "task.missing=mask", "task.splits=[27,10,10]"]
 GAPS += ["task.length=6", "task.horizon=2"]
+CLASSIFY = ["task=classify_file", "task.class_weight=balanced"]
 
 CASES = {
     "tcn with dropout": [*ADDING, *TCN, "optimizer=adam", "trainer.clip=0.5"],
@@ -65,14 +66,18 @@ CASES = {
     "micro-batches": [*MARKOV, *LSTM, "trainer.accumulate=2", "optimizer=adam"],
     "bf16": [*MARKOV, *LLAMA, "model.carry_state=true", "trainer.precision=bf16"],
     "forecast": [*GAPS, *TCN, "trainer.accumulate=2", "optimizer=adam"],
+    "classify": [*CLASSIFY, *TCN, "trainer.accumulate=2", "optimizer=adam"],
     "fp16": [*ADDING, *TCN, "trainer.precision=fp16", "optimizer=adam"],
 }
 
 
 @pytest.fixture(scope="module", autouse=True)
 def table(tmp_path_factory):
-    """Write the table of the forecasting case."""
+    """Write the files of the cases that read one."""
     path = tmp_path_factory.mktemp("table") / "my.csv"
+    x = np.random.RandomState(0).randn(31, 9)
+    np.savez(path.with_suffix(".npz"), x=x, y=np.arange(31) % 2, lengths=np.arange(31) % 7 + 3)
+    CASES["classify"].append(f"task.path={path.with_suffix('.npz')}")
     rows = [f"{i % 7},{i * i % 11 or ''}\n" for i in range(47)]
     path.write_text("".join(["a,b\n", *rows]))
     CASES["forecast"].append(f"task.path={path}")
