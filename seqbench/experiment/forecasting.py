@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seqbench.datasets.table import Table, moment, read_table
-from seqbench.datasets.time_steps import following, nominal, step_name
+from seqbench.datasets.time_steps import following, nominal, step_name, without_midnight
 from seqbench.errors import ConfigError, DataError, RunError
 from seqbench.experiment.saved_run import SavedRun
 from seqbench.spec import Values
@@ -186,9 +186,7 @@ def clock_of(table: Table, features: TableFeatures) -> NDArray[np.generic]:
         else:
             times = table.time[own]
             parts.append(np.concatenate([times, following(times, step, features.horizon)]))
-    clock = np.concatenate(parts)
-    is_dates = clock.dtype.kind == "M" and (clock == clock.astype("datetime64[D]")).all()
-    return clock.astype("datetime64[D]") if is_dates else clock
+    return without_midnight(np.concatenate(parts))
 
 
 def unused(name: str, features: TableFeatures) -> str:
