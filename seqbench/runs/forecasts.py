@@ -73,7 +73,10 @@ def read_forecasts(path: Path) -> list[ForecastWindow]:
     try:
         if path.is_symlink():  # to a file that a report must not show
             return []
-        return [_window(item) for item in json.loads(foreign.read(path, LARGEST))[:MOST_WINDOWS]]
+        items = json.loads(foreign.read(path, LARGEST))[:MOST_WINDOWS]
+        windows = [_window(item) for item in items]
+        same = all(window.lines.keys() == windows[0].lines.keys() for window in windows)
+        return windows if same else []
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return []
 
@@ -88,7 +91,9 @@ def _window(item: dict[str, Any]) -> ForecastWindow:
         raise ValueError("times of different types")
     for own in lines.values():
         ahead = len(own.truth)
-        if not len(own.forecast) == len(own.naive) == ahead == len(times) - len(own.past):
+        if not ahead or not len(own.forecast) == len(own.naive) == ahead == len(times) - len(
+            own.past
+        ):
             raise ValueError("lines of different lengths")
     text = {key: str(item[key]) for key in ("name", "series", "naive")}
     return ForecastWindow(error=float(item["error"]), times=times, lines=lines, **text)

@@ -120,6 +120,7 @@ def test_an_older_run_gets_its_forecasts_by_eval_and_they_are_drawn(trained, tmp
         lambda windows: windows[0].pop("times"),
         lambda windows: windows[0]["times"].pop(),
         lambda windows: windows[0]["lines"]["sales"].update(truth="a" * HORIZON),
+        lambda windows: windows[0]["lines"].pop("sales"),
         lambda windows: windows.clear(),
     ],
 )

@@ -189,6 +189,42 @@ def test_a_state_of_no_fixed_size_is_refused(trained, tmp_path, model, task, mes
     assert not list(tmp_path.iterdir())
 
 
+CUSTOM = """
+import torch
+from torch import nn
+
+class Mean(nn.Module):
+    def __init__(self, spec):
+        super().__init__()
+        self.linear = nn.Linear(spec.input.dim, spec.output_dim)
+
+    def forward(self, x):
+        return self.linear(x).mean(1) + torch.zeros(len(x), 1)
+
+class Branches(Mean):
+    def forward(self, x):
+        return super().forward(x if x.sum() > 0 else -x)
+"""
+
+
+def test_a_custom_model_is_exported_if_torch_can_trace_it(tmp_path, monkeypatch, capfd):
+    (tmp_path / "exported_custom.py").write_text(CUSTOM)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("Mean", "Branches"):
+        words = ["trainer.batch_size=8", "threads=1", f"output_dir={tmp_path}", "trainer.steps=2"]
+        config = compose([f"model=exported_custom.{name}", *ADDING, *words])
+        run(config)
+        saved = SavedRun(Run.of(config).folder, trust=["exported_custom"])
+        if name == "Mean":
+            done = exporting.export(saved, tmp_path / "model.onnx")
+            assert [port.axes[0] for port in done.ports] == ["batch", "batch"]
+            continue
+        with pytest.raises(RunError, match="torch cannot export the model: "):
+            exporting.export(saved, tmp_path / "none.onnx")
+    assert not (tmp_path / "none.onnx").exists()
+    assert "def forward" not in "".join(capfd.readouterr())
+
+
 def test_the_command_says_what_it_wrote(trained, folder, tmp_path):
     run_id = trained("rnn", *ADDING).run.run_id
     words = ["export", run_id, "-o", str(tmp_path / "m.onnx"), "--output-dir", str(folder)]

@@ -114,6 +114,9 @@ def moments(times: Sequence[str | int]) -> list[Any]:
         ConfigError: if a time is malformed.
     """
     try:
-        return [datetime.fromisoformat(t) if isinstance(t, str) else t for t in times]
+        return [
+            datetime.fromisoformat(t).replace(tzinfo=None) if isinstance(t, str) else t
+            for t in times
+        ]
     except ValueError as error:
         raise ConfigError(f"a forecast has a malformed time: {plain(str(error))}") from error
