@@ -6,7 +6,7 @@
     python scripts/speed_bars.py --device cuda      those of a GPU
 
 Both sides of a ratio run in turn, each round gives one, and the table has their median with the
-10th and 90th percentile. `plain` is `seqbench.bench.plain` in a separate process with torch's
+10th and 90th percentile. `plain` is `seqbench.models.plain` in a separate process with torch's
 default settings, in the same precision. Exit code 0: every bar is met, 1: one is not.
 """
 
@@ -29,12 +29,12 @@ from seqbench import experiment, machine
 from seqbench.bench.flops import shortest_time
 from seqbench.bench.loop import Clock, Loop
 from seqbench.bench.measure import Spread, time_alternately
-from seqbench.bench.plain import build_plain
 from seqbench.bench.reference import BuildModel, Reference, plain_loop
 from seqbench.config.compose import compose
 from seqbench.errors import DataError, Interrupted, RunError
 from seqbench.experiment.build import Experiment, build_optimizer
 from seqbench.experiment.saved_run import SavedRun
+from seqbench.models.plain import build_plain
 from seqbench.models.sequence_model import SequenceModel, as_sequence_model
 from seqbench.runs.events import EventLog
 from seqbench.runs.observer import Observer

@@ -16,7 +16,7 @@ PACKAGE = Path(seqbench.__file__).parent
 LAYERS = (
     {"__main__"},
     {"cli"},
-    {"launch", "bench"},
+    {"launch", "bench", "export"},
     {"experiment", "contracts"},
     {"trackers"},
     {"results"},

@@ -15,11 +15,11 @@ import torch
 from seqbench import machine
 from seqbench.bench.flops import PeakRates, peak_rates, step_flops
 from seqbench.bench.loop import Loop, time_split
-from seqbench.bench.plain import check_known
 from seqbench.bench.reference import Reference
 from seqbench.config import Config
 from seqbench.errors import RunError, SeqbenchError, is_out_of_memory
 from seqbench.experiment.build import Experiment
+from seqbench.models.plain import check_known
 from seqbench.training.state import TrainingState
 
 ROUNDS = 5

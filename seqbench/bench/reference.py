@@ -16,12 +16,12 @@ import torch
 
 from seqbench import SPIN, SPIN_BY_DEFAULT, machine
 from seqbench.bench.loop import Loop
-from seqbench.bench.plain import build_plain
 from seqbench.config import Config
 from seqbench.config.build import build
 from seqbench.config.schema import import_target
 from seqbench.errors import RunError, SeqbenchError
 from seqbench.experiment.build import build_task
+from seqbench.models.plain import build_plain
 from seqbench.models.sequence_model import SequenceModel
 from seqbench.spec import SequenceSpec
 

@@ -1,7 +1,7 @@
 """`seqbench eval`: score the saved weights of a run."""
 
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -70,6 +70,8 @@ def evaluate(
             keep(evaluation, saved.run.evaluations_path)
         else:
             scores = {k: finite(v) for k, v in saved.evaluate(split, write=write).items()}
+            with suppress(OSError):  # a folder that is only read
+                saved.keep_forecasts()
     print(json.dumps({"split": split, "step": saved.step, **scores}))
 
 

@@ -18,6 +18,7 @@ from seqbench.cli import (
     data,
     doctor,
     eval,
+    export,
     generate,
     listing,
     plot,
@@ -67,6 +68,7 @@ app.command("train", cls=OverrideCommand)(train.train)
 app.command("sweep", cls=OverrideCommand)(sweep.sweep)
 app.command("eval", cls=OverrideCommand)(eval.evaluate)
 app.command("predict")(predict.predict)
+app.command("export")(export.export)
 app.command("generate", cls=OverrideCommand)(generate.generate)
 app.command("table")(table.table)
 app.command("reproduce")(reproduce.reproduce)

@@ -20,11 +20,12 @@ def plot(
         ),
     ] = None,
     kind: Annotated[
-        Literal["curves", "scaling", "pareto"],
+        Literal["curves", "scaling", "pareto", "forecast"],
         typer.Option(
             "--kind",
             "-k",
-            help="Learning curves; scores against size or a setting; scores against cost.",
+            help="Learning curves; scores against size or a setting; scores against cost; forecasts"
+            " of the test beside the truth.",
         ),
     ] = "curves",
     metric: Annotated[
@@ -45,11 +46,13 @@ def plot(
     ] = None,
     output_dir: OutputDir = Path("outputs"),
 ) -> None:
-    """Draw learning curves, or scores against size or cost.
+    """Draw learning curves, scores against size or cost, or forecasts.
 
     Example: seqbench plot --where task=adding -o curves.svg
 
     Example: seqbench plot --kind scaling --x length --metric recall_accuracy -o scaling.pdf
+
+    Example: seqbench plot 3f1b --kind forecast -o forecast.png
     """
     from seqbench.errors import ConfigError
     from seqbench.results.cells import aggregate
@@ -58,6 +61,8 @@ def plot(
     from seqbench.results.where import select
 
     file = writable(output, Path(f"{kind}.svg"))
+    if kind == "forecast":
+        paths = [folder_of(path, output_dir) for path in paths or []]
     found = read(paths, output_dir)
     records = select(found.records, where)
     if not records:
@@ -69,8 +74,12 @@ def plot(
     lost = ", ".join(f"{n} {status}" for status, n in counts.items() if status != "completed")
     if kind != "curves" and not counts["completed"]:
         raise ConfigError(f"there is nothing to draw: {lost}")
-    if kind == "curves":
-        cells = aggregate(records)
+    cells = aggregate(records)
+    if kind == "forecast":
+        from seqbench.results.plots.forecasts import forecasts
+
+        figure = forecasts(cells, found.folders)
+    elif kind == "curves":
         figure = figures.learning_curves(cells, found.folders, metric, x or "steps", log)
     else:
         cells = aggregate(ranked_by(records, metric) if metric else records)
@@ -84,3 +93,10 @@ def plot(
     # A failed run may have a curve, but never a score.
     remark = f"{lost} among them, as far as they came" if kind == "curves" else f"without {lost}"
     typer.echo(f"{file}: {runs}{f' ({remark})' if lost else ''}")
+
+
+def folder_of(path: Path, output_dir: Path) -> Path:
+    """Return a folder with runs as it is, and the folder of a run that is named by its id."""
+    from seqbench.results.collect import find_run
+
+    return path if path.exists() else find_run(str(path), output_dir)

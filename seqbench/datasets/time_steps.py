@@ -24,6 +24,12 @@ def nominal(step: np.timedelta64) -> int:
     return int(step / np.timedelta64(1, "us"))
 
 
+def without_midnight(times: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return times as dates if all are at midnight; anything else as it is."""
+    is_dates = times.dtype.kind == "M" and (times == times.astype("datetime64[D]")).all()
+    return times.astype("datetime64[D]") if is_dates else times
+
+
 def step_name(step: np.timedelta64) -> str:
     """Return a time step in words, such as `1 day, 6:00:00` or `1 month`."""
     if (months := months_of(step)) is not None:

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from seqbench.datasets.table import Table, moment, read_table
-from seqbench.datasets.time_steps import following, nominal, step_name
+from seqbench.datasets.time_steps import following, nominal, step_name, without_midnight
 from seqbench.errors import ConfigError, DataError, RunError
 from seqbench.experiment.saved_run import SavedRun
 from seqbench.spec import Values
@@ -58,11 +59,9 @@ def forecast(saved: SavedRun, path: str, *, rolling: bool = False) -> Iterator[C
     for first in range(0, len(every_row), BATCH):
         rows, numbers = every_row[first : first + BATCH], every_number[first : first + BATCH]
         at = torch.from_numpy(rows).to(saved.device)
-        unknown = series.new_full((len(at), horizon, len(targets)), torch.nan)
-        batch = features.normalized(ForecastBatch(look_backs(series, at, length), unknown))
-        with torch.no_grad(), saved.trainer.autocast(saved.device):
-            outputs, _, _ = predict(saved.model, batch, None, saved.spec)
-        answer = features.original(batch.answer(outputs)).reshape(-1, len(targets))
+        with saved.trainer.autocast(saved.device):
+            scaled = scaled_forecast(saved, features, look_backs(series, at, length))
+        answer = features.original(scaled).reshape(-1, len(targets))
         places = rows + numbers * horizon  # each series before has `horizon` more times than rows
         columns: Columns = {}
         if features.group is not None:
@@ -71,6 +70,15 @@ def forecast(saved: SavedRun, path: str, *, rolling: bool = False) -> Iterator[C
             columns[unused("origin", features)] = clock[places].repeat(horizon)
         columns[time] = clock[places[:, None] + np.arange(1, horizon + 1)].ravel()
         yield columns | dict(zip(targets, answer.T, strict=True))
+
+
+@torch.no_grad()
+def scaled_forecast(saved: SavedRun, features: TableFeatures, inputs: Tensor) -> Tensor:
+    """Return the scaled forecasts of look-backs `(batch, time, dim)`, `(batch, steps, targets)`."""
+    unknown = inputs.new_full((len(inputs), features.horizon, len(features.targets)), torch.nan)
+    batch = features.normalized(ForecastBatch(inputs, unknown))
+    outputs, _, _ = predict(saved.model, batch, None, saved.spec)
+    return batch.answer(outputs)
 
 
 def features_of(saved: SavedRun) -> TableFeatures:
@@ -178,9 +186,7 @@ def clock_of(table: Table, features: TableFeatures) -> NDArray[np.generic]:
         else:
             times = table.time[own]
             parts.append(np.concatenate([times, following(times, step, features.horizon)]))
-    clock = np.concatenate(parts)
-    is_dates = clock.dtype.kind == "M" and (clock == clock.astype("datetime64[D]")).all()
-    return clock.astype("datetime64[D]") if is_dates else clock
+    return without_midnight(np.concatenate(parts))
 
 
 def unused(name: str, features: TableFeatures) -> str:

@@ -22,13 +22,16 @@ from seqbench.experiment.continuation import Origin, lineage
 from seqbench.runs.code_hash import source_hash
 from seqbench.runs.confusion import write_confusion
 from seqbench.runs.events import EventLog, read_events
+from seqbench.runs.forecasts import write_forecasts
 from seqbench.runs.identity import user_code_hashes, without_environment
 from seqbench.runs.log import LineLog
 from seqbench.runs.observer import Observer, Observers
 from seqbench.runs.record import Record, Score
 from seqbench.runs.run import Run
+from seqbench.tasks.forecast import Forecast
 from seqbench.trackers.tracker import Guarded
 from seqbench.training import checkpoint
+from seqbench.training.forecast_rows import ForecastSample
 from seqbench.training.predictions import ConfusionCount, has_confusion
 from seqbench.training.state import load_weights
 from seqbench.training.trainer import check_finite
@@ -203,7 +206,7 @@ class Recording:
             results = {k: [e[k] for e in last] for k in last[-1] if k not in ("step", "split")}
             # Values that were not finite are `None`.
             mean = {k: None if None in v else fmean(v) for k, v in results.items()}
-            if has_confusion(task):
+            if has_confusion(task) or isinstance(task, Forecast):
                 self.evaluate_test()
             return {"test": {k: v[-1] for k, v in results.items()}, TEST_MEAN: mean}
         try:
@@ -217,9 +220,14 @@ class Recording:
         return {"valid": dict(facts["metrics"]), "test": dict(test)}
 
     def evaluate_test(self) -> dict[str, float]:
-        """Return the metrics of the test split, and keep its confusion matrix if it has one."""
+        """Return the metrics of the test split; keep its confusion matrix, or a few forecasts."""
         task, state = self.experiment.task, self.experiment.state
         evaluate = partial(self.experiment.trainer.evaluate, state.model, task, "test")
+        if isinstance(task, Forecast):
+            sample = ForecastSample(task)
+            metrics = evaluate(sample)
+            write_forecasts(self.folder.forecasts_path, sample.windows())
+            return metrics
         if not has_confusion(task):
             return evaluate()
         count = ConfusionCount(task)

@@ -17,13 +17,16 @@ from seqbench.errors import ConfigError, RunError
 from seqbench.experiment.build import build_model, build_task
 from seqbench.experiment.sampling import choose
 from seqbench.models.sequence_model import State
+from seqbench.runs.forecasts import write_forecasts
 from seqbench.runs.identity import user_code_hashes
 from seqbench.runs.record import RecordError
 from seqbench.runs.run import Run
 from seqbench.spec import SequenceSpec
+from seqbench.tasks.forecast import Forecast
 from seqbench.tasks.task import Split, Task
 from seqbench.tasks.vocabulary import REPLACEMENT, Vocabulary
 from seqbench.training import checkpoint
+from seqbench.training.forecast_rows import ForecastRows, ForecastSample
 from seqbench.training.predictions import Columns, PredictionRows
 from seqbench.training.state import load_weights
 from seqbench.training.trainer import Observe, Trainer, ignore
@@ -119,15 +122,31 @@ class SavedRun:
         Args:
             split: what to score.
             task: gives the data; `None`: the run's task.
-            write: receives the predictions, see `PredictionRows`.
+            write: receives the predictions, see `PredictionRows` and `ForecastRows`.
         """
         task = task or self.task
         observe: Observe = ignore
-        if write is not None:
+        if write is not None and isinstance(task, Forecast):
+            observe = ForecastRows(task, split, write)
+        elif write is not None:
             kept = task.preprocessing()
             names = kept.get("classes") or list(map(chr, kept.get("vocabulary", ())))
             observe = PredictionRows(task, write, names)
         return self.trainer.evaluate(self.model, task, split, observe)
+
+    def keep_forecasts(self) -> None:
+        """Write a few forecasts of the test to the folder of a run that has none.
+
+        Runs of earlier versions have none.
+
+        Raises:
+            OSError: if the folder cannot be written.
+        """
+        task, path = self.task, self.run.forecasts_path
+        if isinstance(task, Forecast) and not path.exists():
+            sample = ForecastSample(task)
+            self.trainer.evaluate(self.model, task, "test", sample)
+            write_forecasts(path, sample.windows())
 
     def unknown(self, text: str) -> int:
         """Return how many characters of a text are not in the language model's vocabulary."""

@@ -20,6 +20,7 @@ from seqbench.kernels.reference import BlockShape, BlockWeights, RecurrentKind
 # Fewest values for which compiled code makes up for the cost of its call, measured on one thread.
 ATTENTION_VALUES = RMS_NORM_VALUES = 2**15
 SWIGLU_VALUES = 2**18
+LINEAR_VALUES = 2**27  # of input times outputs
 
 _disabled = ContextVar("disabled", default=False)
 
@@ -101,7 +102,7 @@ def residual_blocks(
 def attention(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, window: int) -> Tensor:
     """Apply causal attention with rotary positions; see `reference.attention`."""
     # The kernel gives each thread a key head of one sequence; torch also divides its queries.
-    enough = q.numel() >= ATTENTION_VALUES and len(k) * k.shape[2] >= _threads()
+    enough = _at_least(ATTENTION_VALUES, q.numel()) and len(k) * k.shape[2] >= _threads()
     fits = k.shape == v.shape and cos.shape == sin.shape == (k.shape[1], k.shape[3])
     fits &= not (cos.requires_grad or sin.requires_grad)  # the kernel has no gradient for them
     if enough and fits and _can_run("attention", q, k, v, cos, sin):
@@ -111,7 +112,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, window:
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """Return `silu(gate) * up`; both of the same shape."""
-    if gate.numel() >= SWIGLU_VALUES and gate.shape == up.shape and _can_run("pointwise", gate, up):
+    if (
+        _at_least(SWIGLU_VALUES, gate.numel())
+        and gate.shape == up.shape
+        and _can_run("pointwise", gate, up)
+    ):
         return operators.swiglu(gate, up)
     return reference.swiglu(gate, up)
 
@@ -119,7 +124,7 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Divide each vector of `(..., dim)` by its root mean square, times `weight` `(dim,)`."""
     if (
-        x.numel() >= RMS_NORM_VALUES
+        _at_least(RMS_NORM_VALUES, x.numel())
         and x.shape[-1:] == weight.shape
         and _can_run("pointwise", x, weight)
     ):
@@ -133,7 +138,7 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     `F.linear` uses MKL, which reaches 65 to 85 % of an AMD EPYC's peak; oneDNN reaches 90 %.
     """
     if (
-        x.numel() * len(weight) >= 2**27
+        _at_least(LINEAR_VALUES, x.numel() * len(weight))
         and x.dtype == torch.float32
         and x.shape[-1] == weight.shape[1]
         and _is_eligible(x, weight)
@@ -144,6 +149,11 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
 
 
 # The choice between compiled code and PyTorch.
+
+
+def _at_least(fewest: int, size: int) -> bool:
+    """Return True if `size` is at least `fewest`; False in an export, which is for all sizes."""
+    return not torch.compiler.is_exporting() and size >= fewest
 
 
 def _saves() -> bool:

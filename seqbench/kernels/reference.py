@@ -69,7 +69,7 @@ def recurrent(
         The outputs `(batch, time, hidden)`, and the state after the last step.
     """
     if state is None:
-        zeros = x.new_zeros(len(x), weights[1].shape[1])
+        zeros = x.new_zeros(x.shape[0], weights[1].shape[1])
         state = (zeros, zeros) if kind == "lstm" else (zeros,)
     settings = (True, 1, 0.0, torch.is_grad_enabled(), False, True)
     if kind == "lstm":
@@ -168,7 +168,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, window:
         # As fast as `enable_gqa`, which on CPUs turns off the fused kernel.
         k, v = k.repeat_interleave(shared_by, 1), v.repeat_interleave(shared_by, 1)
     mask = None
-    if time > 1 and (time < keys or time > window):
+    if torch.compiler.is_exporting():  # sizes are symbols: one graph for all of them
+        at = torch.arange(keys, device=q.device)
+        ago = at[keys - time :, None] - at
+        mask = (ago >= 0) & (ago < window)
+    elif time > 1 and (time < keys or time > window):
         full = torch.ones(time, keys, dtype=torch.bool, device=q.device)
         mask = full.tril(keys - time).triu(keys - time - min(window, keys) + 1)
     elif time == 1:

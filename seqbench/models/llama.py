@@ -79,7 +79,9 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = torch.cat([cache[0], k], 1), torch.cat([cache[1], v], 1)
         keys = k.shape[1]
-        forgotten = max(0, keys - self.context + 1)
+        # An exported graph is for all lengths: attention masks what is out of reach.
+        exports = torch.compiler.is_exporting()
+        forgotten = 0 if exports else max(0, keys - self.context + 1)
         after = k[:, forgotten:], v[:, forgotten:]
         cos, sin = rotation(keys, self.head_dim, self.rope_theta, q.dtype, q.device)
         y = kernels.attention(q, k, v, cos, sin, self.context)
@@ -102,10 +104,12 @@ def rotation(
     Returns:
         Two tensors `(length, head_dim)`, at least float32.
     """
+    dtype = torch.promote_types(dtype, torch.float32)
+    if torch.compiler.is_exporting():  # the length is a symbol
+        return rotation_table.__wrapped__(length, head_dim, theta, dtype, device)
     # Round up to a power of two: in text generation the length grows by one each step, and each
     # table is cached.
     size = 1 << (length - 1).bit_length()
-    dtype = torch.promote_types(dtype, torch.float32)
     cos, sin = rotation_table(size, head_dim, theta, dtype, device)
     return cos[:length], sin[:length]
 

@@ -8,6 +8,7 @@ outputs/runs/<task>/<model>/<run_id>/
     checkpoints/    last, previous and best
     log.txt         progress and outcome as lines of text
     confusion.json  predictions of the test by true class, of a task with classes
+    forecasts.json  a few forecasts of the test, of a forecasting task
     evaluations.jsonl   scores of the best weights on other data, one JSON object a line
 """
 
@@ -50,6 +51,7 @@ class Run:
         self.log_path = folder / "log.txt"
         self.evaluations_path = folder / "evaluations.jsonl"
         self.confusion_path = folder / "confusion.json"
+        self.forecasts_path = folder / "forecasts.json"
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> "Run":
@@ -86,7 +88,8 @@ class Run:
     @property
     def logs(self) -> tuple[Path, ...]:
         """Return the files that training and evaluations of an attempt write."""
-        return self.events_path, self.log_path, self.evaluations_path, self.confusion_path
+        of_test = self.confusion_path, self.forecasts_path
+        return self.events_path, self.log_path, self.evaluations_path, *of_test
 
     def check_files(self) -> None:
         """Raise `RunError` if the folder holds links or special files.

@@ -1,5 +1,7 @@
 """Turn times into features: hour, weekday and month, as sine and cosine."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,10 +20,15 @@ def calendar_features(time: NDArray[np.datetime64], names: list[str]) -> NDArray
     """Return sines, then cosines of calendar features, `(rows, 2 * len(names))`."""
     seconds = time.astype("datetime64[s]").astype(np.int64)
     months = time.astype("datetime64[M]").astype(np.int64)
-    phases = {
+    phases = cycles(seconds, months)
+    angles = np.stack([2 * np.pi * (phases[name] % 1) for name in names], 1)
+    return np.concatenate([np.sin(angles), np.cos(angles)], 1).astype(np.float32)
+
+
+def cycles(seconds: Any, months: Any) -> dict[str, Any]:
+    """Return the cycles of each feature since 1970, of arrays of seconds and months since then."""
+    return {
         "hour": seconds / 86_400,
         "weekday": (seconds // 86_400 + 3) / 7,  # 1970-01-01 was a Thursday
         "month": months / 12,
     }
-    angles = np.stack([2 * np.pi * (phases[name] % 1) for name in names], 1)
-    return np.concatenate([np.sin(angles), np.cos(angles)], 1).astype(np.float32)

@@ -139,6 +139,7 @@ class Forecast(Task):
         self.spec = SequenceSpec(
             Features(self.series.shape[1]), Values(horizon * count, horizon), "last", length
         )
+        self.time, self.rows_of_series, self.period = table.time, table.series, table.period
         goals = values[:, :count]
         self._score_naive(goals, table)
         self._measure_differences(goals, rows, table.period)

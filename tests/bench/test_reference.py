@@ -6,9 +6,9 @@ import torch
 from patience import until
 
 from seqbench import SPIN, SPIN_BY_DEFAULT, machine
-from seqbench.bench.plain import build_plain
 from seqbench.bench.reference import Reference, serve
 from seqbench.errors import RunError, SeqbenchError
+from seqbench.models.plain import build_plain
 
 
 def broken(node, spec):

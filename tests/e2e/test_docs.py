@@ -1,11 +1,13 @@
 """README and docs: commands work in the order of their page, links lead to files."""
 
+import csv
 import os
 import re
 import runpy
 import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ TABLE = re.compile(r"<!-- seqbench (table .*?) -->\n(.*?)\n<!-- end", re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 # These need a network or the checkout.
 SKIPPED = {"make", "pip", "git", "cp", "python", "python3", "cd"}
+HAS_ONNX = find_spec("onnxruntime") is not None
 CLUSTERS = {"launch=slurm", "launch=ray"}
 
 
@@ -67,7 +70,7 @@ def test_every_command_of_a_page_works(page, tmp_path, seqbench, real_data, monk
         (tmp_path / name).write_text(text * 500)
     for command in commands(page):
         assert command[0] == "seqbench", command
-        if CLUSTERS & set(command):
+        if CLUSTERS & set(command) or (command[1] == "export" and not HAS_ONNX):
             continue
         newest = max((tmp_path / "outputs/runs").glob("*/*/*"), key=os.path.getmtime, default=None)
         words = [
@@ -76,6 +79,12 @@ def test_every_command_of_a_page_works(page, tmp_path, seqbench, real_data, monk
         ]
         done = seqbench(*words[1:], SEQBENCH_DATA=str(real_data))
         assert done.returncode == 0, f"{shlex.join(words)}\n{done.stderr}"
+    if HAS_ONNX and (program := tmp_path / "forecast_onnx.py").exists():
+        monkeypatch.chdir(tmp_path)
+        found = runpy.run_path(str(program))["forecast"]
+        with (tmp_path / "forecast.csv").open() as file:
+            predicted = [float(row["load"]) for row in csv.DictReader(file)]
+        assert found.tolist() == pytest.approx(predicted, abs=1e-4)
 
 
 def test_the_pages_have_commands() -> None:

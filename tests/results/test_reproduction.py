@@ -10,9 +10,9 @@ OURS = ["gru", "llama", "lstm", "rnn", "tcn"]
 
 def test_targets_are_what_can_be_run_and_what_stands_beside():
     labels = [target.label for target in targets("tcn2018", OURS)]
-    assert len(labels) == 6 * 5
+    assert len(labels) == 8 * 5
     assert "adding llama" in labels
-    assert not any(label.startswith("jsb") for label in labels)
+    assert not any(label.startswith("word_ptb") for label in labels)
     context = [target.label for target in targets("s4_2022", OURS)]
     assert context == ["smnist lstm", "pmnist lstm"]
 
@@ -87,7 +87,7 @@ def test_published_and_measured_stand_side_by_side():
     assert rows["adding llama"][2].value == "no published value"
     assert rows["adding gru"][1] is None
     assert rows["adding gru"][2].value == "not measured"
-    assert any(note.startswith("in the paper, not run here: jsb, nottingham") for note in notes)
+    assert any(note.startswith("in the paper, not run here: word_ptb, ") for note in notes)
     assert any("mean of the test results of the last 3 epochs" in note for note in notes)
     assert not any(note.startswith("†") for note in notes)
 

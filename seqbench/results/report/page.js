@@ -238,7 +238,7 @@ function boundLine(value, text, dash, yanchor, log) {
   }];
 }
 
-function draw(node, traces, shapes, log, unified) {
+function draw(node, traces, shapes, log, unified, across = {}) {
   const values = traces.flatMap((trace) => trace.y).filter((value) => value > 0);
   const decades = log.y ? Math.log10(values.reduce((a, b) => Math.max(a, b), 1e-9) / values.reduce((a, b) => Math.min(a, b), 1e9)) : 0;
   const axis = { gridcolor: colour("line"), linecolor: colour("line"), zerolinecolor: colour("line"), automargin: true, fixedrange: false };
@@ -248,8 +248,9 @@ function draw(node, traces, shapes, log, unified) {
     hovermode: unified ? "x unified" : "closest", dragmode: coarse.matches ? false : "zoom",
     hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line"), font: { color: colour("text") } },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("quiet"), activecolor: colour("text") },
-    xaxis: { ...axis, title: { text: "step", standoff: 6 }, unifiedhovertitle: { text: "step %{x:,}" }, type: log.x ? "log" : "linear", hoverformat: "," },
+    xaxis: { ...axis, title: { text: "step", standoff: 6 }, unifiedhovertitle: { text: "step %{x:,}" }, type: log.x ? "log" : "linear", hoverformat: ",", ...across },
     yaxis: { ...axis, type: log.y ? "log" : "linear", exponentformat: "power", dtick: decades > 1.5 ? Math.ceil(decades / 8) : null },
+    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
     shapes, uirevision: `${log.x}${log.y}`,
   }, {
     responsive: true, displaylogo: false, displayModeBar: coarse.matches ? true : "hover",
@@ -466,6 +467,24 @@ function runFigures(run) {
   return figures.length ? card("Curves", el("div", { class: "figures small" }, figures)) : null;
 }
 
+// A few windows of the test: the truth, a naive forecast and the model's, in the unit of the target.
+function forecastCard(windows) {
+  const figures = windows.map((shown) => {
+    const node = plot(`Forecast of ${shown.target}, ${shown.name}`, (target) => {
+      const ahead = shown.times.slice(shown.past.length);
+      const dated = typeof shown.times[0] === "string";
+      const line = (label, times, values, series, dash) => lineTrace(label, times, values, { colour: series, dash }, { showlegend: true, name: label, hovertemplate: `%{y:.5g}<extra>${plotText(label)}</extra>` });
+      draw(target, [
+        line("truth", shown.times, [...shown.past, ...shown.truth], 6, 4),
+        line(shown.naive_name, ahead, shown.naive, 2, 3),
+        line("forecast", ahead, shown.forecast, 4, 4),
+      ], [], { x: false, y: false }, true, { type: dated ? "date" : "linear", title: { text: dated ? "" : "row" }, tickangle: 0, nticks: 6, unifiedhovertitle: { text: "%{x}" }, hoverformat: dated ? "%Y-%m-%d %H:%M" : "," });
+    });
+    return el("figure", {}, el("h3", {}, `${shown.target}, ${shown.name}`), el("span", { class: "quiet" }, shown.error), node);
+  });
+  return card("Forecasts of the test", el("div", { class: "figures small" }, figures));
+}
+
 function differencesTable(run) {
   if (!run.differences.length) return el("p", {}, "Nothing: task, model, recipe, protocol and budget as they come.");
   return el("div", { class: "box", tabindex: 0, role: "region", "aria-label": "Differences" }, el("table", {},
@@ -502,6 +521,7 @@ function runPage(run) {
     links, headline(`${run.model} on ${run.size}, seed ${run.seed}`, beneath),
     failure ? card(run.status === "unfinished" ? "Log" : "What went wrong", run.error ? el("p", { class: "error" }, run.error) : null,
       run.log ? log : null) : null,
+    run.forecasts.length ? forecastCard(run.forecasts) : null,
     el("div", { class: "sections" }, [score, metrics, training].map(section)),
     run.published ? card(`Against ${DATA.paper}`,
       el("p", {}, `published: ${run.published.theirs} · `, el("span", { class: run.published.like ? "like" : "quiet" }, run.published.verdict)),

@@ -14,6 +14,7 @@ from seqbench.results.recipe import differences
 from seqbench.results.summary import finished, is_current, log_end, reached, setting_text
 from seqbench.results.where import MISSING, flatten
 from seqbench.runs.confusion import ConfusionMatrix, read_confusion
+from seqbench.runs.forecasts import ForecastWindow, read_forecasts
 from seqbench.runs.record import Record
 from seqbench.wording import (
     duration,
@@ -78,6 +79,7 @@ def run_page(
         "config": rows({key: _setting(value) for key, value in options.items()}),
         "curves": curves_of(curves, points),
         "confusion": confusion_of(read_confusion(folder / "confusion.json")),
+        "forecasts": forecasts_of(read_forecasts(folder / "forecasts.json")),
         **facts,
     }
 
@@ -175,6 +177,29 @@ def confusion_of(matrix: ConfusionMatrix | None) -> dict[str, Any] | None:
             for true, predicted, count in matrix.mistakes(MOST_MISTAKES)
         ],
     }
+
+
+def forecasts_of(windows: list[ForecastWindow]) -> list[dict[str, Any]]:
+    """Return the values of each target in each window, rounded."""
+    found = []
+    for window in windows:
+        series = f"{window.series}, " if window.series else ""
+        for target, lines in window.lines.items():
+            values = {
+                name: [None if x is None else float(f"{x:.{DIGITS + 2}g}") for x in line]
+                for name, line in vars(lines).items()
+            }
+            found.append(
+                {
+                    "target": _short(target),
+                    "name": _short(f"{series}{window.name}"),
+                    "error": f"MSE {number(window.error)}",
+                    "times": [plain(t)[:26] if isinstance(t, str) else t for t in window.times],
+                    "naive_name": plain(window.naive)[:40],
+                    **values,
+                }
+            )
+    return found
 
 
 def curves_of(curves: Curves, points: int) -> list[dict[str, Any]]:

@@ -1,10 +1,11 @@
 import pytest
 import torch
 
-from seqbench.bench.plain import PLAIN, build_plain
 from seqbench.config.build import build
 from seqbench.config.choices import choices_of, read_choice
 from seqbench.errors import ConfigError
+from seqbench.export.graph import zero_state
+from seqbench.models.plain import PLAIN, build_plain
 from seqbench.spec import Classes, Features, SequenceSpec, Tokens, Values
 
 LENGTH = 40
@@ -72,6 +73,23 @@ def test_a_plain_state_can_be_carried(name):
     first, state = plain(x[:, :25])
     second, _ = plain(x[:, 25:], state)
     torch.testing.assert_close(torch.cat([first, second], 1), plain(x)[0])
+
+
+@pytest.mark.parametrize(("name", "values"), SETTINGS[:2])
+@pytest.mark.parametrize("spec", [FEATURES_LAST, TOKENS_EVERY], ids=["last", "every"])
+def test_buffers_of_a_plain_tcn_continue_the_sequence(name, values, spec):
+    _, plain = pair(name, spec, **values)
+    x, random = inputs(spec), torch.Generator().manual_seed(0)
+    for most in (1, 3, 40):
+        state, answers, left = zero_state(plain, name, 3), [], LENGTH
+        while left:
+            size = min(left, int(torch.randint(1, most + 1, (), generator=random)))
+            answer, state = plain(x[:, LENGTH - left : LENGTH - left + size], state)
+            answers.append(answer)
+            left -= size
+        whole = plain(x)[0]
+        found = torch.cat(answers, 1) if spec.readout == "every" else answers[-1]
+        torch.testing.assert_close(found, whole)
 
 
 @pytest.mark.parametrize("name", choices_of("model"))

@@ -1,13 +1,14 @@
-"""Write seqbench's models as a textbook does, as references for their speed.
+"""Write seqbench's models as a textbook does: to compare their speed with, and to export.
 
 Each has the weights of the model that it inherits from, and computes the same function of them. No
 output is skipped, and all operations are PyTorch's.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, TypeVar, cast
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -33,29 +34,52 @@ def unfused(forward: Forward) -> Forward:
     return cast(Forward, call)
 
 
+# The last inputs `(batch, channels, steps)` of both convolutions of each block of a TCN.
+Buffers = tuple[tuple[Tensor, Tensor], ...]
+
+
 class TCN(tcn.TCN):
     """Every block at every time step (Bai, Kolter, Koltun 2018, figure 1b)."""
 
     skips_context = False
 
     @unfused
-    def forward(self, x: Tensor, state: None = None, context: int = 0) -> tuple[Tensor, None]:
-        """Return the outputs, of the shape that `SequenceSpec.readout` asks for."""
+    def forward(
+        self, x: Tensor, state: Buffers | None = None, context: int = 0
+    ) -> tuple[Tensor, Any]:
+        """Return the outputs, of the shape that `SequenceSpec.readout` asks for.
+
+        Given buffers, also return those of the next time steps; before the first step they are 0.
+        """
         h = (x if self.embedding is None else self.embedding(x)).transpose(1, 2)
+        after = []
         for i, block in enumerate(self.blocks):
-            h = residual_block(h, cast(tcn.Block, block), 2**i)
-        return self.output(h[..., -1] if self.readout == "last" else h.transpose(1, 2)), None
+            before = (None, None) if state is None else state[i]
+            h, buffers = residual_block(h, cast(tcn.Block, block), 2**i, before)
+            after.append(buffers)
+        y = self.output(h[..., -1] if self.readout == "last" else h.transpose(1, 2))
+        return y, None if state is None else tuple(after)
 
 
-def residual_block(x: Tensor, block: tcn.Block, dilation: int) -> Tensor:
-    """Map `(batch, in, time)` to `(batch, out, time)`."""
-    y = x
-    for conv in (block.conv1, block.conv2):
-        padding = (conv.kernel_size[0] - 1) * dilation
-        y = F.conv1d(y, conv.weight, conv.bias, padding=padding, dilation=dilation)
-        # torch pads both sides: remove the outputs that see the future.
-        y = block.dropout(F.relu(y[..., :-padding].contiguous()))
-    return F.relu(y + (x if block.downsample is None else block.downsample(x)))
+def residual_block(
+    x: Tensor, block: tcn.Block, dilation: int, before: Sequence[Tensor | None]
+) -> tuple[Tensor, Sequence[Tensor | None]]:
+    """Map `(batch, in, time)` to `(batch, out, time)`; also return the buffers after that."""
+    y, after = x, []
+    for conv, buffer in zip((block.conv1, block.conv2), before, strict=True):
+        reach = (conv.kernel_size[0] - 1) * dilation
+        if buffer is None:
+            y = F.conv1d(y, conv.weight, conv.bias, padding=reach, dilation=dilation)
+            # torch pads both sides: remove the outputs that see the future.
+            y = y[..., :-reach].contiguous()
+        else:
+            steps = y.shape[2]
+            y = torch.cat([buffer, y], 2)
+            buffer = y[..., steps:]
+            y = F.conv1d(y, conv.weight, conv.bias, dilation=dilation)
+        after.append(buffer)
+        y = block.dropout(F.relu(y))
+    return F.relu(y + (x if block.downsample is None else block.downsample(x))), after
 
 
 class Recurrent(rnn.Recurrent):

@@ -1,0 +1,234 @@
+"""An exported file answers in onnxruntime as the run does, at every size, and says what it is."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from seqbench.cli.main import app
+from seqbench.config.compose import compose
+from seqbench.errors import ConfigError, RunError
+from seqbench.experiment import run
+from seqbench.experiment.forecasting import forecast
+from seqbench.experiment.saved_run import SavedRun
+from seqbench.runs.run import Run
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="the extra 'export' is not installed")
+from seqbench.export import exporting  # noqa: E402
+
+SIZES = {
+    "tcn": ("model.channels=[6,6]", "model.kernel_size=3"),
+    "lstm": ("model.hidden_size=6", "model.num_layers=2", "model.tied=true"),
+    "gru": ("model.hidden_size=6",),
+    "rnn": ("model.hidden_size=6",),
+    "llama": ("model.dim=8", "model.num_layers=1", "model.num_heads=4", "model.num_kv_heads=2"),
+    "nlinear": (),
+    "dlinear": ("model.kernel_size=3",),
+}
+TOKENS = ("task=char_markov", "task.length=20", "task.context=0", "task.train_size=400")
+ADDING = ("task=adding", "task.length=12", "task.train_size=40", "task.eval_size=10")
+COLUMNS = ("task=forecast_file", "task.target=[load,heat]", "task.length=10", "task.horizon=4")
+EVERYTHING = (*COLUMNS, "task.known=[free]", "task.missing=mask")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a table of two targets with missing values, and a column known ahead."""
+    path, random = tmp_path_factory.mktemp("export"), np.random.RandomState(0)
+    start = np.datetime64("2023-12-20T00:00")
+    with (path / "load.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["time", "load", "heat", "free"])
+        for i in range(200):
+            load = "" if i % 11 == 3 else f"{1e5 + random.randn():.4f}"
+            rows.writerow([start + np.timedelta64(3 * i, "h"), load, random.rand(), i // 8 % 2])
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+    """Train a run for two steps, with weights that are large enough to tell answers apart."""
+
+    def train(model, *task):
+        words = ("trainer.batch_size=8", "threads=1", f"output_dir={folder}")
+        if "task=forecast_file" in task:
+            words = (*words, f"task.path={folder / 'load.csv'}")
+        config = compose([f"model={model}", *SIZES[model], *task, *words, "trainer.steps=2"])
+        run(config)
+        saved = SavedRun(Run.of(config).folder)
+        torch.manual_seed(0)
+        for parameter in saved.model.parameters():
+            parameter.data.add_(torch.randn_like(parameter) * 0.3)
+        return saved
+
+    return train
+
+
+def opened(path):
+    session = onnxruntime.InferenceSession(path)
+    about = json.loads(session.get_modelmeta().custom_metadata_map["seqbench"])
+    assert [port.name for port in session.get_inputs()] == [
+        port[key]
+        for group, key in (("inputs", "name"), ("state", "input"))
+        for port in about[group]
+    ]
+    return session, about
+
+
+def inputs_of(saved, batch, time):
+    if saved.spec.readout == "every":
+        return torch.randint(saved.spec.input.vocab_size, (batch, time))
+    return torch.randn(batch, time, saved.spec.input.dim)
+
+
+@pytest.mark.parametrize(
+    ("model", "task"), [("llama", TOKENS), ("tcn", TOKENS), ("rnn", ADDING)], ids=str
+)
+def test_a_file_reads_any_number_of_sequences_and_steps(trained, tmp_path, model, task):
+    saved = trained(model, *task)
+    done = exporting.export(saved, tmp_path / "model.onnx")
+    assert done.source == "the test split"
+    session, about = opened(tmp_path / "model.onnx")
+    assert session.get_inputs()[0].shape[:2] == ["batch", "time"]
+    assert (about["model"], about["run"]) == (model, saved.run.run_id)
+    for batch, time in ((1, 1), (2, 33), (5, 7)):
+        x = inputs_of(saved, batch, time)
+        (found,) = session.run(None, {about["inputs"][0]["name"]: x.numpy()})
+        with torch.no_grad():
+            np.testing.assert_allclose(found, saved.model(x)[0], atol=2e-5)
+
+
+@pytest.mark.parametrize("model", ["lstm", "tcn"])
+def test_chunks_with_a_state_answer_as_the_whole(trained, tmp_path, model):
+    saved = trained(model, *TOKENS)
+    exporting.export(saved, tmp_path / "model.onnx", stateful=True)
+    session, about = opened(tmp_path / "model.onnx")
+    x = inputs_of(saved, 3, 41)
+    for chunks in ([1] * 41, [41], [2, 17, 1, 1, 20]):
+        state = {
+            part["input"]: np.zeros([3, *part["axes"][1:]], np.float32) for part in about["state"]
+        }
+        answers = []
+        for part in x.split(chunks, 1):
+            answer, *after = session.run(None, {"tokens": part.numpy(), **state})
+            answers.append(answer)
+            state = dict(zip(state, after, strict=True))
+        with torch.no_grad():
+            np.testing.assert_allclose(np.concatenate(answers, 1), saved.model(x)[0], atol=2e-5)
+
+
+@pytest.mark.parametrize(("model", "task"), [("gru", EVERYTHING), ("dlinear", COLUMNS[:-1])])
+def test_forecasts_are_those_of_predict_in_the_units_of_the_file(
+    trained, folder, tmp_path, model, task
+):
+    words = (*task, "task.horizon=4", "task.missing=mask")
+    saved = trained(model, *dict.fromkeys(words))
+    exporting.export(saved, tmp_path / "model.onnx")
+    session, about = opened(tmp_path / "model.onnx")
+    with (folder / "load.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    *_, predicted = forecast(saved, str(folder / "load.csv"), rolling=True)
+
+    def raw(names, shown):
+        return np.array([[[float(row[name] or "nan") for name in names] for row in shown]])
+
+    # Columns known ahead are given until the end of the file, others until the origin.
+    ahead = about["preprocessing"]["horizon"] if about["preprocessing"]["known"] else 0
+    end = len(rows) - ahead
+    shown = rows[end - 10 : end]
+    feeds = {
+        "values": raw(about["inputs"][0]["columns"], shown),
+        "ahead": raw(["free"], rows[end - 10 + ahead : end + ahead]),
+        "time": np.array([[np.datetime64(row["time"], "s").astype(int) for row in shown]]),
+    }
+    (found,) = session.run(None, {port["name"]: feeds[port["name"]] for port in about["inputs"]})
+    for i, target in enumerate(("load", "heat")):
+        np.testing.assert_allclose(found[0, :, i], predicted[target][-4:], rtol=1e-6, atol=1e-5)
+    assert (session.get_inputs()[0].shape[1] == "time") == (model == "gru")
+    assert about["outputs"][0]["columns"] == ["load", "heat"]
+
+
+def test_nlinear_is_checked_on_random_inputs_if_its_data_are_gone(trained, folder, tmp_path):
+    saved = trained("nlinear", *COLUMNS, "task.missing=mask", "task.normalize=none")
+    moved = (folder / "load.csv").rename(folder / "moved.csv")
+    try:
+        assert exporting.export(saved, tmp_path / "m.onnx").source == "random inputs"
+    finally:
+        moved.rename(folder / "load.csv")
+
+
+def test_a_file_that_answers_otherwise_is_not_written(trained, tmp_path, monkeypatch):
+    saved, exportable = trained("rnn", *ADDING), exporting.exportable
+
+    def tampered(saved):
+        model = exportable(saved)
+        model.output.bias += 0.01
+        return model
+
+    monkeypatch.setattr(exporting, "exportable", tampered)
+    (tmp_path / "model.onnx").write_text("before")
+    with pytest.raises(RunError, match=r"is not written: .* differ from those of the run by 0\.01"):
+        exporting.export(saved, tmp_path / "model.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+    assert (tmp_path / "model.onnx").read_text() == "before"
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "message"),
+    [
+        ("llama", TOKENS, r"lstm, gru, rnn and tcn have and llama has not: seqbench export RUN"),
+        ("gru", EVERYTHING, r"task\.normalize=window, which needs the whole look-back"),
+    ],
+)
+def test_a_state_of_no_fixed_size_is_refused(trained, tmp_path, model, task, message):
+    with pytest.raises(ConfigError, match=message):
+        exporting.export(trained(model, *task), tmp_path / "model.onnx", stateful=True)
+    assert not list(tmp_path.iterdir())
+
+
+CUSTOM = """
+import torch
+from torch import nn
+
+class Mean(nn.Module):
+    def __init__(self, spec):
+        super().__init__()
+        self.linear = nn.Linear(spec.input.dim, spec.output_dim)
+
+    def forward(self, x):
+        return self.linear(x).mean(1) + torch.zeros(len(x), 1)
+
+class Branches(Mean):
+    def forward(self, x):
+        return super().forward(x if x.sum() > 0 else -x)
+"""
+
+
+def test_a_custom_model_is_exported_if_torch_can_trace_it(tmp_path, monkeypatch, capfd):
+    (tmp_path / "exported_custom.py").write_text(CUSTOM)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("Mean", "Branches"):
+        words = ["trainer.batch_size=8", "threads=1", f"output_dir={tmp_path}", "trainer.steps=2"]
+        config = compose([f"model=exported_custom.{name}", *ADDING, *words])
+        run(config)
+        saved = SavedRun(Run.of(config).folder, trust=["exported_custom"])
+        if name == "Mean":
+            done = exporting.export(saved, tmp_path / "model.onnx")
+            assert [port.axes[0] for port in done.ports] == ["batch", "batch"]
+            continue
+        with pytest.raises(RunError, match="torch cannot export the model: "):
+            exporting.export(saved, tmp_path / "none.onnx")
+    assert not (tmp_path / "none.onnx").exists()
+    assert "def forward" not in "".join(capfd.readouterr())
+
+
+def test_the_command_says_what_it_wrote(trained, folder, tmp_path):
+    run_id = trained("rnn", *ADDING).run.run_id
+    words = ["export", run_id, "-o", str(tmp_path / "m.onnx"), "--output-dir", str(folder)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0
+    assert "features float32 (batch, time, 2)\nanswer float32 (batch, 1)\n" in done.stderr
+    assert "largest difference" in done.stderr
