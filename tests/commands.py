@@ -1,14 +1,18 @@
 """Run the seqbench command in a process forked from one that has imported torch.
 
 Such a process starts in a tenth of a second, where importing torch takes seconds, and shares
-nothing with the tests that a new process would not share with them.
+nothing with the tests that a new process would not share with them. The fork server of a sweep's
+jobs is forked from the command in turn.
 """
 
 import multiprocessing
+import multiprocessing.util
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from multiprocessing.forkserver import ensure_running
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -19,6 +23,7 @@ from patience import PATIENCE
 
 from seqbench.launch.local import WARM
 
+SPAWN = multiprocessing.util.spawnv_passfds
 CONTEXT = multiprocessing.get_context("forkserver")
 
 
@@ -29,9 +34,34 @@ def forked(target: Callable[..., Any], *arguments: Any) -> BaseProcess:
     # A fork server does not know the paths of its parent before Python 3.13.
     with patch.dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, paths))):
         ensure_running()
-    process = CONTEXT.Process(target=target, args=arguments)
+    process = CONTEXT.Process(target=_warm, args=(target, *arguments))
     process.start()
     return process
+
+
+def _warm(target: Callable[..., Any], *arguments: Any) -> None:
+    multiprocessing.util.spawnv_passfds = _spawn
+    target(*arguments)
+
+
+def _spawn(path: str, arguments: Sequence[str], descriptors: Sequence[int]) -> int:
+    """Start a Python process of multiprocessing; fork it if it is a fork server."""
+    if "forkserver" not in arguments[-1]:
+        return SPAWN(path, arguments, descriptors)
+    if pid := os.fork():
+        return pid
+    try:
+        # As seqbench.launch.fork_server does, which is imported already.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_DFL)
+        open_ones = [int(path.name) for path in Path("/proc/self/fd").iterdir()]
+        for descriptor in {*open_ones} - {0, 1, 2, *descriptors}:
+            with suppress(OSError):
+                os.close(descriptor)
+        exec(arguments[-1], {})
+    finally:
+        os._exit(1)
 
 
 class Command:

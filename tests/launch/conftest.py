@@ -11,5 +11,5 @@ def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the words for runs in the current folder that take a minute without a file `hurry`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    long = ["trainer.steps=2000", "trainer.eval_every=1000", "trainer.checkpoint_every=20"]
+    long = ["trainer.steps=600", "trainer.eval_every=300", "trainer.checkpoint_every=10"]
     return [*write_misbehaving(tmp_path), *long, "model.deed=wait", "output_dir=out"]

@@ -3,13 +3,14 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from commands import Command
 
 from seqbench.config.compose import Composer
 from seqbench.config.multirun import multirun
@@ -47,7 +48,7 @@ MISBEHAVING = """
             if self.deed == "memory":
                 torch.empty(2**60)
             if self.deed == "wait" and not os.path.exists("hurry"):
-                time.sleep(0.03)
+                time.sleep(0.1)
             return self.linear(x[:, -1])
 """
 
@@ -82,7 +83,7 @@ class Seen(View):
 class Once(Seen):
     """Call a function as soon as a number of runs have reached a step and are being trained."""
 
-    def __init__(self, deed: Callable[[Sweep], object], step: int = 20, runs: int = 2) -> None:
+    def __init__(self, deed: Callable[[Sweep], object], step: int = 10, runs: int = 2) -> None:
         super().__init__()
         self.deed: Callable[[Sweep], object] | None = deed
         self.step, self.runs = step, runs
@@ -120,20 +121,12 @@ def sweep(
     return asked
 
 
-LAUNCHER = """
-import sys
-sys.path.insert(0, sys.argv.pop(1))
-from small_sweep import sweep
-if __name__ == "__main__":
-    endings = sweep(sys.argv[1:], "own").endings.values()
-    sys.exit(any(ending.how != "completed" for ending in endings))
-"""
-
-
-def launcher(words: Sequence[str], **options: Any) -> subprocess.Popen[str]:
-    """Start a sweep in a process of its own."""
-    here = str(Path(__file__).parent)
-    return subprocess.Popen([sys.executable, "-c", LAUNCHER, here, *words], text=True, **options)
+def launcher(words: Sequence[str], folder: Path, **environment: str) -> Command:
+    """Start a sweep as a command in a folder with a misbehaving model."""
+    said = folder / f"said {len(list(folder.glob('said *')))}"
+    said.mkdir()
+    typed = ("sweep", "--config-dir", "own", *words)
+    return Command(typed, folder, os.environ | environment, said)
 
 
 class Here:

@@ -172,21 +172,17 @@ class StopsTheFirst(View):
             words = holder(folder / ".lease").split()
             if words[0] == "process":
                 os.kill(int(words[1]), signal.SIGTERM)
+                Path("hurry").touch()
 
 
-def test_a_run_that_was_interrupted_alone_ends_the_search_for_now(tmp_path):
-    words = [
-        *SEARCH,
-        "trainer.steps=800",
-        "trainer.eval_every=400",
-        "trainer.checkpoint_every=400",
-    ]
-    words += ["search.trials=2", f"output_dir={tmp_path}"]
-    cut = sweep(words, view=StopsTheFirst())
+def test_a_run_that_was_interrupted_alone_ends_the_search_for_now(slow):
+    words = [*slow, "optimizer.lr=tag(log,interval(1e-4,1e-1))", "search=optuna"]
+    words += ["search.trials=2", "search.pruner=none", "launch.workers=2"]
+    cut = sweep(words, "own", view=StopsTheFirst())
     assert cut.stopped == "a run was interrupted"
-    states = [trial.state.name for trial in study_of(cut, tmp_path).trials]
+    states = [trial.state.name for trial in study_of(cut, Path("out")).trials]
     assert "RUNNING" in states
-    assert sweep(words).summary.startswith("best of 2 trials (2 completed)")
+    assert sweep(words, "own").summary.startswith("best of 2 trials (2 completed)")
 
 
 def test_settings_that_were_not_all_drawn_are_drawn_when_it_goes_on(tmp_path):
@@ -259,13 +255,19 @@ def test_scores_of_unlike_runs_are_not_searched(tmp_path, several):
         sweep([*words, several, f"output_dir={tmp_path}"])
 
 
-def test_a_run_without_prospects_is_stopped(tmp_path):
+def test_a_run_without_prospects_is_stopped(slow):
     """The pruner is asked while runs train; a run that it stops counts as pruned."""
-    words = [
-        word for word in SEARCH if not word.startswith(("search", "model.hidden", "optimizer.lr"))
-    ]
-    words += ["trainer.steps=1500", "seed=0,1", f"output_dir={tmp_path}"]
-    done = sweep(words, prune=lambda job, progress: progress.step >= 20 and job.config["seed"] == 0)
+
+    class Hurry(View):
+        def ended(self, job, ending, found):
+            Path("hurry").touch()
+
+    done = sweep(
+        [*slow, "seed=0,1", "launch.workers=2"],
+        "own",
+        view=Hurry(),
+        prune=lambda job, progress: progress.step >= 10 and job.config["seed"] == 0,
+    )
     hows = {job.config["seed"]: done.endings[at].how for at, job in done.jobs.items()}
     assert hows == {0: "pruned", 1: "completed"}
 

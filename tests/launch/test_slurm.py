@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 import shutil
 import signal
 import subprocess
@@ -12,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from commands import forked
 from patience import until
 from small_sweep import SMALL, Once, Seen, history, kept, launcher, press, sweep
 
@@ -117,7 +117,7 @@ def test_a_power_cut_and_a_time_limit_cost_time_and_nothing_else(asked, cluster,
 
         def look(self, sweep):
             dead, late = sweep.jobs
-            if not self.cut and dead in sweep.running and sweep.running[dead].step >= 20:
+            if not self.cut and dead in sweep.running and sweep.running[dead].step >= 10:
                 self.cut = True
                 [node] = [node for index, node in places() if index == "0"]
                 cluster("nodedown", node)
@@ -141,24 +141,24 @@ def test_a_power_cut_and_a_time_limit_cost_time_and_nothing_else(asked, cluster,
 
 
 @pytest.mark.slurm
-def test_jobs_outlive_the_launcher_and_are_submitted_once(asked, slow):
-    left = asked("seed=0,1,2", policy=Policy(wait=False))
+def test_jobs_outlive_the_launcher_and_are_submitted_once(asked, slow, tmp_path):
+    left = asked("seed=0,1", policy=Policy(wait=False))
     assert hows(left) == []
-    assert len(queue()) == 3
-    asked("seed=0,1,2", policy=Policy(wait=False))
-    assert len(queue()) == 3
-    killed = launcher([*ON_SLURM, *slow, "seed=0,1,2"])
+    assert len(queue()) == 2
+    asked("seed=0,1", policy=Policy(wait=False))
+    assert len(queue()) == 2
+    killed = launcher([*ON_SLURM, *slow, "seed=0,1"], tmp_path).process
     [asked_for] = Path("out").glob("sweeps/*/sweep.jsonl")
     try:
         until(lambda: len(asked_for.read_text().splitlines()) == 3)
     finally:
         killed.kill()
-        killed.wait()
+        killed.join()
     Path("hurry").touch()
-    wider = asked("seed=0,1,2,3")
-    assert hows(wider) == ["completed"] * 4
-    assert [history(folder) for folder in runs()] == [["started", "completed"]] * 4
-    assert len(submitted()) == 4
+    wider = asked("seed=0,1,2")
+    assert hows(wider) == ["completed"] * 3
+    assert [history(folder) for folder in runs()] == [["started", "completed"]] * 3
+    assert len(submitted()) == 3
 
 
 @pytest.mark.slurm
@@ -170,11 +170,11 @@ def test_stopped_once_it_keeps_checkpoints_and_twice_it_ends_at_once(asked):
     assert [history(folder) for folder in runs()] == [["started", "interrupted"]] * 2
     until(lambda: not queue())
     with pytest.raises(KeyboardInterrupt):
-        asked(*words, view=Once(press(2), step=90))
+        asked(*words, view=Once(press(2), step=40))
     until(lambda: not queue())
     resumed = [step for folder in runs() for step in steps_resumed(folder)]
     assert len(resumed) == 2
-    assert min(resumed) >= 20
+    assert min(resumed) >= 10
     assert kept(Path("out")) == {}
 
 
@@ -289,14 +289,15 @@ def ticket(job):
 
 def on_node(job, ticket, during=lambda process: None, **environment):
     """Run a job as a node does, in a process of its own."""
-    code = "import pickle, sys; from seqbench.launch.slurm_job import run_on_node; "
-    code += "run_on_node(*pickle.load(sys.stdin.buffer), threads=2, max_requeue=2)"
-    command = [sys.executable, "-c", code]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | environment) as process:
-        pickle.dump((job, ticket), process.stdin)
-        process.stdin.close()
-        during(process)
+    process = forked(node, job, ticket, environment)
+    during(process)
+    process.join()
     return slurm_job.read_ending(ticket.ending)
+
+
+def node(job, ticket, environment):
+    os.environ.update(environment)
+    slurm_job.run_on_node(job, ticket, threads=2, max_requeue=2)
 
 
 def test_a_job_says_how_it_ended(job, ticket):
@@ -317,7 +318,7 @@ def test_a_job_that_was_given_up_trains_nothing(job, ticket):
 def test_a_job_goes_back_to_the_queue_so_often_and_not_more(job, ticket):
     def warn(process):
         until(job.run.events_path.exists)
-        process.send_signal(signal.SIGUSR2)
+        os.kill(process.pid, signal.SIGUSR2)
 
     ending = on_node(job, ticket, warn, SLURM_RESTART_COUNT="2")
     assert ending.how == "interrupted"

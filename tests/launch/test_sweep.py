@@ -252,16 +252,17 @@ class Moody(Here):
             yield job, train_job(job) if how == "completed" else Ending(how, "by the dice")
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(st.integers(0, 10**6))
 def test_whatever_happens_each_run_is_trained_once_in_the_end(tmp_path_factory, seed):
     folder, dice = tmp_path_factory.mktemp("moody"), random.Random(seed)
     words = [[*SMALL, f"output_dir={folder}", f"seed={seed}"] for seed in range(4)]
     trained = []
     composer = Composer()
+    jobs = Sweep([], composer, Policy(), Seen()).compose(words)
     for _ in range(30):
         made = Sweep([], composer, Policy(), Seen())
-        made.launch(words, lambda: Moody(dice))
+        made.run(jobs, lambda: Moody(dice))
         trained += made.view.trained
         assert len(made.endings) == 4, "every job comes to an end"
     assert sorted(trained) == [f"adding tcn seed={seed}" for seed in range(4)]
