@@ -41,7 +41,7 @@ def read_rolls(file: Path) -> dict[str, Rolls]:
         DataError: if the file is damaged or has other contents.
     """
     try:
-        from scipy.io import loadmat
+        from scipy.io import loadmat  # type: ignore[import-untyped]
     except ModuleNotFoundError:
         raise ConfigError("music needs scipy: pip install 'seqbench[music]'") from None
     try:
