@@ -16,7 +16,7 @@ from seqbench import kernels
 from seqbench.errors import ConfigError
 from seqbench.models import linear, llama, rnn, tcn
 from seqbench.models.rnn import State
-from seqbench.models.sequence_model import SequenceModel
+from seqbench.models.sequence_model import SequenceModel, read_out
 from seqbench.spec import SequenceSpec
 
 Forward = TypeVar("Forward", bound=Callable[..., Any])
@@ -39,12 +39,14 @@ class TCN(tcn.TCN):
     skips_context = False
 
     @unfused
-    def forward(self, x: Tensor, state: None = None, context: int = 0) -> tuple[Tensor, None]:
+    def forward(
+        self, x: Tensor, state: None = None, context: int = 0, lengths: Tensor | None = None
+    ) -> tuple[Tensor, None]:
         """Return the outputs, of the shape that `SequenceSpec.readout` asks for."""
         h = (x if self.embedding is None else self.embedding(x)).transpose(1, 2)
         for i, block in enumerate(self.blocks):
             h = residual_block(h, cast(tcn.Block, block), 2**i)
-        return self.output(h[..., -1] if self.readout == "last" else h.transpose(1, 2)), None
+        return self.output(read_out(h.transpose(1, 2), self.readout, lengths)), None
 
 
 def residual_block(x: Tensor, block: tcn.Block, dilation: int) -> Tensor:
@@ -62,7 +64,11 @@ class Recurrent(rnn.Recurrent):
     """Torch's recurrent layers; with readout `last` the outputs of all other steps are dropped."""
 
     def forward(
-        self, x: Tensor, state: State | None = None, context: int = 0
+        self,
+        x: Tensor,
+        state: State | None = None,
+        context: int = 0,
+        lengths: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         """Return the outputs and the state of each layer after the last step."""
         h = x if self.embedding is None else self.embedding(x)
@@ -70,7 +76,7 @@ class Recurrent(rnn.Recurrent):
         for i, layer in enumerate(self.layers):
             h, ended = layer(self.dropout(h) if i else h, None if state is None else state[i])
             after.append(ended)
-        return self.output(self.dropout(h[:, -1] if self.readout == "last" else h)), tuple(after)
+        return self.output(self.dropout(read_out(h, self.readout, lengths))), tuple(after)
 
 
 class LSTM(Recurrent, rnn.LSTM):
