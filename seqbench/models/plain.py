@@ -17,7 +17,7 @@ from seqbench import kernels
 from seqbench.errors import ConfigError
 from seqbench.models import linear, llama, rnn, tcn
 from seqbench.models.rnn import State
-from seqbench.models.sequence_model import SequenceModel
+from seqbench.models.sequence_model import SequenceModel, read_out
 from seqbench.spec import SequenceSpec
 
 Forward = TypeVar("Forward", bound=Callable[..., Any])
@@ -45,7 +45,11 @@ class TCN(tcn.TCN):
 
     @unfused
     def forward(
-        self, x: Tensor, state: Buffers | None = None, context: int = 0
+        self,
+        x: Tensor,
+        state: Buffers | None = None,
+        context: int = 0,
+        lengths: Tensor | None = None,
     ) -> tuple[Tensor, Any]:
         """Return the outputs, of the shape that `SequenceSpec.readout` asks for.
 
@@ -57,7 +61,7 @@ class TCN(tcn.TCN):
             before = (None, None) if state is None else state[i]
             h, buffers = residual_block(h, cast(tcn.Block, block), 2**i, before)
             after.append(buffers)
-        y = self.output(h[..., -1] if self.readout == "last" else h.transpose(1, 2))
+        y = self.output(read_out(h.transpose(1, 2), self.readout, lengths))
         return y, None if state is None else tuple(after)
 
 
@@ -86,7 +90,11 @@ class Recurrent(rnn.Recurrent):
     """Torch's recurrent layers; with readout `last` the outputs of all other steps are dropped."""
 
     def forward(
-        self, x: Tensor, state: State | None = None, context: int = 0
+        self,
+        x: Tensor,
+        state: State | None = None,
+        context: int = 0,
+        lengths: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         """Return the outputs and the state of each layer after the last step."""
         h = x if self.embedding is None else self.embedding(x)
@@ -94,7 +102,7 @@ class Recurrent(rnn.Recurrent):
         for i, layer in enumerate(self.layers):
             h, ended = layer(self.dropout(h) if i else h, None if state is None else state[i])
             after.append(ended)
-        return self.output(self.dropout(h[:, -1] if self.readout == "last" else h)), tuple(after)
+        return self.output(self.dropout(read_out(h, self.readout, lengths))), tuple(after)
 
 
 class LSTM(Recurrent, rnn.LSTM):

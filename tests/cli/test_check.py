@@ -60,8 +60,9 @@ def test_check_ticks_a_persons_own_model(command, target):
     result = command(target, "width=6")
     assert result.code == 0
     lines = result.out.splitlines()
-    assert len(lines) == 8
-    assert [line[0] for line in lines] == ["✓"] * 6 + ["-"] * 2  # no state, no context to skip
+    assert len(lines) == 9
+    # No state, no context to skip, no lengths.
+    assert [line[0] for line in lines] == ["✓"] * 6 + ["-"] * 3
     assert "features only" in lines[0]
     assert "the model has no state" in lines[6]
 

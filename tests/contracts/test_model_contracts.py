@@ -20,6 +20,7 @@ STATE_DICT = "the state dict is complete"
 SEED = "is deterministic for a seed"
 SEGMENTS = "segments with carried state match one pass"
 CONTEXT = "skipping the context changes no output"
+PADDING = "padding changes no output"
 
 
 def broken(results):
@@ -54,6 +55,17 @@ class Running(nn.Module):
         steps = torch.arange(1, x.shape[1] + 1)[:, None]
         outputs = self.last(h.cumsum(1) / steps)
         return outputs if self.every else outputs[:, -1]
+
+
+class Heedless(SequenceModel):
+    takes_lengths = True
+
+    def __init__(self, spec):
+        super().__init__()
+        self.inner = Running(spec)
+
+    def forward(self, x, state=None, context=0, lengths=None):
+        return self.inner(x), None
 
 
 class Clairvoyant(Running):
@@ -225,6 +237,7 @@ def test_the_models_that_are_broken_below_hold_whole(model):
         (Deaf, CONTEXT, "with a context of 1 steps the output is (3, 37, 11), not (3, 36, 11)"),
         (Both, CONTEXT, "it has has_state and skips_context"),
         (Undeclared, SHAPE, "forward returned a tuple, expected a tensor"),
+        (Heedless, PADDING, "with readout last, padding on the right changes outputs by"),
     ],
 )
 def test_a_broken_model_is_told_what_it_breaks(model, contract, message):
@@ -236,6 +249,7 @@ def test_what_a_model_does_not_do_is_not_asked():
     assert [name for name, result in results.items() if result.passed is None] == [
         SEGMENTS,
         CONTEXT,
+        PADDING,
     ]
     assert "the model has no state" in results[SEGMENTS].message
     (skipping,) = (r for r in check_model(Skipping) if r.name == CONTEXT)

@@ -57,7 +57,7 @@ def test_the_test_is_counted_by_class(train, watch):
     found = collect([folder.folder])
     (page,) = build_content(found.records, [], found.folders)["runs"]
     assert page["confusion"]["counts"] == matrix.counts
-    assert page["confusion"]["mistakes"][0] == (true, predicted, examples)
+    assert page["confusion"]["mistakes"][0] == [str(true), str(predicted), examples]
 
 
 def test_a_run_that_starts_again_has_no_earlier_matrix(train):

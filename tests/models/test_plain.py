@@ -104,3 +104,15 @@ def test_a_custom_model_has_no_plain_form():
     assert "my_model.Mean" not in PLAIN
     with pytest.raises(ConfigError, match=r"not of my_model\.Mean"):
         build_plain({"_target_": "my_model.Mean"}, FEATURES_LAST)
+
+
+@pytest.mark.parametrize("readout", ["last", "mean"])
+@pytest.mark.parametrize("name", ["tcn", "gru", "llama"])
+def test_a_plain_model_reads_sequences_of_different_length(name, readout):
+    values = dict(SETTINGS)[name] if name != "gru" else {"hidden_size": 9}
+    spec = SequenceSpec(Features(2), Classes(3), readout, LENGTH, variable_length=True)
+    model, plain = (one.eval() for one in pair(name, spec, **values))
+    x, lengths = inputs(spec), torch.tensor([LENGTH, 7, 1])
+    with torch.no_grad():
+        (ours, _), (theirs, _) = model(x, None, 0, lengths), plain(x, None, 0, lengths)
+    assert torch.allclose(ours, theirs, atol=1e-5)
