@@ -55,8 +55,7 @@ def _spawn(path: str, arguments: Sequence[str], descriptors: Sequence[int]) -> i
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_DFL)
-        open_ones = [int(path.name) for path in Path("/proc/self/fd").iterdir()]
-        for descriptor in {*open_ones} - {0, 1, 2, *descriptors}:
+        for descriptor in {*range(3, 4096)} - {*descriptors}:  # open or not
             with suppress(OSError):
                 os.close(descriptor)
         exec(arguments[-1], {})

@@ -80,11 +80,3 @@ def test_a_linear_forecasting_model_refuses_other_tasks_in_one_line(tmp_path, se
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.endswith("DLinear is for forecasting tasks only, such as task=forecast_file")
-
-
-def test_the_installed_command_trains(tmp_path, installed):
-    done = installed(*command("llama", "char_file", tmp_path))
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == ""
-    assert "completed: test " in done.stderr
-    assert_is_trained(tmp_path, "llama", "char_file")

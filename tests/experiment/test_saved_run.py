@@ -14,6 +14,11 @@ from seqbench.experiment import run
 from seqbench.experiment.saved_run import SavedRun
 from seqbench.runs.run import Run
 
+SIZES = {
+    **{name: ["model.hidden_size=16"] for name in ("lstm", "gru", "rnn")},
+    "tcn": ["model.channels=[16,16]"],
+    "llama": ["model.dim=16", "model.hidden_dim=24", "model.num_heads=2", "model.num_layers=2"],
+}
 TEXT = "the cat sat on the mat and the dog sat on the log. " * 200
 
 
@@ -28,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory):
         if model not in made:
             config = compose(
                 [
-                    f"model={model}",
+                    *(f"model={model}", *SIZES[model], "recipe=none"),
                     "task=char_file",
                     f"task.path={base / 'my.txt'}",
                     "budget=smoke",

@@ -27,10 +27,10 @@ def everything(folder):
 FORMATS = ("rich", "markdown", "latex", "html", "csv", "json")
 
 
-def read_all(harmless, folder, where="status=completed"):
+def read_all(harmless, folder, where="status=completed", formats=FORMATS):
     """Run every command that reads records, and return their output."""
     output_dir = folder.parents[3]
-    texts = [harmless("table", "--output-dir", output_dir, "-f", form).out for form in FORMATS]
+    texts = [harmless("table", "--output-dir", output_dir, "-f", form).out for form in formats]
     for words in (
         ["runs", "--output-dir", output_dir],
         ["runs", "--output-dir", output_dir, "--where", where],
@@ -49,6 +49,6 @@ def read_all(harmless, folder, where="status=completed"):
 
 def look(harmless, folder):
     """Run every command that reads the folder of a run."""
-    read_all(harmless, folder)
+    read_all(harmless, folder, formats=["json"])
     for words in (["eval"], ["train", "--resume"], ["generate", "--prompt", "a"]):
         harmless(*words, folder)

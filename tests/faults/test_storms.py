@@ -1,15 +1,17 @@
 """The scripts that kill runs and inject faults, with a few runs each."""
 
+import importlib
+import os
 import random
 import re
-import subprocess
 import sys
+from pathlib import Path
 from unittest.mock import patch
 
 import fault_storm
 import kill_storm
 import pytest
-from small_run import ROOT
+from commands import forked
 
 from seqbench.runs.run import Run
 from seqbench.training import checkpoint
@@ -17,19 +19,26 @@ from seqbench.training import checkpoint
 COLUMNS = ("runs", "kills", "stops", "commands", "resumes", "lost")
 
 
-def rows(script: str, *words: str) -> list[list[str]]:
+def rows(script: str, said: Path, *words: str) -> list[list[str]]:
     """Return the rows of the table that a script prints."""
-    done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / script, *words],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return [re.split("  +| (?=[a-z]+_)", line) for line in done.stdout.splitlines()[1:-1]]
+    process = forked(run_script, script, said, words)
+    process.join()
+    text = said.read_text()
+    assert process.exitcode == 0, text
+    return [re.split("  +| (?=[a-z]+_)", line) for line in text.splitlines()[1:-1]]
 
 
-def test_no_run_is_lost_in_a_small_storm_of_kills():
-    *pairs, total = [line[0].split() + line[1:] for line in rows("kill_storm.py", "--kills", "5")]
+def run_script(script: str, said: Path, words: tuple[str, ...]) -> None:
+    os.setsid()
+    for descriptor in (1, 2):
+        os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), descriptor)
+    sys.argv = [script, *words]
+    sys.exit(importlib.import_module(script).main())
+
+
+def test_no_run_is_lost_in_a_small_storm_of_kills(tmp_path):
+    lines = rows("kill_storm", tmp_path / "said", "--kills", "5")
+    *pairs, total = [line[0].split() + line[1:] for line in lines]
     assert {task for _, task, *_ in pairs} == set(kill_storm.TASKS)
     assert len(pairs) == 5
     counts = dict(zip(COLUMNS, map(int, total[-len(COLUMNS) :]), strict=True))
@@ -39,8 +48,9 @@ def test_no_run_is_lost_in_a_small_storm_of_kills():
     assert counts["resumes"] > 2
 
 
-def test_no_run_is_lost_in_a_small_storm_of_faults():
-    found = {name: rest for name, *rest in rows("fault_storm.py", "--times", "1")}
+def test_no_run_is_lost_in_a_small_storm_of_faults(tmp_path):
+    lines = rows("fault_storm", tmp_path / "said", "--times", "1")
+    found = {name: rest for name, *rest in lines}
     assert found.keys() == set(fault_storm.FAULTS)
     for fault, rest in found.items():
         skipped = fault_storm.WITHOUT_ROOT and fault in ("full disk", "read-only folder")

@@ -10,8 +10,6 @@ import sys
 from collections import defaultdict
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from wandb.proto.wandb_internal_pb2 import Record as WandBRecord
 
 from seqbench.config.compose import compose
 from seqbench.config.trust import read
@@ -48,7 +46,12 @@ def expected(config):
     return found
 
 
+# The libraries take seconds to import, which collecting the tests must not.
+
+
 def in_tensorboard(config):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     name = Run.of(config).folder.parts[-3:]
     folder = str(tensorboard.Path(config["output_dir"], "tensorboard", *name))
     read_back = EventAccumulator(folder).Reload()
@@ -59,7 +62,7 @@ def in_tensorboard(config):
 
 
 def in_mlflow(config):
-    from mlflow import MlflowClient  # takes seconds, which collecting the tests must not
+    from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{config['output_dir']}/mlflow.db")
     [experiment] = [e for e in client.search_experiments() if e.name == "seqbench"]
@@ -89,6 +92,8 @@ def leveldb_log(content):
 
 def in_wandb(config):
     """Return config and rows of an offline run."""
+    from wandb.proto.wandb_internal_pb2 import Record as WandBRecord
+
     values, rows = {}, defaultdict(list)
     [path] = tensorboard.Path(config["output_dir"]).glob("wandb/offline-run-*/*.wandb")
     for data in leveldb_log(path.read_bytes()):
