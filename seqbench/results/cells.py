@@ -4,6 +4,7 @@ If several cells share a place in the table (same model, same task), each gets a
 list of the options that distinguish it, as in `tcn (kernel_size=7)`.
 """
 
+import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -58,9 +59,10 @@ class Column:
 
     @property
     def order(self) -> tuple[str, int, str, str, str, str]:
-        """Return the sort key: task, then length."""
+        """Return the sort key: task, then length; numbers in the variant by their value."""
         choices = self.budget or "", self.protocol or ""
-        return self.task, self.length or 0, *choices, self.variant, self.metric or ""
+        variant = re.sub(r"\d+", lambda digits: digits[0].zfill(20), self.variant)
+        return self.task, self.length or 0, *choices, variant, self.metric or ""
 
 
 @dataclass(frozen=True)

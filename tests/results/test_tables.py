@@ -88,8 +88,8 @@ def test_a_column_names_the_horizon_of_a_forecast():
     assert str(build([one]).columns[0]) == "adding T=600 [horizon=96] · MSE ↓ (full)"
     two = build([one, make_record("adding", task__horizon=192)])
     assert [column.task for column in two.columns] == [
-        "adding T=600 [horizon=192]",
         "adding T=600 [horizon=96]",
+        "adding T=600 [horizon=192]",
     ]
 
 
