@@ -93,8 +93,8 @@ def test_stopped_twice_it_ends_at_once(slow):
 
 def test_a_launcher_that_is_killed_leaves_nobody_behind(slow, tmp_path, monkeypatch):
     """The system signals the jobs, which write checkpoints."""
+    monkeypatch.chdir("/")  # the fork server of this process may start here
     killed = launcher([*slow, "trainer.steps=20000", "seed=0,1", TWO], tmp_path).process
-    monkeypatch.chdir("/")
     checkpoints = lambda: list(tmp_path.glob("out/runs/*/*/*/checkpoints/last.safetensors"))  # noqa: E731
     try:
         until(lambda: len(checkpoints()) == 2)
