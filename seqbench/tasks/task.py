@@ -92,6 +92,11 @@ class Primary:
         """Return True if `a` is better than `b`."""
         return a < b if self.direction == "min" else a > b
 
+    def replaces(self, value: float, best: float | None) -> bool:
+        """Return True if weights that score `value` are kept instead of those that score `best`."""
+        is_tie = self.prefers_later and value == best
+        return best is None or is_tie or self.better(value, best)
+
     def is_solved(self, value: float) -> bool:
         """Return True if `value` is at least as good as `solved`; False if that is `None`."""
         return self.solved is not None and not self.better(self.solved, value)

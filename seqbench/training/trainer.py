@@ -313,8 +313,7 @@ class Trainer:
         state.schedule.observe(improved)
         progress.solved = task.primary.is_solved(value)
         progress.unimproved = 0 if improved else progress.unimproved + 1
-        is_tie = task.primary.prefers_later and value == progress.best
-        if improved or is_tie or self.watch == "test":
+        if task.primary.replaces(value, progress.best) or self.watch == "test":
             progress.best, progress.best_step = value, progress.step
             facts = {
                 "step": progress.step,
