@@ -212,3 +212,12 @@ def test_what_a_task_must_give():
     abstract = {"to", "train_batch", "eval_batches", "loss", "metrics"}
     assert Task.__abstractmethods__ == abstract
     assert inspect.isabstract(Task)
+
+
+@pytest.mark.parametrize(("later", "kept"), [(False, False), (True, True)])
+def test_of_equal_scores_the_later_weights_are_kept_where_the_metric_says_so(later, kept):
+    metric = Primary("accuracy", "max", prefers_later=later)
+    assert metric.replaces(0.9, 0.9) is kept
+    assert metric.replaces(0.9, None)
+    assert metric.replaces(0.91, 0.9)
+    assert not metric.replaces(0.89, 0.9)
