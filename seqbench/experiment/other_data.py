@@ -87,8 +87,8 @@ def other_task(saved: SavedRun, overrides: Sequence[str]) -> tuple[dict[str, Any
     # Another text is read with the characters that the model knows.
     if changes and signature_defaults(node["_target_"]).get("characters", "") is None:
         config["task"] = {"characters": saved.vocabulary.characters} | node
-    # The training batch does not matter here, and its rows would need a longer text.
-    size = 1 if changes else saved.trainer.batch_size
+    # Where the training batch does not matter, its rows would need a longer text.
+    size = 1 if changes and not node.get("drop_last") else saved.trainer.batch_size
     options = {"batch_size": size, "seed": config["seed"], "data_dir": config["data_dir"]}
     task: Task = build("task", config, **options)
     for part in ("input", "target", "readout"):

@@ -364,6 +364,10 @@ def _matches(target: Target, tests: Iterable[tuple[str, ...]]) -> bool:
 
 
 def _nothing(found: Sequence[Target], only: str | None) -> list[Target]:
-    names = ", ".join(dict.fromkeys(target.row.task for target in found))
-    models = ", ".join(dict.fromkeys(target.model for target in found))
-    raise ConfigError(f"nothing matches --only '{only}': tasks are {names}; models {models}")
+    values: dict[str, dict[str, None]] = {}
+    for target in found:
+        named = [("task", target.row.task), ("model", target.model), *target.row.options]
+        for key, value in named:
+            values.setdefault(key, {})[_text(value)] = None
+    known = "; ".join(f"{key} is {', '.join(names)}" for key, names in values.items())
+    raise ConfigError(f"nothing matches --only '{only}': {known}")

@@ -135,7 +135,8 @@ def paired(
         values = [first[seed] / second[seed] for seed in shared]
     else:
         values = [first[seed] - second[seed] for seed in shared]
-    return describe(values, log) if values and all(map(math.isfinite, values)) else None
+    fits = all(math.isfinite(value) and (value > 0 or not log) for value in values)
+    return describe(values, log) if values and fits else None
 
 
 def distinguishable(

@@ -13,6 +13,7 @@ from seqbench.runs import atomic, foreign
 
 # Most bytes, windows, targets and time steps that are read from a file.
 LARGEST, MOST_WINDOWS, MOST_TARGETS, MOST_STEPS = 2**23, 8, 8, 20_000
+LARGEST_ROW = 2**53
 
 Numbers = list[float | None]
 
@@ -77,7 +78,9 @@ def read_forecasts(path: Path) -> list[ForecastWindow]:
         windows = [_window(item) for item in items]
         same = all(window.lines.keys() == windows[0].lines.keys() for window in windows)
         return windows if same else []
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        return []
+    except (OverflowError, RecursionError):  # a number too large, lists too deep
         return []
 
 
@@ -87,8 +90,9 @@ def _window(item: dict[str, Any]) -> ForecastWindow:
         for name, own in list(item["lines"].items())[:MOST_TARGETS]
     }
     times = item["times"]
-    if not (all(type(t) is str for t in times) or all(type(t) is int for t in times)):
-        raise ValueError("times of different types")
+    are_rows = all(type(t) is int and abs(t) < LARGEST_ROW for t in times)
+    if not (are_rows or all(type(t) is str for t in times)):
+        raise ValueError("expected texts or numbers of rows")
     for own in lines.values():
         ahead = len(own.truth)
         if not ahead or not len(own.forecast) == len(own.naive) == ahead == len(times) - len(

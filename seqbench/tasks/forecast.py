@@ -53,13 +53,13 @@ class Forecast(Task):
         missing: `error`, or `mask`: missing inputs are 0, with an indicator column for each column,
             and missing targets are not scored.
         eval_size: windows of the validation and of the test split, evenly spread; `None`: all.
-        drop_last: leave out the last windows of validation and test that do not fill a batch, as
-            a data loader with `drop_last=True` does. Only for comparison with such code.
         path: a CSV or Parquet file.
         sha256: expected SHA-256 of the file; `None`: any.
         time: the time column; `None`: the first column of dates or timestamps.
         group: the column that names a row's series; `None`: one series.
         dataset: a table of the catalogue instead of `path`.
+        drop_last: leave out the last windows of validation and test that do not fill a batch, as
+            a data loader with `drop_last=True` does. Only for comparison with such code.
 
     Raises:
         ConfigError: if there is no such column, a value is out of range, no file is given, or its
@@ -81,12 +81,12 @@ class Forecast(Task):
         normalize: Normalize,
         missing: Literal["error", "mask"],
         eval_size: int | None,
-        drop_last: bool,
         path: str | None = None,
         sha256: str | None = None,
         time: str | None = None,
         group: str | None = None,
         dataset: str | None = None,
+        drop_last: bool = False,
         *,
         batch_size: int,
         seed: int,

@@ -10,6 +10,7 @@ from torch import Tensor
 from seqbench.datasets.time_steps import without_midnight
 from seqbench.runs.forecasts import ForecastWindow, Lines
 from seqbench.tasks.forecast import Forecast
+from seqbench.tasks.naive import filled_forward
 from seqbench.tasks.task import Batch, Split
 from seqbench.tasks.window_batch import ForecastBatch
 from seqbench.training.predictions import Columns
@@ -125,7 +126,7 @@ class ForecastSample:
         rows = np.arange(at + 1 - past, at + 1 + task.horizon)
         count = min(MOST_TARGETS, len(features.targets))
         values = in_unit_of(task, rows)
-        naive, naive_name = naive_forecast(task, at)
+        naive, naive_name = naive_forecast(task, at, int(self.clock.starts[number]))
         lines = {
             target: Lines(
                 listed(values[:past, i]),
@@ -170,8 +171,14 @@ def in_unit_of(task: Forecast, rows: NDArray[np.int64]) -> NDArray[np.float64]:
     return values
 
 
-def naive_forecast(task: Forecast, at: int) -> tuple[NDArray[np.float64], str]:
-    """Return the seasonal naive forecast after a row, or the best other one, and its name."""
+def naive_forecast(task: Forecast, at: int, start: int) -> tuple[NDArray[np.float64], str]:
+    """Return the seasonal naive forecast after a row, or the best other one, and its name.
+
+    Args:
+        task: gives the rows.
+        at: the row.
+        start: the first row of its series.
+    """
     name = "seasonal naive"
     if name not in task.naive or task.period is None:
         name = min(task.naive, key=task.naive.__getitem__)
@@ -179,7 +186,9 @@ def naive_forecast(task: Forecast, at: int) -> tuple[NDArray[np.float64], str]:
         mean = task.features.mean[: len(task.features.targets)]
         return np.tile(mean, (task.horizon, 1)), name
     season = task.period if name == "seasonal naive" and task.period else 1
-    return in_unit_of(task, at + 1 - season + np.arange(task.horizon) % season), name
+    # As in `naive_scores`, a missing value is the last known one.
+    known = filled_forward(in_unit_of(task, np.arange(start, at + 1)))
+    return known[len(known) - season + np.arange(task.horizon) % season], name
 
 
 def listed(values: NDArray[np.float64]) -> list[float | None]:

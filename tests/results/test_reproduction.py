@@ -49,7 +49,7 @@ def test_options_of_a_row_choose_a_part_and_are_set():
 @pytest.mark.parametrize(
     ("only", "message"),
     [
-        ("task=addng", "nothing matches --only 'task=addng': tasks are smnist, "),
+        ("task=addng", "nothing matches --only 'task=addng': task is smnist, "),
         ("tusk=adding", "--only wants 'task=adding, model=tcn|gru', not 'tusk=adding'"),
         ("task<adding", "--only wants"),
         ("adding", "--only wants"),

@@ -143,7 +143,8 @@ def point_panels(cells: Sequence[Cell], x: str) -> dict[Column, list[Point]]:
     panels: dict[Column, list[Point]] = {}
     for cell in cells:
         place = _place(cell, x)
-        sample = cell.statistics
+        # Arithmetic means, since a curve may lead through columns of both kinds.
+        sample = replace(cell, log=False).statistics
         if place is None or sample is None or not _is_number(sample.mean):
             continue
         column = cell.column

@@ -22,6 +22,10 @@ LISTED_RUNS = 5
 # A note names models of one task whose numbers of parameters differ by more than this factor.
 SIMILAR_SIZES = 2
 TIED, OLDER = "≈", "†"
+FACTOR_NOTE = (
+    f"{FACTOR}: geometric mean and the factor of its 95% confidence interval, where the errors of a"
+    " task span decades"
+)
 TIED_NOTE = (
     f"{TIED} not significantly different from the best: the 95% interval of their mean difference "
     "over shared seeds (Student's t, paired) contains zero"
@@ -84,9 +88,11 @@ def build_table(
         extra = [SHOWN[name] for name in show]
         headers = [Header(shown.header, header.task, True, header.name) for shown in extra]
         makers: list[Callable[[Cell], Entry | None]] = [shown.entry for shown in extra]
-        if against is not None:
+        there = [cell for cell in members if cell]
+        pair = partial(against_entry, rivals=there, name=against)
+        if against is not None and any(map(pair, there)):
             headers.append(Header(f"against {plain(against)}", header.task, True, header.name))
-            makers.append(partial(against_entry, rivals=list(filter(None, members)), name=against))
+            makers.append(pair)
         if paper and any(cell and cell.column.task in in_paper for cell in members):
             headers.append(Header("published", plain(paper), True, header.name))
             makers.append(partial(_published, paper=paper, task=header.task, remarks=remarks))
@@ -300,10 +306,7 @@ def _explanations(cells: Sequence[Cell], usual_n: int | None) -> list[str]:
         seeds = f"; n={usual_n} seeds where no n is given" if usual_n else ""
         lines.append(f"mean ± half of its 95% confidence interval (Student's t){seeds}")
     if any(cell.log for cell in cells):
-        lines.append(
-            f"{FACTOR}: geometric mean and the factor of its 95% confidence interval, where the"
-            " errors of a task span decades"
-        )
+        lines.append(FACTOR_NOTE)
     if min(sizes, default=FEWEST_SEEDS) < FEWEST_SEEDS:
         lines.append(f"fewer than {FEWEST_SEEDS} seeds give no interval")
     if len(protocols) == 1 and (protocol := next(iter(protocols))):

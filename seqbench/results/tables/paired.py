@@ -8,7 +8,7 @@ from seqbench.results.tables.table import FACTOR, Entry
 from seqbench.wording import mean_and_spread, number, plain
 
 
-def against_entry(cell: Cell, rivals: Sequence[Cell], name: str) -> Entry | None:
+def against_entry(cell: Cell, rivals: Sequence[Cell], name: str | None) -> Entry | None:
     """Return the mean paired difference between a cell and a model, with its 95% interval.
 
     Where the errors of a column span decades, it is a ratio with the factor of its interval.

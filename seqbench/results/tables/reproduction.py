@@ -14,7 +14,13 @@ from seqbench.results.papers import (
     verdict,
 )
 from seqbench.results.statistics import FEWEST_SEEDS
-from seqbench.results.tables.comparison import OLDER, SHOWN, TIED_NOTE, measured
+from seqbench.results.tables.comparison import (
+    FACTOR_NOTE,
+    OLDER,
+    SHOWN,
+    TIED_NOTE,
+    measured,
+)
 from seqbench.results.tables.layout import ARROWS
 from seqbench.results.tables.table import Entry, Header, Row, Table, superscript
 from seqbench.runs.record import Record
@@ -73,8 +79,9 @@ def build_reproduction(
         rows=tuple(table_rows),
         notes=(
             *_notes(paper, [target for target, _ in rows]),
-            f"measured: mean ± half of its 95% confidence interval (Student's t) over {seeds} seeds"
-            f" or n; fewer than {FEWEST_SEEDS} give no interval, and a hint at most",
+            f"measured: mean ± half of its 95% confidence interval (Student's t), over n runs or"
+            f" {seeds}; fewer than {FEWEST_SEEDS} give no interval, and a hint at most",
+            *([FACTOR_NOTE] if any(cell.log for cell in cells) else []),
             *explanation(said.words for said in verdicts),
             *([TIED_NOTE] if "tied" in standing.values() else []),
             *([f"{OLDER} run with older code"] if is_older else []),
