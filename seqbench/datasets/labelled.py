@@ -119,7 +119,12 @@ def class_names(labels: Sequence[str]) -> list[str]:
 
 
 def read_labelled(
-    path: str, id: str = "id", time: str | None = None, label: str = "label"
+    path: str,
+    id: str = "id",
+    time: str | None = None,
+    label: str = "label",
+    *,
+    with_labels: bool = True,
 ) -> Labelled:
     """Read labelled sequences from a file.
 
@@ -130,6 +135,7 @@ def read_labelled(
         time: of a table, the column of times, which must increase within each sequence; `None`:
             `time` if there is such a column, else the order of the file.
         label: of a table, the column of classes.
+        with_labels: read the classes, if the file has some.
 
     Raises:
         ConfigError: if a named column does not exist.
@@ -141,10 +147,10 @@ def read_labelled(
 
     suffix = Path(path).suffix.lower()
     if suffix == ".npz":
-        return read_npz(path)
+        return read_npz(path, with_labels=with_labels)
     if suffix == ".ts":
-        return read_ts(path)
-    return read_long_table(path, id, time, label)
+        return read_ts(path, with_labels=with_labels)
+    return read_long_table(path, id, time, label, with_labels=with_labels)
 
 
 def quoted(text: str) -> str:

@@ -38,7 +38,7 @@ def classify(saved: SavedRun, path: str) -> Iterator[Columns]:
             f"the weights of this run hold no scaler and classes that predict can read: {error}; "
             "seqbench train with --force trains it again"
         ) from error
-    data = read_labelled(path, features.id, features.time, features.label)
+    data = read_labelled(path, features.id, features.time, features.label, with_labels=False)
     data.check_channel_count(features.file_channels)
     data = data.of_channels(features.channels, "channels of the run")
     hint = "the model was trained with task.missing=error"

@@ -86,17 +86,17 @@ class Classification(Task):
                 training.
         """
         assert data.labels is not None
-        labels = np.array(data.labels)
+        labels = np.array(data.labels, dtype=object)
         classes = class_names(labels[rows["train"]].tolist())
         if len(classes) < 2:
             raise DataError(f"{data.path}: expected at least 2 classes, got {len(classes)}")
         for split in EVAL_SPLITS:
-            for label in labels[rows[split]].tolist():
-                if label not in classes:
-                    raise DataError(
-                        f"{data.path}: class '{plain(label)}' of {split} is not in the training "
-                        f"sequences, which have {', '.join(map(plain, classes))}"
-                    )
+            foreign = sorted(set(labels[rows[split]].tolist()) - set(classes))
+            if foreign:
+                raise DataError(
+                    f"{data.path}: class '{plain(foreign[0])}' of {split} is not in the training "
+                    f"sequences, which have {', '.join(map(plain, classes))}"
+                )
         inside = [slice(data.starts[i], data.starts[i] + data.lengths[i]) for i in rows["train"]]
         mean, std = fit_scaler(data.values, inside, [])
         self.features = SequenceFeatures(

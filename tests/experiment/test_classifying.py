@@ -89,6 +89,12 @@ def test_other_kinds_of_file_are_classified_alike(trained, tmp_path):
             assert np.allclose(values, by_name[name], atol=1e-6)
 
 
+def test_labels_of_the_new_file_are_not_read(trained, tmp_path):
+    folder, data, _ = trained
+    found = predictions(folder, table(tmp_path / "new.csv", data | {"y": [""] * COUNT}))
+    assert found["class"].tolist() == data["y"].tolist()
+
+
 @pytest.mark.parametrize(
     ("columns", "kind", "said"),
     [

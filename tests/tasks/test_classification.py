@@ -236,6 +236,11 @@ def test_scores_are_those_of_the_confusion_matrix(classify):
     assert task.baseline == pytest.approx(majority)
 
 
+def test_classes_are_not_made_equal_by_an_array_of_texts():
+    rows = stratified(["a", "a\0"] * 10, {"valid": 0.2, "test": 0.3}, 0, "f")
+    assert {split: len(at) for split, at in rows.items()} == {"valid": 4, "test": 6, "train": 10}
+
+
 def test_balanced_classes_count_the_same_in_the_loss(classify):
     y = np.array([0] * 50 + [1] * 10)
     task = classify(**random_data() | {"y": y}, class_weight="balanced")
