@@ -109,6 +109,17 @@ def numbered_channels(count: int) -> tuple[str, ...]:
     return tuple(f"channel_{i + 1}" for i in range(count))
 
 
+def likely_counters(data: Labelled) -> list[str]:
+    """Return the channels that rise by 1 from each step of a sequence to the next."""
+    inside = np.ones(len(data.values), np.bool_)
+    inside[data.starts] = False
+    rises = data.values[inside] - data.values[np.roll(inside, -1)]
+    if not len(rises):
+        return []
+    found = (rises == 1).all(0).tolist()
+    return [name for name, is_counter in zip(data.channels, found, strict=True) if is_counter]
+
+
 def class_names(labels: Sequence[str]) -> list[str]:
     """Return the classes, numbers in their order, other names in that of the alphabet."""
     names = sorted(set(labels))

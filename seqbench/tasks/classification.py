@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from seqbench.datasets.labelled import Labelled, class_names
+from seqbench.datasets.labelled import Labelled, class_names, numbered_channels
 from seqbench.errors import ConfigError, DataError
 from seqbench.spec import Classes, Features, SequenceSpec
 from seqbench.tasks.like_lengths import rows_of_batch
@@ -138,6 +138,9 @@ class Classification(Task):
         share = float((tested == majority).float().mean())
         self.baseline, self.naive = share, {"majority class": share}
         self.notes |= {f"{split}_sequences": len(own) for split, own in self.rows.items()}
+        names = data.channels
+        unnamed = names == numbered_channels(len(names))
+        self.notes["channels"] = len(names) if unnamed else ", ".join(map(plain, names))
         self.notes["classes"] = ", ".join(map(plain, self.features.classes))
         if variable:
             self.notes["lengths"] = f"{int(lengths[used].min())} to {int(lengths[used].max())}"
