@@ -75,7 +75,8 @@ def trained(tmp_path_factory):
             saved, answered = run_on(path, *words), []
             saved.evaluate("test", write=answered.append)
             parts = [[part[name] for name in part if "prediction" in name] for part in answered]
-            answers = np.concatenate([np.stack(part, 1) for part in parts])
+            answers = np.concatenate([np.stack(part, 1) for part in parts])  # a row per step
+            answers = answers.reshape(-1, HORIZON * answers.shape[1])
             path.unlink()
             made[name] = saved.run.folder, answers
         return made[name]
