@@ -64,8 +64,13 @@ def sha256_of(path: Path) -> str:
     return _sha256(os.path.realpath(path), facts.st_size, facts.st_mtime_ns)
 
 
-def check_digest(path: str, sha256: str) -> None:
-    """Raise an error if a task's file is not the one with an expected SHA-256.
+def check_digest(path: str, sha256: str | None, key: str = "task.path") -> str:
+    """Return the SHA-256 of a task's file.
+
+    Args:
+        path: the file.
+        sha256: its expected SHA-256; `None`: any.
+        key: the setting that names the file, for errors.
 
     Raises:
         ConfigError: if its SHA-256 differs.
@@ -74,16 +79,17 @@ def check_digest(path: str, sha256: str) -> None:
     file = expand_home(path)
     if not file.is_file():
         problem = "not a file" if file.exists() else "not there"
-        raise DataError(f"{path} is {problem}: if the file has moved, add task.path=NEW")
+        raise DataError(f"{path} is {problem}: if the file has moved, add {key}=NEW")
     try:
         found = sha256_of(file)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
-    if found != sha256:
+    if sha256 not in (None, found):
         raise ConfigError(
-            f"{path} differs from the text of the run: expected SHA-256 {sha256[:12]}, got "
-            f"{found[:12]}; task.path= names the unchanged text"
+            f"{path} differs from the file of the run: expected SHA-256 {sha256[:12]}, got "
+            f"{found[:12]}; {key}= names the unchanged file"
         )
+    return found
 
 
 @cache

@@ -11,9 +11,6 @@ if TYPE_CHECKING:
     from seqbench.config import Config
     from seqbench.datasets.labelled import Labelled
 
-# Suffixes of files of sequences; a table may hold either.
-SEQUENCES = (".npz", ".ts")
-
 
 def describe(
     path: Annotated[str, typer.Argument(metavar="FILE", help="A CSV, Parquet, npz or .ts file.")],
@@ -33,8 +30,14 @@ def describe(
 
     from seqbench.config.compose import compose
     from seqbench.config.overrides import quoted
+    from seqbench.datasets.catalog import DATASETS
+    from seqbench.datasets.table import SEQUENCES
     from seqbench.errors import ConfigError
 
+    if path in DATASETS and not Path(path).exists():
+        raise ConfigError(
+            f"data describe takes a file, and {path} is a dataset: see seqbench list datasets"
+        )
     words = [f"task.path={quoted(path)}", *(settings or ())]
     if Path(path).suffix.lower() in SEQUENCES:
         words.insert(0, "task=classify_file")
@@ -68,6 +71,8 @@ def describe_table(config: "Config", console: "Console") -> None:
 
     node = config["task"]
     table = read_table(node["path"], node["time"], node["group"])
+    if {"id", "label"} <= {*table.columns, *table.ignored}:
+        console.print("If each id is a sequence with a label, add task=classify_file.\n")
     missing = np.isnan(table.values).sum(0)
     masked = node["missing"] == "mask"
     if missing.any():
@@ -138,7 +143,9 @@ def describe_sequences(config: "Config", console: "Console") -> None:
     if data.labels is None:
         rows["classes"] = "none: predict can read this file, train cannot"
     else:
-        masked, node["missing"] = node["missing"] == "mask", "mask" if missing.any() else "error"
+        masked = node["missing"] == "mask"
+        if missing.any():
+            node["missing"] = "mask"
         task = build_task(config, build("trainer", config))
         assert isinstance(task, ClassifyFile)
         grid = Table(box=None, pad_edge=False, header_style="bold")

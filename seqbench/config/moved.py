@@ -47,7 +47,7 @@ def with_data_at(config: Config, overrides: Sequence[str]) -> Config:
         if value is None:
             raise ConfigError(f"expected {key}=FILE, got no file")
         if not isinstance(digest, str):
-            raise ConfigError(f"{key}= is for a run whose task reads such a file of the user's")
-        check_digest(value, digest)
+            raise ConfigError(f"{key}= is for a run whose task reads that file")
+        check_digest(value, digest, key)
         config = config | {"task": config["task"] | {name: str(expand_home(value).absolute())}}
     return config

@@ -109,6 +109,17 @@ def numbered_channels(count: int) -> tuple[str, ...]:
     return tuple(f"channel_{i + 1}" for i in range(count))
 
 
+def likely_counters(data: Labelled) -> list[str]:
+    """Return the channels that rise by 1 from each step of a sequence to the next."""
+    inside = np.ones(len(data.values), np.bool_)
+    inside[data.starts] = False
+    rises = data.values[inside] - data.values[np.roll(inside, -1)]
+    if not len(rises):
+        return []
+    found = (rises == 1).all(0).tolist()
+    return [name for name, is_counter in zip(data.channels, found, strict=True) if is_counter]
+
+
 def class_names(labels: Sequence[str]) -> list[str]:
     """Return the classes, numbers in their order, other names in that of the alphabet."""
     names = sorted(set(labels))
@@ -119,7 +130,12 @@ def class_names(labels: Sequence[str]) -> list[str]:
 
 
 def read_labelled(
-    path: str, id: str = "id", time: str | None = None, label: str = "label"
+    path: str,
+    id: str = "id",
+    time: str | None = None,
+    label: str = "label",
+    *,
+    with_labels: bool = True,
 ) -> Labelled:
     """Read labelled sequences from a file.
 
@@ -130,6 +146,7 @@ def read_labelled(
         time: of a table, the column of times, which must increase within each sequence; `None`:
             `time` if there is such a column, else the order of the file.
         label: of a table, the column of classes.
+        with_labels: read the classes, if the file has some.
 
     Raises:
         ConfigError: if a named column does not exist.
@@ -141,10 +158,10 @@ def read_labelled(
 
     suffix = Path(path).suffix.lower()
     if suffix == ".npz":
-        return read_npz(path)
+        return read_npz(path, with_labels=with_labels)
     if suffix == ".ts":
-        return read_ts(path)
-    return read_long_table(path, id, time, label)
+        return read_ts(path, with_labels=with_labels)
+    return read_long_table(path, id, time, label, with_labels=with_labels)
 
 
 def quoted(text: str) -> str:

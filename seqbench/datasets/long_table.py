@@ -18,7 +18,9 @@ from seqbench.errors import ConfigError, DataError
 from seqbench.wording import plain, suggestion
 
 
-def read_long_table(path: str, id: str, time: str | None, label: str) -> Labelled:
+def read_long_table(
+    path: str, id: str, time: str | None, label: str, *, with_labels: bool = True
+) -> Labelled:
     """Read sequences from a CSV or Parquet file; see `read_labelled`.
 
     All other columns of numbers are channels. Sequences are in the order of their first rows.
@@ -49,7 +51,7 @@ def read_long_table(path: str, id: str, time: str | None, label: str) -> Labelle
     if time is not None:
         check_times(time_column(found[time], kinds[time], path, time)[order], slices, order, path)
     labels = None
-    if label in kinds:
+    if with_labels and label in kinds:
         texts = texts_of(found[label], path, label)[order]
         labels = tuple(label_of(texts[own], order[own], path, label) for own in slices)
     lengths = np.array([own.stop - own.start for own in slices], np.int64)

@@ -1,19 +1,25 @@
 """Read labelled sequences from an npz file of numpy: `x`, `y` and, where they differ, `lengths`."""
 
+import os
+import tokenize
 import zipfile
-import zlib
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seqbench.datasets.labelled import Labelled, numbered_channels
+from seqbench.datasets.wav_archive import ZIP_ERRORS
 from seqbench.errors import DataError
 from seqbench.user_files import expand_home
 from seqbench.wording import plain
 
+# What numpy raises, beyond those of zipfile, if a member is no array or too large.
+ARRAY_ERRORS = ValueError, TypeError, SyntaxError, tokenize.TokenError, MemoryError
 
-def read_npz(path: str) -> Labelled:
-    """Read sequences from an npz file.
+
+def read_npz(path: str, *, with_labels: bool = True) -> Labelled:
+    """Read sequences from an npz file; see `read_labelled`.
 
     It holds `x`, `(sequences, time)` or `(sequences, time, channels)`; `y`, `(sequences,)` classes
     as integers or texts; `lengths`, `(sequences,)`, if sequences are padded on the right; and
@@ -23,7 +29,8 @@ def read_npz(path: str) -> Labelled:
     Raises:
         DataError: if the file cannot be read, or its arrays do not fit.
     """
-    arrays = read_arrays(path)
+    names = ["x", "lengths", "channels", *(["y"] if with_labels else [])]
+    arrays = read_arrays(path, names)
     x = arrays.get("x")
     if x is None:
         raise DataError(f"{path} has no array x: numpy.savez(file, x=..., y=...) writes it")
@@ -36,9 +43,9 @@ def read_npz(path: str) -> Labelled:
         )
     if not x.size:
         raise DataError(f"{path}: x is empty, of shape {x.shape}")
-    x = x.astype(np.float64).reshape(*x.shape[:2], -1)
+    x = x.astype(np.float64, copy=False).reshape(*x.shape[:2], -1)
     count, time, width = x.shape
-    lengths = np.full(count, time)
+    lengths = np.full(count, time, np.int64)
     if "lengths" in arrays:
         lengths = arrays["lengths"]
         if lengths.shape != (count,) or lengths.dtype.kind not in "iu":
@@ -46,7 +53,7 @@ def read_npz(path: str) -> Labelled:
                 f"{path}: expected {count:,} integers in lengths, one of each sequence of x, got "
                 f"{lengths.dtype} of shape {lengths.shape}"
             )
-        lengths = lengths.astype(np.int64)
+        lengths = lengths.astype(np.int64, copy=False)
         wrong = (lengths < 1) | (lengths > time)
         if wrong.any():
             row = int(wrong.argmax())
@@ -60,15 +67,18 @@ def read_npz(path: str) -> Labelled:
         if len(set(channels)) != len(channels) or len(channels) != width:
             raise DataError(f"{path}: expected {width} different names in channels")
     labels = None if "y" not in arrays else labels_of(arrays["y"], count, path)
-    inside = np.arange(time) < lengths[:, None]
-    return Labelled(path, channels, x[inside], lengths.astype(np.int64), labels)
+    if lengths.min() == time:
+        values = x.reshape(-1, width)
+    else:
+        values = x[np.arange(time) < lengths[:, None]]
+    return Labelled(path, channels, values, lengths, labels)
 
 
-def read_arrays(path: str) -> dict[str, NDArray[np.generic]]:
-    """Return the arrays of an npz file by name.
+def read_arrays(path: str, names: Iterable[str]) -> dict[str, NDArray[np.generic]]:
+    """Return those of the named arrays that an npz file holds.
 
     Raises:
-        DataError: if it cannot be read, or holds objects.
+        DataError: if one cannot be read, or holds objects.
     """
     file = expand_home(path)
     if not file.is_file():
@@ -79,11 +89,19 @@ def read_arrays(path: str) -> dict[str, NDArray[np.generic]]:
         if not zipfile.is_zipfile(file):
             empty = not file.stat().st_size
             raise DataError(f"{path} is {'empty' if empty else 'no npz file'}")
-        with np.load(file, allow_pickle=False) as archive:
-            for name in ("x", "y", "lengths", "channels"):
-                if name in archive.files:
-                    found[name] = archive[name]
-    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        with zipfile.ZipFile(file) as archive:
+            members = {name: f"{name}.npy" for name in names}
+            members = {k: v for k, v in members.items() if v in archive.namelist()}
+            size = sum(archive.getinfo(member).file_size for member in members.values())
+            if size > memory():
+                raise DataError(
+                    f"{path}: its arrays have {size / 2**30:,.1f} GiB, more than the "
+                    f"{memory() / 2**30:,.1f} GiB of memory of this machine"
+                )
+            for name, member in members.items():
+                with archive.open(member) as data:
+                    found[name] = np.lib.format.read_array(data, allow_pickle=False)
+    except (*ZIP_ERRORS, *ARRAY_ERRORS) as error:
         if "allow_pickle" in str(error):
             instead = "texts: numpy.array(list(y), str)"
             if name in ("x", "lengths"):
@@ -92,8 +110,14 @@ def read_arrays(path: str) -> dict[str, NDArray[np.generic]]:
                 f"{path}: {name} is an array of objects, whose reading could run foreign code; "
                 f"save an array of {instead}"
             ) from None
-        raise DataError(f"cannot read {path}: {plain(str(error)) or 'out of memory'}") from error
+        place = f"{path}, array {name}" if name else path
+        raise DataError(f"cannot read {place}: {plain(str(error)) or 'out of memory'}") from error
     return found
+
+
+def memory() -> int:
+    """Return the bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def labels_of(y: NDArray[np.generic], count: int, path: str) -> tuple[str, ...]:
@@ -110,7 +134,7 @@ def labels_of(y: NDArray[np.generic], count: int, path: str) -> tuple[str, ...]:
     if y.dtype.kind == "f" and np.isfinite(y).all() and (y == np.floor(y)).all():
         y = y.astype(np.int64)
     if y.dtype.kind == "S":
-        y = np.array([text.decode("utf-8", "replace") for text in y.tolist()])
+        return tuple(text.decode("utf-8", "replace") for text in y.tolist())
     if y.dtype.kind not in "iubU":
         raise DataError(f"{path}: expected integers or texts in y, got {y.dtype}")
     return tuple(map(str, y.tolist()))

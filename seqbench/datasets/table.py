@@ -27,6 +27,10 @@ SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": "false",
 }
 PARQUET = (".parquet", ".pq")
+# DuckDB reads a CSV file that is compressed, if its name ends with one of these.
+COMPRESSED = (".gz", ".zst")
+# Files of labelled sequences, see `labelled.read_labelled`.
+SEQUENCES = (".npz", ".ts")
 NUMERIC = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|BOOLEAN|DECIMAL.*")
 TEMPORAL = re.compile(r"DATE|TIMESTAMP.*")
 # Texts of a CSV file that stand for a missing value.
@@ -190,6 +194,7 @@ def read_columns(path: str, keys: Sequence[str]) -> tuple[dict[str, str], dict[s
         raise DataError(f"{path} is {'not a file' if file.exists() else 'not there'}")
     if not file.stat().st_size:
         raise DataError(f"{path} is empty")
+    check_kind(file, path)
     try:
         with duckdb.connect(config=SETTINGS) as connection:
             name = re.sub(r"[*?[]", r"[\g<0>]", str(file))  # a name, not a pattern of names
@@ -208,6 +213,24 @@ def read_columns(path: str, keys: Sequence[str]) -> tuple[dict[str, str], dict[s
     if not len(next(iter(columns.values()), ())):
         raise DataError(f"{path} has no rows")
     return kinds, columns
+
+
+def check_kind(file: Path, path: str) -> None:
+    """Raise `DataError` if a file is neither Parquet nor text, by its name or its content."""
+    suffix = file.suffix.lower()
+    expected = "expected .csv, .tsv, .txt or .parquet"
+    if suffix in SEQUENCES:
+        raise DataError(f"{path} ends with {suffix}, {expected}; task=classify_file reads it")
+    if suffix in (*PARQUET, *COMPRESSED):
+        return
+    try:
+        with file.open("rb") as content:
+            is_text = b"\0" not in content.read(4096)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    if not is_text:
+        ends = f"ends with {suffix} and is no text" if suffix else "is no text"
+        raise DataError(f"{path} {ends}, {expected}; task=classify_file also reads .npz and .ts")
 
 
 def read_csv(

@@ -7,13 +7,13 @@ its channels separated by colons, the values of a channel by commas, and its cla
 import numpy as np
 from numpy.typing import NDArray
 
-from seqbench.datasets.labelled import Labelled, numbered_channels, quoted
+from seqbench.datasets.labelled import QUOTED, Labelled, numbered_channels, quoted
 from seqbench.errors import DataError
 from seqbench.user_files import expand_home
 
 
-def read_ts(path: str) -> Labelled:
-    """Read the sequences of a `.ts` file; `?` is a missing value.
+def read_ts(path: str, *, with_labels: bool = True) -> Labelled:
+    """Read the sequences of a `.ts` file; `?` is a missing value. See `read_labelled`.
 
     Raises:
         DataError: if the file cannot be read, is no classification problem, has time stamps, or a
@@ -44,7 +44,8 @@ def read_ts(path: str) -> Labelled:
         channels = line.split(":")
         if is_labelled:
             labels.append(channels.pop().strip())
-            if not channels or not labels[-1] or (len(named) > 1 and labels[-1] not in named[1:]):
+            is_known = bool(labels[-1]) and (len(named) == 1 or labels[-1] in named[1:])
+            if not channels or (with_labels and not is_known):
                 expected = f"one of {', '.join(named[1:])}" if len(named) > 1 else "one"
                 raise DataError(
                     f"{at}: expected a class after the last colon, {expected}, got "
@@ -62,7 +63,7 @@ def read_ts(path: str) -> Labelled:
         numbered_channels(parts[0].shape[1]),
         np.concatenate(parts),
         np.array([len(part) for part in parts], np.int64),
-        tuple(labels) if is_labelled else None,
+        tuple(labels) if is_labelled and with_labels else None,
     )
 
 
@@ -101,9 +102,13 @@ def sequence_of(channels: list[str], header: dict[str, list[str]], at: str) -> N
         ("serieslength", lengths[0], "values"),
     ):
         stated = header.get(key, [""])[0]
-        is_equal = key != "serieslength" or header.get("equallength", ["true"])[0] != "false"
-        if stated.isdecimal() and is_equal and int(stated) not in (0, got):
-            raise DataError(f"{at}: expected {stated} {what}, as the header says, got {got}")
+        equal = header.get("equallength", ["true"])[0].lower() != "false"
+        is_fixed = equal or key != "serieslength"
+        # Compared as texts: int() refuses thousands of digits.
+        is_number = stated.isascii() and stated.isdecimal()
+        if is_number and is_fixed and stated.lstrip("0") not in ("", str(got)):
+            said = stated[:QUOTED]
+            raise DataError(f"{at}: expected {said} {what}, as the header says, got {got}")
     return np.stack(found, 1)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import lzma
 import wave
 import zipfile
 import zlib
@@ -17,6 +18,8 @@ from seqbench.wording import plain
 # Most bytes of a wav file: ten times the longest recording.
 LARGEST = 2**20
 MOST_FILES = 100_000
+# What zipfile raises if an archive is damaged, encrypted or compressed by an unknown method.
+ZIP_ERRORS = OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError
 
 
 def wav_files(archive: Path) -> Iterator[tuple[str, bytes]]:
@@ -45,7 +48,7 @@ def wav_files(archive: Path) -> Iterator[tuple[str, bytes]]:
                 if len(data) > LARGEST:
                     raise DataError(f"{archive}: {plain(name)} is larger than {LARGEST:,} bytes")
                 yield name, data
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+    except ZIP_ERRORS as error:
         raise DataError(f"cannot read {archive}: {plain(str(error))}") from error
 
 
@@ -93,8 +96,8 @@ def decimated(signal: NDArray[np.float64], factor: int) -> NDArray[np.float64]:
     """Return every `factor`-th sample of a signal, low-pass filtered before.
 
     The filter is a sinc with a Kaiser window, of linear phase: it keeps frequencies up to 0.8 of
-    the new Nyquist frequency within 0.2 %, and damps those from 1.2 of it by 59 dB. Those would
-    turn into others below 0.8.
+    the new Nyquist frequency within 0.2 %, and damps those from 1.2 of it by 59 dB, which would
+    alias to frequencies below 0.8.
     """
     if factor == 1:
         return signal

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 
 from seqbench.datasets.labelled import read_labelled
-from seqbench.errors import RunError
+from seqbench.errors import ConfigError, RunError
 from seqbench.experiment.saved_run import SavedRun
 from seqbench.tasks.sequence_features import SequenceFeatures
 from seqbench.tasks.task import Batch
 from seqbench.training.prediction import predict
-from seqbench.training.predictions import Columns
+from seqbench.training.predictions import Columns, unused
 
 
 def classify(saved: SavedRun, path: str) -> Iterator[Columns]:
@@ -38,7 +38,11 @@ def classify(saved: SavedRun, path: str) -> Iterator[Columns]:
             f"the weights of this run hold no scaler and classes that predict can read: {error}; "
             "seqbench train with --force trains it again"
         ) from error
-    data = read_labelled(path, features.id, features.time, features.label)
+    try:
+        data = read_labelled(path, features.id, features.time, features.label, with_labels=False)
+    except ConfigError as error:
+        expected = "predict expects the columns of the run: rename the one that holds it"
+        raise ConfigError(f"{error}; {expected}") from error
     data.check_channel_count(features.file_channels)
     data = data.of_channels(features.channels, "channels of the run")
     hint = "the model was trained with task.missing=error"
@@ -59,14 +63,6 @@ def classify(saved: SavedRun, path: str) -> Iterator[Columns]:
         for name, share in zip(features.classes, shares.T, strict=True):
             columns[unused(f"probability_{name}", columns)] = share
         yield columns
-
-
-def unused(name: str, columns: Columns) -> str:
-    """Return a name for a column, with `_` added while another column has it."""
-    taken = {other.casefold() for other in columns}
-    while name.casefold() in taken:
-        name += "_"
-    return name
 
 
 def is_classifier(saved: SavedRun) -> bool:

@@ -15,7 +15,7 @@ from seqbench.spec import Values
 from seqbench.tasks.table_features import TableFeatures
 from seqbench.tasks.window_batch import ForecastBatch, look_backs
 from seqbench.training.prediction import predict
-from seqbench.training.predictions import Columns
+from seqbench.training.predictions import Columns, unused
 from seqbench.wording import plain
 
 BATCH = 256
@@ -52,7 +52,8 @@ def forecast(saved: SavedRun, path: str, *, rolling: bool = False) -> Iterator[C
     origins = origins_of(table, features, length, rolling)
     check_read_values(table, features, length, origins)
     clock, names = clock_of(table, features), np.array(list(table.series), dtype=object)
-    time = table.time_column or unused("row", features)
+    taken = [str(name) for name in (*targets, features.group, features.time)]
+    time = table.time_column or unused("row", taken)
     series = features.model_inputs(features.scaled(table), table).to(saved.device)
     every_row = np.concatenate(origins)
     every_number = np.arange(len(origins)).repeat([len(rows) for rows in origins])
@@ -67,7 +68,7 @@ def forecast(saved: SavedRun, path: str, *, rolling: bool = False) -> Iterator[C
         if features.group is not None:
             columns[features.group] = names[numbers].repeat(horizon)
         if rolling:
-            columns[unused("origin", features)] = clock[places].repeat(horizon)
+            columns[unused("origin", taken)] = clock[places].repeat(horizon)
         columns[time] = clock[places[:, None] + np.arange(1, horizon + 1)].ravel()
         yield columns | dict(zip(targets, answer.T, strict=True))
 
@@ -187,11 +188,3 @@ def clock_of(table: Table, features: TableFeatures) -> NDArray[np.generic]:
             times = table.time[own]
             parts.append(np.concatenate([times, following(times, step, features.horizon)]))
     return without_midnight(np.concatenate(parts))
-
-
-def unused(name: str, features: TableFeatures) -> str:
-    """Return a name for a column of forecasts, with `_` added while another column has it."""
-    taken = {str(other).casefold() for other in (*features.targets, features.group, features.time)}
-    while name.casefold() in taken:
-        name += "_"
-    return name

@@ -11,6 +11,7 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any, Literal, TypeVar
 
+from seqbench.datasets.table import SEQUENCES
 from seqbench.results.recipe import amount_difference
 from seqbench.results.statistics import Statistics, describe, distinguishable
 from seqbench.results.variants import CODE, canonical, tell_apart
@@ -21,6 +22,8 @@ from seqbench.wording import plain
 
 # The logarithms of errors are averaged if the largest of a column is this many times the least.
 DECADES = 100
+# Options that name columns, which do not count for files of sequences.
+COLUMNS = ("task.id", "task.time", "task.label")
 # Seconds or time steps; larger values in a record are implausible and are ignored.
 LARGEST = 1e18
 
@@ -288,7 +291,10 @@ def task_options(records: Sequence[Record]) -> dict[str, Any]:
     # Prefer a run with a score: one that failed early lacks its data hashes.
     record = min(records, key=lambda record: (record.score is None, "task" not in record.code))
     code = {f"task.{CODE}": record.code["task"]} if "task" in record.code else {}
-    return flatten({"task": record.config.get("task"), "data": record.data}) | code
+    options = flatten({"task": record.config.get("task"), "data": record.data}) | code
+    if str(options.get("task.path")).lower().endswith(SEQUENCES):  # a file without columns
+        return {key: value for key, value in options.items() if key not in COLUMNS}
+    return options
 
 
 def model_options(records: Sequence[Record], parameters: int | None) -> dict[str, Any]:

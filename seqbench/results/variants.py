@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any
 
-from seqbench.runs.identity import DIGESTS
+from seqbench.runs.identity import DIGESTS, FILES
 
 # A variant names as many options as needed to be unique, and further ones up to this many.
 NAMED_DIFFERENCES = 3
@@ -74,6 +75,8 @@ def shown(key: str, options: dict[str, Any]) -> str:
             return value
         if key.startswith("data.") or key in DIGESTS or key.endswith(f".{CODE}"):
             return value[:12]
+        if key.startswith("task.") and leaf(key) in FILES:
+            return canonical(PurePath(value).name)
         if key == "continues":
             return value
         if value.isidentifier() and value not in ("true", "false", "null"):

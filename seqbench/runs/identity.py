@@ -17,7 +17,7 @@ IGNORED_KEYS: dict[str, frozenset[str]] = {
     "trainer": frozenset({"log_every", "checkpoint_every", "deterministic", "compile", "graph"}),
 }
 
-# Options of a task that name files of the user's, and those with the SHA-256 of each.
+# Option of a task that names a file of the user's -> option that holds the file's SHA-256.
 FILES = {"path": "sha256", "test_path": "test_sha256"}
 DIGESTS = tuple(f"task.{digest}" for digest in FILES.values())
 

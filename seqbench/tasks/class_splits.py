@@ -33,7 +33,8 @@ def stratified(
         raise ConfigError(f"{sizes} leave no sequences for training")
     # RandomState's streams never change, so every version of numpy gives the same splits.
     random = np.random.RandomState(seed)
-    names = np.array(labels)
+    # Of objects: in an array of texts, each takes the memory of the longest.
+    names = np.array(labels, dtype=object)
     found: dict[str, list[NDArray[np.int64]]] = {name: [] for name in (*fractions, "train")}
     for label in dict.fromkeys(labels):
         rows = random.permutation(np.flatnonzero(names == label))
@@ -44,7 +45,7 @@ def stratified(
             )
         size = len(rows)
         for i, (name, fraction) in enumerate(fractions.items()):
-            # Each of the later splits, and training, is left one at least.
+            # At least one sequence remains for each later split and for training.
             taken = min(max(1, round(fraction * size)), len(rows) - len(fractions) + i)
             own, rows = rows[:taken], rows[taken:]
             found[name].append(own)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from seqbench.datasets.labelled import Labelled, class_names
+from seqbench.datasets.labelled import Labelled, class_names, numbered_channels
 from seqbench.errors import ConfigError, DataError
 from seqbench.spec import Classes, Features, SequenceSpec
 from seqbench.tasks.like_lengths import rows_of_batch
@@ -86,17 +86,17 @@ class Classification(Task):
                 training.
         """
         assert data.labels is not None
-        labels = np.array(data.labels)
+        labels = np.array(data.labels, dtype=object)
         classes = class_names(labels[rows["train"]].tolist())
         if len(classes) < 2:
             raise DataError(f"{data.path}: expected at least 2 classes, got {len(classes)}")
         for split in EVAL_SPLITS:
-            for label in labels[rows[split]].tolist():
-                if label not in classes:
-                    raise DataError(
-                        f"{data.path}: class '{plain(label)}' of {split} is not in the training "
-                        f"sequences, which have {', '.join(map(plain, classes))}"
-                    )
+            foreign = sorted(set(labels[rows[split]].tolist()) - set(classes))
+            if foreign:
+                raise DataError(
+                    f"{data.path}: class '{plain(foreign[0])}' of {split} is not in the training "
+                    f"sequences, which have {', '.join(map(plain, classes))}"
+                )
         inside = [slice(data.starts[i], data.starts[i] + data.lengths[i]) for i in rows["train"]]
         mean, std = fit_scaler(data.values, inside, [])
         self.features = SequenceFeatures(
@@ -138,6 +138,9 @@ class Classification(Task):
         share = float((tested == majority).float().mean())
         self.baseline, self.naive = share, {"majority class": share}
         self.notes |= {f"{split}_sequences": len(own) for split, own in self.rows.items()}
+        names = data.channels
+        unnamed = names == numbered_channels(len(names))
+        self.notes["channels"] = len(names) if unnamed else ", ".join(map(plain, names))
         self.notes["classes"] = ", ".join(map(plain, self.features.classes))
         if variable:
             self.notes["lengths"] = f"{int(lengths[used].min())} to {int(lengths[used].max())}"

@@ -6,13 +6,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from seqbench.datasets.labelled import read_labelled
+from seqbench.datasets.labelled import likely_counters, read_labelled
 from seqbench.errors import ConfigError
 from seqbench.tasks.class_splits import stratified
 from seqbench.tasks.classification import Classification, Pool, chosen_channels, fitting
 from seqbench.tasks.sequence_features import Missing
 from seqbench.tasks.task import Split
-from seqbench.user_files import expand_home, sha256_of
+from seqbench.user_files import check_digest, expand_home
+from seqbench.wording import plain
 
 
 class ClassifyFile(Classification):
@@ -78,7 +79,15 @@ class ClassifyFile(Classification):
         whole = read_labelled(path, id, time, label)
         data = chosen_channels(whole, channels)
         self.complete(data)
-        self.note_file(path, sha256)
+        self.checksums[expand_home(path).name] = check_digest(path, sha256)
+        counters = likely_counters(data)
+        if counters:
+            names = " and ".join(map(plain, counters))
+            leave = f"task.time={plain(counters[0])}" if data.names else "task.channels without it"
+            self.notes["likely_counter"] = (
+                f"{names}: rises by 1 in each sequence, and is read as a channel; if it counts the "
+                f"time steps, set {leave}"
+            )
         assert data.labels is not None
         fractions = {"valid": valid_size}
         if test_path is None:
@@ -88,19 +97,8 @@ class ClassifyFile(Classification):
         if test_path is not None:
             test = fitting(read_labelled(test_path, id, time, label), data, len(whole.channels))
             self.complete(test)
-            self.note_file(test_path, test_sha256)
+            digest = check_digest(test_path, test_sha256, "task.test_path")
+            self.checksums[expand_home(test_path).name] = digest
             rows["test"] = np.arange(len(test.lengths)) + len(data.lengths)
             data = data.followed_by(test)
         self.set_data(data, rows, (id, time, label), len(whole.channels))
-
-    def note_file(self, path: str, sha256: str | None) -> None:
-        """Set the checksum of a file.
-
-        Raises:
-            ConfigError: if it is not the expected one.
-        """
-        file = expand_home(path)
-        found = sha256_of(file)
-        if sha256 not in (None, found):
-            raise ConfigError(f"{path} has changed since this run was configured")
-        self.checksums[file.name] = found

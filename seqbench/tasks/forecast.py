@@ -26,7 +26,7 @@ from seqbench.tasks.table_features import TableFeatures, fit_scaler
 from seqbench.tasks.task import Batch, Primary, Split, Task, shuffled
 from seqbench.tasks.window_batch import ForecastBatch, Normalize, look_backs
 from seqbench.tasks.windows import SPLITS, Rows, split_rows, windows
-from seqbench.user_files import expand_home, sha256_of
+from seqbench.user_files import check_digest, expand_home
 
 EVAL_ROWS = 256
 # Most targets that get metrics of their own in the original unit.
@@ -162,10 +162,7 @@ class Forecast(Task):
             return read_table(str(file), time, group)
         assert path is not None
         table = read_table(path, time, group)
-        found = sha256_of(expand_home(path))
-        if sha256 not in (None, found):
-            raise ConfigError(f"{path} has changed since this run was configured")
-        self.checksums[expand_home(path).name] = found
+        self.checksums[expand_home(path).name] = check_digest(path, sha256)
         return table
 
     def _limit_evaluation(self, size: int | None, drop_last: bool) -> None:

@@ -66,4 +66,5 @@ class Ucr(Classification):
         rows = stratified(train.labels, {"valid": valid_size}, split_seed, files[0])  # type: ignore[assignment]
         rows["test"] = np.arange(len(test.lengths)) + len(train.lengths)
         test = fitting(test, train, len(train.channels))
+        self.notes["dataset"] = dataset
         self.set_data(self.complete(train).followed_by(self.complete(test)), rows)

@@ -1,6 +1,6 @@
 """Observe the outputs of an evaluation: each prediction as a row of a table, and their counts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -16,6 +16,14 @@ from seqbench.tasks.task import Batch, Task
 
 # The columns of a part of a table, all of the same length.
 Columns = dict[str, NDArray[Any]]
+
+
+def unused(name: str, taken: Iterable[str]) -> str:
+    """Return a name for a column, with `_` added while it is taken, in upper or lower case."""
+    others = {other.casefold() for other in taken}
+    while name.casefold() in others:
+        name += "_"
+    return name
 
 
 class PredictionRows:

@@ -1,11 +1,14 @@
+import gzip
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from seqbench.cli.data import app
 from seqbench.datasets.catalog import DATASETS
+from seqbench.datasets.table import read_table
 from seqbench.errors import ConfigError, DataError
 
 
@@ -109,3 +112,53 @@ def test_describe_says_what_training_on_a_table_would_use(tmp_path):
     wrong = call("describe", tmp_path / "my.csv", "task.target=sale")
     assert isinstance(wrong.exception, ConfigError)
     assert "did you mean 'sales'?" in str(wrong.exception)
+
+
+def test_describe_reads_missing_values_of_a_test_file_alone(tmp_path):
+    x = np.arange(240.0).reshape(20, 12)
+    np.savez(tmp_path / "my.npz", x=x, y=np.arange(20) % 2)
+    x[0, 0] = np.nan
+    np.savez(tmp_path / "test.npz", x=x, y=np.arange(20) % 2)
+    words = ["describe", tmp_path / "my.npz", f"task.test_path={tmp_path / 'test.npz'}"]
+    assert "task.missing=mask gives" in str(call(*words).exception)
+    result = call(*words, "task.missing=mask")
+    assert result.exit_code == 0, result.output
+    assert "majority class" in result.stdout
+
+
+def test_describe_names_the_task_of_labelled_sequences(tmp_path):
+    rows = [f"{i // 50},{i % 7},{'ab'[i // 50 % 2]}" for i in range(600)]
+    (tmp_path / "my.csv").write_text("\n".join(["id,x,label", *rows]))
+    hint = "add task=classify_file"
+    assert hint in call("describe", tmp_path / "my.csv").stdout
+    assert hint not in call("describe", tmp_path / "my.csv", "task=classify_file").stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("GunPoint", None, "takes a file, and GunPoint is a dataset: see seqbench list datasets"),
+        ("my.npy", b"\x93NUMPY\x01\0", "my.npy ends with .npy and is no text, expected .csv, .tsv"),
+        (
+            "my",
+            bytes(9),
+            "my is no text, expected .csv, .tsv, .txt or .parquet; task=classify_file",
+        ),
+    ],
+)
+def test_describe_says_which_files_it_takes(tmp_path, monkeypatch, name, content, said):
+    monkeypatch.chdir(tmp_path)
+    if content:
+        (tmp_path / name).write_bytes(content)
+    assert said in str(call("describe", name).exception)
+
+
+def test_a_table_of_another_kind_is_refused_with_the_task_that_reads_it(tmp_path):
+    np.savez(tmp_path / "my.npz", x=np.ones((2, 3)))
+    with pytest.raises(
+        DataError, match=r"my.npz ends with .npz, expected .csv.*task=classify_file"
+    ):
+        read_table(str(tmp_path / "my.npz"))
+    with gzip.open(tmp_path / "my.csv.gz", "wt") as file:
+        file.write("x\n1\n2\n")
+    assert read_table(str(tmp_path / "my.csv.gz")).values.ravel().tolist() == [1, 2]

@@ -1,6 +1,8 @@
 """Labelled sequences are read alike from each kind of file, or refused in one line."""
 
 import hashlib
+import io
+import zipfile
 
 import duckdb
 import numpy as np
@@ -157,6 +159,64 @@ def test_a_broken_npz_file_is_refused(tmp_path):
         read_labelled(str(tmp_path / "no.npz"))
 
 
+def packed(content, compression=zipfile.ZIP_STORED):
+    """Return a zip archive with one file, x.npy."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", compression) as archive:
+        archive.writestr("x.npy", content)
+    return bytearray(out.getvalue())
+
+
+def array(values, *, pickle=False):
+    """Return the bytes of an npy file."""
+    out = io.BytesIO()
+    np.save(out, np.asarray(values), allow_pickle=pickle)
+    return out.getvalue()
+
+
+def header(text):
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+def changed(data, places, value):
+    """Return an archive with a field changed, in the local header and in the directory."""
+    for place, start in zip(places, (0, data.index(b"PK\x01\x02")), strict=True):
+        data[start + place] = value
+    return data
+
+
+def damaged(data):
+    data[60:80] = bytes(20)
+    return data
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (packed(b"no array"), "cannot read .*x.npz, array x: .*magic string"),
+        (packed(b""), "cannot read .*, array x: "),
+        (packed(header(b"{'descr': (")), "cannot read .*, array x: "),
+        (packed(header(b"{'descr': '<f8', 'fortran_order': False, 'shape': (2, 9)}")), "array x: "),
+        (changed(packed(array([[1.0]])), (6, 8), 1), "array x: .* is encrypted"),
+        (changed(packed(array([[1.0]])), (8, 10), 77), "array x: .*compression.* not supported"),
+        (damaged(packed(array(np.ones((9, 99))), zipfile.ZIP_LZMA)), "cannot read .*, array x: "),
+        (array([1.0]) + packed(array([[[[1.0]]]])), r"expected x of shape .* got \(1, 1, 1, 1\)"),
+        (packed(array([None], pickle=True)), "x.npz: x is an array of objects"),
+    ],
+)
+def test_a_member_that_is_no_array_is_refused(tmp_path, data, said):
+    (tmp_path / "x.npz").write_bytes(data)
+    with pytest.raises(DataError, match=said):
+        read_labelled(str(tmp_path / "x.npz"))
+
+
+def test_arrays_larger_than_the_memory_are_not_unpacked(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "x.npz", x=np.zeros((1000, 1000)))
+    monkeypatch.setattr("seqbench.datasets.npz_file.memory", lambda: 2**20)
+    with pytest.raises(DataError, match=r"its arrays have .* more than .* of memory"):
+        read_labelled(str(tmp_path / "x.npz"))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -170,6 +230,7 @@ def test_a_broken_npz_file_is_refused(tmp_path):
         ("@timeStamps false", "@timeStamps true", "@timeStamps true is not read"),
         ("@problemName Steps", "a line", "line 2: expected a line of the header"),
         ("@equalLength false", "@equalLength true\n@seriesLength 3", "line 12: expected 3 values"),
+        ("@dimensions 2", f"@dimensions {'9' * 5000}", "line 10: expected 9{40} channels, as the"),
         ("@classLabel true run walk", "@targetLabel true", "is a regression problem"),
         (TS[TS.index("1.0") :], "", "has no sequence after @data"),
     ],
@@ -179,6 +240,23 @@ def test_a_ts_file_that_does_not_fit_is_refused(tmp_path, old, new, said):
     (tmp_path / "x.ts").write_text(TS.replace(old, new))
     with pytest.raises(DataError, match=said):
         read_ts(str(tmp_path / "x.ts"))
+
+
+def test_the_keys_and_values_of_a_ts_header_are_in_any_case(tmp_path):
+    header = TS.replace("@equalLength false", "@EQUALLENGTH False\n@seriesLength 100")
+    (tmp_path / "x.ts").write_text(header.replace("@dimensions 2", "@dimensions 002"))
+    assert read_ts(str(tmp_path / "x.ts")).lengths.tolist() == LENGTHS
+
+
+def test_classes_that_are_not_wanted_are_not_read(tmp_path):
+    (tmp_path / "x.csv").write_text("id,label,x\na,,1\na,2,2\nb,,3\n")
+    (tmp_path / "x.ts").write_text("@classLabel true run\n@data\n1,2:?\n3,4:\n")
+    np.savez(tmp_path / "x.npz", x=[[1.0, 2]], y=[np.nan])
+    for name, values in {"x.csv": [1, 2, 3], "x.ts": [1, 2, 3, 4], "x.npz": [1, 2]}.items():
+        found = read_labelled(str(tmp_path / name), with_labels=False)
+        assert (found.labels, found.values.ravel().tolist()) == (None, values)
+        with pytest.raises(DataError):
+            read_labelled(str(tmp_path / name))
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,13 @@ def test_a_large_or_damaged_archive_is_refused(tmp_path):
     (tmp_path / "x.zip").write_bytes((tmp_path / "x.zip").read_bytes()[:-9])
     with pytest.raises(DataError, match=r"cannot read .*x.zip: File is not a zip file"):
         list(wav_files(tmp_path / "x.zip"))
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_LZMA) as out:
+        out.writestr("1.wav", wav(range(1000)))
+    packed = bytearray((tmp_path / "x.zip").read_bytes())
+    packed[60:80] = bytes(20)
+    (tmp_path / "x.zip").write_bytes(packed)
+    with pytest.raises(DataError, match=r"cannot read .*x.zip"):
+        list(wav_files(tmp_path / "x.zip"))
 
 
 @pytest.mark.parametrize(

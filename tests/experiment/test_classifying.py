@@ -13,6 +13,7 @@ from seqbench.experiment import run
 from seqbench.experiment.classifying import classify
 from seqbench.experiment.saved_run import SavedRun
 from seqbench.runs.run import Run
+from seqbench.training.predictions import unused
 
 COUNT, TIME = 40, 9
 
@@ -89,11 +90,21 @@ def test_other_kinds_of_file_are_classified_alike(trained, tmp_path):
             assert np.allclose(values, by_name[name], atol=1e-6)
 
 
+def test_labels_of_the_new_file_are_not_read(trained, tmp_path):
+    folder, data, _ = trained
+    found = predictions(folder, table(tmp_path / "new.csv", data | {"y": [""] * COUNT}))
+    assert found["class"].tolist() == data["y"].tolist()
+
+
 @pytest.mark.parametrize(
     ("columns", "kind", "said"),
     [
         (("who", "t", "kind", "channel_1", "right"), ConfigError, "no channel 'channel_2'"),
-        (("id", "t", "kind", "channel_1", "channel_2"), ConfigError, "no column 'who'"),
+        (
+            ("id", "t", "kind", "channel_1", "channel_2"),
+            ConfigError,
+            "no column 'who'.*: rename the one that",
+        ),
         (("who", "time", "kind", "channel_1", "channel_2"), ConfigError, "no column 't'"),
     ],
 )
@@ -113,6 +124,12 @@ def test_files_that_do_not_fit_are_refused(trained, tmp_path):
     np.savez(tmp_path / "new.npz", x=x)
     with pytest.raises(DataError, match="sequence 4, step 1: channel_1 is missing; the model was"):
         predictions(folder, tmp_path / "new.npz")
+
+
+def test_column_names_of_the_answer_differ():
+    columns = {"Class": 1, "class_": 2}
+    assert unused("class", columns) == "class__"
+    assert unused("share", columns) == "share"
 
 
 def test_the_command_writes_a_file(trained, tmp_path):

@@ -151,7 +151,7 @@ TEXT = {"task.path": "/a.txt", "task.sha256": "a" * 64}
         ([ADAM, SGD], ["optimizer=Adam", "optimizer=SGD"]),
         ([MINE, OURS], ["schedule=mine.Cosine", "schedule=Cosine"]),
         # A text is named by its file, and by its content where that is not enough.
-        ([TEXT, {"task.path": "/b.txt"}], ['path="/a.txt"', 'path="/b.txt"']),
+        ([TEXT, {"task.path": "/b.txt"}], ['path="a.txt"', 'path="b.txt"']),
         ([TEXT, TEXT | {"task.sha256": "c" * 64}], ["sha256=" + x * 12 for x in "ac"]),
         # An option that is called code is no hash.
         ([{"model.code": f"as before, then {x}"} for x in "ab"],
@@ -169,6 +169,14 @@ TEXT = {"task.path": "/a.txt", "task.sha256": "a" * 64}
 )  # fmt: skip
 def test_rivals_are_named_by_what_differs(options, labels):
     assert tell_apart(options) == labels
+
+
+def test_options_of_columns_do_not_name_a_file_of_sequences():
+    columns = {"task__id": "id", "task__label": "label", "task__time": None}
+    npz = make_record(task__path="/far/away/my.npz", **columns)
+    csv = make_record(task__path="/far/away/my.csv", **columns | {"task__id": "cycle"})
+    found = {cell.column.variant for cell in aggregate([npz, csv])}
+    assert found == {'path="my.npz"', 'id=cycle, label=label, path="my.csv"'}
 
 
 VALUES = st.none() | st.booleans() | st.integers(0, 3) | st.sampled_from(["a", "true", "1", ""])

@@ -236,6 +236,37 @@ def test_scores_are_those_of_the_confusion_matrix(classify):
     assert task.baseline == pytest.approx(majority)
 
 
+def test_classes_are_not_made_equal_by_an_array_of_texts():
+    rows = stratified(["a", "a\0"] * 10, {"valid": 0.2, "test": 0.3}, 0, "f")
+    assert {split: len(at) for split, at in rows.items()} == {"valid": 4, "test": 6, "train": 10}
+
+
+def test_the_notes_list_the_channels_and_a_likely_counter(classify, tmp_path):
+    lines = ["id,step,ax,half,label"]
+    for i in range(12):
+        lines += [f"{i},{t + i},{i * t},{t / 2},{'ab'[i % 2]}" for t in range(i + 1)]
+    (tmp_path / "my.csv").write_text("\n".join(lines))
+    path = str(tmp_path / "my.csv")
+    notes = classify(x=[], path=path).notes
+    assert notes["channels"] == "step, ax, half"
+    assert notes["likely_counter"].startswith("step: rises by 1 in each sequence")
+    assert notes["likely_counter"].endswith("set task.time=step")
+    notes = classify(x=[], path=path, time="step").notes
+    assert notes["channels"] == "ax, half"
+    assert "likely_counter" not in notes
+    notes = classify(**random_data()).notes
+    assert (notes["channels"], "likely_counter" in notes) == (2, False)
+
+
+def test_a_file_that_has_changed_is_named_with_its_setting(classify, tmp_path):
+    data = random_data()
+    np.savez(tmp_path / "test.npz", **data)
+    for key, file in {"sha256": "my.npz", "test_sha256": "test.npz"}.items():
+        setting = f"task.{key.removesuffix('sha256')}path="
+        with pytest.raises(ConfigError, match=f"{file} differs from the file .*{setting} names"):
+            classify(**data, test_path=str(tmp_path / "test.npz"), **{key: "0" * 64})
+
+
 def test_balanced_classes_count_the_same_in_the_loss(classify):
     y = np.array([0] * 50 + [1] * 10)
     task = classify(**random_data() | {"y": y}, class_weight="balanced")

@@ -308,7 +308,7 @@ def test_splits_at_dates_and_evaluation_of_some_windows(forecast):
         ({"target": "A"}, "no column 'A'"),
         ({"inputs": ["z"]}, "task.inputs: "),
         ({"path": None}, "no table is given: set task.path=my.csv"),
-        ({"sha256": "0" * 64}, "has changed since this run was configured"),
+        ({"sha256": "0" * 64}, "differs from the file of the run"),
     ],
 )
 def test_wrong_settings_are_refused(forecast, values, said):
