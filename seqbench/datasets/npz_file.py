@@ -45,15 +45,15 @@ def read_npz(path: str, *, with_labels: bool = True) -> Labelled:
         raise DataError(f"{path}: x is empty, of shape {x.shape}")
     x = x.astype(np.float64, copy=False).reshape(*x.shape[:2], -1)
     count, time, width = x.shape
-    lengths = np.full(count, time, np.int64)
+    lengths: NDArray[np.int64] = np.full(count, time, np.int64)
     if "lengths" in arrays:
-        lengths = arrays["lengths"]
-        if lengths.shape != (count,) or lengths.dtype.kind not in "iu":
+        given = arrays["lengths"]
+        if given.shape != (count,) or given.dtype.kind not in "iu":
             raise DataError(
                 f"{path}: expected {count:,} integers in lengths, one of each sequence of x, got "
-                f"{lengths.dtype} of shape {lengths.shape}"
+                f"{given.dtype} of shape {given.shape}"
             )
-        lengths = lengths.astype(np.int64, copy=False)
+        lengths = given.astype(np.int64, copy=False)
         wrong = (lengths < 1) | (lengths > time)
         if wrong.any():
             row = int(wrong.argmax())
