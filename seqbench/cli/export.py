@@ -8,6 +8,7 @@ import typer
 from seqbench.cli import completion
 from seqbench.cli.eval import DataDir, Trust, opened
 from seqbench.cli.folders import RUN_HELP, OutputDir, writable
+from seqbench.errors import ConfigError
 from seqbench.wording import plain
 
 
@@ -18,7 +19,7 @@ def export(
     ],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="FILE", help="The ONNX file to write."),
+        typer.Option("--output", "-o", metavar="FILE", help="The ONNX file to write, FILE.onnx."),
     ],
     stateful: Annotated[
         bool,
@@ -37,9 +38,11 @@ def export(
 
     Example: seqbench export 3f1b -o model.onnx
     """
+    if output.suffix != ".onnx":
+        raise ConfigError(f"expected a name that ends with .onnx, got {output}")
+    output = writable(output, output)
     from seqbench.export.exporting import export as write
 
-    output = writable(output, output)
     saved = opened(run, output_dir, trust, data_dir)
     done = write(saved, output, stateful=stateful)
     for port in done.ports:
