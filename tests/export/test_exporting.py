@@ -145,7 +145,7 @@ def test_chunks_with_a_state_answer_as_the_whole(trained, tmp_path, model):
             np.testing.assert_allclose(np.concatenate(answers, 1), saved.model(x)[0], atol=2e-5)
 
 
-@pytest.mark.parametrize(("model", "task"), [("gru", EVERYTHING), ("dlinear", COLUMNS[:-1])])
+@pytest.mark.parametrize(("model", "task"), [("gru", EVERYTHING), ("dlinear", (*COLUMNS, "task.calendar=false"))])
 def test_forecasts_are_those_of_predict_in_the_units_of_the_file(
     trained, folder, tmp_path, model, task
 ):
