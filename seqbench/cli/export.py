@@ -49,7 +49,8 @@ def export(
         columns = f": {', '.join(map(plain, port.columns))}" if port.columns else ""
         typer.echo(f"{port.text}{columns}", err=True)
     if done.state:
-        typer.echo(f"and {done.state} tensors of state, as inputs and as outputs", err=True)
+        tensors = "1 tensor" if done.state == 1 else f"{done.state} tensors"
+        typer.echo(f"and {tensors} of state, as inputs and as outputs", err=True)
     sizes = ", ".join(f"{batch} x {time}" for batch, time in done.sizes)
     typer.echo(
         f"{output}: compared on {done.source}, {sizes} steps: largest difference "

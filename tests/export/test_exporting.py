@@ -2,10 +2,12 @@
 
 import csv
 import json
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 from typer.testing import CliRunner
 
 from seqbench.cli.main import app
@@ -34,6 +36,15 @@ ADDING = ("task=adding", "task.length=12", "task.train_size=40", "task.eval_size
 COLUMNS = ("task=forecast_file", "task.target=[load,heat]", "task.length=10", "task.horizon=4")
 CLASSES = ("task=classify_file", "task.pool=mean", "task.channels=[b,a]", "task.missing=mask")
 EVERYTHING = (*COLUMNS, "task.known=[free]", "task.missing=mask")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registry():
+    """Read torch's table of ONNX operators once: it takes a second, in each export."""
+    with pytest.MonkeyPatch.context() as patch:
+        once = staticmethod(cache(ONNXRegistry.from_torchlib))
+        patch.setattr(ONNXRegistry, "from_torchlib", once)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +156,9 @@ def test_chunks_with_a_state_answer_as_the_whole(trained, tmp_path, model):
             np.testing.assert_allclose(np.concatenate(answers, 1), saved.model(x)[0], atol=2e-5)
 
 
-@pytest.mark.parametrize(("model", "task"), [("gru", EVERYTHING), ("dlinear", (*COLUMNS, "task.calendar=false"))])
+@pytest.mark.parametrize(
+    ("model", "task"), [("gru", EVERYTHING), ("dlinear", (*COLUMNS, "task.calendar=false"))]
+)
 def test_forecasts_are_those_of_predict_in_the_units_of_the_file(
     trained, folder, tmp_path, model, task
 ):
