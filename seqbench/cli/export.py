@@ -8,6 +8,7 @@ import typer
 from seqbench.cli import completion
 from seqbench.cli.eval import DataDir, Trust, opened
 from seqbench.cli.folders import RUN_HELP, OutputDir, writable
+from seqbench.errors import ConfigError
 from seqbench.wording import plain
 
 
@@ -18,7 +19,7 @@ def export(
     ],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="FILE", help="The ONNX file to write."),
+        typer.Option("--output", "-o", metavar="FILE", help="The ONNX file to write, FILE.onnx."),
     ],
     stateful: Annotated[
         bool,
@@ -37,16 +38,19 @@ def export(
 
     Example: seqbench export 3f1b -o model.onnx
     """
+    if output.suffix != ".onnx":
+        raise ConfigError(f"expected a name that ends with .onnx, got {output}")
+    output = writable(output, output)
     from seqbench.export.exporting import export as write
 
-    output = writable(output, output)
     saved = opened(run, output_dir, trust, data_dir)
     done = write(saved, output, stateful=stateful)
     for port in done.ports:
         columns = f": {', '.join(map(plain, port.columns))}" if port.columns else ""
         typer.echo(f"{port.text}{columns}", err=True)
     if done.state:
-        typer.echo(f"and {done.state} tensors of state, as inputs and as outputs", err=True)
+        tensors = "1 tensor" if done.state == 1 else f"{done.state} tensors"
+        typer.echo(f"and {tensors} of state, as inputs and as outputs", err=True)
     sizes = ", ".join(f"{batch} x {time}" for batch, time in done.sizes)
     typer.echo(
         f"{output}: compared on {done.source}, {sizes} steps: largest difference "

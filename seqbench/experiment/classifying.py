@@ -31,13 +31,7 @@ def classify(saved: SavedRun, path: str) -> Iterator[Columns]:
         DataError: if the file cannot be read, or misses a value.
         RunError: if the preprocessing of the run cannot be read.
     """
-    try:
-        features = SequenceFeatures.from_json(saved.preprocessing or {})
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(
-            f"the weights of this run hold no scaler and classes that predict can read: {error}; "
-            "seqbench train with --force trains it again"
-        ) from error
+    features = features_of(saved)
     try:
         data = read_labelled(path, features.id, features.time, features.label, with_labels=False)
     except ConfigError as error:
@@ -63,6 +57,21 @@ def classify(saved: SavedRun, path: str) -> Iterator[Columns]:
         for name, share in zip(features.classes, shares.T, strict=True):
             columns[unused(f"probability_{name}", columns)] = share
         yield columns
+
+
+def features_of(saved: SavedRun) -> SequenceFeatures:
+    """Return the features of a run that `is_classifier` knows.
+
+    Raises:
+        RunError: if they cannot be read.
+    """
+    try:
+        return SequenceFeatures.from_json(saved.preprocessing or {})
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"the weights of this run hold no scaler and classes that can be read: {error}; "
+            "seqbench train with --force trains it again"
+        ) from error
 
 
 def is_classifier(saved: SavedRun) -> bool:

@@ -12,17 +12,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seqbench.errors import ConfigError, RunError
-from seqbench.experiment.forecasting import features_of
+from seqbench.experiment import classifying, forecasting
 from seqbench.experiment.saved_run import SavedRun
 from seqbench.export.graph import Graph, exportable, leaves_of, zero_state
 from seqbench.export.interface import Interface, Port, description, interface_of, state_names
-from seqbench.export.onnx_file import Session, describe, to_onnx
-from seqbench.export.samples import LookBacks, Samples, Sequences
+from seqbench.export.onnx_file import Session, describe, in_one_line, to_onnx
+from seqbench.export.samples import Labelled, LookBacks, Samples, Sequences
 from seqbench.models import plain
 from seqbench.models.linear import LinearForecast
 from seqbench.models.sequence_model import SequenceModel
 from seqbench.runs import atomic
 from seqbench.spec import Values
+from seqbench.tasks.sequence_features import SequenceFeatures
+from seqbench.tasks.table_features import TableFeatures
 
 # Largest difference of answers, relative to the largest answer or 1: some hundred roundings.
 TOLERANCE = 1e-4
@@ -66,19 +68,12 @@ def export(saved: SavedRun, path: Path, *, stateful: bool = False) -> Exported:
         RunError: if the model cannot be exported, or the file answers otherwise than the run.
     """
     saved.model.cpu()
-    target = saved.spec.target
-    is_forecast = isinstance(target, Values) and target.steps is not None
-    features = features_of(saved) if is_forecast else None
-    samples = Sequences(saved) if features is None else LookBacks(saved, features)
+    features = features_of(saved)
+    samples = samples_of(saved, features)
     model, interface = exportable(saved), interface_of(saved.spec, features)
     zeros = None
     if stateful:
-        if features is not None and features.normalize != "none":
-            raise ConfigError(
-                f"--stateful: the run has task.normalize={features.normalize}, which needs the "
-                "whole look-back before the first step: export it without --stateful, or train "
-                "with task.normalize=none"
-            )
+        check_chunks(saved, features)
         zeros = zero_state(model, str(saved.config["choices"]["model"]), EXAMPLES)
     graph = Graph(model, interface, features, zeros)
     ways = ways_to_trace(saved, model, interface)
@@ -86,14 +81,44 @@ def export(saved: SavedRun, path: Path, *, stateful: bool = False) -> Exported:
         graph.interface = chosen
         try:
             content = content_of(saved, graph, samples, strict=strict)
+            difference, sizes = compare(samples, content, graph, saved.spec.length)
             break
         except RunError:
             if (chosen, strict) == ways[-1]:
                 raise
-    difference, sizes = compare(samples, content, graph, saved.spec.length)
     atomic.write(path, content)
     ports = [*graph.interface.inputs, graph.interface.output]
     return Exported(ports, len(leaves_of(zeros or ())), difference, sizes, samples.source)
+
+
+def features_of(saved: SavedRun) -> TableFeatures | SequenceFeatures | None:
+    """Return the features of a run that forecasts, or classifies sequences; else `None`."""
+    target = saved.spec.target
+    if isinstance(target, Values) and target.steps is not None:
+        return forecasting.features_of(saved)
+    return classifying.features_of(saved) if classifying.is_classifier(saved) else None
+
+
+def samples_of(saved: SavedRun, features: TableFeatures | SequenceFeatures | None) -> Samples:
+    """Return inputs to compare the file with the run on."""
+    if isinstance(features, TableFeatures):
+        return LookBacks(saved, features)
+    return Sequences(saved) if features is None else Labelled(saved, features)
+
+
+def check_chunks(saved: SavedRun, features: TableFeatures | SequenceFeatures | None) -> None:
+    """Raise ConfigError if an answer needs more than a chunk of the sequence and the state."""
+    if isinstance(features, TableFeatures) and features.normalize != "none":
+        raise ConfigError(
+            f"--stateful: the run has task.normalize={features.normalize}, which needs the "
+            "whole look-back before the first step: export it without --stateful, or train "
+            "with task.normalize=none"
+        )
+    if saved.spec.readout == "mean":
+        raise ConfigError(
+            "--stateful: the run has task.pool=mean, and the answer to a chunk would be from the "
+            "mean over its steps alone: export it without --stateful, or train with task.pool=last"
+        )
 
 
 def ways_to_trace(
@@ -151,14 +176,21 @@ def compare(
         length: time steps in training.
 
     Raises:
-        RunError: if the difference is larger than `TOLERANCE`.
+        RunError: if the difference is larger than `TOLERANCE`, or the file or the run's own model
+            fails on a size.
     """
     session, largest = Session(content), 0.0
     sizes = [(EXAMPLES, length), (1, length)]
     if "time" in graph.interface.inputs[0].axes:
         sizes += [(2, 1), (1, length // 2 + 1), (2, length + 3)]
     for batch, time in sizes:
-        expected = samples.answer(batch, time)
+        try:
+            expected = samples.answer(batch, time)
+        except Exception as error:
+            raise RunError(
+                f"the file is not written: the run's own model fails on {batch} x {time} steps: "
+                f"{in_one_line(error)}"
+            ) from error
         inputs = samples.inputs(batch, time)
         scale = max(1.0, (expected / samples.unit).abs().max().item())
         for chunks in CHUNKS if graph.zeros is not None else (None,):

@@ -15,6 +15,7 @@ from seqbench.export.interface import Interface
 from seqbench.export.recurrent_layer import RecurrentLayer, replace_layers
 from seqbench.models import plain
 from seqbench.models.sequence_model import SequenceModel, State
+from seqbench.tasks.sequence_features import SequenceFeatures
 from seqbench.tasks.table_features import TableFeatures
 from seqbench.tasks.window_batch import ForecastBatch
 
@@ -25,7 +26,7 @@ class Graph(nn.Module):
     Args:
         model: the model; see `exportable`.
         interface: its inputs, outputs and state.
-        features: of a forecasting run; `None`: another task.
+        features: of a run that forecasts, or classifies sequences; `None`: another task.
         zeros: the state before the first step, if it is an input.
     """
 
@@ -36,7 +37,7 @@ class Graph(nn.Module):
         self,
         model: SequenceModel,
         interface: Interface,
-        features: TableFeatures | None,
+        features: TableFeatures | SequenceFeatures | None,
         zeros: State = None,
     ) -> None:
         super().__init__()
@@ -57,10 +58,14 @@ class Graph(nn.Module):
         names = [port.name for port in self.interface.inputs]
         inputs, leaves = dict(zip(names, tensors, strict=False)), tensors[len(names) :]
         state = unflattened(leaves, self.zeros) if leaves else None
-        if self.features is None:
-            answer, state = self.model(tensors[0], state)
-        else:
+        if isinstance(self.features, TableFeatures):
             answer, state = self.forecast(self.features, inputs, state)
+        elif self.features is not None:
+            features = torch.cat(self.scaled(inputs["values"]), 2)
+            logits, state = self.model(features, state)
+            answer = logits.float().softmax(-1)
+        else:
+            answer, state = self.model(tensors[0], state)
         return (answer, *(leaves_of(state) if leaves else ()))
 
     def forecast(
@@ -70,10 +75,8 @@ class Graph(nn.Module):
 
         The features of a row are those of `TableFeatures.model_inputs`.
         """
-        values = (inputs["values"] - self.mean) / self.std
-        parts = [values.nan_to_num().float()]
-        if features.masks:
-            parts.append(values.isnan().float())
+        values = inputs["values"]
+        parts = self.scaled(values)
         if features.known:
             places = [features.columns.index(name) for name in features.known]
             ahead = (inputs["ahead"] - self.mean[places]) / self.std[places]
@@ -86,6 +89,13 @@ class Graph(nn.Module):
         outputs, state = self.model(batch.inputs, state)
         answer = batch.answer(outputs).double()
         return answer * self.std[:count] + self.mean[:count], state
+
+    def scaled(self, values: Tensor) -> list[Tensor]:
+        """Return raw values scaled, 0 where missing, and the indicators of missing values."""
+        assert self.features is not None
+        scaled = (values - self.mean) / self.std
+        parts = [scaled.nan_to_num().float()]
+        return [*parts, scaled.isnan().float()] if self.features.masks else parts
 
 
 def leaves_of(state: State) -> list[Tensor]:

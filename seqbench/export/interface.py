@@ -5,12 +5,18 @@ from typing import Any
 
 import seqbench
 from seqbench.experiment.saved_run import SavedRun
-from seqbench.spec import Classes, Features, SequenceSpec, Tokens
+from seqbench.spec import Classes, Features, Readout, SequenceSpec, Tokens
+from seqbench.tasks.sequence_features import SequenceFeatures
 from seqbench.tasks.table_features import TableFeatures
 from seqbench.wording import plain
 
 # Key of the description, as JSON, in the metadata of the file.
 KEY = "seqbench"
+READOUTS: dict[Readout, str] = {
+    "last": "after the last step",
+    "mean": "from the mean over the steps",
+    "every": "after each step",
+}
 
 
 @dataclass(frozen=True)
@@ -50,10 +56,14 @@ class Interface:
     output: Port
 
 
-def interface_of(spec: SequenceSpec, features: TableFeatures | None) -> Interface:
-    """Return the interface of a model for a spec; of a forecasting run with its features."""
-    if features is not None:
+def interface_of(
+    spec: SequenceSpec, features: TableFeatures | SequenceFeatures | None
+) -> Interface:
+    """Return the interface of a model for a spec and, if it has some, the features of its run."""
+    if isinstance(features, TableFeatures):
         return of_forecasts(features)
+    if isinstance(features, SequenceFeatures):
+        return of_classes(features, spec)
     each: list[str | int] = ["batch", "time"]
     if isinstance(spec.input, Tokens):
         of_token = f"token ids from 0 to {spec.input.vocab_size - 1}"
@@ -61,11 +71,26 @@ def interface_of(spec: SequenceSpec, features: TableFeatures | None) -> Interfac
     else:
         assert isinstance(spec.input, Features)
         source = Port("features", "float32", [*each, spec.input.dim], "inputs of the task")
-    places = ["batch"] if spec.readout == "last" else each
-    when = "after the last step" if spec.readout == "last" else "after each step"
+    places = each if spec.readout == "every" else ["batch"]
     name = "logits" if isinstance(spec.target, Classes) else "answer"
-    answer = Port(name, "float32", [*places, spec.output_dim], f"outputs {when}")
+    answer = Port(name, "float32", [*places, spec.output_dim], f"outputs {READOUTS[spec.readout]}")
     return Interface([source], answer)
+
+
+def of_classes(features: SequenceFeatures, spec: SequenceSpec) -> Interface:
+    """Return the interface of a classifier of sequences: raw values in, probabilities out."""
+    missing = "; NaN where missing" if features.masks else ""
+    values = Port(
+        "values",
+        "float64",
+        ["batch", "time", len(features.channels)],
+        "the channels in their units, of one sequence at its own length, or of several of equal "
+        f"length, without padding{missing}",
+        features.channels,
+    )
+    shares = f"probabilities of the classes, {READOUTS[spec.readout]}"
+    axes: list[str | int] = ["batch", spec.output_dim]
+    return Interface([values], Port("probabilities", "float32", axes, shares, features.classes))
 
 
 def of_forecasts(features: TableFeatures) -> Interface:
@@ -111,6 +136,8 @@ def description(
     kept = dict(saved.preprocessing or {})
     if "vocabulary" in kept:
         kept["vocabulary"] = "".join(map(chr, kept["vocabulary"]))
+    if "time_step" in kept:
+        kept["time_step_us"] = kept.pop("time_step")
     return {
         "version": seqbench.__version__,
         "run": plain(saved.run.run_id),

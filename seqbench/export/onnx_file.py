@@ -63,8 +63,7 @@ def to_onnx(
                 output_names=[port.name for port in outputs],
             )
     except Exception as error:
-        line = " ".join(str(error).split())[:200]
-        raise RunError(f"torch cannot export the model: {type(error).__name__}: {line}") from error
+        raise RunError(f"torch cannot export the model: {in_one_line(error)}") from error
     assert file is not None
     model = file.model_proto
     # Torch notes the lines of Python that each node comes from, with the paths of this machine.
@@ -97,18 +96,39 @@ class Session:
 
     Args:
         content: of the file.
+
+    Raises:
+        RunError: if onnxruntime cannot load the model, or run it.
     """
 
     def __init__(self, content: bytes) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 4
-        self.session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
+        with one_line():
+            self.session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
         self.names = [value.name for value in self.session.get_inputs()]
 
     def run(self, tensors: Sequence[Tensor | NDArray[Any]]) -> list[NDArray[Any]]:
         """Return the outputs for inputs in the order of the file."""
-        return self.session.run(None, dict(zip(self.names, map(np.asarray, tensors), strict=True)))
+        inputs = dict(zip(self.names, map(np.asarray, tensors), strict=True))
+        with one_line():
+            return self.session.run(None, inputs)
+
+
+def in_one_line(error: Exception) -> str:
+    """Return the kind of an error, and the beginning of its text."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """Raise errors of onnxruntime as a RunError of one line."""
+    try:
+        yield
+    except Exception as error:
+        line = in_one_line(error)
+        raise RunError(f"the file is not written: onnxruntime cannot run it: {line}") from error
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from seqbench.experiment.forecasting import scaled_forecast
 from seqbench.experiment.saved_run import SavedRun
 from seqbench.spec import Features, Tokens
 from seqbench.tasks.forecast import Forecast
+from seqbench.tasks.sequence_features import SequenceFeatures
 from seqbench.tasks.table_features import TableFeatures
 from seqbench.tasks.window_batch import look_backs
 
@@ -71,6 +72,24 @@ class Sequences(Samples):
         return outputs
 
 
+class Labelled(Sequences):
+    """Sequences of a classifier, in the units of the channels.
+
+    The answers are computed as `seqbench predict` does.
+    """
+
+    def __init__(self, saved: SavedRun, features: SequenceFeatures) -> None:
+        super().__init__(saved)
+        self.features = features
+        self.sequences = torch.from_numpy(unscaled(self.sequences.double().numpy(), features))
+
+    @torch.no_grad()
+    def answer(self, batch: int, time: int) -> Tensor:
+        (values,) = self.inputs(batch, time)
+        inputs = torch.from_numpy(self.features.model_inputs(values.numpy()))
+        return self.saved.model(inputs)[0].float().softmax(-1)
+
+
 class LookBacks(Samples):
     """Look-backs of a forecasting run, in the units of the columns.
 
@@ -117,12 +136,18 @@ def test_rows(task: Forecast) -> Table:
     features, last = task.features, int(task.origins["test"][-1])
     own = next(own for own in task.rows_of_series.values() if own.start <= last < own.stop)
     first = max(own.start, last + 1 - LOOK_BACKS * task.length)
-    rows, count = slice(first, last + 1 + features.horizon), len(features.columns)
-    series = task.series[rows].cpu().double().numpy()
-    values = series[:, :count] * features.std + features.mean
-    if features.masks:
-        values[series[:, count : 2 * count] > 0] = np.nan
+    rows = slice(first, last + 1 + features.horizon)
+    values = unscaled(task.series[rows].cpu().double().numpy(), features)
     return table_of(features, values, None if task.time is None else task.time[rows])
+
+
+def unscaled(inputs: np.ndarray, features: TableFeatures | SequenceFeatures) -> np.ndarray:
+    """Return raw values of model inputs `(..., dim)`, NaN where the inputs say so."""
+    count = len(features.mean)
+    values: np.ndarray = inputs[..., :count] * features.std + features.mean
+    if features.masks:
+        values[inputs[..., count : 2 * count] > 0] = np.nan
+    return values
 
 
 def random_rows(length: int, features: TableFeatures) -> Table:

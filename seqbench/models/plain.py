@@ -153,4 +153,6 @@ def build_plain(node: dict[str, Any], spec: SequenceSpec) -> SequenceModel:
 def check_known(node: dict[str, Any]) -> None:
     """Raise ConfigError if the config's `model` node has no plain form."""
     if node["_target_"] not in PLAIN:
-        raise ConfigError(f"--reference knows of seqbench's models only, not of {node['_target_']}")
+        raise ConfigError(
+            f"only models of seqbench have a plain form, the reference, not {node['_target_']}"
+        )

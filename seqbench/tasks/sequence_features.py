@@ -64,11 +64,16 @@ class SequenceFeatures:
 
     def of(self, data: Labelled) -> "Sequences":
         """Return the features of sequences that have the channels, in this order."""
-        scaled = (data.values - self.mean) / self.std
+        steps = self.model_inputs(data.values)
+        return Sequences(torch.from_numpy(steps), torch.from_numpy(data.lengths))
+
+    def model_inputs(self, values: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Return the features `(..., dim)` of values `(..., channels)`, NaN where missing."""
+        scaled = (values - self.mean) / self.std
         parts = [np.nan_to_num(scaled).astype(np.float32)]
         if self.masks:
             parts.append(np.isnan(scaled).astype(np.float32))
-        return Sequences(torch.from_numpy(np.concatenate(parts, 1)), torch.from_numpy(data.lengths))
+        return np.concatenate(parts, -1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -55,7 +55,7 @@ class Pipe(list):
     ("build_model", "message"),
     [
         (broken, "the reference process failed: ValueError: no such thing"),
-        (build_plain, "--reference knows of seqbench's models only, not of mine.Model"),
+        (build_plain, "only models of seqbench have a plain form, the reference, not mine.Model"),
     ],
 )
 def test_an_error_in_the_process_is_sent_as_one_line(small, build_model, message):

@@ -85,6 +85,9 @@ def test_every_command_of_a_page_works(page, tmp_path, seqbench, real_data, monk
         with (tmp_path / "forecast.csv").open() as file:
             predicted = [float(row["load"]) for row in csv.DictReader(file)]
         assert found.tolist() == pytest.approx(predicted, abs=1e-4)
+        found = runpy.run_path(str(tmp_path / "classes_onnx.py"))["classes"]
+        with (tmp_path / "classes.csv").open() as file:
+            assert found == {row["id"]: row["class"] for row in csv.DictReader(file)}
 
 
 def test_the_pages_have_commands() -> None:

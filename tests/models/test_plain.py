@@ -102,7 +102,7 @@ def test_no_compiled_code_runs_in_a_plain_model(name, monkeypatch):
 
 def test_a_custom_model_has_no_plain_form():
     assert "my_model.Mean" not in PLAIN
-    with pytest.raises(ConfigError, match=r"not of my_model\.Mean"):
+    with pytest.raises(ConfigError, match=r"not my_model\.Mean"):
         build_plain({"_target_": "my_model.Mean"}, FEATURES_LAST)
 
 
