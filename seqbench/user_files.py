@@ -9,6 +9,9 @@ from pathlib import Path
 
 from seqbench.errors import ConfigError, DataError
 
+# Endings of files of labelled sequences, which have no columns.
+SEQUENCE_FILES = (".npz", ".ts")
+
 
 def expand_home(path: str) -> Path:
     """Return a path with `~` or `~user` at its beginning replaced by that home folder.

@@ -31,15 +31,15 @@ def describe(
     from seqbench.config.compose import compose
     from seqbench.config.overrides import quoted
     from seqbench.datasets.catalog import DATASETS
-    from seqbench.datasets.table import SEQUENCES
     from seqbench.errors import ConfigError
+    from seqbench.user_files import SEQUENCE_FILES
 
     if path in DATASETS and not Path(path).exists():
         raise ConfigError(
             f"data describe takes a file, and {path} is a dataset: see seqbench list datasets"
         )
     words = [f"task.path={quoted(path)}", *(settings or ())]
-    if Path(path).suffix.lower() in SEQUENCES:
+    if Path(path).suffix.lower() in SEQUENCE_FILES:
         words.insert(0, "task=classify_file")
     elif not any(word.startswith("task=") for word in words):
         words.insert(0, "task=forecast_file")

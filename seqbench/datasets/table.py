@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from seqbench.datasets.time_steps import DAY
 from seqbench.errors import ConfigError, DataError
-from seqbench.user_files import expand_home
+from seqbench.user_files import SEQUENCE_FILES, expand_home
 from seqbench.wording import plain, suggestion
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ SETTINGS: dict[str, str | bool | int | float | list[str]] = {
 PARQUET = (".parquet", ".pq")
 # DuckDB reads a CSV file that is compressed, if its name ends with one of these.
 COMPRESSED = (".gz", ".zst")
-# Files of labelled sequences, see `labelled.read_labelled`.
-SEQUENCES = (".npz", ".ts")
 NUMERIC = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|BOOLEAN|DECIMAL.*")
 TEMPORAL = re.compile(r"DATE|TIMESTAMP.*")
 # Texts of a CSV file that stand for a missing value.
@@ -219,7 +217,7 @@ def check_kind(file: Path, path: str) -> None:
     """Raise `DataError` if a file is neither Parquet nor text, by its name or its content."""
     suffix = file.suffix.lower()
     expected = "expected .csv, .tsv, .txt or .parquet"
-    if suffix in SEQUENCES:
+    if suffix in SEQUENCE_FILES:
         raise DataError(f"{path} ends with {suffix}, {expected}; task=classify_file reads it")
     if suffix in (*PARQUET, *COMPRESSED):
         return

@@ -11,13 +11,13 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any, Literal, TypeVar
 
-from seqbench.datasets.table import SEQUENCES
 from seqbench.results.recipe import amount_difference
 from seqbench.results.statistics import Statistics, describe, distinguishable
 from seqbench.results.variants import CODE, canonical, tell_apart
 from seqbench.results.where import flatten
 from seqbench.runs.identity import without_environment
 from seqbench.runs.record import Record
+from seqbench.user_files import SEQUENCE_FILES
 from seqbench.wording import plain
 
 # The logarithms of errors are averaged if the largest of a column is this many times the least.
@@ -292,7 +292,7 @@ def task_options(records: Sequence[Record]) -> dict[str, Any]:
     record = min(records, key=lambda record: (record.score is None, "task" not in record.code))
     code = {f"task.{CODE}": record.code["task"]} if "task" in record.code else {}
     options = flatten({"task": record.config.get("task"), "data": record.data}) | code
-    if str(options.get("task.path")).lower().endswith(SEQUENCES):  # a file without columns
+    if str(options.get("task.path")).lower().endswith(SEQUENCE_FILES):  # a file without columns
         return {key: value for key, value in options.items() if key not in COLUMNS}
     return options
 
