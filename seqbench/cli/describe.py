@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from rich.console import Console
 
     from seqbench.config import Config
     from seqbench.datasets.labelled import Labelled
+
+# Columns about the values of a column or channel, see `facts_of`.
+FACTS = ("missing", "mean", "deviation", "lowest", "highest")
 
 
 def describe(
@@ -67,7 +72,7 @@ def describe_table(config: "Config", console: "Console") -> None:
     from seqbench.datasets.time_steps import step_name
     from seqbench.experiment.build import build_task
     from seqbench.tasks.forecast import Forecast
-    from seqbench.wording import count, number, plain, score
+    from seqbench.wording import count, plain, score
 
     node = config["task"]
     table = read_table(node["path"], node["time"], node["group"])
@@ -82,16 +87,13 @@ def describe_table(config: "Config", console: "Console") -> None:
     grid = Table(box=None, pad_edge=False, header_style="bold")
     grid.add_column("column")
     grid.add_column("use")
-    for name in ("missing", "mean", "deviation", "lowest", "highest"):
+    for name in FACTS:
         grid.add_column(name, justify="right")
     for name, values, gaps in zip(table.columns, table.values.T, missing.tolist(), strict=True):
         read = task.features
         roles = {"target": read.targets, "known ahead": read.known, "input": read.columns}
         use = next((role for role, names in roles.items() if name in names), "not read")
-        known = values[np.isfinite(values)]
-        facts = [f(known) if len(known) else None for f in (np.mean, np.std, np.min, np.max)]
-        numbers = (number(None if fact is None else float(fact)) for fact in facts)
-        grid.add_row(Text(plain(name)), use, count(gaps), *numbers)
+        grid.add_row(Text(plain(name)), use, count(gaps), *facts_of(values))
     for name in table.ignored:
         grid.add_row(Text(plain(name)), "not read")
     console.print(grid)
@@ -122,7 +124,7 @@ def describe_sequences(config: "Config", console: "Console") -> None:
     from seqbench.datasets.labelled import read_labelled
     from seqbench.experiment.build import build_task
     from seqbench.tasks.classify_file import ClassifyFile
-    from seqbench.wording import count, number, plain, score
+    from seqbench.wording import count, plain, score
 
     node = config["task"]
     columns = node["id"], node["time"], node["label"]
@@ -130,13 +132,10 @@ def describe_sequences(config: "Config", console: "Console") -> None:
     missing = np.isnan(data.values).sum(0)
     grid = Table(box=None, pad_edge=False, header_style="bold")
     grid.add_column("channel")
-    for name in ("missing", "mean", "deviation", "lowest", "highest"):
+    for name in FACTS:
         grid.add_column(name, justify="right")
     for name, values, gaps in zip(data.channels, data.values.T, missing.tolist(), strict=True):
-        known = values[np.isfinite(values)]
-        facts = [f(known) if len(known) else None for f in (np.mean, np.std, np.min, np.max)]
-        numbers = (number(None if fact is None else float(fact)) for fact in facts)
-        grid.add_row(Text(plain(name)), count(gaps), *numbers)
+        grid.add_row(Text(plain(name)), count(gaps), *facts_of(values))
     console.print(grid)
     rows = {"sequences": count(len(data.lengths)), "time steps": count(len(data.values))}
     rows["lengths"] = lengths_of(data)
@@ -177,3 +176,14 @@ def lengths_of(data: "Labelled") -> str:
     if low == high:
         return f"{low:,}"
     return f"{low:,} to {high:,}, median {np.median(data.lengths):,.0f}"
+
+
+def facts_of(values: "NDArray[np.float64]") -> list[str]:
+    """Return mean, deviation, lowest and highest of the known values, as texts."""
+    import numpy as np
+
+    from seqbench.wording import number
+
+    known = values[np.isfinite(values)]
+    facts = [f(known) if len(known) else None for f in (np.mean, np.std, np.min, np.max)]
+    return [number(None if fact is None else float(fact)) for fact in facts]

@@ -316,7 +316,7 @@ def verdict(cell: Cell | None, published: PublishedCell | None) -> Verdict:
         return Verdict(better, protocol)
     smallest = SMALLEST_THAT_MATTERS * (abs(published.value) if scale is IDENTITY else 1)
     ways = [abs(scale.to(published.value) - scale.to(bound)) for bound in bounds]
-    if half > max(smallest, *(SHARE_THAT_MATTERS * way for way in ways), 0.0):
+    if half > max([smallest, *(SHARE_THAT_MATTERS * way for way in ways)]):
         reason = "the interval of one more run is too wide"
         return Verdict("cannot tell", f"{reason}; {protocol}" if protocol else reason)
     return Verdict("reproduced", protocol)

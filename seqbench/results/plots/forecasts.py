@@ -19,7 +19,7 @@ from seqbench.wording import number, plain, task_with_size
 
 PANEL = 3.4, 2.1
 MOST_ROWS = 12
-# The same for all models: one of them has the colour of the truth elsewhere.
+# The same colors for every model.
 FORECAST, NAIVE = COLOURS[4], COLOURS[2]
 
 
