@@ -26,6 +26,7 @@ class Progress:
         metric: name of the metric that is the score.
         direction: `min` or `max`, whichever score is better.
         score: last validation score.
+        scored_step: step of `score`.
         speed: steps per second since the first look.
     """
 
@@ -36,6 +37,7 @@ class Progress:
     metric: str | None = None
     direction: str | None = None
     score: float | None = None
+    scored_step: int = 0
     speed: float | None = None
     _first: tuple[float, int] | None = field(default=None, repr=False)
 
@@ -54,6 +56,7 @@ class Progress:
                 self.loss = number(event.get("loss"), float)
             elif self.metric is not None:
                 self.score = number(event.get(self.metric), float)
+                self.scored_step = self.step
         now = time.monotonic()
         if self._first is None or self.step < self._first[1]:
             self._first = now, self.step

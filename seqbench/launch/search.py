@@ -211,10 +211,16 @@ def study_id(config_id: str, searched: dict[str, BaseDistribution]) -> str:
 
 
 def should_prune(trial: optuna.Trial, progress: Progress) -> bool:
-    """Report a run's last validation score to the pruner; return True if it prunes the run."""
+    """Report a run's new validation score to the pruner; return True if it prunes the run.
+
+    The score is reported at the step of its evaluation: pruners compare trials at equal steps.
+    """
     if progress.score is None:
         return False
-    trial.report(progress.score, progress.step)
+    known = trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+    if progress.scored_step in known:
+        return False
+    trial.report(progress.score, progress.scored_step)
     return trial.should_prune()
 
 

@@ -15,12 +15,14 @@ from small_sweep import SMALL, Seen, history, sweep
 from seqbench.config.choices import choices_of
 from seqbench.config.compose import Composer, compose
 from seqbench.errors import ConfigError, RunError, RunLocked
+from seqbench.launch.progress import Progress
 from seqbench.launch.sweep import Policy, View
 from seqbench.runs import lock
 from seqbench.runs.lock import holder
 from seqbench.runs.run import Run
 
 optuna = pytest.importorskip("optuna")
+from seqbench.launch.search import should_prune  # noqa: E402
 from seqbench.launch.search_space import dimension  # noqa: E402
 
 SEARCH = [
@@ -270,6 +272,22 @@ def test_a_run_without_prospects_is_stopped(slow):
     )
     hows = {job.config["seed"]: done.endings[at].how for at, job in done.jobs.items()}
     assert hows == {0: "pruned", 1: "completed"}
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_score_is_reported_once_at_the_step_of_its_evaluation(tmp_path):
+    study = optuna.create_study()
+    trial = study.ask()
+    run = Run(tmp_path, "0" * 8)
+    run.history_path.write_text('{"event": "start", "metric": "loss", "total_steps": 9}\n')
+    train = '{"step": %d, "split": "train", "loss": 1.0}\n'
+    run.events_path.write_text(train % 2)
+    progress = Progress(run)
+    for event in ("", '{"step": 3, "split": "valid", "loss": 0.5}\n', train % 4, train % 5):
+        with run.events_path.open("a") as file:
+            file.write(event)
+        should_prune(trial, progress.look())
+    assert study.trials[0].intermediate_values == {3: 0.5}
 
 
 @pytest.mark.parametrize("model", ["tcn", "lstm", "gru", "rnn", "llama", "nlinear", "dlinear"])
