@@ -1,6 +1,9 @@
 """A small LLaMA decoder (Touvron et al. 2023, section 2.2): RMSNorm before each sublayer, rotary
 position embeddings, SwiGLU, no biases; with grouped-query attention and a sliding window.
 
+Each of the three parts can be exchanged for its predecessor in GPT-2 (Radford et al. 2019), to
+measure what it contributes: LayerNorm, learned position embeddings, GELU.
+
 Its state is the key-value cache. Keys are cached before rotation, and rotated by positions counted
 from the oldest cached key. Attention scores depend on relative positions only, so this computes the
 same function, and the angles stay small for texts of any length.
@@ -8,10 +11,11 @@ same function, and the angles stay small for texts of any length.
 
 import math
 from functools import cache
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from seqbench import kernels
 from seqbench.errors import ConfigError
@@ -46,12 +50,12 @@ class Attention(nn.Module):
         dim: width of the model.
         num_heads: query heads.
         num_kv_heads: key-value heads, each shared by `num_heads / num_kv_heads` query heads.
-        rope_theta: base of the rotary wavelengths.
+        rope_theta: base of the rotary wavelengths; `None`: queries and keys are not rotated.
         context: positions that a query attends to, its own included.
     """
 
     def __init__(
-        self, dim: int, num_heads: int, num_kv_heads: int, rope_theta: float, context: int
+        self, dim: int, num_heads: int, num_kv_heads: int, rope_theta: float | None, context: int
     ) -> None:
         super().__init__()
         self.head_dim = dim // num_heads
@@ -93,13 +97,13 @@ class Attention(nn.Module):
 
 
 def rotation(
-    length: int, head_dim: int, theta: float, dtype: torch.dtype, device: torch.device
+    length: int, head_dim: int, theta: float | None, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Return cosines and sines of the rotary angles of positions 0 to `length - 1`.
 
     Pair i consists of dimensions i and `i + head_dim / 2` and rotates by `theta^(-2 i / head_dim)`
-    radians per position (Su et al. 2021, section 3.2.2). The sine of its first dimension is
-    negated.
+    radians per position (Su et al. 2021, section 3.2.2), or not at all if `theta` is `None`. The
+    sine of its first dimension is negated.
 
     Returns:
         Two tensors `(length, head_dim)`, at least float32.
@@ -116,7 +120,7 @@ def rotation(
 
 @cache  # unbounded: a captured CUDA graph reads the table by its address, so it must stay alive
 def rotation_table(
-    length: int, head_dim: int, theta: float, dtype: torch.dtype, device: torch.device
+    length: int, head_dim: int, theta: float | None, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Compute the tables of `rotation`, once per set of arguments."""
     # Inference tensors cannot be used in training later.
@@ -124,7 +128,8 @@ def rotation_table(
         # float64: in float32 the angles of large positions are wrong in the fourth digit.
         pairs = torch.arange(0, head_dim, 2, dtype=torch.float64, device=device)
         positions = torch.arange(length, dtype=torch.float64, device=device)
-        angles = torch.outer(positions, theta ** (-pairs / head_dim))
+        speeds = torch.zeros_like(pairs) if theta is None else theta ** (-pairs / head_dim)
+        angles = torch.outer(positions, speeds)
         cos = torch.cat([angles.cos(), angles.cos()], 1)
         sin = torch.cat([-angles.sin(), angles.sin()], 1)
         return cos.to(dtype), sin.to(dtype)
@@ -149,6 +154,24 @@ class SwiGLU(nn.Module):
         return self.down(kernels.swiglu(self.gate(x), self.up(x)))
 
 
+class Gelu(nn.Module):
+    """Feed-forward layer of GPT-2: `down(gelu(up(x)))` (Hendrycks and Gimpel 2016).
+
+    Args:
+        dim: width of input and output.
+        hidden_dim: width of the hidden layer.
+    """
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.up = Linear(dim, hidden_dim)
+        self.down = Linear(hidden_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer at each position, `(..., dim)` to `(..., dim)`."""
+        return self.down(F.gelu(self.up(x)))
+
+
 class RMSNorm(nn.RMSNorm):
     """Root mean square normalisation (Zhang and Sennrich 2019), by `kernels.rms_norm`."""
 
@@ -157,24 +180,36 @@ class RMSNorm(nn.RMSNorm):
         return kernels.rms_norm(x, self.weight, cast(float, self.eps))
 
 
+Norm = Literal["rms", "layer"]
+
+
+def normalization(kind: Norm, dim: int, eps: float) -> nn.Module:
+    """Return RMSNorm, or LayerNorm without bias, over the last dimension."""
+    return RMSNorm(dim, eps) if kind == "rms" else nn.LayerNorm(dim, eps, bias=False)
+
+
 class Block(nn.Module):
-    """A pre-norm transformer block: attention, then SwiGLU, each with a residual connection.
+    """A pre-norm transformer block: two sublayers, each with a residual connection.
 
     Args:
         attention: the first sublayer.
         feed_forward: the second sublayer.
-        dim: width of the residual stream.
-        norm_eps: epsilon of RMSNorm, added to the mean square.
+        norms: normalization before the first and before the second.
         dropout: probability of dropping a value of a sublayer's output.
     """
 
     def __init__(
-        self, attention: Attention, feed_forward: SwiGLU, dim: int, norm_eps: float, dropout: float
+        self,
+        attention: Attention,
+        feed_forward: nn.Module,
+        norms: tuple[nn.Module, nn.Module],
+        dropout: float,
     ) -> None:
         super().__init__()
-        self.attention_norm = RMSNorm(dim, norm_eps)
+        # In this order: checkpoints number the optimizer's state by parameter.
+        self.attention_norm = norms[0]
         self.attention = attention
-        self.feed_forward_norm = RMSNorm(dim, norm_eps)
+        self.feed_forward_norm = norms[1]
         self.feed_forward = feed_forward
         self.dropout = nn.Dropout(dropout)
 
@@ -198,23 +233,26 @@ class Llama(SequenceModel):
         num_layers: blocks.
         num_heads: query heads; `dim / num_heads` must be an even integer.
         num_kv_heads: key-value heads, a divisor of `num_heads`; `None`: `num_heads`.
-        hidden_dim: width of the feed-forward layers' hidden layer; `None`: 8/3 of `dim`, rounded up
-            to a multiple of 8.
+        hidden_dim: width of the feed-forward layers' hidden layer; `None`: as many weights as with
+            4 `dim` and GELU: 8/3 of `dim`, rounded up to a multiple of 8, with SwiGLU.
         dropout: probability of dropping a value of the embedding or of a sublayer's output.
         rope_theta: base of the rotary wavelengths, which are from `2 pi` to less than
             `2 pi rope_theta` positions.
-        norm_eps: epsilon of RMSNorm, added to the mean square.
+        norm_eps: epsilon of normalization, added to the mean square.
         tied: share the embedding's weight with the output layer.
         context: positions that attention reaches, the current one included; `None`: the length of a
             training sequence.
         carry_state: carry the cache from one segment of a text to the next, in training and
             evaluation (Dai et al. 2019, section 3.2).
+        norm: normalization before each sublayer and the output layer: RMSNorm or LayerNorm.
+        feed_forward: second sublayer of each block: SwiGLU or GELU.
+        positions: rotary position embeddings, or an embedding of each position of a training
+            sequence that is learned and added to the input. The latter has no state.
 
     Raises:
         ConfigError: if a value is out of range or the sizes do not fit together.
     """
 
-    has_state = True
     takes_lengths = True
 
     def __init__(
@@ -231,10 +269,14 @@ class Llama(SequenceModel):
         tied: bool,
         context: int | None,
         carry_state: bool,
+        norm: Norm = "rms",
+        feed_forward: Literal["swiglu", "gelu"] = "swiglu",
+        positions: Literal["rotary", "learned"] = "rotary",
     ) -> None:
         super().__init__()
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        hidden_dim = 8 * math.ceil(dim / 3) if hidden_dim is None else hidden_dim
+        if hidden_dim is None:
+            hidden_dim = 8 * math.ceil(dim / 3) if feed_forward == "swiglu" else 4 * dim
         self.context = spec.length if context is None else context
         for name, size in {
             "dim": dim,
@@ -259,21 +301,29 @@ class Llama(SequenceModel):
             raise ConfigError(f"model.dropout must be in [0, 1), not {dropout}")
         if rope_theta <= 0:
             raise ConfigError(f"model.rope_theta must be above 0, not {rope_theta}")
-        self.carry_state = carry_state
+        rotary = positions == "rotary"
+        if carry_state and not rotary:
+            raise ConfigError(
+                "model.carry_state needs model.positions=rotary: learned positions end with the "
+                "training sequence"
+            )
+        self.carry_state, self.has_state = carry_state, rotary
         self.readout = spec.readout
         self.embedding = input_layer(spec, dim)
+        self.positions = None if rotary else nn.Embedding(spec.length, dim)
         self.dropout = nn.Dropout(dropout)
+        theta = rope_theta if rotary else None
+        layer = SwiGLU if feed_forward == "swiglu" else Gelu
         self.blocks = nn.ModuleList(
             Block(
-                Attention(dim, num_heads, num_kv_heads, rope_theta, self.context),
-                SwiGLU(dim, hidden_dim),
-                dim,
-                norm_eps,
+                Attention(dim, num_heads, num_kv_heads, theta, self.context),
+                layer(dim, hidden_dim),
+                (normalization(norm, dim, norm_eps), normalization(norm, dim, norm_eps)),
                 dropout,
             )
             for _ in range(num_layers)
         )
-        self.norm = RMSNorm(dim, norm_eps)
+        self.norm = normalization(norm, dim, norm_eps)
         self.output = Linear(dim, spec.output_dim)
         for name, weight in self.named_parameters():
             if not name.endswith("norm.weight"):
@@ -288,7 +338,7 @@ class Llama(SequenceModel):
         state: tuple[Cache, ...] | None = None,
         context: int = 0,
         lengths: Tensor | None = None,
-    ) -> tuple[Tensor, tuple[Cache, ...]]:
+    ) -> tuple[Tensor, tuple[Cache, ...] | None]:
         """Map a sequence to logits or values.
 
         Args:
@@ -299,11 +349,23 @@ class Llama(SequenceModel):
 
         Returns:
             `(batch, out)` for readout `last` and `mean`, `(batch, time, out)` for `every`; and the
-            state, the key-value cache of each layer, at most `context - 1` positions.
+            state, the key-value cache of each layer, at most `context - 1` positions; `None` with
+            learned positions.
+
+        Raises:
+            ConfigError: if positions are learned and the sequence is longer than in training.
         """
         # Under autocast a linear embedding returns half precision. The residual stream, which
-        # RMSNorm reads, stays in the weights' dtype.
-        h = self.dropout(self.embedding(x).to(self.norm.weight.dtype))
+        # normalization reads, stays in the weights' dtype.
+        h = self.embedding(x).to(self.output.weight.dtype)
+        if self.positions is not None:
+            if x.shape[1] > len(self.positions.weight):
+                raise ConfigError(
+                    f"model.positions=learned has {len(self.positions.weight)} positions, too few "
+                    f"for a sequence of {x.shape[1]} steps: use model.positions=rotary"
+                )
+            h = h + self.positions.weight[: x.shape[1]]
+        h = self.dropout(h)
         last = self.readout == "last" and lengths is None
         after = []
         for i, block in enumerate(self.blocks):
@@ -312,4 +374,4 @@ class Llama(SequenceModel):
             h, cache = block(h, None if state is None else state[i], last_only)
             after.append(cache)
         outputs = self.output(self.norm(h))
-        return read_out(outputs, self.readout, lengths), tuple(after)
+        return read_out(outputs, self.readout, lengths), tuple(after) if self.has_state else None

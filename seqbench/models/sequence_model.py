@@ -29,7 +29,7 @@ class SequenceModel(nn.Module):
         receptive_field: number of time steps that an output depends on; `None`: unlimited.
     """
 
-    has_state: ClassVar[bool] = False
+    has_state: bool = False
     carry_state: bool = False
     skips_context: bool = False
     takes_lengths: ClassVar[bool] = False

@@ -100,6 +100,71 @@ def test_equals_the_llama_of_transformers_token_by_token(pair):
     torch.testing.assert_close(output, theirs(x).logits, rtol=0, atol=1e-5)
 
 
+GPT2 = {"norm": "layer", "feed_forward": "gelu", "positions": "learned"}
+
+
+@torch.no_grad()
+def test_with_the_parts_of_gpt2_it_equals_the_gpt2_of_transformers(make):
+    transformers = pytest.importorskip("transformers")
+    model = randomise(make("llama", SPEC, **SMALL, **GPT2))
+    config = transformers.GPT2Config(
+        vocab_size=23,
+        n_positions=32,
+        n_embd=16,
+        n_layer=2,
+        n_head=4,
+        activation_function="gelu",
+        tie_word_embeddings=False,
+    )
+    theirs = transformers.GPT2LMHeadModel(config).eval()
+    weights = {k: torch.zeros_like(v) for k, v in theirs.state_dict().items() if "bias" in k}
+    weights |= {
+        "transformer.wte.weight": model.embedding.weight,
+        "transformer.wpe.weight": model.positions.weight,
+        "transformer.ln_f.weight": model.norm.weight,
+        "lm_head.weight": model.output.weight,
+    }
+    for i, block in enumerate(model.blocks):
+        attention, layer = block.attention, f"transformer.h.{i}"
+        projections = [attention.query.weight, attention.key.weight, attention.value.weight]
+        weights |= {
+            f"{layer}.ln_1.weight": block.attention_norm.weight,
+            f"{layer}.attn.c_attn.weight": torch.cat(projections).T,
+            f"{layer}.attn.c_proj.weight": attention.output.weight.T,
+            f"{layer}.ln_2.weight": block.feed_forward_norm.weight,
+            f"{layer}.mlp.c_fc.weight": block.feed_forward.up.weight.T,
+            f"{layer}.mlp.c_proj.weight": block.feed_forward.down.weight.T,
+        }
+    theirs.load_state_dict(weights, strict=True)
+    x = torch.randint(23, (3, 32))
+    expected = theirs(x).logits
+    assert expected.std() > 0.5
+    output, state = model(x)
+    torch.testing.assert_close(output, expected, rtol=0, atol=1e-5)
+    assert state is None
+
+
+@pytest.mark.parametrize("kept", GPT2)
+def test_each_part_can_be_exchanged_at_equal_size(make, kept):
+    spec = SequenceSpec(Tokens(23), Classes(23), "every", 16)
+    parts = {part: value for part, value in GPT2.items() if part != kept}
+    wide = SMALL | {"dim": 96}
+    model = randomise(make("llama", spec, **wide, **parts))
+    x = torch.randint(23, (2, 16))
+    model(x)[0].sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    size = sum(p.numel() for n, p in model.named_parameters() if n != "positions.weight")
+    assert size == sum(p.numel() for p in make("llama", spec, **wide).parameters())
+
+
+def test_learned_positions_end_with_the_training_sequence(make):
+    model = make("llama", SPEC, **SMALL, **GPT2)
+    with pytest.raises(ConfigError, match="has 32 positions, too few for a sequence of 33 steps"):
+        model(torch.randint(23, (1, 33)))
+    with pytest.raises(ConfigError, match="carry_state needs model.positions=rotary"):
+        make("llama", SPEC, **SMALL, **GPT2, carry_state=True)
+
+
 @settings(deadline=None, max_examples=30)
 @given(
     sizes=st.lists(st.integers(1, 12), min_size=2, max_size=6),
