@@ -161,7 +161,7 @@ def test_learned_positions_end_with_the_training_sequence(make):
     model = make("llama", SPEC, **SMALL, **GPT2)
     with pytest.raises(ConfigError, match="has 32 positions, too few for a sequence of 33 steps"):
         model(torch.randint(23, (1, 33)))
-    with pytest.raises(ConfigError, match="carry_state needs model.positions=rotary"):
+    with pytest.raises(ConfigError, match=r"carry_state needs model\.positions=rotary"):
         make("llama", SPEC, **SMALL, **GPT2, carry_state=True)
 
 
