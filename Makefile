@@ -1,14 +1,14 @@
 # Two commands on a fresh machine with Python >=3.10 (venv), make and git:
 #   make demo    install, train a TCN on the adding problem, and see what it reached
-#   make test    install the development tools, and pass every check (20 minutes on two cores)
-# For every commit:
-#   make check   the linters, and the tests that need no processes of their own
+#   make test    install the development tools; linters, types and tests: 10 minutes on two cores
+# Before a change lands:
+#   make slow-tests   clusters, browser, storms of kills, other processors, commands of the docs
 PYTHON ?= python3
 SEED ?= 0
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test check lint types tests quick-tests clean
+.PHONY: demo test lint types tests slow-tests clean
 
 demo: .venv/installed
 	$(BIN)/seqbench train model=tcn task=adding budget=quick seed=$(SEED)
@@ -16,8 +16,6 @@ demo: .venv/installed
 # mypy takes minutes and one core, so it runs beside the tests.
 test: lint
 	$(MAKE) --jobs=2 types tests
-
-check: lint types quick-tests
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -29,15 +27,15 @@ types: .venv/installed-dev
 # A worker more than cores, since tests of clusters mostly wait. No test uses more than one thread,
 # unless it tests threads.
 PYTEST := $(BIN)/pytest --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --dist worksteal
-# Folders with commands, sweeps, faults, compilers and speed are left out.
-QUICK := $(addprefix tests/,config contracts datasets experiment models results runs tasks training) \
-	$(wildcard tests/test_*.py)
+
+# Markers of tests with minutes of waiting or installing.
+SLOW := slow or ray or slurm or browser
 
 tests: .venv/installed-dev
-	$(PYTEST)
+	$(PYTEST) -m "not ($(SLOW))"
 
-quick-tests: .venv/installed-dev
-	$(PYTEST) $(QUICK)
+slow-tests: .venv/installed-dev
+	$(PYTEST) -m "$(SLOW)"
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -53,6 +53,7 @@ def advantage(nats, source, size=100):
     return blocks.mean() / (blocks.std(ddof=1) / math.sqrt(len(blocks)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", TRAINING)
 def test_a_model_comes_close_to_the_best_score_and_not_below_it(model, tmp_path):
     steps, distance = TRAINING[model]

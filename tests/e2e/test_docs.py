@@ -53,6 +53,7 @@ def small(command: list[str]) -> list[str]:
     return [*kept, "budget=smoke", "threads=1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=name_of)
 def test_every_command_of_a_page_works(page, tmp_path, seqbench, real_data, monkeypatch) -> None:
     for text in [*blocks("python", page), *blocks("yaml", page)]:

@@ -55,6 +55,7 @@ def test_an_edited_model_is_another_model(example, seqbench):
     assert "or the file of my_task.Parity and my_model.RunningMean was" in resumed.stderr
 
 
+@pytest.mark.slow
 def test_an_installed_example_is_a_plug_in(example):
     site, elsewhere = example / "site", example / "elsewhere"
     elsewhere.mkdir()

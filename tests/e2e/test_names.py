@@ -21,6 +21,7 @@ class Mean(torch.nn.Module):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 looks there first")
 def test_a_sweep_ignores_modules_of_the_current_folder_with_known_names(tmp_path):
     for name in NAMES:

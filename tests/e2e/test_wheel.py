@@ -58,6 +58,7 @@ def test_the_wheel_holds_the_package_with_its_configurations_and_nothing_else(wh
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_works_from_anywhere(installed, tmp_path):
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "SEQBENCH_DATA")}
 

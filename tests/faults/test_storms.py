@@ -36,6 +36,7 @@ def run_script(script: str, said: Path, words: tuple[str, ...]) -> None:
     sys.exit(importlib.import_module(script).main())
 
 
+@pytest.mark.slow
 def test_no_run_is_lost_in_a_small_storm_of_kills(tmp_path):
     lines = rows("kill_storm", tmp_path / "said", "--kills", "5")
     *pairs, total = [line[0].split() + line[1:] for line in lines]
@@ -48,6 +49,7 @@ def test_no_run_is_lost_in_a_small_storm_of_kills(tmp_path):
     assert counts["resumes"] > 2
 
 
+@pytest.mark.slow
 def test_no_run_is_lost_in_a_small_storm_of_faults(tmp_path):
     lines = rows("fault_storm", tmp_path / "said", "--times", "1")
     found = {name: rest for name, *rest in lines}

@@ -61,6 +61,7 @@ def repository(tmp_path_factory):
 SMALL = ("--pair", "tcn/adding", "--pair", "lstm/adding", "--steps", "3", "--", "recipe=none")
 
 
+@pytest.mark.slow
 def test_a_changed_initialization_is_reported_with_its_step(repository):
     result = compare(repository, "first", "other", *SMALL)
     tcn, lstm = result.stdout.splitlines()

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from seqbench.kernels import BlockShape, BlockWeights, operators, reference
 from seqbench.kernels.operators.residual_blocks import blocks_of
 
-pytestmark = pytest.mark.usefixtures("target")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("target")]
 
 
 @settings(deadline=None, max_examples=100)
