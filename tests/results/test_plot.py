@@ -221,7 +221,7 @@ def test_a_name_is_text_whatever_is_in_it(name, tmp_path):
         for record in lengths("m", {10: 0.1, 100: 0.2, 1000: 0.5})
     ]
     figure = scaling(aggregate([*records, *lengths("tcn", {10: 0.1})]))
-    for ending in ("png", "svg", "pdf"):
+    for ending in ("png", "svg", "pdf") if "\x1b" in name else ("svg",):
         write(figure, tmp_path / f"plot.{ending}")
     ElementTree.parse(tmp_path / "plot.svg")
     harmless = "".join(c for c in name if c.isprintable())
