@@ -65,8 +65,8 @@ class PublishedCell:
         metric: seqbench's name of the metric.
         direction: `min` or `max`, whichever is better.
         unit: unit of `printed`; empty if it has none.
-        options: options of the task that tell rows of one task apart, as `("horizon", 96)`; lists
-            as tuples.
+        options: settings that tell rows of one task apart, as `("horizon", 96)` for one of the task
+            and `("model.norm", "layer")` for another; lists as tuples.
         length: the sequence length in time steps, if the task has one and the paper prints it.
         size: the paper's parameter count, rounded as printed.
         tokens: time steps in one pass over the training data, rounded; only for tasks that seqbench
@@ -101,17 +101,22 @@ class PublishedCell:
     @property
     def row(self) -> str:
         """Return the task with the options of the row, as in `etth1 horizon=96`."""
-        return " ".join([self.task, *(f"{key}={_text(value)}" for key, value in self.options)])
+        return " ".join([self.task, *(f"{_leaf(key)}={_text(v)}" for key, v in self.options)])
 
     @property
     def overrides(self) -> list[str]:
-        """Return the overrides that choose the task of the row."""
-        options = [f"task.{key}={_text(value)}" for key, value in self.options]
+        """Return the overrides that choose the row."""
+        options = [f"{'.'.join(_path(key))}={_text(value)}" for key, value in self.options]
         return [f"task={self.task}", *options]
 
-    def is_of(self, options: Mapping[str, Any]) -> bool:
-        """Return True if a task's config has the options of the row."""
-        return all(_hashable(options.get(key)) == value for key, value in self.options)
+    def is_of(self, config: Mapping[str, Any]) -> bool:
+        """Return True if the config of a run has the options of the row."""
+        for key, value in self.options:
+            group, name = _path(key)
+            node = config.get(group)
+            if not isinstance(node, Mapping) or _hashable(node.get(name)) != value:
+                return False
+        return True
 
     @property
     def rounding(self) -> float:
@@ -148,6 +153,16 @@ class Target:
     def label(self) -> str:
         """Return task and model, as in `adding tcn` or `etth1 horizon=96 tcn`."""
         return f"{self.row.row} {self.model}"
+
+
+def _path(key: str) -> tuple[str, str]:
+    """Return the group of an option and its name in the group."""
+    group, _, name = key.rpartition(".")
+    return group or "task", name
+
+
+def _leaf(key: str) -> str:
+    return _path(key)[1]
 
 
 def _text(value: Any) -> str:
@@ -216,10 +231,8 @@ def published(paper: str, record: Record) -> PublishedCell | None:
     Raises:
         ConfigError: if there is no such paper.
     """
-    node = record.config.get("task")
-    options = node if isinstance(node, dict) else {}
     for cell in load_paper(paper):
-        if (cell.task, cell.model) == (record.task, record.model) and cell.is_of(options):
+        if (cell.task, cell.model) == (record.task, record.model) and cell.is_of(record.config):
             return cell
     return None
 
@@ -348,7 +361,7 @@ def targets(paper: str, models: Sequence[str], only: str | None = None) -> list[
         for model in [*there, *read_paper(paper)["beside"]]:
             if model in models:
                 found.append(Target(model, there.get(model, cells[0]), there.get(model)))
-    keys = {"task", "model", *(key for target in found for key, _ in target.row.options)}
+    keys = {"task", "model", *(_leaf(key) for target in found for key, _ in target.row.options)}
     wanted = list(terms(only))
     for term, match in wanted:
         if match is None or match[1] not in keys or match[2] not in ("=", "==", "!="):
@@ -359,7 +372,7 @@ def targets(paper: str, models: Sequence[str], only: str | None = None) -> list[
 
 def _matches(target: Target, tests: Iterable[tuple[str, ...]]) -> bool:
     values = {"task": target.row.task, "model": target.model}
-    values |= {key: _text(value) for key, value in target.row.options}
+    values |= {_leaf(key): _text(value) for key, value in target.row.options}
     return all(holds(values.get(key, MISSING), sign, value) for key, sign, value in tests)
 
 
@@ -368,6 +381,6 @@ def _nothing(found: Sequence[Target], only: str | None) -> list[Target]:
     for target in found:
         named = [("task", target.row.task), ("model", target.model), *target.row.options]
         for key, value in named:
-            values.setdefault(key, {})[_text(value)] = None
+            values.setdefault(_leaf(key), {})[_text(value)] = None
     known = "; ".join(f"{key} is {', '.join(names)}" for key, names in values.items())
     raise ConfigError(f"nothing matches --only '{only}': {known}")
