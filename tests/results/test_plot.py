@@ -295,7 +295,7 @@ def test_scaling_draws_a_power_law_through_the_means():
     figure = scaling(aggregate(lengths("tcn", values)))
     (axes,) = figure.axes
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
-    assert "exponent: tcn\u00a00.50" in axes.get_title("left")
+    assert "exponent: tcn\u00a00.50\u00a0±\u00a00.00" in axes.get_title("left")
     law = drawn(figure)[0]
     assert law == [(length, pytest.approx(value)) for length, value in values.items()]
     assert "power law" in texts(figure)

@@ -42,15 +42,25 @@ def test_the_front_is_what_nothing_else_beats_at_its_cost(points, direction):
 )
 def test_a_power_law_is_found_again(exponent, factor, xs):
     points = [(x, factor * x**exponent) for x in xs]
-    found, ys = power_law(points)
-    assert found == pytest.approx(exponent, abs=1e-9)
-    assert ys == pytest.approx([y for _, y in points])
+    law = power_law(points)
+    assert law.exponent == pytest.approx(exponent, abs=1e-9)
+    assert [law.at(x) for x in xs] == pytest.approx([y for _, y in points])
+    assert law.half is None if len(xs) == 2 else law.half == pytest.approx(0, abs=1e-6)
+
+
+def test_the_interval_of_an_exponent_is_that_of_scipy():
+    stats = pytest.importorskip("scipy.stats")
+    points = [(2.0 ** (i // 3), 1 + 0.3 * ((7 * i) % 5)) for i in range(12)]
+    expected = stats.linregress([math.log(x) for x, _ in points], [math.log(y) for _, y in points])
+    law = power_law(points)
+    assert law.exponent == pytest.approx(expected.slope)
+    assert law.half == pytest.approx(stats.t.ppf(0.975, 10) * expected.stderr)
 
 
 @given(ys=st.lists(POSITIVE, min_size=3, max_size=6), shift=st.sampled_from([-0.01, 0.01]))
 def test_no_other_exponent_is_nearer_in_logarithms(ys, shift):
     points = [(2.0**i, y) for i, y in enumerate(ys)]
-    exponent, law = power_law(points)
+    law = power_law(points)
 
     def distance(slope):
         # The best factor for a slope makes the differences zero on average.
@@ -58,15 +68,15 @@ def test_no_other_exponent_is_nearer_in_logarithms(ys, shift):
         mean = math.fsum(differences) / len(differences)
         return math.fsum((d - mean) ** 2 for d in differences)
 
-    assert distance(exponent) < distance(exponent + shift)
-    assert law[1] / law[0] == pytest.approx(2**exponent)
+    assert distance(law.exponent) < distance(law.exponent + shift)
+    assert law.at(2) / law.at(1) == pytest.approx(2**law.exponent)
 
 
 def test_of_several_scores_at_one_place_the_best_counts():
     (cell,) = aggregate([make_record()])
     points = [Point(cell, x, score, None) for x, score in [(2, 0.3), (1, 0.2), (2, 0.1)]]
-    assert best_along(points, "min") == [(1, 0.2), (2, 0.1)]
-    assert best_along(points, "max") == [(1, 0.2), (2, 0.3)]
+    assert best_along(points, "min") == [points[1], points[2]]
+    assert best_along(points, "max") == [points[1], points[0]]
 
 
 # --------------------------------------------------------------------------- another metric

@@ -4,12 +4,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeGuard
+from typing import NamedTuple, TypeGuard
 
 from seqbench.errors import ConfigError
 from seqbench.results.cells import Cell, Column, Direction
 from seqbench.results.curves import Band, Curve, band, read_curves
-from seqbench.results.statistics import FEWEST_SEEDS
+from seqbench.results.statistics import FEWEST_SEEDS, t_quantile
 from seqbench.results.tables.layout import check_keys, setting
 from seqbench.results.where import value_of
 from seqbench.runs.record import Record
@@ -163,13 +163,14 @@ def point_panels(cells: Sequence[Cell], x: str) -> dict[Column, list[Point]]:
     return panels
 
 
-def best_along(points: Iterable[Point], direction: str | None) -> list[tuple[float, float]]:
-    """Return (x, best score) for every x value, in increasing x."""
-    better = max if direction == "max" else min
-    best: dict[float, float] = {}
+def best_along(points: Iterable[Point], direction: str | None) -> list[Point]:
+    """Return the point with the best score at every x value, in increasing x."""
+    sign = -1 if direction == "max" else 1
+    best: dict[float, Point] = {}
     for point in points:
-        best[point.x] = better(best.get(point.x, point.score), point.score)
-    return sorted(best.items())
+        if point.x not in best or sign * point.score < sign * best[point.x].score:
+            best[point.x] = point
+    return [best[x] for x in sorted(best)]
 
 
 def front(
@@ -189,20 +190,39 @@ def front(
     return chosen
 
 
-def power_law(points: Sequence[tuple[float, float]]) -> tuple[float, list[float]]:
-    """Fit `y = factor * x ** exponent` by least squares of the logarithms.
+class PowerLaw(NamedTuple):
+    """A fit of `y = factor * x ** exponent`.
+
+    Attributes:
+        exponent: the exponent.
+        half: half of the exponent's 95% confidence interval (Student's t); `None` for two points.
+        factor: the factor.
+    """
+
+    exponent: float
+    half: float | None
+    factor: float
+
+    def at(self, x: float) -> float:
+        """Return the fitted y at an x."""
+        return self.factor * x**self.exponent
+
+
+def power_law(points: Sequence[tuple[float, float]]) -> PowerLaw:
+    """Fit a power law by least squares of the logarithms.
 
     Args:
         points: (x, y) of each, all positive, with at least two different x.
-
-    Returns:
-        The exponent, and the fitted y at each x.
     """
     us, vs = [math.log(x) for x, _ in points], [math.log(y) for _, y in points]
     u, v = math.fsum(us) / len(us), math.fsum(vs) / len(vs)
-    exponent = math.fsum((a - u) * (b - v) for a, b in zip(us, vs, strict=True))
-    exponent /= math.fsum((a - u) ** 2 for a in us)
-    return exponent, [math.exp(v + exponent * (a - u)) for a in us]
+    spread = math.fsum((a - u) ** 2 for a in us)
+    exponent = math.fsum((a - u) * (b - v) for a, b in zip(us, vs, strict=True)) / spread
+    half = None
+    if (df := len(points) - 2) > 0:
+        rest = math.fsum((b - v - exponent * (a - u)) ** 2 for a, b in zip(us, vs, strict=True))
+        half = t_quantile(df) * math.sqrt(rest / df / spread)
+    return PowerLaw(exponent, half, math.exp(v - exponent * u))
 
 
 def _listed(names: Iterable[str]) -> str:

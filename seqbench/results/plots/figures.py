@@ -140,20 +140,27 @@ def scaling(cells: Sequence[Cell], x: str = "length", log: bool | None = None) -
         for name in sorted({point.cell.label for point in points}):
             members = [point for point in points if point.cell.label == name]
             best = best_along(members, column.direction)
-            xs = [place for place, _ in best]
+            xs = [point.x for point in best]
             far = xs[-1] >= SPAN_TO_FIT * xs[0]
-            if log_x and log_y and len(best) >= FEWEST_TO_FIT and far:
-                exponent, ys = power_law(best)
-                exponents.append(f"{name}\u00a0{exponent:.2f}")  # no line break inside
-                yield "line: power law by least squares, its exponent above"
+            seeds = [(point.x, score) for point in best for _, score in point.cell.scores]
+            is_positive = all(score > 0 for _, score in seeds)
+            if log_x and log_y and len(best) >= FEWEST_TO_FIT and far and is_positive:
+                law = power_law(seeds)
+                ys = [law.at(x) for x in xs]
+                # No line break inside.
+                exponents.append(f"{name}\u00a0{law.exponent:.2f}\u00a0±\u00a0{law.half:.2f}")
+                yield (
+                    "line: power law by least squares through all seeds; above, its exponent and "
+                    "half of its 95% confidence interval"
+                )
             else:
-                ys = [score for _, score in best]
+                ys = [point.score for point in best]
             axes.plot(xs, ys, **styles[name].line)
             if len(members) > len(best):
                 yield "of several configurations of a model at one place, the line takes the best"
         if exponents:
-            law = fitted("exponent: " + ", ".join(exponents), TITLE)
-            axes.set_title(f"{axes.get_title('left')}\n{law}")
+            above = fitted("exponent: " + ", ".join(exponents), TITLE)
+            axes.set_title(f"{axes.get_title('left')}\n{above}")
         yield from draw_points(axes, points, styles)
         for name in dict.fromkeys(name for p in points for name in bounds_of(p.cell)):
             known = {p.x: bounds[name] for p in points if name in (bounds := bounds_of(p.cell))}
