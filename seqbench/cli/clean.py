@@ -81,9 +81,9 @@ def clean(
 
 def waste_of(folders: list[Path], whole: Sequence[str]) -> "list[Waste]":
     """Return what can be deleted of the runs in some folders; print which runs are left out."""
-    from seqbench.results.collect import run_folders
     from seqbench.runs import lock
     from seqbench.runs.cleaning import find_waste
+    from seqbench.runs.find import run_folders
     from seqbench.runs.run import Run
 
     found = []

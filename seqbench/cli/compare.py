@@ -42,7 +42,8 @@ def compare(
     from rich.text import Text
 
     from seqbench.cli.text_plot import print_curves
-    from seqbench.results.collect import find_run, read_run
+    from seqbench.results.collect import read_run
+    from seqbench.runs.find import find_run
 
     markers = string.ascii_lowercase
     if not 2 <= len(runs) <= len(markers):

@@ -209,7 +209,7 @@ def size_of(path: Path) -> int:
 
 def runs(output_dir: Path) -> Lines:
     """Return the folder of runs, the number of runs, and the free disk space."""
-    from seqbench.results.collect import run_folders
+    from seqbench.runs.find import run_folders
 
     found = sum(1 for _ in run_folders(output_dir / "runs"))
     free = shutil.disk_usage(existing(output_dir)).free

@@ -104,7 +104,7 @@ def opened(
 ) -> "SavedRun":
     """Load a run's best weights; note on stderr which of the user's code was edited since."""
     from seqbench.experiment.saved_run import SavedRun
-    from seqbench.results.collect import find_run
+    from seqbench.runs.find import find_run
 
     saved = SavedRun(find_run(run, output_dir), trust or (), data_dir, moved or ())
     for target in saved.edited:

@@ -31,7 +31,7 @@ def to_read(folders: list[Path] | None, output_dir: Path) -> list[Path]:
     Raises:
         ConfigError: if a named folder does not exist.
     """
-    from seqbench.results.collect import places
+    from seqbench.runs.find import places
 
     for folder in folders or []:
         if not folder.exists():

@@ -97,6 +97,6 @@ def plot(
 
 def folder_of(path: Path, output_dir: Path) -> Path:
     """Return a folder with runs as it is, and the folder of a run that is named by its id."""
-    from seqbench.results.collect import find_run
+    from seqbench.runs.find import find_run
 
     return path if path.exists() else find_run(str(path), output_dir)

@@ -44,9 +44,10 @@ def show(
 
     from seqbench.cli.confusion_view import print_confusion
     from seqbench.cli.text_plot import print_curves
-    from seqbench.results.collect import find_run, read_run
+    from seqbench.results.collect import read_run
     from seqbench.results.summary import log_end
     from seqbench.runs.confusion import read_confusion
+    from seqbench.runs.find import find_run
 
     folder = find_run(run, path or output_dir)
     found = read_run(folder)

@@ -9,7 +9,7 @@ from seqbench.config.moved import PLACES, with_data_at
 from seqbench.config.trust import read
 from seqbench.errors import ConfigError
 from seqbench.experiment.continuation import LENGTH, check_completed
-from seqbench.results.collect import find_run
+from seqbench.runs.find import find_run
 from seqbench.runs.identity import user_code_hashes
 from seqbench.runs.run import Run
 from seqbench.wording import plain, suggestion

@@ -15,7 +15,7 @@ from seqbench.config.build import build
 from seqbench.config.compose import compose
 from seqbench.experiment import run
 from seqbench.experiment.saved_run import SavedRun
-from seqbench.results.collect import find_run
+from seqbench.runs.find import find_run
 from seqbench.tasks.char_lm import UNSCORED, scored_targets
 from seqbench.training.prediction import predict
 

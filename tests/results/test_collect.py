@@ -7,16 +7,9 @@ import pytest
 from record_factory import make_record, write_run, write_unfinished
 
 from seqbench.errors import ConfigError
-from seqbench.results.collect import (
-    collect,
-    find_run,
-    output_folder,
-    places,
-    read_run,
-    read_unfinished,
-    run_folders,
-)
+from seqbench.results.collect import collect, read_run, read_unfinished
 from seqbench.runs import lock
+from seqbench.runs.find import find_run, output_folder, places, run_folders
 
 
 def test_records_are_found_at_any_depth_and_counted_once(tmp_path):
