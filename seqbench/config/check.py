@@ -29,12 +29,21 @@ VALUES: dict[str, Any] = {
     "recipe": dict[str, Any],
     "tracker": dict[str, Any],
 }
-# Root keys that only some configs have: a continuation has the id of its parent.
-OPTIONAL: dict[str, Any] = {"continues": str}
+# Root keys that only some configs have: a continuation has the id of its parent, a run that starts
+# from other weights their file.
+OPTIONAL: dict[str, Any] = {
+    "continues": str,
+    "init_from": str,
+    "init_sha256": str,
+    "init_run": str,
+    "init_freeze": list[str],
+    "init_lr_scale": float,
+}
 # Keys that a recipe may have under `recipe`.
 RECIPE = ("source", "expected", "optimizer", "schedule")
 # torch crashes if it is set to use tens of thousands of threads.
 MAX_THREADS = 1024
+MAX_LR_SCALE = 1000
 
 
 def with_integers(config: Config) -> Config:
@@ -80,6 +89,9 @@ def check(config: Config) -> None:
         raise ConfigError(f"threads must be 1 to {MAX_THREADS}, not {config['threads']}")
     if not RUN_ID.fullmatch(config.get("continues", "0" * 12)):
         raise ConfigError(f"continues must be a run id, 12 hex digits, not {config['continues']!r}")
+    scale = config.get("init_lr_scale", 1.0)
+    if not 0 <= scale <= MAX_LR_SCALE:
+        raise ConfigError(f"init_lr_scale must be in [0, {MAX_LR_SCALE}], not {scale}")
     for key in ("task", "model"):
         name = config["choices"].get(key, "")
         if not name or not name.isprintable():

@@ -4,6 +4,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from seqbench.config import Config
+from seqbench.config.initial import with_initial_weights
 from seqbench.config.messages import first_line
 from seqbench.config.precedence import with_recipe
 from seqbench.errors import ConfigError
@@ -15,7 +16,7 @@ def finish(composed: DictConfig, choices: dict[str, str]) -> Config:
     """Return the plain config of a run from the tree that Hydra composed.
 
     Resolves references, replaces `auto` by the recipe's optimizer and schedule, expands `~`, and
-    adds the digests of a task's files.
+    adds the digests of a task's files and of initial weights.
 
     Args:
         composed: the tree without its `hydra` node.
@@ -40,7 +41,7 @@ def finish(composed: DictConfig, choices: dict[str, str]) -> Config:
     if not {"task", "model"} <= choices.keys():
         raise ConfigError("no task or no model is chosen: your train.yaml replaces seqbench's")
     config["choices"] = {"task": choices["task"], "model": choices["model"]}
-    return config
+    return with_initial_weights(config)
 
 
 def with_digest(task: Config) -> Config:

@@ -7,7 +7,9 @@ from seqbench.config.choices import groups
 from seqbench.runs.identity import FILES
 
 # Keys whose values are paths.
-PATHS = ("output_dir", "data_dir", *(f"task.{name}" for name in FILES))
+PATHS = ("output_dir", "data_dir", "init_from", *(f"task.{name}" for name in FILES))
+# Those of which a sweep may try several.
+SEVERAL = ("task.path", "init_from")
 # seqbench's names for Hydra's launcher and sweeper: `launch=slurm`, `search.trials=9`.
 SHORT = {"launch": "launcher", "search": "sweeper"}
 # Added by `for_hydra` to unset steps if the user sets epochs, and epochs if the user sets steps.
@@ -28,7 +30,7 @@ def as_text(override: str) -> str:
     name = key.lstrip("+")
     if name not in PATHS or not equals:
         return override
-    if name != "task.path":
+    if name not in SEVERAL:
         return f"{key}={quoted(value)}"
     function = FUNCTION.fullmatch(value)
     if function and function[1] != "choice":

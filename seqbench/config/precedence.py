@@ -16,6 +16,8 @@ from seqbench.errors import ConfigError
 
 # The meaning of `optimizer=auto` and `schedule=auto` if the recipe names none.
 FALLBACK = {"optimizer": "adam", "schedule": "constant"}
+# Keys of a run that starts from other weights, and their defaults, which a config leaves out.
+INITIAL: dict[str, Any] = {"init_from": None, "init_freeze": [], "init_lr_scale": 1.0}
 # In a layer: another layer must set this value.
 TO_BE_SET = "???"
 
@@ -104,4 +106,4 @@ def baseline(config_dir: str | None = None, /, **chosen: str) -> Config:
         found = find_choice(f"{group}/{name}", config_dir) if known else None
         if found is not None:
             config = merge(config, layer_of(found.content, found.package or group))
-    return with_recipe(config)
+    return with_recipe({key: value for key, value in config.items() if key not in INITIAL})

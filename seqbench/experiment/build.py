@@ -11,6 +11,7 @@ from seqbench import machine
 from seqbench.config import Config
 from seqbench.config.build import build
 from seqbench.errors import ConfigError
+from seqbench.experiment.initial import load_initial
 from seqbench.models.sequence_model import SequenceModel, as_sequence_model
 from seqbench.spec import SequenceSpec
 from seqbench.tasks.task import Task
@@ -31,10 +32,11 @@ class Experiment:
         trainer: takes the training steps.
         state: model, optimizer and schedule; training changes it.
         parameters: number of trainable parameters.
+        initial: the weights that the model started from; `None`: random ones.
 
     Raises:
         ConfigError: if a part cannot be built.
-        DataError: if the task's data cannot be loaded.
+        DataError: if the task's data or the initial weights cannot be loaded.
     """
 
     def __init__(self, config: Config) -> None:
@@ -45,14 +47,19 @@ class Experiment:
         # Load data first: the most common failure.
         self.task = build_task(config, self.trainer)
         model = build_model(config, self.task.spec)
+        self.initial = load_initial(model, config)
         self.task.to(self.device)
         model.to(self.device)
         groups = parameter_groups(model, self.trainer.decay)
+        if self.initial is not None:
+            groups = self.initial.apart(groups)
         trainable = [p for group in groups for p in group["params"]]
         if not trainable:
             raise ConfigError("the model has no parameters to train")
         self.parameters = sum(p.numel() for p in trainable)
         optimizer = build_optimizer(config, groups)
+        if self.initial is not None:
+            self.initial.scale_rates(optimizer)
         if self.trainer.decay == "matrices" and not optimizer.defaults.get("weight_decay"):
             raise ConfigError("trainer.decay=matrices needs optimizer.weight_decay above 0")
         self.state = self.trainer.begin(model, optimizer, build("schedule", config))

@@ -119,7 +119,8 @@ class Recording:
         )
         if trainer.graph and not experiment.captures_steps:
             remark = "; ".join([*([remark] if remark else []), "trainer.graph is for a GPU"])
-        told = {"together": together, "remark": remark, "continues": parent}
+        initial = [] if experiment.initial is None else experiment.initial.lines()
+        told = {"together": together, "remark": remark, "continues": parent, "initial": initial}
         observer.started(self.facts() | told)
         events = EventLog(folder.events_path, offset)
         self.training = Training(state, task, events, folder.checkpoints, observer)

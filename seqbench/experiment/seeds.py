@@ -52,6 +52,8 @@ def run_seeds(
         raise ConfigError(
             "seeds= needs one config, but here the configs differ in more than the seed"
         )
+    if "init_from" in configs[0]:
+        raise ConfigError("seeds= does not go together with init_from: use seqbench sweep seed=0,1")
     if "continues" in configs[0]:
         raise ConfigError("seeds= does not go together with continues: continue each run by itself")
     folders = [Run.of(config) for config in configs]

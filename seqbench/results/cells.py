@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from seqbench.results.recipe import amount_difference
 from seqbench.results.statistics import Statistics, describe, distinguishable
-from seqbench.results.variants import CODE, canonical, tell_apart
+from seqbench.results.variants import CODE, START, canonical, tell_apart
 from seqbench.results.where import flatten
 from seqbench.runs.identity import without_environment
 from seqbench.runs.record import Record
@@ -312,4 +312,8 @@ def _without_task(record: Record) -> dict[str, Any]:
     kept = without_environment(record.config)
     if "continues" in kept:  # the id of the parent depends on the seed; the note does not
         kept["continues"] = record.notes.get("continues", kept["continues"])
+    if "init_sha256" in kept:
+        digest, parent = kept.pop("init_sha256"), kept.pop("init_run", None)
+        kept[START] = str(parent or digest)
+        kept.pop("init_from", None)
     return {key: value for key, value in kept.items() if key not in ("seed", "task", "recipe")}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from seqbench.config.choices import IMPORT_PATH, choices_of, read_choice
-from seqbench.config.precedence import FALLBACK, baseline
+from seqbench.config.precedence import FALLBACK, INITIAL, baseline
 from seqbench.config.remembered import config_dir_of, is_remembered
 from seqbench.errors import ConfigError
 from seqbench.results.recipe import Nodes, choices, compare, nodes_of
@@ -48,6 +48,7 @@ def command(config: dict[str, Any]) -> str:
     words.append(f"seed={_value(config.get('seed', 0))}")
     if "continues" in config:
         words.append(f"continues={_value(config['continues'])}")
+    words += [f"{key}={_value(config[key])}" for key in INITIAL if key in config]
     own = [group for group in ("task", "model") if chosen[group] not in choices_of(group)]
     classes = [group for group in own if IMPORT_PATH.fullmatch(chosen[group])]
     for group in classes:

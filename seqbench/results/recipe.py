@@ -60,6 +60,7 @@ def amount_difference(config: dict[str, Any]) -> str | None:
     """Return how duration, early stop and data sizes differ from recipe, protocol and budget.
 
     A run that continues another one differs, too: its learning rates are not those of one training.
+    So does one that starts from the weights of another.
 
     Args:
         config: the run's resolved config.
@@ -75,6 +76,8 @@ def amount_difference(config: dict[str, Any]) -> str | None:
     ]
     if "continues" in config:
         found.append("continued from another run")
+    if "init_sha256" in config:
+        found.append("started from other weights")
     return ", ".join(found) or None
 
 

@@ -63,7 +63,10 @@ def changed_settings(config: dict[str, Any]) -> str:
         for key, _, value in differences(config)
         if value is not MISSING and key not in TOLD
     }
-    if "continues" in config:  # first: it says most
+    # First: they say most.
+    if "init_sha256" in config:
+        texts = {"from": str(config.get("init_run", config["init_sha256"]))[:8]} | texts
+    if "continues" in config:
         texts = {"continues": str(config["continues"])[:8]} | texts
     for name in FILES:
         if texts.pop(f"task.{name}", None):  # a path is long and says least: its file's name, last
@@ -91,6 +94,7 @@ def record_sections(record: Record, folder: Path) -> dict[str, Section]:
             "status": status,
             **retry,
             **_ancestors(record.config, folder),
+            **_start(record.config),
             "task": task_with_size(record.task, record.length),
             "model": f"{record.model}, {count(record.parameters)} parameters",
             "seed": str(record.seed),
@@ -149,6 +153,19 @@ def _ancestors(config: dict[str, Any], folder: Path) -> Section:
             parent = read_record(folder / "record.json")
             config, lines[name] = parent.config, f"run {name} of {count(parent.steps)} steps"
     return {"continues": "\n".join(lines.values())} if lines else {}
+
+
+def _start(config: dict[str, Any]) -> Section:
+    """Return the runs whose weights a run started from, its parent first."""
+    lines: dict[str, str] = {}
+    while isinstance(source := config.get("init_from"), str) and source not in lines:
+        lines[source] = source
+        config = {}
+        with suppress(RecordError):
+            parent = read_record(Path(source).parent.parent / "record.json")
+            name = f"run {parent.run_id}, {parent.model} on {parent.task}"
+            config, lines[source] = parent.config, f"{name}: {source}"
+    return {"starts from": "\n".join(map(plain, lines.values()))} if lines else {}
 
 
 def reached(record: Record) -> str | None:

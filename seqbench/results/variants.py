@@ -11,6 +11,8 @@ from seqbench.runs.identity import DIGESTS, FILES
 NAMED_DIFFERENCES = 3
 # Key within a config node under which the hash of custom code is listed.
 CODE = "_code_"
+# Key of the run, or of the digest of the weights, that a run started from. It is always named.
+START = "from"
 SECTIONS = ("task", "model", "optimizer", "schedule", "trainer")
 
 canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
@@ -23,29 +25,30 @@ def tell_apart(options: Sequence[dict[str, Any]]) -> list[str]:
         options: each rival's flat options; no two are equal.
 
     Returns:
-        Labels like `kernel_size=7, lr=0.002`, without the options that all rivals share. If not all
-        differing options are named, the label ends with their number: `+4 more`. Labels that would
-        be equal end with ` #1`, ` #2`. A single rival gets an empty label.
+        Labels like `kernel_size=7, lr=0.002`, without the options that all rivals share, but with
+        the run whose weights a rival started from: `from=3f2a1b2c`. If not all differing options
+        are named, the label ends with their number: `+4 more`. Labels that would be equal end with
+        ` #1`, ` #2`. A single rival that started from random weights gets an empty label.
     """
     names = sorted({key for rival in options for key in rival}, key=_rank)
     # Most options are shared by all: skip formatting them.
     shared = {key for key in names if all(o.get(key) == options[0].get(key) for o in options)}
+    shared -= {START}
     texts = {key: [shown(key, rival) for rival in options] for key in names if key not in shared}
     differing = [key for key in texts if len(set(texts[key])) > 1]
 
     def groups(keys: list[str]) -> int:
         return len(set(zip(*(texts[key] for key in keys), strict=True))) if keys else 1
 
-    chosen: list[str] = []
-    while groups(chosen) < len(options) and len(chosen) < len(differing):
-        rest = [key for key in differing if key not in chosen]
+    chosen = [START] if START in names else []
+    while groups(chosen) < len(options) and (rest := [k for k in differing if k not in chosen]):
         chosen.append(max(rest, key=lambda key: groups([*chosen, key])))
     # Options that follow from others (data hashes, parameter counts) add no information.
     others = [key for key in differing if key not in chosen and not _follows(key)]
-    named = max(0, NAMED_DIFFERENCES - len(chosen))
+    named = max(0, NAMED_DIFFERENCES - len(set(chosen) - {START}))
     chosen = sorted(chosen + others[:named], key=_rank)
     unnamed = [f"+{len(others) - named} more"] if len(others) > named else []
-    leaves = [leaf(key) for key in differing]
+    leaves = [leaf(key) for key in {*differing, *chosen}]
     names = [leaf(key) if leaves.count(leaf(key)) == 1 else key for key in chosen]
     labels = []
     for i in range(len(options)):
@@ -79,6 +82,8 @@ def shown(key: str, options: dict[str, Any]) -> str:
             return canonical(PurePath(value).name)
         if key == "continues":
             return value
+        if key == START:
+            return value[:8]
         if value.isidentifier() and value not in ("true", "false", "null"):
             return value
     if isinstance(value, list) and len(value) > 1 and len({canonical(v) for v in value}) == 1:
@@ -93,5 +98,7 @@ def _follows(key: str) -> bool:
 def _rank(key: str) -> tuple[int, str]:
     """Return the sort key of options: by section; those that follow from others last."""
     section = key.partition(".")[0]
+    if key == START:
+        return -1, key
     place = SECTIONS.index(section) if section in SECTIONS else len(SECTIONS)
     return (len(SECTIONS) + 1 if _follows(key) else place), key

@@ -74,6 +74,8 @@ def result_config(config: dict[str, Any]) -> dict[str, Any]:
         kept[key] = value
     for key, code in user_code_hashes(config).items():
         kept[key]["_code_"] = code
+    if "init_sha256" in kept:  # it identifies the weights; their path does not matter
+        del kept["init_from"]
     return kept
 
 

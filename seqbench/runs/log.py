@@ -77,6 +77,7 @@ def headline(facts: dict[str, Any]) -> list[str]:
     for name, value in facts["notes"].items():
         text = number(value, digits=4) if isinstance(value, float) else value
         lines.append(f"note: {name.replace('_', ' ')} {text}")
+    lines += facts["initial"]
     if facts["remark"]:
         lines.append(f"warning: {facts['remark']}")
     if facts["continues"]:

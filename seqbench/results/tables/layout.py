@@ -181,8 +181,6 @@ def _value(key: str, value: Any) -> Value:
 
 
 def _variants(rivals: list[Cell]) -> list[str]:
-    if len(rivals) == 1:
-        return [""]
     of_models: list[dict[str, Any]] = [
         {"model": cell.model} | model_options(cell.records, cell.parameters) for cell in rivals
     ]

@@ -1,0 +1,94 @@
+"""Complete the config of a run that starts from the weights of another run.
+
+The user types `init_from=RUN`. The config keeps the path of the file of weights and its SHA-256,
+which counts for the run's id in place of the path, and of a run of seqbench its id.
+"""
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from seqbench.config import Config
+from seqbench.config.precedence import INITIAL
+from seqbench.errors import ConfigError
+from seqbench.runs.find import find_run
+from seqbench.runs.run import BEST
+from seqbench.user_files import expand_home, sha256_of
+
+# U+FFFD, which stands for characters outside a vocabulary.
+UNKNOWN = 0xFFFD
+
+
+def with_initial_weights(config: Config) -> Config:
+    """Return a config with the file of `init_from`, its digest and the parent's vocabulary.
+
+    Args:
+        config: with the keys of `INITIAL`, or without them.
+
+    Returns:
+        The config; without these keys if the run starts from random weights.
+
+    Raises:
+        ConfigError: if there is no such run or no such file, or an option lacks `init_from`.
+    """
+    kept = {key: value for key, value in config.items() if key not in INITIAL}
+    chosen = {k: config[k] for k, v in INITIAL.items() if k in config and config[k] != v}
+    source = chosen.pop("init_from", None)
+    if source is None:
+        if chosen:
+            raise ConfigError(f"{next(iter(chosen))} needs init_from=RUN")
+        return kept
+    if not isinstance(source, str):
+        raise ConfigError(f"init_from must be a run or a .safetensors file, not {source!r}")
+    path, run = weights_file(source, Path(str(config.get("output_dir", "outputs"))))
+    try:
+        digest = config.get("init_sha256") or sha256_of(path)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    parent = {} if run is None else {"init_run": run}
+    kept |= {"init_from": str(path), "init_sha256": digest, **parent, **chosen}
+    task = kept.get("task")
+    if isinstance(task, dict) and task.get("characters", "") is None:
+        kept["task"] = task | {"characters": characters_of(path)}
+    return kept
+
+
+def weights_file(source: str, output_dir: Path) -> tuple[Path, str | None]:
+    """Return the file that `init_from` names, and the id of its run.
+
+    Args:
+        source: a `.safetensors` file, or a run as for `find_run`.
+        output_dir: where runs are searched.
+
+    Raises:
+        ConfigError: if there is no such file or run, or the run has no weights.
+    """
+    path = expand_home(source)
+    if path.suffix == ".safetensors":
+        if not path.is_file():
+            raise ConfigError(f"init_from={source}: there is no such file")
+        folder = path.absolute().parent.parent
+        is_run = path.name == BEST and (folder / "config.yaml").is_file()
+        return path.absolute(), folder.name if is_run else None
+    folder = find_run(source, output_dir).absolute()
+    path = folder / "checkpoints" / BEST
+    if not path.is_file():
+        raise ConfigError(f"init_from={source}: run {folder.name} has no weights yet")
+    return path, folder.name
+
+
+def characters_of(path: Path) -> str | None:
+    """Return the characters that a language model was trained on; `None` for another file.
+
+    Raises:
+        ConfigError: if the file cannot be read.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            facts = json.loads((file.metadata() or {}).get("facts", "{}"))
+        state = (facts.get("preprocessing") or {}).get("vocabulary")
+        codes = [code for code in state or () if code != UNKNOWN]
+        return "".join(map(chr, codes)) or None
+    except (AttributeError, OSError, OverflowError, SafetensorError, TypeError, ValueError) as e:
+        raise ConfigError(f"{path} is not a file of weights: {e}") from e
