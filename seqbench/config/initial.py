@@ -4,6 +4,7 @@ The user types `init_from=RUN`. The config keeps the path of the file of weights
 which counts for the run's id in place of the path, and of a run of seqbench its id.
 """
 
+import inspect
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from seqbench.config import Config
 from seqbench.config.precedence import INITIAL
+from seqbench.config.schema import import_target
 from seqbench.errors import ConfigError
 from seqbench.runs.find import find_run
 from seqbench.runs.run import BEST
@@ -48,10 +50,15 @@ def with_initial_weights(config: Config) -> Config:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     parent = {} if run is None else {"init_run": run}
     kept |= {"init_from": str(path), "init_sha256": digest, **parent, **chosen}
-    task = kept.get("task")
-    if isinstance(task, dict) and task.get("characters", "") is None:
-        kept["task"] = task | {"characters": characters_of(path)}
+    if takes_characters(kept["task"]) and (characters := characters_of(path)):
+        kept["task"] = kept["task"] | {"characters": characters}
     return kept
+
+
+def takes_characters(task: Config) -> bool:
+    """Return True if a task has a vocabulary of characters, and its node does not set it."""
+    target = import_target(str(task.get("_target_")), "task")
+    return task.get("characters") is None and "characters" in inspect.signature(target).parameters
 
 
 def weights_file(source: str, output_dir: Path) -> tuple[Path, str | None]:
