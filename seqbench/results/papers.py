@@ -338,6 +338,18 @@ def targets(paper: str, models: Sequence[str], only: str | None = None) -> list[
     Raises:
         ConfigError: if there is no such paper, `only` cannot be parsed, or no target is left.
     """
+    found = all_targets(paper, models)
+    keys = {"task", "model", *(key for target in found for key, _ in target.row.options)}
+    wanted = list(terms(only))
+    for term, match in wanted:
+        if match is None or match[1] not in keys or match[2] not in ("=", "==", "!="):
+            raise ConfigError(f"--only wants 'task=adding, model=tcn|gru', not '{term}'")
+    tests = [match.groups() for _, match in wanted if match]
+    return [target for target in found if _matches(target, tests)] or _nothing(found, only)
+
+
+def all_targets(paper: str, models: Sequence[str]) -> list[Target]:
+    """Return all parts of a paper's table that seqbench can measure; see `targets`."""
     rows: dict[str, list[PublishedCell]] = {}
     for cell in load_paper(paper):
         if cell.run:
@@ -348,13 +360,35 @@ def targets(paper: str, models: Sequence[str], only: str | None = None) -> list[
         for model in [*there, *read_paper(paper)["beside"]]:
             if model in models:
                 found.append(Target(model, there.get(model, cells[0]), there.get(model)))
-    keys = {"task", "model", *(key for target in found for key, _ in target.row.options)}
-    wanted = list(terms(only))
-    for term, match in wanted:
-        if match is None or match[1] not in keys or match[2] not in ("=", "==", "!="):
-            raise ConfigError(f"--only wants 'task=adding, model=tcn|gru', not '{term}'")
-    tests = [match.groups() for _, match in wanted if match]
-    return [target for target in found if _matches(target, tests)] or _nothing(found, only)
+    return found
+
+
+def without_a_row(paper: str, models: Sequence[str], only: str) -> list[str]:
+    """Return the values of a filter that no row has, as in `horizon=100`; see `targets`."""
+    found = all_targets(paper, models)
+    return [
+        f"{key}={value}"
+        for _, match in terms(only)
+        if match
+        for key, _, values in [match.groups()]
+        for value in values.split("|")
+        if not any(_matches(target, [(key, "=", value)]) for target in found)
+    ]
+
+
+def no_verdict(paper: str, found: Sequence[Target]) -> str | None:
+    """Return why some targets will have no verdict, in a line; `None` if all may have one."""
+    lacking = dict.fromkeys(target.model for target in found if not target.published)
+    if not lacking:
+        return None
+    count = sum(not target.published for target in found)
+    rows = {target.row.row for target in found}
+    named = dict.fromkeys(cell.model for cell in load_paper(paper) if cell.row in rows)
+    cells = "no cell has a" if count == len(found) else f"{count} of {len(found)} cells have no"
+    return (
+        f"{cells} verdict: {paper} publishes scores of {', '.join(named)} there, and none of "
+        f"{', '.join(lacking)}"
+    )
 
 
 def _matches(target: Target, tests: Iterable[tuple[str, ...]]) -> bool:
