@@ -33,7 +33,18 @@ def evaluate(
             help="Other values of the task, such as another length or text.",
         ),
     ] = None,
-    split: Annotated[Literal["valid", "test"], typer.Option(help="What to score.")] = "test",
+    file: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            "-i",
+            metavar="FILE",
+            help="Score all of another file, with the run's scaler, columns and classes.",
+        ),
+    ] = None,
+    split: Annotated[
+        Literal["valid", "test"] | None, typer.Option(help="What to score: test by default.")
+    ] = None,
     predictions: Annotated[
         Path | None,
         typer.Option(
@@ -47,31 +58,45 @@ def evaluate(
 ) -> None:
     """Score a run's best weights again; print one JSON object.
 
-    With task.KEY=VALUE the weights are scored on other data. The result is kept in the run's
-    folder, beside its own test score, and `seqbench show` lists it.
+    With task.KEY=VALUE or --input the weights are scored on other data. The result is kept in the
+    run's folder, beside its own test score, and `seqbench show` lists it.
 
     Example: seqbench eval 3f1b task.length=1000
+
+    Example: seqbench eval 3f1b --input new.csv
     """
     import json
 
-    from seqbench.experiment.other_data import evaluate_on
+    from seqbench.errors import ConfigError
+    from seqbench.experiment.other_data import evaluate_file, evaluate_on
     from seqbench.results.prediction_file import prediction_table
     from seqbench.runs.events import finite
 
+    if file is not None and (overrides or split):
+        other = overrides[0] if overrides else f"--split {split}"
+        raise ConfigError(f"--input scores all of a file, so it takes no {plain(other)}")
+    split = split or "test"
     with ExitStack() as stack:
-        write = None
+        table = None
         if predictions is not None:
             predictions = writable(predictions, predictions)
-            write = stack.enter_context(prediction_table(predictions)).append
+            table = stack.enter_context(prediction_table(predictions))
+        write = table.append if table else None
         saved = opened(run, output_dir, trust, data_dir)
-        if overrides:
-            evaluation = evaluate_on(saved, overrides, split, write)
+        if overrides or file is not None:
+            evaluation = (
+                evaluate_on(saved, overrides or [], split, write)
+                if file is None
+                else evaluate_file(saved, file, write)
+            )
             scores = evaluation.metrics
             keep(evaluation, saved.run.evaluations_path)
         else:
             scores = {k: finite(v) for k, v in saved.evaluate(split, write=write).items()}
             with suppress(OSError):  # a folder that is only read
                 saved.keep_forecasts()
+    if table:
+        typer.echo(f"{predictions}: {table.size:,} rows", err=True)
     print(json.dumps({"split": split, "step": saved.step, **scores}))
 
 
@@ -84,6 +109,8 @@ def keep(evaluation: "Evaluation", path: Path) -> None:
     if evaluation.unknown:
         part = f"the {evaluation.split} text's characters"
         note(f"{evaluation.unknown:,} of {part} did not occur in training")
+    if short := evaluation.notes.get("short_series"):
+        note(f"{short:,} series are shorter than a window, and are not scored")
     try:
         append_evaluation(path, evaluation)
     except OSError as error:

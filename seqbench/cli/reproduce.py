@@ -58,16 +58,20 @@ def reproduce(
 
     from seqbench.cli.sweep_view import Terminal
     from seqbench.cli.table_view import show_table
+    from seqbench.config.choices import choices_of
     from seqbench.config.compose import Composer
     from seqbench.config.multirun import multirun
     from seqbench.launch.reproduce import Reproduction, check_place, measurable
     from seqbench.launch.sweep import Policy, Sweep, View
     from seqbench.results.tables.reproduction import build_reproduction
+    from seqbench.results.targets import no_verdict, without_a_row
     from seqbench.runs.code_hash import source_hash
 
     words = overrides or []
     check_place(words)
     cells, left_out = measurable(paper, only, {"budget": budget, "protocol": protocol})
+    if only and (unknown := without_a_row(paper, choices_of("model"), only)):
+        typer.echo(f"warning: --only: no row has {' or '.join(unknown)}", err=True)
     if left_out:
         number = "1 cell" if left_out == 1 else f"{left_out} cells"
         typer.echo(f"{number} left out: no released code that can be repeated", err=True)
@@ -83,6 +87,8 @@ def reproduce(
     if dry_run:
         if plan.kept:
             typer.echo(f"{len(plan.kept)} kept in a folder 'reference', not listed", err=True)
+        if reason := no_verdict(paper, cells):
+            typer.echo(reason, err=True)
         show_plan(sweep)
         return
     table = build_reproduction(paper, plan.records(), seeds, source_hash())

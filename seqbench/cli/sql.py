@@ -31,8 +31,8 @@ events  a row for each metric at each step that was logged:
           run_id, task, model, seed, step, split, metric, value
 cells   a row for each model on each task, over the seeds, as in `seqbench table`:
           task, length, budget, protocol, model, variant, parameters, metric, split,
-          direction, n, log, mean, sd, low, high (95% interval), median, min, max, solved (share),
-          baseline, optimum, failed, diverged, older_code, run_ids
+          direction, n, mean, sd, low, high (95% interval), geometric_mean (of errors),
+          median, min, max, solved (share), baseline, optimum, failed, diverged, older_code, run_ids
 
 An average over runs pools whatever they are; a cell holds runs that differ in the seed only.
 

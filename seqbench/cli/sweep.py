@@ -159,6 +159,8 @@ def show_plan(sweep: "Sweep") -> None:
         runs = "1 run" if unknown == 1 else f"{unknown} runs"
         parts.append(f"{runs} without a cost estimate")
     summary = ", ".join(f"{count} {state}" for state, count in counts.items())
+    if names.shared:
+        typer.echo(f"all with {names.shared}", err=True)
     todo = ", ".join(parts) or "nothing to do"
     typer.echo(f"{summary}: {todo}" if summary else todo, err=True)
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from seqbench.cli.running import figures, running_table
 from seqbench.config.missing_recipe import missing_recipes
+from seqbench.config.overrides import as_typed
 from seqbench.launch.sweep import FAILURES, View
 from seqbench.runs import lock
 from seqbench.wording import duration, plain, score
@@ -167,27 +168,50 @@ class Names:
 
     def __init__(self, jobs: Iterable["Job"] = ()) -> None:
         self.values: dict[str, set[str]] = {}
+        self.uses: Counter[str] = Counter()
+        self.jobs = 0
         self.learn(jobs)
 
     def learn(self, jobs: Iterable["Job"]) -> None:
         """Collect the override values of more jobs."""
         for job in jobs:
-            for word in job.words:
-                key, _, value = word.lstrip("+").partition("=")
+            self.jobs += 1
+            for key, value in settings_of(job).items():
                 self.values.setdefault(key, set()).add(value)
+                self.uses[key] += 1
+
+    @property
+    def varied(self) -> set[str]:
+        """Return the keys whose values differ between jobs, or that some jobs alone set."""
+        return {
+            key
+            for key, values in self.values.items()
+            if len(values) > 1 or self.uses[key] < self.jobs
+        }
+
+    @property
+    def shared(self) -> str:
+        """Return the settings of all jobs that no name has, as in `task.horizon=96 seed=0`."""
+        told = {*self.varied, "task", "model"}
+        shared = {key: values for key, values in self.values.items() if key not in told}
+        return plain(" ".join(f"{key}={value}" for key, [value] in shared.items()))
 
     def of(self, job: "Job") -> str:
         """Return the name of a job."""
-        choices = job.config["choices"]
-        varied = {key for key, values in self.values.items() if len(values) > 1}
+        choices, varied = job.config["choices"], self.varied
         ends = Counter(key.rpartition(".")[2] for key in varied)
         words = [choices["task"], choices["model"]]
-        for word in job.words:
-            key, _, value = word.lstrip("+").partition("=")
+        for key, value in settings_of(job).items():
             end = key.rpartition(".")[2]
             if key in varied and key not in ("task", "model"):
-                words.append(f"{end if ends[end] == 1 else key}={value.strip(QUOTE)}")
+                words.append(f"{end if ends[end] == 1 else key}={value}")
         return plain(" ".join(words))
+
+
+def settings_of(job: "Job") -> dict[str, str]:
+    """Return the overrides of a job by key, as typed but without quotes."""
+    words = (word.partition("=") for word in as_typed(job.words))
+    return {key: value.strip(QUOTE) for key, _, value in words}
 
 
 def outcome(job: "Job", ending: "Ending", split: str = "test") -> str:

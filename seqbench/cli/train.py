@@ -26,7 +26,8 @@ seqbench train model=llama task=char_file task.path=my.txt
 seqbench train --config-dir my_configs model=mine       a custom model
 seqbench train --resume 551aafae trainer.steps=9000     a completed run, from its last step on
 
-Every value of the configuration can be set as key=value: see `seqbench config show`.
+Every value of the configuration can be set as key=value: see `seqbench config show`. The settings
+of a task or a model, with their meaning: `seqbench config explain task=forecast_file`.
 The same configuration is the same run: a finished one is shown, an unfinished one resumes.
 """
 

@@ -199,7 +199,7 @@ def read_columns(path: str, keys: Sequence[str]) -> tuple[dict[str, str], dict[s
             if file.suffix.lower() in PARQUET:
                 rows = connection.read_parquet(name, hive_partitioning=False)
             else:
-                rows = read_csv(connection, name, keys)
+                rows = read_csv(connection, name, keys, separator_of(file, path))
                 if len(rows.columns) == 1:  # what DuckDB makes of lines of different lengths
                     check_lines(file, path)
             kinds = dict(zip(rows.columns, map(str, rows.types), strict=True))
@@ -231,23 +231,55 @@ def check_kind(file: Path, path: str) -> None:
         raise DataError(f"{path} {ends}, {expected}; task=classify_file also reads .npz and .ts")
 
 
+def separator_of(file: Path, path: str) -> str | None:
+    """Return the separator of a CSV file whose header has no comma; `None`: to be found out.
+
+    In a file with decimal commas, DuckDB would take these for separators.
+
+    Raises:
+        DataError: if the header has one name, and the line below has commas.
+    """
+    if file.suffix.lower() in COMPRESSED:
+        return None
+    with file.open(encoding="utf-8", errors="replace", newline="") as text:
+        found, below = set(SEPARATOR.findall(text.readline())), text.readline()
+    if not found and "," in below:
+        raise DataError(
+            f"{path}, line 2: expected one value, as the first line has one name, got "
+            f"'{plain(below.strip())}': write decimals with a point"
+        )
+    return found.pop() if len(found) == 1 and "," not in found else None
+
+
 def read_csv(
-    connection: "DuckDBPyConnection", name: str, keys: Sequence[str]
+    connection: "DuckDBPyConnection", name: str, keys: Sequence[str], separator: str | None
 ) -> "DuckDBPyRelation":
     """Return the rows of a CSV file, which DuckDB reads later.
 
     DuckDB takes the types from some rows. Decimals after them would be rounded in a column of
-    integers, so these are read as decimals. A column that seems to be text is typed by all rows.
+    integers, so these are read as decimals. A column that seems to be text is typed by all rows,
+    and with decimal commas if fewer columns are text then, unless commas separate values.
     """
     options: dict[str, Any] = {"na_values": list(MISSING), "hive_partitioning": False}
+    if separator is not None:
+        options["sep"] = separator
     rows = connection.read_csv(name, **options)
     if "VARCHAR" in map(str, rows.types):
         rows = connection.read_csv(name, sample_size=-1, **options)
+        if separator is not None:
+            comma = connection.read_csv(name, sample_size=-1, decimal=",", **options)
+            if texts_in(comma) < texts_in(rows):
+                rows, options = comma, options | {"decimal": ","}
     types = dict(zip(rows.columns, map(str, rows.types), strict=True))
     integers = {k: "DOUBLE" for k, v in types.items() if "INT" in v and k not in keys}
     if not integers:
         return rows
     return connection.read_csv(name, dtype=types | integers, **options)
+
+
+def texts_in(rows: "DuckDBPyRelation") -> int:
+    """Return the number of columns of texts."""
+    return list(map(str, rows.types)).count("VARCHAR")
 
 
 def check_lines(file: Path, path: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from seqbench.datasets.labelled import read_labelled
+from seqbench.datasets.labelled import Labelled, read_labelled
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment.saved_run import SavedRun
 from seqbench.tasks.sequence_features import SequenceFeatures
@@ -31,16 +31,7 @@ def classify(saved: SavedRun, path: str) -> Iterator[Columns]:
         DataError: if the file cannot be read, or misses a value.
         RunError: if the preprocessing of the run cannot be read.
     """
-    features = features_of(saved)
-    try:
-        data = read_labelled(path, features.id, features.time, features.label, with_labels=False)
-    except ConfigError as error:
-        expected = "predict expects the columns of the run: rename the one that holds it"
-        raise ConfigError(f"{error}; {expected}") from error
-    data.check_channel_count(features.file_channels)
-    data = data.of_channels(features.channels, "channels of the run")
-    hint = "the model was trained with task.missing=error"
-    data.check_complete(missing=features.masks, hint=hint)
+    features, data = read_new_sequences(saved, path, with_labels=False)
     sequences = features.of(data).to(saved.device)
     names, classes = np.array(data.names, object), np.array(features.classes, object)
     for rows in sequences.parts(torch.arange(len(data.lengths))):
@@ -57,6 +48,36 @@ def classify(saved: SavedRun, path: str) -> Iterator[Columns]:
         for name, share in zip(features.classes, shares.T, strict=True):
             columns[unused(f"probability_{name}", columns)] = share
         yield columns
+
+
+def read_new_sequences(
+    saved: SavedRun, path: str, *, with_labels: bool
+) -> tuple[SequenceFeatures, Labelled]:
+    """Return the features of a run that classifies, and sequences with their channels.
+
+    Args:
+        saved: the run, of a task that `is_classifier` knows.
+        path: an npz, `.ts`, CSV or Parquet file.
+        with_labels: read the classes, if the file has some.
+
+    Raises:
+        ConfigError: if the file lacks a column or a channel.
+        DataError: if it cannot be read, or misses a value.
+        RunError: if the features cannot be read.
+    """
+    features = features_of(saved)
+    try:
+        data = read_labelled(
+            path, features.id, features.time, features.label, with_labels=with_labels
+        )
+    except ConfigError as error:
+        expected = "a new file has the columns of the run: rename the one that holds it"
+        raise ConfigError(f"{error}; {expected}") from error
+    data.check_channel_count(features.file_channels)
+    data = data.of_channels(features.channels, "channels of the run")
+    hint = "the model was trained with task.missing=error"
+    data.check_complete(missing=features.masks, hint=hint)
+    return features, data
 
 
 def features_of(saved: SavedRun) -> SequenceFeatures:

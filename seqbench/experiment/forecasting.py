@@ -19,6 +19,8 @@ from seqbench.training.predictions import Columns, unused
 from seqbench.wording import plain
 
 BATCH = 256
+# Ends the error on a missing value.
+MISSING_HINT = "the model was trained with task.missing=error"
 
 
 def forecast(saved: SavedRun, path: str, *, rolling: bool = False) -> Iterator[Columns]:
@@ -44,11 +46,16 @@ def forecast(saved: SavedRun, path: str, *, rolling: bool = False) -> Iterator[C
             rows than the look-back, or misses a value that the model reads.
         RunError: if the preprocessing of the run cannot be read.
     """
-    features, length = features_of(saved), saved.spec.length
-    horizon, targets = features.horizon, features.targets
-    table = read_table(path, features.time, features.group)
-    table.check_columns(features.columns, "columns of the run")
-    check_time_step(table, features)
+    if not is_forecaster(saved):
+        instead = "eval RUN --predictions FILE.csv writes the predictions of its test split"
+        if "vocabulary" in (saved.preprocessing or {}):
+            instead = "generate RUN --prompt TEXT continues a text"
+        raise ConfigError(
+            "predict needs a model that forecasts or classifies sequences, and this run is one of "
+            f"{saved.config['choices']['task']}: seqbench {instead}"
+        )
+    features, table = read_new_table(saved, path)
+    length, horizon, targets = saved.spec.length, features.horizon, features.targets
     origins = origins_of(table, features, length, rolling)
     check_read_values(table, features, length, origins)
     clock, names = clock_of(table, features), np.array(list(table.series), dtype=object)
@@ -82,29 +89,39 @@ def scaled_forecast(saved: SavedRun, features: TableFeatures, inputs: Tensor) ->
     return batch.answer(outputs)
 
 
+def is_forecaster(saved: SavedRun) -> bool:
+    """Return True if a run forecasts the columns of a table."""
+    return isinstance(saved.spec.target, Values) and saved.spec.target.steps is not None
+
+
 def features_of(saved: SavedRun) -> TableFeatures:
-    """Return the features that are kept with the weights of a run.
+    """Return the features that are kept with the weights of a run that forecasts.
 
     Raises:
-        ConfigError: if the run is of another task than forecasting.
         RunError: if they cannot be read.
     """
-    kept, target = saved.preprocessing or {}, saved.spec.target
-    if not isinstance(target, Values) or target.steps is None:
-        instead = "eval RUN --predictions FILE.csv writes the predictions of its test split"
-        if "vocabulary" in kept:
-            instead = "generate RUN --prompt TEXT continues a text"
-        raise ConfigError(
-            "predict needs a model that forecasts or classifies sequences, and this run is one of "
-            f"{saved.config['choices']['task']}: seqbench {instead}"
-        )
     try:
-        return TableFeatures.from_json(kept)
+        return TableFeatures.from_json(saved.preprocessing or {})
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(
-            f"the weights of this run hold no scaler and columns that predict can read: {error}; "
+            f"the weights of this run hold no scaler and columns that can be read: {error}; "
             "seqbench train with --force trains it again"
         ) from error
+
+
+def read_new_table(saved: SavedRun, path: str) -> tuple[TableFeatures, Table]:
+    """Return the features of a run that forecasts, and a table with their columns.
+
+    Raises:
+        ConfigError: if the file lacks a column.
+        DataError: if it cannot be read, or has another time step than the training data.
+        RunError: if the features cannot be read.
+    """
+    features = features_of(saved)
+    table = read_table(path, features.time, features.group)
+    table.check_columns(features.columns, "columns of the run")
+    check_time_step(table, features)
+    return features, table
 
 
 def check_time_step(table: Table, features: TableFeatures) -> None:
@@ -128,19 +145,18 @@ def origins_of(
         DataError: if a series has fewer rows than a look-back, or no rows for the columns known
             ahead.
     """
-    targets = table.values[:, features.indices(table)[: len(features.targets)]]
-    valued = np.asarray((~np.isnan(targets)).any(1))
     found = []
-    for name, own in table.series.items():
+    ends = valued_ends(table, features)
+    for (name, own), end in zip(table.series.items(), ends, strict=True):
         place = f"{table.path}, series '{plain(name)}'" if name else table.path
-        count = int((np.flatnonzero(valued[own]) + 1).max(initial=0))
+        count = end - own.start
         if count < length:
             until = "" if count == own.stop - own.start else " up to the last value of a target"
             raise DataError(
                 f"{place}: expected at least {length:,} rows, the look-back of the model, got "
                 f"{count:,}{until}"
             )
-        last = own.start + count - 1
+        last = end - 1
         first = own.start + length - 1 if rolling else last
         if features.known:
             covered = own.stop - 1 - features.horizon
@@ -157,6 +173,14 @@ def origins_of(
     return found
 
 
+def valued_ends(table: Table, features: TableFeatures) -> list[int]:
+    """Return the end of the rows of each series up to the last one with a value of a target."""
+    targets = table.values[:, features.indices(table)[: len(features.targets)]]
+    valued = np.asarray((~np.isnan(targets)).any(1))
+    series = table.series.values()
+    return [own.start + int((np.flatnonzero(valued[own]) + 1).max(initial=0)) for own in series]
+
+
 def check_read_values(
     table: Table, features: TableFeatures, length: int, origins: list[NDArray[np.int64]]
 ) -> None:
@@ -169,7 +193,7 @@ def check_read_values(
             features.indices(table, known=known),
             missing=features.masks,
             rows=read,
-            hint="the model was trained with task.missing=error",
+            hint=MISSING_HINT,
         )
 
 

@@ -1,4 +1,4 @@
-"""Score the weights of a run on other data than its own: at another length, on another text."""
+"""Score the weights of a run on other data: at another length, on another text or file."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -7,7 +7,10 @@ from typing import Any
 
 from seqbench.config.build import build
 from seqbench.config.compose import with_task_values
-from seqbench.errors import ConfigError, RunError, is_out_of_memory
+from seqbench.errors import ConfigError, DataError, RunError, is_out_of_memory
+from seqbench.experiment.classifying import is_classifier
+from seqbench.experiment.forecasting import is_forecaster
+from seqbench.experiment.other_file import task_on_file
 from seqbench.experiment.saved_run import SavedRun
 from seqbench.runs.code_hash import source_hash
 from seqbench.runs.defaults import signature_defaults
@@ -16,6 +19,7 @@ from seqbench.runs.events import finite
 from seqbench.runs.identity import FILES, result_config
 from seqbench.tasks.task import Split, Task
 from seqbench.training.predictions import Columns
+from seqbench.user_files import expand_home
 
 
 def evaluate_on(
@@ -41,14 +45,70 @@ def evaluate_on(
         DataError: if the data cannot be loaded.
         RunError: if the model cannot read the data.
     """
-    changes, task = other_task(saved, overrides)
+    try:
+        changes, task = other_task(saved, overrides)
+    except (ConfigError, DataError) as error:
+        if not (is_classifier(saved) or is_forecaster(saved)) or not names_data(overrides):
+            raise
+        # The task fits its scaler to the file, and splits it.
+        instead = "seqbench eval RUN --input FILE scores a file as the model was trained"
+        raise type(error)(f"{error}; {instead}") from error
+    return score_on(saved, task, changes, split, " ".join(overrides), write)
+
+
+def evaluate_file(
+    saved: SavedRun, path: str, write: Callable[[Columns], None] | None = None
+) -> Evaluation:
+    """Score the weights of a run on all windows or sequences of a file, see `task_on_file`.
+
+    Args:
+        saved: the run, of a task that forecasts tables or classifies sequences.
+        path: the file.
+        write: receives the predictions, see `PredictionRows`.
+
+    Raises:
+        ConfigError: if the run is of another task, or the file lacks a column or a channel.
+        DataError: if the file cannot be read, or does not fit.
+        RunError: if the preprocessing of the run cannot be read.
+    """
+    changes = {"input": str(expand_home(path).absolute())}
+    return score_on(saved, task_on_file(saved, path), changes, "test", f"--input {path}", write)
+
+
+def names_data(overrides: Sequence[str]) -> bool:
+    """Return True if an override names a file or a dataset."""
+    names = {*FILES, "dataset"}
+    return any(word.partition("=")[0].removeprefix("task.") in names for word in overrides)
+
+
+def score_on(
+    saved: SavedRun,
+    task: Task,
+    changes: dict[str, Any],
+    split: Split,
+    words: str,
+    write: Callable[[Columns], None] | None,
+) -> Evaluation:
+    """Score the weights of a run on a split of another task.
+
+    Args:
+        saved: the run.
+        task: with its data on the run's device.
+        changes: the `overrides` of the evaluation.
+        split: what to score.
+        words: what the user typed to choose the data, for errors.
+        write: receives the predictions.
+
+    Raises:
+        RunError: if the model cannot read the data.
+    """
     try:
         metrics = saved.evaluate(split, task, write)
     except (IndexError, RuntimeError, ValueError) as error:
         if is_out_of_memory(error):
             raise
         reason = str(error).split("\n")[0]
-        raise RunError(f"the model failed with {' '.join(overrides)}: {reason}") from error
+        raise RunError(f"the model failed with {words}: {reason}") from error
     return Evaluation(
         overrides=changes,
         split=split,

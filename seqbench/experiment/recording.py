@@ -28,7 +28,7 @@ from seqbench.runs.log import LineLog
 from seqbench.runs.observer import Observer, Observers
 from seqbench.runs.record import Record, Score
 from seqbench.runs.run import Run
-from seqbench.tasks.forecast import Forecast
+from seqbench.tasks.window_task import WindowTask
 from seqbench.trackers.tracker import Guarded
 from seqbench.training import checkpoint
 from seqbench.training.forecast_rows import ForecastSample
@@ -207,7 +207,7 @@ class Recording:
             results = {k: [e[k] for e in last] for k in last[-1] if k not in ("step", "split")}
             # Values that were not finite are `None`.
             mean = {k: None if None in v else fmean(v) for k, v in results.items()}
-            if has_confusion(task) or isinstance(task, Forecast):
+            if has_confusion(task) or isinstance(task, WindowTask):
                 self.evaluate_test()
             return {"test": {k: v[-1] for k, v in results.items()}, TEST_MEAN: mean}
         try:
@@ -224,7 +224,7 @@ class Recording:
         """Return the metrics of the test split; keep its confusion matrix, or a few forecasts."""
         task, state = self.experiment.task, self.experiment.state
         evaluate = partial(self.experiment.trainer.evaluate, state.model, task, "test")
-        if isinstance(task, Forecast):
+        if isinstance(task, WindowTask):
             sample = ForecastSample(task)
             metrics = evaluate(sample)
             write_forecasts(self.folder.forecasts_path, sample.windows())

@@ -22,9 +22,9 @@ from seqbench.runs.identity import user_code_hashes
 from seqbench.runs.record import RecordError
 from seqbench.runs.run import Run
 from seqbench.spec import SequenceSpec
-from seqbench.tasks.forecast import Forecast
 from seqbench.tasks.task import Split, Task
 from seqbench.tasks.vocabulary import REPLACEMENT, Vocabulary
+from seqbench.tasks.window_task import WindowTask
 from seqbench.training import checkpoint
 from seqbench.training.forecast_rows import ForecastRows, ForecastSample
 from seqbench.training.predictions import Columns, PredictionRows
@@ -126,7 +126,7 @@ class SavedRun:
         """
         task = task or self.task
         observe: Observe = ignore
-        if write is not None and isinstance(task, Forecast):
+        if write is not None and isinstance(task, WindowTask):
             observe = ForecastRows(task, split, write)
         elif write is not None:
             kept = task.preprocessing()
@@ -143,7 +143,7 @@ class SavedRun:
             OSError: if the folder cannot be written.
         """
         task, path = self.task, self.run.forecasts_path
-        if isinstance(task, Forecast) and not path.exists():
+        if isinstance(task, WindowTask) and not path.exists():
             sample = ForecastSample(task)
             self.trainer.evaluate(self.model, task, "test", sample)
             write_forecasts(path, sample.windows())

@@ -12,7 +12,7 @@ from seqbench.launch.engine import Engine
 from seqbench.launch.job import Ending, Job
 from seqbench.launch.sweep import Sweep
 from seqbench.results.collect import collect
-from seqbench.results.papers import Target, targets
+from seqbench.results.targets import Target, targets
 from seqbench.runs.identity import IGNORED_KEYS
 from seqbench.runs.record import Record
 from seqbench.wording import suggestion

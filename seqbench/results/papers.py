@@ -10,7 +10,7 @@ reason: users want to know if a result holds under a stricter protocol.
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache
@@ -28,7 +28,6 @@ from seqbench.results.statistics import (
     prediction_interval,
     scale_of,
 )
-from seqbench.results.where import MISSING, holds, terms
 from seqbench.runs.config_file import YamlLoader
 from seqbench.runs.record import Record
 
@@ -101,12 +100,12 @@ class PublishedCell:
     @property
     def row(self) -> str:
         """Return the task with the options of the row, as in `etth1 horizon=96`."""
-        return " ".join([self.task, *(f"{_leaf(key)}={_text(v)}" for key, v in self.options)])
+        return " ".join([self.task, *(f"{leaf(key)}={option_text(v)}" for key, v in self.options)])
 
     @property
     def overrides(self) -> list[str]:
         """Return the overrides that choose the row."""
-        options = [f"{'.'.join(_path(key))}={_text(value)}" for key, value in self.options]
+        options = [f"{'.'.join(_path(key))}={option_text(value)}" for key, value in self.options]
         return [f"task={self.task}", *options]
 
     def is_of(self, config: Mapping[str, Any]) -> bool:
@@ -135,37 +134,18 @@ class Verdict(NamedTuple):
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class Target:
-    """A model to measure on the task of a row of a paper's table.
-
-    Attributes:
-        model: seqbench's name of the model.
-        row: a cell of that row: `published`, or the first one if that is `None`.
-        published: the paper's number; `None` for a model that the paper does not report.
-    """
-
-    model: str
-    row: PublishedCell
-    published: PublishedCell | None
-
-    @property
-    def label(self) -> str:
-        """Return task and model, as in `adding tcn` or `etth1 horizon=96 tcn`."""
-        return f"{self.row.row} {self.model}"
-
-
 def _path(key: str) -> tuple[str, str]:
     """Return the group of an option and its name in the group."""
     group, _, name = key.rpartition(".")
     return group or "task", name
 
 
-def _leaf(key: str) -> str:
+def leaf(key: str) -> str:
+    """Return the name of an option without its group."""
     return _path(key)[1]
 
 
-def _text(value: Any) -> str:
+def option_text(value: Any) -> str:
     """Return the value of an option as an override has it."""
     return f"[{','.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
 
@@ -338,49 +318,3 @@ def verdict(cell: Cell | None, published: PublishedCell | None) -> Verdict:
 def explanation(said: Iterable[str]) -> list[str]:
     """Return a note that explains the words of these verdicts, or no note if none needs it."""
     return [EXPLANATION] if EXPLAINED.intersection(said) else []
-
-
-def targets(paper: str, models: Sequence[str], only: str | None = None) -> list[Target]:
-    """Return the parts of a paper's table that seqbench can measure, in the table's order.
-
-    Args:
-        paper: name of the paper.
-        models: names of the available models.
-        only: a filter on model, task and options of rows, as in `task=adding, model=tcn|gru`.
-
-    Raises:
-        ConfigError: if there is no such paper, `only` cannot be parsed, or no target is left.
-    """
-    rows: dict[str, list[PublishedCell]] = {}
-    for cell in load_paper(paper):
-        if cell.run:
-            rows.setdefault(cell.row, []).append(cell)
-    found = []
-    for cells in rows.values():
-        there = {cell.model: cell for cell in cells}
-        for model in [*there, *read_paper(paper)["beside"]]:
-            if model in models:
-                found.append(Target(model, there.get(model, cells[0]), there.get(model)))
-    keys = {"task", "model", *(_leaf(key) for target in found for key, _ in target.row.options)}
-    wanted = list(terms(only))
-    for term, match in wanted:
-        if match is None or match[1] not in keys or match[2] not in ("=", "==", "!="):
-            raise ConfigError(f"--only wants 'task=adding, model=tcn|gru', not '{term}'")
-    tests = [match.groups() for _, match in wanted if match]
-    return [target for target in found if _matches(target, tests)] or _nothing(found, only)
-
-
-def _matches(target: Target, tests: Iterable[tuple[str, ...]]) -> bool:
-    values = {"task": target.row.task, "model": target.model}
-    values |= {_leaf(key): _text(value) for key, value in target.row.options}
-    return all(holds(values.get(key, MISSING), sign, value) for key, sign, value in tests)
-
-
-def _nothing(found: Sequence[Target], only: str | None) -> list[Target]:
-    values: dict[str, dict[str, None]] = {}
-    for target in found:
-        named = [("task", target.row.task), ("model", target.model), *target.row.options]
-        for key, value in named:
-            values.setdefault(_leaf(key), {})[_text(value)] = None
-    known = "; ".join(f"{key} is {', '.join(names)}" for key, names in values.items())
-    raise ConfigError(f"nothing matches --only '{only}': {known}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ MOST_SETTINGS = 4
 TOLD = ("task.length", *DIGESTS, "task._target_", "model._target_")
 # Bytes shown from the end of a log: enough for the traceback.
 LOG_TAIL = 6000
+
+# The end of a metric at one step of a forecast's horizon.
+STEP = re.compile(r"_step_\d+$")
 
 Section = dict[str, str]
 
@@ -181,7 +185,8 @@ def _scores(record: Record) -> Section:
     """Return the score, its bounds, and the scores that papers report for this model and task."""
     metric = record.score.metric if record.score else None
     rows = {"reached": text} if (text := reached(record)) else {}
-    rows |= {plain(name): number(bound, metric) for name, bound in record.bounds.items()}
+    for name, bound in record.bounds.items():
+        rows[plain(name)] = score(metric, bound) if metric else number(bound)
     for paper in papers():
         if cell := published(paper, record):
             caveats = (f"- {caveat}" for caveat in cell.caveats)
@@ -213,14 +218,20 @@ def evaluations(folder: Path) -> Section:
     """Return the scores of a run's weights on other data, the newest of each kind."""
     rows: Section = {}
     for found in read_evaluations(folder / "evaluations.jsonl"):
-        changed = [f"{leaf(k)}={setting_text(v)}" for k, v in found.overrides.items()]
-        if "task.path" in found.overrides:  # the name says which file, the digest which text
-            path = Path(str(found.overrides["task.path"])).name
-            digests = " ".join(digest[:8] for digest in found.data.values())
-            changed = [f"path={path} {digests}" if c.startswith("path=") else c for c in changed]
-        scores = [score(name, value) for name, value in found.metrics.items()]
+        digests = " ".join(digest[:8] for digest in found.data.values())
+        changed = [
+            # Of a file, the name says where it is, the digest what it holds.
+            f"{leaf(key)}={Path(str(value)).name} {digests}"
+            if key in ("task.path", "input")
+            else f"{leaf(key)}={setting_text(value)}"
+            for key, value in found.overrides.items()
+        ]
+        # The metric that ranks models first; those at single steps of a horizon stay in the file.
+        names = sorted(found.metrics, key=lambda name: name != found.metric)
+        whole = [name for name in names if not STEP.search(name)]
+        scores = [score(name, found.metrics[name]) for name in whole]
         limits = bounds(found.baseline, found.naive, found.optimum)
-        scores += [f"{name} {number(value, found.metric)}" for name, value in limits.items()]
+        scores += [f"{name} {score(found.metric, value)}" for name, value in limits.items()]
         if found.unknown:
             scores.append(f"unknown characters {count(found.unknown)}")
         age = "" if found.source == source_hash() else ", older code"

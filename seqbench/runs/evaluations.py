@@ -23,7 +23,7 @@ class Evaluation:
     """The scores of a run's best weights on other data than its own.
 
     Attributes:
-        overrides: the values of the task that differ from the run's, by key.
+        overrides: the values of the task that differ from the run's, by key; or `input`, a file.
         split: `valid` or `test`.
         step: the training step of the weights; `None` if unknown.
         metric: name of the metric that ranks models on the task.

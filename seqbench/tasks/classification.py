@@ -4,7 +4,7 @@ Sequences of different length are padded on the right, and each is scored at its
 by the mean over its own steps). The models are causal, so padding changes nothing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +23,6 @@ from seqbench.tasks.task import Batch, Primary, Split, Task
 from seqbench.wording import plain
 
 Pool = Literal["last", "mean"]
-EVAL_SPLITS: tuple[Split, ...] = ("valid", "test")
 
 
 class Classification(Task):
@@ -73,7 +72,7 @@ class Classification(Task):
         columns: tuple[str, str | None, str] = ("id", None, "label"),
         file_channels: int | None = None,
     ) -> None:
-        """Store the sequences, fit the scaler, and set all attributes of the task.
+        """Fit scaler and classes to the training sequences, and set all attributes of the task.
 
         Args:
             data: the sequences of all splits.
@@ -86,20 +85,12 @@ class Classification(Task):
                 training.
         """
         assert data.labels is not None
-        labels = np.array(data.labels, dtype=object)
-        classes = class_names(labels[rows["train"]].tolist())
+        classes = class_names([data.labels[row] for row in rows["train"]])
         if len(classes) < 2:
             raise DataError(f"{data.path}: expected at least 2 classes, got {len(classes)}")
-        for split in EVAL_SPLITS:
-            foreign = sorted(set(labels[rows[split]].tolist()) - set(classes))
-            if foreign:
-                raise DataError(
-                    f"{data.path}: class '{plain(foreign[0])}' of {split} is not in the training "
-                    f"sequences, which have {', '.join(map(plain, classes))}"
-                )
         inside = [slice(data.starts[i], data.starts[i] + data.lengths[i]) for i in rows["train"]]
         mean, std = fit_scaler(data.values, inside, [])
-        self.features = SequenceFeatures(
+        features = SequenceFeatures(
             *columns,
             file_channels=file_channels or len(data.channels),
             channels=list(data.channels),
@@ -108,20 +99,46 @@ class Classification(Task):
             mean=mean,
             std=std,
         )
-        self.sequences = self.features.of(data)
+        self.set_sequences(features, data, rows)
+
+    def set_sequences(
+        self, features: SequenceFeatures, data: Labelled, rows: Mapping[Split, NDArray[np.int64]]
+    ) -> None:
+        """Set all attributes of the task with features that are fitted already.
+
+        Args:
+            features: turn sequences into inputs, and name the classes.
+            data: the sequences of all splits.
+            rows: the places of the sequences of each split. Without `train`, the majority class is
+                that of test.
+
+        Raises:
+            DataError: if a class is not one of the features'.
+        """
+        assert data.labels is not None
+        classes = features.classes
         number = {label: i for i, label in enumerate(classes)}
+        for split, own in rows.items():
+            foreign = sorted({data.labels[row] for row in own} - number.keys())
+            if foreign:
+                raise DataError(
+                    f"{data.path}: class '{plain(foreign[0])}' of {split} is not in the training "
+                    f"sequences, which have {', '.join(map(plain, classes))}"
+                )
+        self.features, self.sequences = features, features.of(data)
         self.targets = torch.tensor([number.get(label, 0) for label in data.labels])
         self.rows = {split: torch.from_numpy(own) for split, own in rows.items()}
         if self.eval_size is not None:
-            for split in EVAL_SPLITS:
-                own = self.rows[split]
-                size = min(self.eval_size, len(own))
-                self.rows[split] = own[torch.arange(size) * len(own) // size]
+            for split, places in self.rows.items():
+                size = min(self.eval_size, len(places))
+                if split != "train":
+                    self.rows[split] = places[torch.arange(size) * len(places) // size]
         self.set_facts(data)
 
     def set_facts(self, data: Labelled) -> None:
         """Set the spec, the batches of an epoch, the weights of the classes, baseline and notes."""
-        trained, tested = self.rows["train"], self.targets[self.rows["test"]]
+        tested = self.targets[self.rows["test"]]
+        trained = self.rows.get("train", self.rows["test"])
         lengths = self.sequences.lengths
         used = torch.cat(list(self.rows.values()))
         variable = len(lengths[used].unique()) > 1

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from seqbench.datasets.time_steps import without_midnight
 from seqbench.runs.forecasts import ForecastWindow, Lines
-from seqbench.tasks.forecast import Forecast
 from seqbench.tasks.naive import filled_forward
 from seqbench.tasks.task import Batch, Split
 from seqbench.tasks.window_batch import ForecastBatch
+from seqbench.tasks.window_task import WindowTask
 from seqbench.training.predictions import Columns
 
 # Most windows to choose those to draw from, and most targets and past time steps that are kept.
@@ -26,7 +26,7 @@ class Clock:
         task: gives the rows.
     """
 
-    def __init__(self, task: Forecast) -> None:
+    def __init__(self, task: WindowTask) -> None:
         self.names = np.array(list(task.rows_of_series), dtype=object)
         slices = task.rows_of_series.values()
         self.starts = np.array([own.start for own in slices])
@@ -54,7 +54,7 @@ class ForecastRows:
         write: receives the columns of each batch.
     """
 
-    def __init__(self, task: Forecast, split: Split, write: Callable[[Columns], None]) -> None:
+    def __init__(self, task: WindowTask, split: Split, write: Callable[[Columns], None]) -> None:
         self.task, self.write, self.clock = task, write, Clock(task)
         self.origins, self.done = task.origins[split].cpu().numpy(), 0
 
@@ -88,7 +88,7 @@ class ForecastSample:
         task: gives the batches.
     """
 
-    def __init__(self, task: Forecast) -> None:
+    def __init__(self, task: WindowTask) -> None:
         self.task, self.clock, self.done = task, Clock(task), 0
         self.origins = task.origins["test"].cpu()
         count = min(MOST_WINDOWS, len(self.origins))
@@ -150,7 +150,7 @@ class ForecastSample:
 
 
 def in_unit(
-    task: Forecast, outputs: Tensor, batch: Batch
+    task: WindowTask, outputs: Tensor, batch: Batch
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return answers and targets in their unit, `(batch, horizon, targets)`; NaN where missing."""
     assert isinstance(batch, ForecastBatch)
@@ -161,7 +161,7 @@ def in_unit(
     return answer, truth
 
 
-def in_unit_of(task: Forecast, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+def in_unit_of(task: WindowTask, rows: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the targets of rows in their unit, `(rows, targets)`; NaN where missing."""
     count, columns = len(task.features.targets), len(task.features.columns)
     found = task.series[torch.from_numpy(rows).to(task.series.device)].cpu()
@@ -171,7 +171,7 @@ def in_unit_of(task: Forecast, rows: NDArray[np.int64]) -> NDArray[np.float64]:
     return values
 
 
-def naive_forecast(task: Forecast, at: int, start: int) -> tuple[NDArray[np.float64], str]:
+def naive_forecast(task: WindowTask, at: int, start: int) -> tuple[NDArray[np.float64], str]:
     """Return the seasonal naive forecast after a row, or the best other one, and its name.
 
     Args:

@@ -43,6 +43,16 @@ def test_cheap_cells_come_first(reproduce):
     assert tasks == [*first, "char_ptb", "char_text8"]
 
 
+def test_a_dry_run_says_what_its_rows_share_and_which_of_them_is_not_there(reproduce):
+    only = "task=etth1, horizon=96|100, model=nlinear"
+    code, out, err = reproduce("informer2021", "--only", only, "--seeds", "1", "--dry-run")
+    assert (code, out) == (2, [])
+    code, out, err = reproduce("ltsf2023", "--only", only, "--seeds", "1", "--dry-run")
+    assert (code, len(out)) == (0, 1)
+    assert err[0] == "warning: --only: no row has horizon=100"
+    assert err[-2] == "all with task.horizon=96 task.target=all budget=full protocol=ours seed=0"
+
+
 def test_the_code_has_a_tcn_only(reproduce):
     words = ["tcn2018", "--protocol", "code", "--seeds", "1", "--dry-run"]
     code, out, err = reproduce(*words)

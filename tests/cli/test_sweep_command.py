@@ -88,7 +88,7 @@ def test_a_failure_is_told_with_its_reason_and_its_log(seqbench, raising, tmp_pa
     assert code == 0
     assert out[0].startswith("failed      adding raising trouble=True   LookupError: nothing there")
     assert out[0].endswith("; --retry runs it again")
-    assert err == ["1 failed, 1 completed: nothing to do"]
+    assert err[1:] == ["1 failed, 1 completed: nothing to do"]
     assert seqbench(*words)[0] == 1, "it failed, and nobody asked for another try"
     assert seqbench(*words, "--retry")[0] == 1
     history = (log.parent / "history.jsonl").read_text()
@@ -145,7 +145,9 @@ def test_a_dry_run_tells_from_which_step_a_run_goes_on(seqbench, tmp_path):
     (folder / "history.jsonl").write_text('{"event": "started", "total_steps": 8}\n' + cut_off)
     code, out, err = seqbench("sweep", *SMALL, "seed=0", "--dry-run")
     assert (code, out) == (0, ["to resume   adding tcn  cost unknown, from step 6"])
-    assert err == ["1 to resume: 1 run without a cost estimate"]
+    assert err[0].startswith("all with model.channels=[4] model.kernel_size=3 task.length=12 ")
+    assert err[0].endswith(" trainer.steps=8 seed=0")
+    assert err[1:] == ["1 to resume: 1 run without a cost estimate"]
 
 
 @pytest.mark.parametrize(
@@ -213,6 +215,12 @@ def test_jobs_are_named_by_what_tells_them_apart(tmp_path):
     ]
     names = Names(jobs)
     assert [names.of(one) for one in jobs] == ["adding tcn seed=0", "adding tcn seed=1"]
+    assert names.shared == "optimizer.lr=0.1 budget=smoke"
+    # What some jobs alone set tells them apart.
+    jobs.append(job(tmp_path, "model=tcn", "++seed=2", "budget=smoke"))
+    names = Names(jobs)
+    assert names.of(jobs[0]) == "adding tcn seed=0 lr=0.1"
+    assert names.shared == "budget=smoke"
 
 
 def test_keys_are_short_unless_that_makes_two_of_them_alike(tmp_path):

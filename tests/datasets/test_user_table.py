@@ -146,6 +146,34 @@ def test_only_the_named_file_is_read(tmp_path):
         assert table.values[:, 0].tolist() == [first] * 3
 
 
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+@pytest.mark.parametrize("header", ["time{}a{}b", "a{}b"])
+def test_decimal_commas_are_read_where_commas_separate_nothing(separator, header, tmp_path):
+    numbers = [(i / 4, i / 8 if i > 50 else i) for i in range(60)]
+    values = [[f"{a:.2f}", f"{b:g}"] for a, b in numbers]
+    times = [[time] if "time" in header else [] for time in HOURS]
+    for mark in ".,":
+        cells = [[x.replace(".", mark) for x in row] for row in values]
+        rows = [separator.join([*t, *row]) for t, row in zip(times, cells, strict=True)]
+        table = read_table(write(tmp_path / "t.csv", rows, header.replace("{}", separator)))
+        assert table.columns == ("a", "b")
+        assert table.values.tolist() == [list(pair) for pair in numbers]
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "said"),
+    [
+        ("a;b", ["1,5;2.5", "1,6;2.5"], r"t\.csv, row 1: a is '1,5', expected a number such as"),
+        ("time,a", [f'{HOURS[0]},"1,5"'], r"t\.csv, row 1: a is '1,5', expected a number such as"),
+        ("a", ["1,5", "1,6"], r"t\.csv, line 2: expected one value, .* got '1,5': write decimals"),
+    ],
+)
+def test_other_decimal_commas_are_refused(header, rows, said, tmp_path):
+    with pytest.raises(DataError, match=said) as raised:
+        read_table(write(tmp_path / "t.csv", rows, header))
+    assert raised.value.exit_code == 3
+
+
 def test_numbers_stored_as_text_are_refused(tmp_path):
     path = f"{tmp_path}/t.parquet"
     duckdb.sql("select '1_000' as a, 2.5 as b from range(5)").write_parquet(path)

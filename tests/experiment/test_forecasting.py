@@ -209,5 +209,5 @@ def test_another_run_is_refused(trained, tmp_path):
         forecasts(text, "no.csv")
     saved = SavedRun(trained("plain")[0])
     saved.preprocessing = {"columns": ["sales"], "mean": [0.0], "std": [1.0]}
-    with pytest.raises(RunError, match="hold no scaler and columns that predict can read"):
+    with pytest.raises(RunError, match="hold no scaler and columns that can be read"):
         forecasts(saved, "no.csv")

@@ -71,7 +71,7 @@ def test_the_result_is_kept_beside_the_runs_own_score(folder):
     digest = kept.data["other.txt"][:8]
     assert f"valid length=16, path=other.txt {digest}" in evaluations(folder)
     shown = " ".join(invoke("show", folder).stdout.split())
-    assert f"path=other.txt {digest} accuracy" in shown
+    assert f"path=other.txt {digest} bpc" in shown
     assert f"unknown characters {kept.unknown}" in shown
 
 

@@ -292,6 +292,14 @@ class Mean(nn.Module):
     def forward(self, x):
         return self.linear(x).mean(1) + torch.zeros(len(x), 1)
 
+class Flat(nn.Module):
+    def __init__(self, spec):
+        super().__init__()
+        self.linear = nn.Linear(spec.length * spec.input.dim, spec.output_dim)
+
+    def forward(self, x):
+        return self.linear(x.flatten(1))
+
 class Branches(Mean):
     def forward(self, x):
         return super().forward(x if x.sum() > 0 else -x)
@@ -301,14 +309,17 @@ class Branches(Mean):
 def test_a_custom_model_is_exported_if_torch_can_trace_it(tmp_path, monkeypatch, capfd):
     (tmp_path / "exported_custom.py").write_text(CUSTOM)
     monkeypatch.syspath_prepend(tmp_path)
-    for name in ("Mean", "Branches"):
+    for name in ("Mean", "Flat", "Branches"):
         words = ["trainer.batch_size=8", "threads=1", f"output_dir={tmp_path}", "trainer.steps=2"]
         config = compose([f"model=exported_custom.{name}", *ADDING, *words])
         run(config)
         saved = SavedRun(Run.of(config).folder, trust=["exported_custom"])
-        if name == "Mean":
+        if name != "Branches":
             done = exporting.export(saved, tmp_path / "model.onnx")
             assert [port.axes[0] for port in done.ports] == ["batch", "batch"]
+            # A model of one length is traced again with it.
+            time = saved.spec.length if name == "Flat" else "time"
+            assert done.ports[0].axes[1] == time
             continue
         with pytest.raises(RunError, match="torch cannot export the model: "):
             exporting.export(saved, tmp_path / "none.onnx")

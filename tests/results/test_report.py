@@ -21,12 +21,12 @@ from seqbench.errors import ConfigError
 from seqbench.results.cells import aggregate
 from seqbench.results.collect import collect, read_unfinished
 from seqbench.results.looks import looks_of
-from seqbench.results.papers import targets
 from seqbench.results.report import content as content_module
 from seqbench.results.report.content import build_content
 from seqbench.results.report.page import render
 from seqbench.results.summary import LOG_TAIL, log_end
 from seqbench.results.tables.reproduction import build_reproduction
+from seqbench.results.targets import targets
 
 HOSTILE = [
     "<script>alert(1)</script>",

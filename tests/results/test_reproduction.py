@@ -2,8 +2,8 @@ import pytest
 from record_factory import SOURCE, make_record
 
 from seqbench.errors import ConfigError
-from seqbench.results.papers import targets
 from seqbench.results.tables.reproduction import build_reproduction
+from seqbench.results.targets import no_verdict, targets, without_a_row
 
 OURS = ["gru", "llama", "lstm", "rnn", "tcn"]
 
@@ -44,6 +44,20 @@ def test_options_of_a_row_choose_a_part_and_are_set():
     words = ["task=etth2", "task.horizon=96", "task.target=all"]
     assert found[0].row.overrides == words
     assert len(targets("ltsf2023", models)) == 16
+
+
+def test_values_of_a_filter_that_no_row_has_are_named():
+    only = "task=etth1|etth3, horizon=96|100, model=tcn"
+    assert without_a_row("ltsf2023", ["tcn"], only) == ["task=etth3", "horizon=100"]
+
+
+def test_cells_without_a_published_score_are_told_before_they_are_measured():
+    said = no_verdict("fawaz2019", targets("fawaz2019", OURS, "dataset=GunPoint"))
+    assert said.startswith("no cell has a verdict: fawaz2019 publishes scores of mlp, fcn, ")
+    assert said.endswith(" there, and none of tcn, lstm, gru, rnn, llama")
+    said = no_verdict("tcn2018", targets("tcn2018", OURS, "task=adding"))
+    assert said.startswith("1 of 5 cells have no verdict: tcn2018 publishes scores of ")
+    assert no_verdict("tcn2018", targets("tcn2018", OURS, "task=adding, model=tcn")) is None
 
 
 @pytest.mark.parametrize(

@@ -225,6 +225,18 @@ def test_an_export_has_a_row_for_each_cell_and_rounds_nothing():
     assert row["sd"] == pytest.approx(1 / 300)
 
 
+def test_an_exported_mean_does_not_depend_on_the_other_cells():
+    alone = exported(seeds(1e-6, 3e-6, model="tcn"))
+    rivals = [*seeds(1e-6, 3e-6, model="tcn"), *seeds(0.1, 0.2, model="gru")]
+    assert any(cell.log for cell in aggregate(rivals)), "the table shows geometric means"
+    both = {row["model"]: row for row in exported(rivals)}
+    assert both["tcn"] | {"standing": None} == alone[0] | {"standing": None}
+    assert both["tcn"]["mean"] == pytest.approx(2e-6)
+    assert both["tcn"]["geometric_mean"] == pytest.approx(3**0.5 * 1e-6)
+    (accuracies,) = exported(seeds(0.9, 0.8, task="smnist"))
+    assert accuracies["geometric_mean"] is None
+
+
 def test_json_and_csv_have_the_same_rows():
     rows = exported([*seeds(1e-4, 1e-4), make_record("copy", "gru", status="failed")])
     objects = json.loads(export.to_json(rows))

@@ -5,6 +5,7 @@ import signal
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from tape import capture
@@ -323,3 +324,25 @@ def test_on_a_gpu_a_captured_step_is_faster(a_gpu):
     words = ["model=tcn", "task=adding", "device=cuda", "task.train_size=3200"]
     plain, captured = (loop_of(compose([*words, f"trainer.graph={g}"])) for g in ("false", "true"))
     assert Spread.of(time_alternately(captured, plain).ratios).median > 1.5
+
+
+def test_models_that_read_one_length_after_the_other_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "graph_custom.py").write_text(
+        "from torch import nn\n\n"
+        "class Last(nn.Module):\n"
+        "    def __init__(self, spec):\n"
+        "        super().__init__()\n"
+        "        self.linear = nn.Linear(spec.input.dim, spec.output_dim)\n\n"
+        "    def forward(self, x):\n"
+        "        return self.linear(x[:, -1])\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    x, lengths = np.random.RandomState(0).randn(20, 9, 1), np.arange(20) % 5 + 3
+    x[3, 0] = np.nan
+    np.savez(tmp_path / "my.npz", x=x, y=np.arange(20) % 2, lengths=lengths)
+    words = ["task=classify_file", f"task.path={tmp_path / 'my.npz'}", "task.missing=mask"]
+    words += ["trainer.graph=true", "trainer.steps=2", "trainer.batch_size=4", "threads=1"]
+    said = r"trainer\.graph: graph_custom\.Last reads sequences of different length .*graph=false$"
+    with pytest.raises(ConfigError, match=said):
+        Experiment(compose(["model=graph_custom.Last", *words]))
+    Experiment(compose(["model=gru", "model.hidden_size=4", *words]))

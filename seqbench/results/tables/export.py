@@ -9,7 +9,7 @@ from typing import Any
 
 from seqbench.results.cells import Cell, standings
 from seqbench.results.papers import cell_reason, published
-from seqbench.results.statistics import Statistics
+from seqbench.results.statistics import Statistics, describe
 from seqbench.results.tables.layout import COLS, ROWS, check_keys, setting
 from seqbench.wording import plain
 
@@ -20,6 +20,9 @@ class Line:
 
     Attributes:
         variant: variant of the task, then of the model.
+        mean, sd, low, high: arithmetic, whatever other cells there are; tables show geometric means
+            where the errors of a column span decades.
+        geometric_mean: of the same scores; `None` unless all are positive errors.
         solved: fraction of the runs that solved the task; failed runs do not count.
         older_code: number of runs made by other seqbench sources than those in use.
         published: the paper's value, if a paper was given and reports one.
@@ -37,11 +40,11 @@ class Line:
     split: str | None
     direction: str | None
     n: int
-    log: bool
     mean: float | None
     sd: float | None
     low: float | None
     high: float | None
+    geometric_mean: float | None
     median: float | None
     min: float | None
     max: float | None
@@ -65,10 +68,13 @@ def long_form(cells: Iterable[Cell], source: str, paper: str | None = None) -> l
 
 
 def _line(cell: Cell, source: str, paper: str | None) -> Line:
-    column, sample = cell.column, cell.statistics
+    column, values = cell.column, [value for _, value in cell.scores]
+    are_errors = column.direction == "min" and min(values, default=0.0) > 0
     found = published(paper, cell.records[0]) if paper else None
     facts: dict[str, Any] = dict.fromkeys(field.name for field in fields(Statistics))
-    facts |= {"n": 0, "log": cell.log} | (vars(sample) if sample else {})
+    facts |= {"n": 0} | (vars(describe(values)) if values else {})
+    del facts["log"]
+    facts["geometric_mean"] = describe(values, log=True).mean if are_errors else None
     facts |= vars(column) | {
         "model": cell.model,
         "variant": ", ".join(filter(None, [column.variant, cell.variant])),

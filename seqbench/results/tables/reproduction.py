@@ -5,14 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from seqbench.results.cells import Cell, aggregate, standings
-from seqbench.results.papers import (
-    PublishedCell,
-    Target,
-    explanation,
-    load_paper,
-    read_paper,
-    verdict,
-)
+from seqbench.results.papers import PublishedCell, explanation, load_paper, read_paper, verdict
 from seqbench.results.statistics import FEWEST_SEEDS
 from seqbench.results.tables.comparison import (
     FACTOR_NOTE,
@@ -23,6 +16,7 @@ from seqbench.results.tables.comparison import (
 )
 from seqbench.results.tables.layout import ARROWS
 from seqbench.results.tables.table import Entry, Header, Row, Table, superscript
+from seqbench.results.targets import Target
 from seqbench.runs.record import Record
 from seqbench.wording import is_accuracy, metric_name, number, plain
 
