@@ -1,14 +1,17 @@
-"""Score the weights of a run on other data than its own: at another length, on another text."""
+"""Score the weights of a run on other data than its own, or with a memory of another length."""
 
 import json
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
+from seqbench.config import Config
 from seqbench.config.build import build
-from seqbench.config.compose import with_task_values
+from seqbench.config.compose import with_other_values
 from seqbench.errors import ConfigError, RunError, is_out_of_memory
+from seqbench.experiment.build import build_model
 from seqbench.experiment.saved_run import SavedRun
+from seqbench.models.sequence_model import SequenceModel
 from seqbench.runs.code_hash import source_hash
 from seqbench.runs.defaults import signature_defaults
 from seqbench.runs.evaluations import Evaluation
@@ -24,16 +27,16 @@ def evaluate_on(
     split: Split,
     write: Callable[[Columns], None] | None = None,
 ) -> Evaluation:
-    """Score the weights of a run on its task with some values changed.
+    """Score the weights of a run with some values of its task or its model changed.
 
     Args:
         saved: the run.
-        overrides: `task.KEY=VALUE`.
+        overrides: `task.KEY=VALUE`, and `model.KEY=VALUE` of the model's `evaluation_options`.
         split: what to score.
         write: receives the predictions, see `PredictionRows`.
 
     Returns:
-        The evaluation. Its `overrides` are empty if they name the run's own task, for example the
+        The evaluation. Its `overrides` are empty if they name the run's own values, for example the
         same text in another place.
 
     Raises:
@@ -41,16 +44,18 @@ def evaluate_on(
         DataError: if the data cannot be loaded.
         RunError: if the model cannot read the data.
     """
-    changes, task = other_task(saved, overrides)
+    config = with_other_values(saved.config, overrides, saved.model.evaluation_options)
+    changes, task = other_task(saved, config, " ".join(overrides))
+    others, model = other_model(saved, config)
     try:
-        metrics = saved.evaluate(split, task, write)
+        metrics = saved.evaluate(split, task, write, model)
     except (IndexError, RuntimeError, ValueError) as error:
         if is_out_of_memory(error):
             raise
         reason = str(error).split("\n")[0]
         raise RunError(f"the model failed with {' '.join(overrides)}: {reason}") from error
     return Evaluation(
-        overrides=changes,
+        overrides=changes | others,
         split=split,
         step=saved.step,
         metric=task.primary.metric,
@@ -65,17 +70,37 @@ def evaluate_on(
     )
 
 
-def other_task(saved: SavedRun, overrides: Sequence[str]) -> tuple[dict[str, Any], Task]:
+def other_model(saved: SavedRun, config: Config) -> tuple[dict[str, Any], SequenceModel]:
+    """Return the changed values of the model by key, and a model with these and the run's weights.
+
+    Args:
+        saved: the run; without changes the model is its own.
+        config: that of the run with some values changed.
+    """
+    node, was = config["model"], saved.config["model"]
+    changes = {f"model.{k}": v for k, v in node.items() if was.get(k) != v}
+    if not changes:
+        return {}, saved.model
+    model = build_model(config, saved.spec)
+    model.load_state_dict(saved.model.state_dict())
+    return changes, model.to(saved.device).eval()
+
+
+def other_task(saved: SavedRun, config: Config, words: str) -> tuple[dict[str, Any], Task]:
     """Build the task of a run with some values changed, with its data on the run's device.
+
+    Args:
+        saved: the run.
+        config: that of the run with some values changed.
+        words: the changes as typed, for errors.
 
     Returns:
         The values by key, without any if it is still the run's task; and the task.
 
     Raises:
-        ConfigError: if an override is wrong, or changes what the model reads or predicts.
+        ConfigError: if an override changes what the model reads or predicts.
         DataError: if the data cannot be loaded.
     """
-    config, words = with_task_values(saved.config, overrides), " ".join(overrides)
     node, was = config["task"], saved.config["task"]
     changes: dict[str, Any] = {}
     if result_config(config)["task"] != result_config(saved.config)["task"]:

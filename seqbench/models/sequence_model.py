@@ -27,8 +27,8 @@ class SequenceModel(nn.Module):
         takes_lengths: `forward` has a fourth argument `lengths`, and the model knows the readout
             `mean`. A model without it reads the sequences of a batch one length after the other.
         receptive_field: number of time steps that an output depends on; `None`: unlimited.
-        evaluation_options: arguments of the constructor that may differ between training and
-            evaluation, since the weights do not depend on them: `seqbench eval RUN model.KEY=VALUE`.
+        evaluation_options: arguments of the constructor that the weights do not depend on, and
+            that `seqbench eval RUN model.KEY=VALUE` may change.
     """
 
     has_state: ClassVar[bool] = False

@@ -6,8 +6,8 @@ told the order. Here each does what it is good at:
 
     input -> levels of a TCN -> attention sublayers -> output layer
 
-The levels are those of `tcn`, with fewer of them. Each attention sublayer is that of `llama`, causal
-and with rotary positions, before it RMSNorm and around it a residual connection:
+The levels are those of `tcn`, with fewer of them. An attention sublayer is that of `llama`, causal and
+with rotary positions, with RMSNorm before it and a residual connection around it,
 `h + attention(norm(h))`. It reaches as many time steps as a training sequence has. There is no
 feed-forward sublayer.
 
@@ -133,7 +133,9 @@ class TCNAttention(TCN):
 
         def layer() -> Attention | FeedForward:
             heads = (num_heads, num_heads)
-            return Attention(dim, *heads, ROPE_THETA, spec.length) if attention else FeedForward(dim)
+            return (
+                Attention(dim, *heads, ROPE_THETA, spec.length) if attention else FeedForward(dim)
+            )
 
         self.sublayers = nn.ModuleList(
             Sublayer(layer(), dim, dropout) for _ in range(attention_layers)

@@ -9,8 +9,8 @@ The attention score of query i and key j is (section 3.3, terms a to d)
 
     (q_i + u) k_j + (q_i + v) W_R R_(i-j),    divided by sqrt(head_dim),
 
-where R is the sinusoidal encoding of the distance i - j, and u and v are shared by all layers. As in
-the paper, a position attends to all earlier positions of its own segment. Two consequences:
+where R is the sinusoidal encoding of the distance i - j, and u and v are shared by all layers. As
+in the paper, a position attends to all earlier positions of its own segment. Two consequences:
 
 - If `memory` reaches the start of the text, the outputs of its segments, of any lengths, are those
   of one pass over the text: each layer reads the same hidden states.
@@ -29,6 +29,8 @@ from seqbench.models.llama import Linear
 from seqbench.models.sequence_model import SequenceModel, read_out
 from seqbench.spec import SequenceSpec
 
+# Queries whose scores are computed at once.
+BLOCK = 512
 # The inputs of each layer at the last steps, (batch, steps, dim), first layer to last.
 State = tuple[Tensor, ...]
 
@@ -63,20 +65,44 @@ class RelativeAttention(nn.Module):
         Returns:
             `(batch, queries, dim)`.
         """
-        q, queries, keys = self.query(h), h.shape[1], context.shape[1]
+        q = self.heads(self.query(h))
         k, values = self.heads(self.key(context)), self.heads(self.value(context))
-        content = torch.einsum("bihd,bjhd->bhij", self.heads(q + u), k)  # terms a and c
-        distance = torch.einsum("bihd,jhd->bhij", self.heads(q + v), self.heads(self.position(r)))
-        scores = (content + relative_shift(distance)) * (values.shape[-1] ** -0.5)
-        place = torch.arange(keys, device=h.device)
-        future = place > place[keys - queries :, None]
-        weights = scores.masked_fill(future, -torch.inf).softmax(-1)
-        y = torch.einsum("bhij,bjhd->bihd", weights.to(values.dtype), values)
-        return self.output(y.flatten(2))
+        r, u, v = (self.heads(each) for each in (self.position(r), u, v))
+        seen, parts = k.shape[1] - q.shape[1], []
+        # A block of queries at a time: all scores of a long sequence would not fit into memory. An
+        # exported graph is for all lengths.
+        for block in [q] if torch.compiler.is_exporting() else q.split(BLOCK, 1):
+            seen += block.shape[1]
+            reach = r[r.shape[0] - seen :]
+            parts.append(attend(block, k[:, :seen], values[:, :seen], reach, u, v))
+        return self.output(torch.cat(parts, 1).flatten(2))
 
     def heads(self, x: Tensor) -> Tensor:
         """Reshape `(..., dim)` to `(..., num_heads, head_dim)`."""
         return x.unflatten(-1, (self.num_heads, -1))
+
+
+def attend(q: Tensor, k: Tensor, values: Tensor, r: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """Apply causal attention to all heads.
+
+    Args:
+        q: `(batch, queries, heads, head_dim)`, of the last positions.
+        k: `(batch, keys, heads, head_dim)`.
+        values: same shape as `k`.
+        r: `(keys, heads, head_dim)`, of the distances `keys - 1` to 0.
+        u: `(heads, head_dim)`.
+        v: `(heads, head_dim)`.
+
+    Returns:
+        The output, of the shape of `q`.
+    """
+    content = torch.einsum("bihd,bjhd->bhij", q + u, k)  # terms a and c
+    distance = torch.einsum("bihd,jhd->bhij", q + v, r)  # terms b and d
+    scores = (content + relative_shift(distance)) * q.shape[3] ** -0.5
+    at = torch.arange(k.shape[1], device=k.device)
+    future = at > at[k.shape[1] - q.shape[1] :, None]
+    weights = scores.masked_fill(future, -torch.inf).softmax(3)
+    return torch.einsum("bhij,bjhd->bihd", weights.to(values.dtype), values)
 
 
 def relative_shift(x: Tensor) -> Tensor:
@@ -189,8 +215,8 @@ class TransformerXL(SequenceModel):
             )
         if not 0 <= dropout < 1:
             raise ConfigError(f"model.dropout must be in [0, 1), not {dropout}")
-        # Without memory the task's context is read instead.
-        self.carry_state = max(self.memory, self.eval_memory) > 0
+        # Only outputs at every step are of a text. Without memory its context is read instead.
+        self.carry_state = spec.readout == "every" and max(self.memory, self.eval_memory) > 0
         self.dim = dim
         self.readout = spec.readout
         self.embedding = input_layer(spec, dim, bias=True)
