@@ -6,8 +6,8 @@ told the order. Here each does what it is good at:
 
     input -> levels of a TCN -> attention sublayers -> output layer
 
-The levels are those of `tcn`, with fewer of them. An attention sublayer is that of `llama`, causal and
-with rotary positions, with RMSNorm before it and a residual connection around it,
+The levels are those of `tcn`, with fewer of them. An attention sublayer is that of `llama`, causal
+and with rotary positions, with RMSNorm before it and a residual connection around it:
 `h + attention(norm(h))`. It reaches as many time steps as a training sequence has. There is no
 feed-forward sublayer.
 
