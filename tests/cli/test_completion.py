@@ -40,7 +40,7 @@ def in_bash(*words, cwd=None):
     ("incomplete", "words", "expected"),
     [
         ("mo", [], ["model=", "model."]),
-        ("model=t", [], ["model=tcn"]),
+        ("model=t", [], ["model=tcn", "model=tcn_attention", "model=transformer_xl"]),
         ("model=tcn,l", [], ["model=tcn,llama", "model=tcn,lstm"]),
         ("model=lstm,l", [], ["model=lstm,llama"]),
         ("launch=lo", [], ["launch=local"]),

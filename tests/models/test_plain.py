@@ -63,8 +63,10 @@ def test_plain_models_compute_the_same_function(tolerance, name, values, spec):
     x = inputs(spec)
     found, expected = outputs_and_gradients(plain, x), outputs_and_gradients(model, x)
     assert found.keys() == expected.keys()
+    largest = max(value.abs().max().item() for value in expected.values())
     for key, value in expected.items():
-        atol = tolerance * value.abs().max().item()
+        # A small gradient is the difference of larger ones: that of keys before training.
+        atol = tolerance * max(value.abs().max().item(), largest / 100)
         torch.testing.assert_close(found[key], value, rtol=0, atol=atol, msg=key)
 
 
