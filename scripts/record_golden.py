@@ -42,6 +42,14 @@ MODELS = {
         *("model.dim=16", "model.num_layers=2", "model.num_heads=4", "model.num_kv_heads=2"),
         *("model.hidden_dim=32", "model.carry_state=false"),
     ],
+    "transformer_xl": [
+        *("model.dim=16", "model.num_layers=2", "model.num_heads=4", "model.hidden_dim=32"),
+        *("model.memory=24", "model.eval_memory=40"),
+    ],
+    "tcn_attention": [
+        *("model.channels=[16,16]", "model.kernel_size=4", "model.output_std=0.01"),
+        "model.num_heads=4",
+    ],
     "nlinear": [],
     "dlinear": ["model.kernel_size=5"],
 }

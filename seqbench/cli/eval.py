@@ -29,8 +29,9 @@ def evaluate(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="task.KEY=VALUE",
-            help="Other values of the task, such as another length or text.",
+            metavar="KEY=VALUE",
+            help="Other values of the task, such as task.length=1000 or task.path=other.txt; "
+            "for transformer_xl also model.eval_memory.",
         ),
     ] = None,
     file: Annotated[
@@ -58,8 +59,9 @@ def evaluate(
 ) -> None:
     """Score a run's best weights again; print one JSON object.
 
-    With task.KEY=VALUE or --input the weights are scored on other data. The result is kept in the
-    run's folder, beside its own test score, and `seqbench show` lists it.
+    With task.KEY=VALUE or --input the weights are scored on other data, with model.eval_memory=N
+    with a memory of another length. The result is kept in the run's folder, beside its own test
+    score, and `seqbench show` lists it.
 
     Example: seqbench eval 3f1b task.length=1000
 
@@ -101,11 +103,11 @@ def evaluate(
 
 
 def keep(evaluation: "Evaluation", path: Path) -> None:
-    """Record an evaluation on other data, and note on stderr what a user should know of it."""
+    """Record an evaluation with other values, and note on stderr what a user should know of it."""
     from seqbench.runs.evaluations import append_evaluation
 
     if not evaluation.overrides:
-        return  # the run's own data
+        return  # the run's own values
     if evaluation.unknown:
         part = f"the {evaluation.split} text's characters"
         note(f"{evaluation.unknown:,} of {part} did not occur in training")

@@ -65,7 +65,8 @@ def choices_of(group: str, config_dir: str | None = None) -> list[str]:
 def find_choice(path: str, config_dir: str | None = None) -> "Choice | None":
     """Return a choice: of the folders, of a plug-in, or a class; `None` for an unknown one.
 
-    The class of an import path (`model/my_model.MyModel`) is not imported yet.
+    A pair of task and model without a recipe of its own has the recipe of the model. The class of
+    an import path (`model/my_model.MyModel`) is not imported yet.
 
     Args:
         path: group and name, as in `model/tcn`.
@@ -81,10 +82,27 @@ def find_choice(path: str, config_dir: str | None = None) -> "Choice | None":
         if file.is_file():
             return read_yaml(file)
     group, _, name = path.rpartition("/")
+    if group == "recipe" and (model := shared_recipe(name, config_dir)):
+        return find_choice(f"recipe/{model}", config_dir)
     if name in plugins(group):
         return Choice(plugins(group)[name])
     is_class = group in PLUGGABLE and IMPORT_PATH.fullmatch(name)
     return Choice(_node_of(name)) if is_class else None
+
+
+def shared_recipe(pair: str, config_dir: str | None = None) -> str | None:
+    """Return the name of the recipe that a model has for all tasks: that of the model.
+
+    Args:
+        pair: `TASK_MODEL`.
+        config_dir: folder with the user's choices.
+    """
+    tasks, recipes = choices_of("task", config_dir), choices_of("recipe", config_dir)
+    for model in set(recipes).intersection(choices_of("model", config_dir)):
+        task, found, rest = pair.rpartition(f"_{model}")
+        if found and not rest and (task in tasks or IMPORT_PATH.fullmatch(task)):
+            return model
+    return None
 
 
 def read_choice(group: str, name: str, config_dir: str | None = None) -> dict[str, Any]:

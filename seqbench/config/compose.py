@@ -211,21 +211,26 @@ class Composer:
                     raise unknown_choice_error(group, str(name), self.config_dir, label)
 
 
-def with_task_values(config: Config, overrides: Sequence[str]) -> Config:
-    """Return the config of a run with other values of its task, checked.
+def with_other_values(
+    config: Config, overrides: Sequence[str], model_options: Sequence[str] = ()
+) -> Config:
+    """Return the config of a run with other values for an evaluation, checked.
 
     Args:
         config: of a run, without references.
-        overrides: `task.KEY=VALUE`.
+        overrides: `task.KEY=VALUE`, or `model.KEY=VALUE` of `model_options`.
+        model_options: options of the model that its weights do not depend on.
 
     Raises:
         ConfigError: if an override sets something else, or its key or its value is wrong.
     """
+    allowed = [f"model.{name}" for name in model_options]
     words = []
     for override in overrides:
         key, equals, value = override.partition("=")
-        if not equals or not re.fullmatch(r"task\.[^_].*", key):
-            raise ConfigError(f"expected task.KEY=VALUE, got '{plain(override)}'")
+        if not equals or not (re.fullmatch(r"task\.[^_].*", key) or key in allowed):
+            expected = " or ".join(["task.KEY=VALUE", *(f"{name}=VALUE" for name in allowed)])
+            raise ConfigError(f"expected {expected}, got '{plain(override)}'")
         # A path may contain commas: nothing is swept here.
         words.append(f"{key}={quoted(value)}" if key in PATHS else override)
     return Composer().changed(config, words)

@@ -10,7 +10,13 @@ from string import Template
 from typing import Any
 
 from seqbench.config import Config
-from seqbench.config.choices import CONFIG_FOLDER, choices_of, find_choice, read_choice
+from seqbench.config.choices import (
+    CONFIG_FOLDER,
+    choices_of,
+    find_choice,
+    read_choice,
+    shared_recipe,
+)
 from seqbench.config.yaml_file import read_yaml
 from seqbench.errors import ConfigError
 
@@ -103,6 +109,7 @@ def baseline(config_dir: str | None = None, /, **chosen: str) -> Config:
         name = chosen.setdefault(group, Template(str(name)).safe_substitute(chosen))
         # Looked up first: the name may be a path to another file.
         known = name in choices_of(group, config_dir)
+        known = known or (group == "recipe" and shared_recipe(name, config_dir) is not None)
         found = find_choice(f"{group}/{name}", config_dir) if known else None
         if found is not None:
             config = merge(config, layer_of(found.content, found.package or group))

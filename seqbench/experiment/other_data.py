@@ -1,17 +1,22 @@
-"""Score the weights of a run on other data: at another length, on another text or file."""
+"""Score the weights of a run on other data: at another length, on another text or file; or with a
+memory of another length.
+"""
 
 import json
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
+from seqbench.config import Config
 from seqbench.config.build import build
-from seqbench.config.compose import with_task_values
+from seqbench.config.compose import with_other_values
 from seqbench.errors import ConfigError, DataError, RunError, is_out_of_memory
+from seqbench.experiment.build import build_model
 from seqbench.experiment.classifying import is_classifier
 from seqbench.experiment.forecasting import is_forecaster
 from seqbench.experiment.other_file import task_on_file
 from seqbench.experiment.saved_run import SavedRun
+from seqbench.models.sequence_model import SequenceModel
 from seqbench.runs.code_hash import source_hash
 from seqbench.runs.defaults import signature_defaults
 from seqbench.runs.evaluations import Evaluation
@@ -28,16 +33,16 @@ def evaluate_on(
     split: Split,
     write: Callable[[Columns], None] | None = None,
 ) -> Evaluation:
-    """Score the weights of a run on its task with some values changed.
+    """Score the weights of a run with some values of its task or its model changed.
 
     Args:
         saved: the run.
-        overrides: `task.KEY=VALUE`.
+        overrides: `task.KEY=VALUE`, and `model.KEY=VALUE` of the model's `evaluation_options`.
         split: what to score.
         write: receives the predictions, see `PredictionRows`.
 
     Returns:
-        The evaluation. Its `overrides` are empty if they name the run's own task, for example the
+        The evaluation. Its `overrides` are empty if they name the run's own values, for example the
         same text in another place.
 
     Raises:
@@ -45,15 +50,17 @@ def evaluate_on(
         DataError: if the data cannot be loaded.
         RunError: if the model cannot read the data.
     """
+    config = with_other_values(saved.config, overrides, saved.model.evaluation_options)
     try:
-        changes, task = other_task(saved, overrides)
+        changes, task = other_task(saved, config, " ".join(overrides))
     except (ConfigError, DataError) as error:
         if not (is_classifier(saved) or is_forecaster(saved)) or not names_data(overrides):
             raise
         # The task fits its scaler to the file, and splits it.
         instead = "seqbench eval RUN --input FILE scores a file as the model was trained"
         raise type(error)(f"{error}; {instead}") from error
-    return score_on(saved, task, changes, split, " ".join(overrides), write)
+    others, model = other_model(saved, config)
+    return score_on(saved, task, model, changes | others, split, " ".join(overrides), write)
 
 
 def evaluate_file(
@@ -72,7 +79,8 @@ def evaluate_file(
         RunError: if the preprocessing of the run cannot be read.
     """
     changes = {"input": str(expand_home(path).absolute())}
-    return score_on(saved, task_on_file(saved, path), changes, "test", f"--input {path}", write)
+    task = task_on_file(saved, path)
+    return score_on(saved, task, saved.model, changes, "test", f"--input {path}", write)
 
 
 def names_data(overrides: Sequence[str]) -> bool:
@@ -84,6 +92,7 @@ def names_data(overrides: Sequence[str]) -> bool:
 def score_on(
     saved: SavedRun,
     task: Task,
+    model: SequenceModel,
     changes: dict[str, Any],
     split: Split,
     words: str,
@@ -94,6 +103,7 @@ def score_on(
     Args:
         saved: the run.
         task: with its data on the run's device.
+        model: with the weights of the run.
         changes: the `overrides` of the evaluation.
         split: what to score.
         words: what the user typed to choose the data, for errors.
@@ -103,7 +113,7 @@ def score_on(
         RunError: if the model cannot read the data.
     """
     try:
-        metrics = saved.evaluate(split, task, write)
+        metrics = saved.evaluate(split, task, write, model)
     except (IndexError, RuntimeError, ValueError) as error:
         if is_out_of_memory(error):
             raise
@@ -125,17 +135,37 @@ def score_on(
     )
 
 
-def other_task(saved: SavedRun, overrides: Sequence[str]) -> tuple[dict[str, Any], Task]:
+def other_model(saved: SavedRun, config: Config) -> tuple[dict[str, Any], SequenceModel]:
+    """Return the changed values of the model by key, and a model with these and the run's weights.
+
+    Args:
+        saved: the run; without changes the model is its own.
+        config: that of the run with some values changed.
+    """
+    node, was = config["model"], saved.config["model"]
+    changes = {f"model.{k}": v for k, v in node.items() if was.get(k) != v}
+    if not changes:
+        return {}, saved.model
+    model = build_model(config, saved.spec)
+    model.load_state_dict(saved.model.state_dict())
+    return changes, model.to(saved.device).eval()
+
+
+def other_task(saved: SavedRun, config: Config, words: str) -> tuple[dict[str, Any], Task]:
     """Build the task of a run with some values changed, with its data on the run's device.
+
+    Args:
+        saved: the run.
+        config: that of the run with some values changed.
+        words: the changes as typed, for errors.
 
     Returns:
         The values by key, without any if it is still the run's task; and the task.
 
     Raises:
-        ConfigError: if an override is wrong, or changes what the model reads or predicts.
+        ConfigError: if an override changes what the model reads or predicts.
         DataError: if the data cannot be loaded.
     """
-    config, words = with_task_values(saved.config, overrides), " ".join(overrides)
     node, was = config["task"], saved.config["task"]
     changes: dict[str, Any] = {}
     if result_config(config)["task"] != result_config(saved.config)["task"]:

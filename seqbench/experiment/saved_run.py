@@ -16,7 +16,7 @@ from seqbench.config.trust import read
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment.build import build_model, build_task
 from seqbench.experiment.sampling import choose
-from seqbench.models.sequence_model import State
+from seqbench.models.sequence_model import SequenceModel, State
 from seqbench.runs.forecasts import write_forecasts
 from seqbench.runs.identity import user_code_hashes
 from seqbench.runs.record import RecordError
@@ -116,12 +116,14 @@ class SavedRun:
         split: Split,
         task: Task | None = None,
         write: Callable[[Columns], None] | None = None,
+        model: SequenceModel | None = None,
     ) -> dict[str, float]:
         """Return the metrics of the weights on a split.
 
         Args:
             split: what to score.
             task: gives the data; `None`: the run's task.
+            model: has the weights; `None`: the run's model.
             write: receives the predictions, see `PredictionRows` and `ForecastRows`.
         """
         task = task or self.task
@@ -132,7 +134,7 @@ class SavedRun:
             kept = task.preprocessing()
             names = kept.get("classes") or list(map(chr, kept.get("vocabulary", ())))
             observe = PredictionRows(task, write, names)
-        return self.trainer.evaluate(self.model, task, split, observe)
+        return self.trainer.evaluate(model or self.model, task, split, observe)
 
     def keep_forecasts(self) -> None:
         """Write a few forecasts of the test to the folder of a run that has none.

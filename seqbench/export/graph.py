@@ -13,7 +13,7 @@ from seqbench.experiment.saved_run import SavedRun
 from seqbench.export.calendar import calendar_of
 from seqbench.export.interface import Interface
 from seqbench.export.recurrent_layer import RecurrentLayer, replace_layers
-from seqbench.models import plain
+from seqbench.models import plain, tcn
 from seqbench.models.sequence_model import SequenceModel, State
 from seqbench.tasks.sequence_features import SequenceFeatures
 from seqbench.tasks.table_features import TableFeatures
@@ -122,7 +122,7 @@ def exportable(saved: SavedRun) -> SequenceModel:
     model.eval().requires_grad_(False)
     if isinstance(model, plain.Recurrent):
         replace_layers(model)
-    if isinstance(model, plain.TCN):
+    if isinstance(model, tcn.TCN):
         for module in [m for m in model.modules() if isinstance(m, nn.Conv1d)]:
             if hasattr(module, "parametrizations"):
                 remove_parametrizations(module, "weight")

@@ -6,19 +6,20 @@ from seqbench.errors import ConfigError
 from seqbench.spec import Features, SequenceSpec
 
 
-def input_layer(spec: SequenceSpec, dim: int) -> nn.Linear | nn.Embedding:
-    """Return an embedding for tokens, or a linear layer without bias for real features.
+def input_layer(spec: SequenceSpec, dim: int, bias: bool = False) -> nn.Linear | nn.Embedding:
+    """Return an embedding for tokens, or a linear layer for real features.
 
     Args:
         spec: the problem's spec.
         dim: width of the result.
+        bias: the linear layer has a bias.
 
     Returns:
         A module that maps `(batch, time)` int64, or `(batch, time, features)` float, to
         `(batch, time, dim)`.
     """
     if isinstance(spec.input, Features):
-        return nn.Linear(spec.input.dim, dim, bias=False)
+        return nn.Linear(spec.input.dim, dim, bias=bias)
     return nn.Embedding(spec.input.vocab_size, dim)
 
 

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seqbench import kernels
 from seqbench.errors import ConfigError
-from seqbench.models import linear, llama, rnn, tcn
+from seqbench.models import linear, llama, rnn, tcn, tcn_attention, transformer_xl
 from seqbench.models.rnn import State
 from seqbench.models.sequence_model import SequenceModel, read_out
 from seqbench.spec import SequenceSpec
@@ -55,14 +55,20 @@ class TCN(tcn.TCN):
 
         Given buffers, also return those of the next time steps; before the first step they are 0.
         """
-        h = (x if self.embedding is None else self.embedding(x)).transpose(1, 2)
-        after = []
-        for i, block in enumerate(self.blocks):
-            before = (None, None) if state is None else state[i]
-            h, buffers = residual_block(h, cast(tcn.Block, block), 2**i, before)
-            after.append(buffers)
-        y = self.output(read_out(h.transpose(1, 2), self.readout, lengths))
-        return y, None if state is None else tuple(after)
+        h, after = levels(self, x, state)
+        y = self.output(read_out(h, self.readout, lengths))
+        return y, None if state is None else after
+
+
+def levels(model: tcn.TCN, x: Tensor, state: Buffers | None) -> tuple[Tensor, Any]:
+    """Return the last block's output `(batch, time, channels)`, and the buffers after that."""
+    h = (x if model.embedding is None else model.embedding(x)).transpose(1, 2)
+    after = []
+    for i, block in enumerate(model.blocks):
+        before = (None, None) if state is None else state[i]
+        h, buffers = residual_block(h, cast(tcn.Block, block), 2**i, before)
+        after.append(buffers)
+    return h.transpose(1, 2), tuple(after)
 
 
 def residual_block(
@@ -123,12 +129,30 @@ class Llama(llama.Llama):
     forward = unfused(llama.Llama.forward)
 
 
+class TransformerXL(transformer_xl.TransformerXL):
+    """Transformer-XL without compiled linear layers."""
+
+    forward = unfused(transformer_xl.TransformerXL.forward)
+
+
+class TCNAttention(tcn_attention.TCNAttention):
+    """A TCN's blocks in torch's convolutions, below masked softmax attention."""
+
+    forward = unfused(tcn_attention.TCNAttention.forward)
+
+    def levels(self, x: Tensor) -> Tensor:
+        """Return the last block's output, `(batch, time, channels)`."""
+        return levels(self, x, None)[0]
+
+
 PLAIN: dict[str, type[SequenceModel]] = {
     "seqbench.models.tcn.TCN": TCN,
     "seqbench.models.rnn.LSTM": LSTM,
     "seqbench.models.rnn.GRU": GRU,
     "seqbench.models.rnn.RNN": RNN,
     "seqbench.models.llama.Llama": Llama,
+    "seqbench.models.transformer_xl.TransformerXL": TransformerXL,
+    "seqbench.models.tcn_attention.TCNAttention": TCNAttention,
     # These have no compiled code.
     "seqbench.models.linear.NLinear": linear.NLinear,
     "seqbench.models.linear.DLinear": linear.DLinear,

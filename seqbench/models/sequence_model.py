@@ -27,6 +27,8 @@ class SequenceModel(nn.Module):
         takes_lengths: `forward` has a fourth argument `lengths`, and the model knows the readout
             `mean`. A model without it reads the sequences of a batch one length after the other.
         receptive_field: number of time steps that an output depends on; `None`: unlimited.
+        evaluation_options: arguments of the constructor that the weights do not depend on, and
+            that `seqbench eval RUN model.KEY=VALUE` may change.
     """
 
     has_state: bool = False
@@ -34,6 +36,7 @@ class SequenceModel(nn.Module):
     skips_context: bool = False
     takes_lengths: ClassVar[bool] = False
     receptive_field: int | None = None
+    evaluation_options: ClassVar[tuple[str, ...]] = ()
 
     def forward(self, x: Tensor, state: State = None, context: int = 0) -> tuple[Tensor, State]:
         """Map a sequence to logits or values.

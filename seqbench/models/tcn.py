@@ -173,7 +173,7 @@ class TCN(SequenceModel):
         self.readout = spec.readout
         # Time steps by which each block, with its two convolutions, extends the receptive field.
         self.reaches = [2 * (kernel_size - 1) * 2**i for i in range(len(channels))]
-        self.receptive_field: int = 1 + sum(self.reaches)
+        self.receptive_field = 1 + sum(self.reaches)
         self.blocks = nn.ModuleList(
             Block(before, after, kernel_size, dropout, dropout_kind)
             for before, after in zip([width, *channels[:-1]], channels, strict=True)
@@ -201,13 +201,21 @@ class TCN(SequenceModel):
         """
         last = self.readout == "last" and lengths is None
         length = 1 if last else x.shape[1] - context
-        x = x[:, -min(x.shape[1], length + self.receptive_field - 1) :]
-        shapes = self.shapes(x.shape[1], length, last=last)
+        x = x[:, -min(x.shape[1], length + sum(self.reaches)) :]
+        h = self.features(x, self.shapes(x.shape[1], length, last=last))
+        return self.output(read_out(h, self.readout, lengths)), None
+
+    def features(self, x: Tensor, shapes: Sequence[BlockShape]) -> Tensor:
+        """Return the outputs of the last block, `(batch, length, channels)`.
+
+        Args:
+            x: `(batch, time)` int64 or `(batch, time, dim)` float.
+            shapes: the outputs that each block computes, as `shapes` returns them.
+        """
         h = x if self.embedding is None else self.embedding(x)
         blocks: list[Any] = list(self.blocks)
         weights = [b.weights(len(x), shape) for b, shape in zip(blocks, shapes, strict=True)]
-        h = kernels.residual_blocks(h, weights, shapes)
-        return self.output(read_out(h, self.readout, lengths)), None
+        return kernels.residual_blocks(h, weights, shapes)
 
     def shapes(self, time: int, length: int, *, last: bool) -> list[BlockShape]:
         """Return the outputs that each block computes, first block to last.

@@ -40,7 +40,7 @@ def in_bash(*words, cwd=None):
     ("incomplete", "words", "expected"),
     [
         ("mo", [], ["model=", "model."]),
-        ("model=t", [], ["model=tcn"]),
+        ("model=t", [], ["model=tcn", "model=tcn_attention", "model=transformer_xl"]),
         ("model=tcn,l", [], ["model=tcn,llama", "model=tcn,lstm"]),
         ("model=lstm,l", [], ["model=lstm,llama"]),
         ("launch=lo", [], ["launch=local"]),
@@ -90,7 +90,7 @@ def test_a_folder_of_the_user_is_completed_and_one_that_is_wrong_completes_nothi
     [
         (["tra"], ["train"]),
         (["train", "model", "=", "l"], ["llama", "lstm"]),
-        (["train", "model", "="], ["dlinear", "gru", "llama", "lstm", "nlinear", "rnn", "tcn"]),
+        (["train", "model", "=", "t"], ["tcn", "tcn_attention", "transformer_xl"]),
         (["sweep", "model", "=", "tcn,l"], ["tcn,llama", "tcn,lstm"]),
         (["train", "model", "=", "lstm", "model.hid"], ["model.hidden_size="]),
         (["train", "laun"], []),

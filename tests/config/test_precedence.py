@@ -1,9 +1,11 @@
 from itertools import product
 
 import pytest
-from choice_files import RNN, shipped, write
+import yaml
+from choice_files import GLOBAL, RNN, shipped, write
 
-from seqbench.config.choices import CONFIG_FOLDER, choices_of
+from seqbench.config.choices import CONFIG_FOLDER, choices_of, shared_recipe
+from seqbench.config.compose import Composer
 from seqbench.config.precedence import baseline, layer_of, merge
 from seqbench.errors import ConfigError
 
@@ -59,16 +61,36 @@ def test_each_budget_and_recipe_is_for_names_that_exist():
     assert set(choices_of("budget_for")) <= {
         f"{t}_{b}" for t in tasks for b in choices_of("budget")
     }
-    pairs = {f"{task}_{model}" for task in tasks for model in choices_of("model")}
-    assert set(choices_of("recipe")) - {"none"} <= pairs
+    models = choices_of("model")
+    pairs = {f"{task}_{model}" for task in tasks for model in models}
+    assert set(choices_of("recipe")) - {"none"} <= pairs | {*models}
 
 
 @pytest.mark.parametrize("name", [name for name in choices_of("recipe") if name != "none"])
 def test_each_recipe_holds_for_its_pair(name):
-    task, _, model = name.rpartition("_")
+    task, _, model = ("copy", "", name) if name in choices_of("model") else name.rpartition("_")
     content, config = shipped(f"recipe/{name}"), baseline(task=task, model=model)
     assert config["optimizer"] == content["recipe"]["optimizer"]
     assert config["schedule"] == content["recipe"]["schedule"]
     assert config["recipe"]["source"]
     for node in content.keys() - {"recipe"}:
         assert config[node].items() >= content[node].items()
+
+
+def test_the_recipe_of_a_model_holds_where_the_pair_has_none(tmp_path, composer):
+    shared, own = (
+        {"recipe": {"source": name}, "trainer": {"clip": 3.0}} for name in ("all", "one")
+    )
+    files = {"model/a_tcn": RNN, "recipe/a_tcn": shared, "recipe/copy_a_tcn": own}
+    write(tmp_path, {k: v if k[0] == "m" else GLOBAL + yaml.safe_dump(v) for k, v in files.items()})
+    for task, source in (("adding", "all"), ("copy", "one"), ("my_task.MyTask", "all")):
+        found = baseline(str(tmp_path), task=task, model="a_tcn")
+        assert (found["recipe"], found["trainer"]["clip"]) == ({"source": source}, 3.0)
+        if task != "my_task.MyTask":
+            config = Composer(str(tmp_path)).compose([f"task={task}", "model=a_tcn"])
+            assert (config["recipe"], config["trainer"]["clip"]) == ({"source": source}, 3.0)
+    # Another model, whose name ends alike, and names that are no task.
+    assert shared_recipe("adding_tcn", str(tmp_path)) is None
+    assert shared_recipe("../adding_a_tcn", str(tmp_path)) is None
+    assert shared_recipe("a_tcn", str(tmp_path)) is None
+    assert composer.compose(["model=transformer_xl", "recipe=none"])["recipe"] == {}

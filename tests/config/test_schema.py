@@ -7,7 +7,7 @@ from seqbench.config.schema import with_defaults
 from seqbench.errors import ConfigError
 from seqbench.runs.identity import run_id
 
-MODELS = "dlinear, gru, llama, lstm, nlinear, rnn, tcn"
+MODELS = "dlinear, gru, llama, lstm, nlinear, rnn, tcn, tcn_attention, transformer_xl"
 DEVICE = "device must be auto, cpu, cuda or cuda:N, not"
 
 

@@ -1,4 +1,4 @@
-"""The weights of a run, scored on other data: another length, another text."""
+"""The weights of a run, scored on other data or with another memory."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from seqbench.cli.main import app
-from seqbench.config.compose import compose
+from seqbench.config.compose import compose, with_other_values
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment import run
 from seqbench.experiment.other_data import evaluate_on, other_task
@@ -42,13 +42,19 @@ def folder(trained, tmp_path):
     return tmp_path / "run"
 
 
+def with_path(saved, path):
+    """Return the run's config with another text, and the words for it."""
+    words = f"task.path={path}"
+    return with_other_values(saved.config, [words]), words
+
+
 def invoke(*words: object):
     return CliRunner(env={"COLUMNS": "200"}).invoke(app, list(map(str, words)))
 
 
 def test_another_text_is_read_with_the_characters_of_the_run(folder):
     saved, path = SavedRun(folder), folder.parent / "other.txt"
-    changes, task = other_task(saved, [f"task.path={path}"])
+    changes, task = other_task(saved, *with_path(saved, path))
     assert changes == {"task.path": str(path)}
     assert task.vocabulary.characters == saved.vocabulary.characters
     part = OTHER[int(len(OTHER) * 0.95) :]
@@ -101,7 +107,7 @@ def test_a_text_that_was_edited_is_another_one(folder):
     path = folder.parent / "again.txt"
     saved.config["task"]["path"] = str(path)
     path.write_text(OTHER)
-    changes, task = other_task(saved, [f"task.path={path}"])
+    changes, task = other_task(saved, *with_path(saved, path))
     assert changes == {"task.path": str(path)}
     assert task.vocabulary.characters == saved.vocabulary.characters
 
@@ -163,6 +169,60 @@ def test_a_result_that_cannot_be_recorded_is_printed(folder, obstacle):
     assert "note: the result is not recorded: " in done.stderr
     assert done.stderr.count("\n") == 1
     assert not elsewhere.exists()
+
+
+@pytest.fixture(scope="module")
+def with_memory(tmp_path_factory):
+    """Return a run of Transformer-XL with a memory of 8, trained once."""
+    base = tmp_path_factory.mktemp("memory")
+    (base / "my.txt").write_text(TEXT * 8)  # each row of an evaluation has several segments
+    words = ["model=transformer_xl", "model.dim=8", "model.num_layers=2", "model.num_heads=2"]
+    words += ["model.memory=8", "task=char_file", f"task.path={base}/my.txt", "budget=smoke"]
+    config = compose([*words, "task.length=8", "task.context=0", *TRAINING, f"output_dir={base}"])
+    run(config)
+    return SavedRun(Run.of(config).folder)
+
+
+def test_a_run_is_scored_at_other_lengths_of_its_memory(with_memory):
+    scores = {}
+    for memory in (0, 4, 8, 32):
+        found = evaluate_on(with_memory, [f"model.eval_memory={memory}"], "test")
+        assert found.overrides == {"model.eval_memory": memory}
+        scores[memory] = found.metrics["bpc"]
+    own = with_memory.run.record.metrics["test"]["bpc"]
+    assert scores[8] == own
+    assert len({*scores.values()}) == 4
+    both = evaluate_on(with_memory, ["model.eval_memory=4", "task.length=4"], "test")
+    assert both.overrides == {"task.length": 4, "model.eval_memory": 4}
+    assert both.metrics["bpc"] not in scores.values()
+    # The run's own model stays as it was.
+    assert with_memory.evaluate("test")["bpc"] == own
+
+
+def test_the_command_keeps_scores_at_other_lengths_of_the_memory(with_memory):
+    folder = with_memory.run.folder
+    done = invoke("eval", folder, "model.eval_memory=32", "--split", "valid")
+    (kept,) = read_evaluations(folder / "evaluations.jsonl")
+    assert json.loads(done.stdout) == {"split": "valid", "step": kept.step, **kept.metrics}
+    assert "valid eval_memory=32" in evaluations(folder)
+    done = invoke("eval", folder, "model.eval_memory=null")
+    assert json.loads(done.stdout)["bpc"] == with_memory.run.record.metrics["test"]["bpc"]
+    assert read_evaluations(folder / "evaluations.jsonl") == [kept]
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("model.dim=4", "expected task.KEY=VALUE or model.eval_memory=VALUE, got 'model.dim=4'"),
+        ("model.eval_memory=x", "model.eval_memory must be int or null, not 'x'"),
+        ("model.eval_memory=-1", "model.eval_memory must be at least 0, not -1"),
+        ("model.eval_memory=1,2", "a run takes one model.eval_memory, not '1,2'"),
+    ],
+)
+def test_other_values_of_a_model_are_refused_in_one_line(with_memory, word, said):
+    with pytest.raises(ConfigError) as caught:
+        evaluate_on(with_memory, [word], "test")
+    assert said in str(caught.value)
 
 
 def test_lines_that_are_no_evaluations_are_skipped(folder):

@@ -18,6 +18,8 @@ SIZES = {
     **{name: ["model.hidden_size=16"] for name in ("lstm", "gru", "rnn")},
     "tcn": ["model.channels=[16,16]"],
     "llama": ["model.dim=16", "model.hidden_dim=24", "model.num_heads=2", "model.num_layers=2"],
+    "transformer_xl": ["model.dim=16", "model.num_heads=2", "model.num_layers=2"],
+    "tcn_attention": ["model.channels=[16,16]", "model.kernel_size=3"],
 }
 TEXT = "the cat sat on the mat and the dog sat on the log. " * 200
 
@@ -50,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory):
     return make
 
 
-@pytest.mark.parametrize("model", ["tcn", "lstm", "llama"])
+@pytest.mark.parametrize("model", ["tcn", "lstm", "llama", "transformer_xl"])
 def test_scores_are_those_of_the_record(folder, model: str) -> None:
     path, record = folder(model)
     saved = SavedRun(path)
@@ -58,7 +60,7 @@ def test_scores_are_those_of_the_record(folder, model: str) -> None:
     assert saved.evaluate("valid") == record.metrics["valid"]
 
 
-@pytest.mark.parametrize("model", ["tcn", "lstm", "gru", "rnn", "llama"])
+@pytest.mark.parametrize("model", SIZES)
 def test_generates_what_a_reading_of_the_whole_text_says(folder, model: str) -> None:
     saved = SavedRun(folder(model)[0])
     prompt = "the cat"

@@ -32,12 +32,16 @@ SMALL = ["budget=smoke", "device=cpu", "threads=1", "trainer.steps=12", "trainer
 TCN = ["model=tcn", "model.channels=[6,6,6]", "model.kernel_size=3", "model.dropout=0"]
 LLAMA = ["model=llama", "model.dim=16", "model.hidden_dim=24"]
 LLAMA += ["model.num_heads=2", "model.num_layers=2"]
+XL = ["model=transformer_xl", "model.dim=16", "model.num_heads=2", "model.num_layers=2"]
+HYBRID = ["model=tcn_attention", "model.channels=[8,8]", "model.kernel_size=3"]
 CASES = {
     "at the last step": [*TCN, "task=adding", "optimizer=adam", "trainer.clip=0.05"],
     "at every step": [*TCN, "task=copy", "optimizer=rmsprop"],
     "tokens": [*TCN, "task=char_markov", "optimizer=sgd", "optimizer.momentum=0.9"],
     "attention": [*LLAMA, "task=adding", "optimizer=adamw", "schedule=cosine"],
     "text": [*LLAMA, "task=char_markov", "optimizer=adagrad", "trainer.clip=0.1"],
+    "relative positions": [*XL, "task=adding", "optimizer=adam"],
+    "levels and attention": [*HYBRID, "task=char_markov", "optimizer=adam"],
     "watching test": [*TCN, "task=adding", "trainer.watch=test", "trainer.steps=16"],
 }
 

@@ -28,6 +28,8 @@ SIZES = {
     "gru": ("model.hidden_size=6",),
     "rnn": ("model.hidden_size=6",),
     "llama": ("model.dim=8", "model.num_layers=1", "model.num_heads=4", "model.num_kv_heads=2"),
+    "transformer_xl": ("model.dim=8", "model.num_layers=2", "model.num_heads=2"),
+    "tcn_attention": ("model.channels=[8,8]", "model.kernel_size=3"),
     "nlinear": (),
     "dlinear": ("model.kernel_size=3",),
 }
@@ -123,7 +125,16 @@ def inputs_of(saved, batch, time):
 
 
 @pytest.mark.parametrize(
-    ("model", "task"), [("llama", TOKENS), ("rnn", ADDING)], ids=["llama", "rnn"]
+    ("model", "task"),
+    [
+        ("llama", TOKENS),
+        ("rnn", ADDING),
+        ("transformer_xl", TOKENS),
+        ("transformer_xl", ADDING),
+        ("tcn_attention", TOKENS),
+        ("tcn_attention", ADDING),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
 )
 def test_a_file_reads_any_number_of_sequences_and_steps(exported, model, task):
     saved, path = exported(model, *task)

@@ -290,7 +290,7 @@ def test_a_score_is_reported_once_at_the_step_of_its_evaluation(tmp_path):
     assert study.trials[0].intermediate_values == {3: 0.5}
 
 
-@pytest.mark.parametrize("model", ["tcn", "lstm", "gru", "rnn", "llama", "nlinear", "dlinear"])
+@pytest.mark.parametrize("model", choices_of("model"))
 def test_every_model_has_a_space_whose_settings_can_be_built(model, tmp_path):
     assert model in choices_of("search_space")
     words = [word for word in SMALL if not word.startswith("model")]

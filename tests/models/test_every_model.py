@@ -44,6 +44,21 @@ def output_of(model, x):
             {"dim": 48, "hidden_dim": 96, "num_layers": 3},
             3 * (4 * 48**2 + 3 * 48 * 96 + 2 * 48) + 2 * 48 + 48 + 48,
         ),
+        # Attention with its distances 5 d^2, two biased feed-forward layers, two norms a layer;
+        # input, u and v, output.
+        (
+            "transformer_xl",
+            ADDING,
+            {"dim": 48, "hidden_dim": 112, "num_layers": 3},
+            3 * (5 * 48**2 + 2 * 48 * 112 + 112 + 48 + 4 * 48) + 3 * 48 + 2 * 48 + 48 + 1,
+        ),
+        # The first convolution of a level of two features, the other nine, the shortcut; attention.
+        (
+            "tcn_attention",
+            ADDING,
+            {"channels": [32] * 5, "kernel_size": 7},
+            32 * (2 * 7 + 2) + 9 * 32 * (32 * 7 + 2) + 3 * 32 + 4 * 32**2 + 32 + 32 + 1,
+        ),
     ],
 )
 def test_parameter_counts(make, name, spec, values, expected):

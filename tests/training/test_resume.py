@@ -40,6 +40,8 @@ TCN = ["model=tcn", "model.channels=[5,5]", "model.kernel_size=3", "model.dropou
 LSTM = ["model=lstm", "model.hidden_size=6", "model.num_layers=2", "model.dropout=0.3"]
 LLAMA = ["model=llama", "model.dim=8", "model.num_heads=2", "model.num_layers=2"]
 LLAMA += ["model.dropout=0.2", "model.context=20"]
+XL = ["model=transformer_xl", "model.dim=8", "model.num_heads=2", "model.num_layers=2"]
+XL += ["model.dropout=0.2", "model.memory=20", "model.eval_memory=30"]
 GAPS = ["task=forecast_file", "task.missing=mask", "task.splits=[27,10,10]"]
 GAPS += ["task.length=6", "task.horizon=2"]
 CLASSIFY = ["task=classify_file", "task.class_weight=balanced"]
@@ -51,6 +53,11 @@ CASES = {
     "gru": [*MARKOV, "model=gru", "model.hidden_size=6", "optimizer=adam"],
     "llama carries its cache": [*MARKOV, *LLAMA, "model.carry_state=true", "optimizer=adamw"],
     "llama with context": [*MARKOV, *LLAMA, "optimizer=adam", "model.tied=true"],
+    "transformer_xl carries its memory": [*MARKOV, *XL, "optimizer=adam"],
+    "tcn_attention": [
+        *(*ADDING, "model=tcn_attention", "model.channels=[4,4]", "model.kernel_size=3"),
+        *("model.num_heads=1", "model.dropout=0.3", "optimizer=adam"),
+    ],
     "plateau": [
         *ADDING,
         *TCN,
@@ -178,6 +185,7 @@ def test_the_cases_are_what_they_say(case):
         ("lstm carries its state", "random"),
         ("lstm carries its state", "carried"),
         ("llama carries its cache", "carried"),
+        ("transformer_xl carries its memory", "carried"),
         ("tcn with dropout", "optimizer"),
         ("momentum", "optimizer"),
     ],
