@@ -82,8 +82,8 @@ def keep(evaluation: "Evaluation", path: Path) -> None:
     if not evaluation.overrides:
         return  # the run's own data
     if evaluation.unknown:
-        part = f"the {evaluation.split} text's characters"
-        note(f"{evaluation.unknown:,} of {part} did not occur in training")
+        part = f"the {evaluation.split} text's {evaluation.unit}"
+        note(f"{evaluation.unknown:,} of {part} are unknown to the model")
     try:
         append_evaluation(path, evaluation)
     except OSError as error:

@@ -13,6 +13,7 @@ from seqbench.errors import ConfigError, DataError, RunError
 from seqbench.experiment.saved_run import SavedRun
 from seqbench.spec import Values
 from seqbench.tasks.table_features import TableFeatures
+from seqbench.tasks.tokenization import KINDS
 from seqbench.tasks.window_batch import ForecastBatch, look_backs
 from seqbench.training.prediction import predict
 from seqbench.training.predictions import Columns, unused
@@ -92,7 +93,7 @@ def features_of(saved: SavedRun) -> TableFeatures:
     kept, target = saved.preprocessing or {}, saved.spec.target
     if not isinstance(target, Values) or target.steps is None:
         instead = "eval RUN --predictions FILE.csv writes the predictions of its test split"
-        if "vocabulary" in kept:
+        if KINDS.keys() & kept.keys():
             instead = "generate RUN --prompt TEXT continues a text"
         raise ConfigError(
             "predict needs a model that forecasts or classifies sequences, and this run is one of "
