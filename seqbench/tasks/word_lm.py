@@ -75,7 +75,7 @@ class WordTask(TextTask):
         self._sizes: dict[Split, tuple[Tensor, Tensor]] = {}
         self.notes["unit"] = vocabulary.unit
         self.notes["unknown_train"] = vocabulary.unknown_count(self.parts["train"])
-        self.notes |= {f"{split}_tokens": len(ids) for split, ids in self.texts.items()}
+        self.notes |= {f"{split}_tokens": len(self.texts[split]) for split in ("train", "test")}
         nats = unigram_nats(self.texts["train"], self.texts["test"], len(vocabulary))
         self.baseline = math.exp(nats)
         self.naive = {UNIGRAM: self.baseline}
