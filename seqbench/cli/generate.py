@@ -32,7 +32,9 @@ def generate(
             metavar="FILE", help="A UTF-8 file with the text to go on from; -: standard input."
         ),
     ] = None,
-    length: Annotated[int, typer.Option(min=1, help="Characters, words or subwords to sample.")] = 200,
+    length: Annotated[
+        int, typer.Option(min=1, help="Characters, words or subwords to sample.")
+    ] = 200,
     temperature: Annotated[
         float,
         typer.Option(

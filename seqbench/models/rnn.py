@@ -172,9 +172,7 @@ class Gated(Recurrent):
         chrono: int | None,
         init_uniform: float | None = None,
     ) -> None:
-        super().__init__(
-            spec, hidden_size, num_layers, dropout, embedding_dim, tied, init_uniform
-        )
+        super().__init__(spec, hidden_size, num_layers, dropout, embedding_dim, tied, init_uniform)
         if forget_bias is not None and chrono is not None:
             raise ConfigError(
                 "model.forget_bias and model.chrono set the same bias: leave one of them null"

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Literal
 
 from seqbench.errors import ConfigError
-from seqbench.runs.record import Record, Score
+from seqbench.runs.record import Record
 from seqbench.wording import is_accuracy, suggestion
 
 
@@ -17,7 +18,8 @@ def ranked_by(records: Iterable[Record], metric: str) -> list[Record]:
     Raises:
         ConfigError: if no run has the metric.
     """
-    records, kept, known = list(records), [], set()
+    kept: list[Record] = []
+    known: set[str] = set()
     for record in records:
         own = record.score
         if own is None:
@@ -28,8 +30,9 @@ def ranked_by(records: Iterable[Record], metric: str) -> list[Record]:
         if own.metric == metric:
             kept.append(record)
         elif metric in metrics:
-            direction = "max" if is_accuracy(metric) or metric.endswith("f1") else "min"
-            score = Score(metric, own.split, metrics[metric], direction)
+            rises = is_accuracy(metric) or metric.endswith("f1")
+            direction: Literal["min", "max"] = "max" if rises else "min"
+            score = replace(own, metric=metric, value=metrics[metric], direction=direction)
             baseline = record.baseline_of(metric)
             kept.append(replace(record, score=score, baseline=baseline, naive={}, optimum=None))
     if known and metric not in known:

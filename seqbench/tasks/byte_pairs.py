@@ -106,7 +106,8 @@ class BytePairs:
     @property
     def names(self) -> list[str]:
         """Return the text of each id, a byte as in `<0x0A>`."""
-        return [self.tokenizer.id_to_token(i) for i in range(len(self))]
+        ids: dict[str, int] = self.tokenizer.get_vocab()
+        return sorted(ids, key=ids.__getitem__)
 
     @property
     def unwritten(self) -> list[int]:
@@ -128,12 +129,12 @@ class BytePairs:
 
         A character of several bytes belongs to the first of them.
         """
-        ends, start = [np.zeros(1, np.int64)], 0
+        found_ends, start = [np.zeros(1, np.int64)], 0
         for part, found in zip(slices(text), self._encodings(text), strict=True):
-            ends.append(start + np.array([end for _, end in found.offsets], np.int64))
+            found_ends.append(start + np.array([end for _, end in found.offsets], np.int64))
             start += len(part)
-        sizes = np.diff(np.concatenate(ends))
-        return sizes, np.zeros(len(sizes), np.bool_)
+        ends: NDArray[np.int64] = np.concatenate(found_ends)
+        return ends[1:] - ends[:-1], np.zeros(len(ends) - 1, np.bool_)
 
     def _encodings(self, text: str) -> Iterator[Any]:
         # A prompt from a terminal with another encoding may have lone surrogates.

@@ -78,8 +78,8 @@ class SegmentTask(Task):
         self.steps_per_epoch = (len(train) - length) // (batch_size * stride)
         if self.steps_per_epoch < 1:
             raise ConfigError(
-                f"the training text has {len(train):,} {vocabulary.unit}, but one batch of {batch_size} "
-                f"windows of length {length} and context {context} takes "
+                f"the training text has {len(train):,} {vocabulary.unit}, but one batch of "
+                f"{batch_size} windows of length {length} and context {context} takes "
                 f"{batch_size * stride + length:,}: lower trainer.batch_size or task.length, "
                 "or use a longer text"
             )

@@ -70,5 +70,7 @@ def kept_tokenization(preprocessing: Mapping[str, Any]) -> Tokenization | None:
             try:
                 return kind.from_state(preprocessing[key])
             except (KeyError, TypeError, ValueError) as error:
-                raise RunError(f"the {kind.unit} kept with the weights are damaged: {error}") from error
+                raise RunError(
+                    f"the {kind.unit} kept with the weights are damaged: {error}"
+                ) from error
     return None
