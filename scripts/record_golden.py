@@ -55,9 +55,9 @@ MODELS = {
 }
 FORECASTING = ("forecast_file", "etth1", "etth2")
 GENERATED = ("adding", "copy", "char_markov", "char_file", "char_text8", "char_enwik8")
-GENERATED += ("forecast_file", "classify_file")
+GENERATED += ("forecast_file", "classify_file", "word_file")
 TASKS = (*GENERATED, "smnist", "pmnist", "char_ptb", "char_shakespeare", "etth1", "etth2")
-TASKS += ("ucr", "spoken_digits", "jsb", "nottingham", "musedata", "piano")
+TASKS += ("ucr", "spoken_digits", "jsb", "nottingham", "musedata", "piano", "word_ptb")
 PAIRS = [
     (task, model)
     for task, model in itertools.product(TASKS, MODELS)
@@ -105,9 +105,10 @@ def trace(task: str, model: str, data_dir: str | None = None) -> dict[str, Any]:
         mock.patch("seqbench.tasks.mnist.load_mnist", read_mnist),
         mock.patch("seqbench.tasks.spoken_digits.load_spoken_digits", read_digits),
         mock.patch("seqbench.tasks.char_lm.load_text", benchmark_text),
+        mock.patch("seqbench.tasks.word_lm.load_text", benchmark_text),
     ):
         overrides = [f"task={task}", f"model={model}", *MODELS[model], *TRAINING]
-        if task == "char_file":
+        if task in ("char_file", "word_file"):
             path = Path(folder) / "text.txt"
             path.write_text(words("abcdefghij \n", 30_000), encoding="utf-8")
             overrides.append(f"task.path={path}")

@@ -109,8 +109,8 @@ def keep(evaluation: "Evaluation", path: Path) -> None:
     if not evaluation.overrides:
         return  # the run's own values
     if evaluation.unknown:
-        part = f"the {evaluation.split} text's characters"
-        note(f"{evaluation.unknown:,} of {part} did not occur in training")
+        part = f"the {evaluation.split} text's {evaluation.unit}"
+        note(f"{evaluation.unknown:,} of {part} are unknown to the model")
     if short := evaluation.notes.get("short_series"):
         note(f"{short:,} series are shorter than a window, and are not scored")
     try:

@@ -32,7 +32,9 @@ def generate(
             metavar="FILE", help="A UTF-8 file with the text to go on from; -: standard input."
         ),
     ] = None,
-    length: Annotated[int, typer.Option(min=1, help="Characters to sample.")] = 200,
+    length: Annotated[
+        int, typer.Option(min=1, help="Characters, words or subwords to sample.")
+    ] = 200,
     temperature: Annotated[
         float,
         typer.Option(
@@ -40,7 +42,7 @@ def generate(
         ),
     ] = 0.8,
     top_k: Annotated[
-        int | None, typer.Option(min=1, help="Sample from the K likeliest characters only.")
+        int | None, typer.Option(min=1, help="Sample from the K likeliest only.")
     ] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Another seed gives another text.")
@@ -52,14 +54,14 @@ def generate(
     """Print a prompt and a language model's continuation of it."""
     text = prompt_text(prompt, prompt_file)
     saved = opened(run, output_dir, trust, data_dir, moved)
-    characters = saved.generate(text, length, temperature, seed, top_k)
-    first = next(characters)  # before the prompt is printed, since it may raise
+    pieces = saved.generate(text, length, temperature, seed, top_k)
+    first = next(pieces)  # before the prompt is printed, since it may raise
     if unknown := saved.unknown(text):
-        note = f"note: {unknown} of the prompt's characters did not occur in training"
-        typer.echo(note, err=True)
+        unit = saved.vocabulary.unit
+        typer.echo(f"note: {unknown} of the prompt's {unit} are unknown to the model", err=True)
     print(text + first, end="", flush=True)
-    for character in characters:
-        print(character, end="", flush=True)
+    for piece in pieces:
+        print(piece, end="", flush=True)
     print()
 
 

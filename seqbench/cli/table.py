@@ -29,6 +29,10 @@ def table(
             " compute; csv and json have it all."
         ),
     ] = "",
+    metric: Annotated[
+        str | None,
+        typer.Option(help="Another metric of the runs than their score, as in --metric bpc."),
+    ] = None,
     against: Annotated[
         str | None, typer.Option(help="A model: paired differences of the others to it.")
     ] = None,
@@ -49,6 +53,7 @@ def table(
     from seqbench.cli.table_view import show_table
     from seqbench.errors import ConfigError
     from seqbench.results.cells import aggregate
+    from seqbench.results.metric import ranked_by
     from seqbench.results.tables import export, markup
     from seqbench.results.tables.comparison import SHOWN, build_table
     from seqbench.results.where import select
@@ -61,7 +66,8 @@ def table(
 
             raise ConfigError(f"--show knows no '{name}'{suggestion(name, SHOWN)}")
     found = read(paths, output_dir)
-    cells = aggregate(select(found.records, where))
+    records = select(found.records, where)
+    cells = aggregate(records if metric is None else ranked_by(records, metric))
     if not cells:
         hint = "try 'seqbench train model=tcn task=adding budget=quick'"
         if found.records:

@@ -13,6 +13,7 @@ from seqbench.errors import ConfigError, DataError, RunError
 from seqbench.experiment.saved_run import SavedRun
 from seqbench.spec import Values
 from seqbench.tasks.table_features import TableFeatures
+from seqbench.tasks.tokenization import KINDS
 from seqbench.tasks.window_batch import ForecastBatch, look_backs
 from seqbench.training.prediction import predict
 from seqbench.training.predictions import Columns, unused

@@ -23,8 +23,12 @@ from seqbench.runs.evaluations import Evaluation
 from seqbench.runs.events import finite
 from seqbench.runs.identity import FILES, result_config
 from seqbench.tasks.task import Split, Task
+from seqbench.tasks.vocabulary import Vocabulary
 from seqbench.training.predictions import Columns
 from seqbench.user_files import expand_home
+
+# Options of a task on which its tokens depend.
+TOKENIZATION = {f"task.{key}" for key in ("tokens", "min_count", "vocab_size")}
 
 
 def evaluate_on(
@@ -151,6 +155,22 @@ def other_model(saved: SavedRun, config: Config) -> tuple[dict[str, Any], Sequen
     return changes, model.to(saved.device).eval()
 
 
+def known_tokens(saved: SavedRun, changes: dict[str, Any]) -> dict[str, Any]:
+    """Return the options with which another text is read as the tokens that the model knows.
+
+    Args:
+        saved: the run.
+        changes: the values of its task that differ. Without any, or if one is of the tokenization,
+            the result is empty.
+    """
+    defaults = signature_defaults(saved.config["task"]["_target_"])
+    if not changes or TOKENIZATION & changes.keys():
+        return {}
+    if defaults.get("characters", "") is None and isinstance(saved.vocabulary, Vocabulary):
+        return {"characters": saved.vocabulary.characters}
+    return {"preprocessing": saved.preprocessing} if "preprocessing" in defaults else {}
+
+
 def other_task(saved: SavedRun, config: Config, words: str) -> tuple[dict[str, Any], Task]:
     """Build the task of a run with some values changed, with its data on the run's device.
 
@@ -174,9 +194,7 @@ def other_task(saved: SavedRun, config: Config, words: str) -> tuple[dict[str, A
         for path, digest in FILES.items():
             if changes.pop(f"task.{digest}", None) is not None:
                 changes[f"task.{path}"] = node[path]
-    # Another text is read with the characters that the model knows.
-    if changes and signature_defaults(node["_target_"]).get("characters", "") is None:
-        config["task"] = {"characters": saved.vocabulary.characters} | node
+    config["task"] = known_tokens(saved, changes) | node
     # Where the training batch does not matter, its rows would need a longer text.
     size = 1 if changes and not node.get("drop_last") else saved.trainer.batch_size
     options = {"batch_size": size, "seed": config["seed"], "data_dir": config["data_dir"]}

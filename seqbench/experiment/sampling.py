@@ -1,4 +1,4 @@
-"""Choose the next character from the logits of a language model."""
+"""Choose the next token from the logits of a language model."""
 
 import torch
 from torch import Tensor

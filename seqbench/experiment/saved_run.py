@@ -23,13 +23,17 @@ from seqbench.runs.record import RecordError
 from seqbench.runs.run import Run
 from seqbench.spec import SequenceSpec
 from seqbench.tasks.task import Split, Task
-from seqbench.tasks.vocabulary import REPLACEMENT, Vocabulary
+from seqbench.tasks.tokenization import Tokenization, kept_tokenization
+from seqbench.tasks.vocabulary import REPLACEMENT
 from seqbench.tasks.window_task import WindowTask
 from seqbench.training import checkpoint
 from seqbench.training.forecast_rows import ForecastRows, ForecastSample
 from seqbench.training.predictions import Columns, PredictionRows
 from seqbench.training.state import load_weights
 from seqbench.training.trainer import Observe, Trainer, ignore
+
+# Bytes of a character in UTF-8, at most.
+LONGEST_CHARACTER = 4
 
 
 class SavedRun:
@@ -99,17 +103,19 @@ class SavedRun:
         return task
 
     @cached_property
-    def vocabulary(self) -> Vocabulary:
+    def vocabulary(self) -> Tokenization:
         """The vocabulary of a language model.
 
         Raises:
-            ConfigError: if the run is of another task.
+            ConfigError: if the run is of another task, or a library is missing.
+            RunError: if the vocabulary is damaged.
         """
         kept = self.task.preprocessing() if self.preprocessing is None else self.preprocessing
-        if "vocabulary" not in kept:
+        found = kept_tokenization(kept)
+        if found is None:
             name = self.config["choices"]["task"]
             raise ConfigError(f"generate needs a language model, and this run is one of {name}")
-        return Vocabulary.from_state(kept["vocabulary"])
+        return found
 
     def evaluate(
         self,
@@ -132,7 +138,8 @@ class SavedRun:
             observe = ForecastRows(task, split, write)
         elif write is not None:
             kept = task.preprocessing()
-            names = kept.get("classes") or list(map(chr, kept.get("vocabulary", ())))
+            vocabulary = kept_tokenization(kept)
+            names = vocabulary.names if vocabulary else kept.get("classes", ())
             observe = PredictionRows(task, write, names)
         return self.trainer.evaluate(model or self.model, task, split, observe)
 
@@ -151,41 +158,48 @@ class SavedRun:
             write_forecasts(path, sample.windows())
 
     def unknown(self, text: str) -> int:
-        """Return how many characters of a text are not in the language model's vocabulary."""
+        """Return how many tokens of a text are not in the language model's vocabulary."""
         return self.vocabulary.unknown_count(text)
 
     @torch.no_grad()
     def generate(
         self, prompt: str, length: int, temperature: float, seed: int, top_k: int | None = None
     ) -> Iterator[str]:
-        """Sample text and yield it one character at a time; all are of the vocabulary.
+        """Sample text and yield it one token at a time; all are of the vocabulary.
 
-        A model that carries its state in training reads each character once. Any other reads the
-        end of the text again for each character, at most as many as in training.
+        A model that carries its state in training reads each token once. Any other reads the end of
+        the text again for each token, at most as many as in training.
 
         Args:
             prompt: the text to continue.
-            length: number of characters to sample.
+            length: number of tokens to sample.
             temperature: see `choose`.
             seed: seed of the sampling.
             top_k: see `choose`.
 
         Raises:
-            ConfigError: if the run is not a language model, or knows no character of the prompt.
+            ConfigError: if the run is not a language model, or knows no token of the prompt.
         """
         vocabulary, window = self.vocabulary, self.spec.length
-        if not prompt or self.unknown(prompt) == len(prompt):
-            raise ConfigError("the prompt needs at least one character that was seen in training")
-        characters = vocabulary.characters
-        others = [i for i, character in enumerate(characters) if character == REPLACEMENT]
-        no_character = torch.tensor(others, dtype=torch.int64)
+        encoded = vocabulary.encode(prompt)
+        if self.unknown(prompt) == len(encoded):
+            one = vocabulary.unit.removesuffix("s")
+            raise ConfigError(f"the prompt needs at least one {one} that was seen in training")
+        unwritten = torch.tensor(vocabulary.unwritten, dtype=torch.int64)
         random = torch.Generator().manual_seed(seed)
-        ids = torch.from_numpy(vocabulary.encode(prompt)).long()[None].to(self.device)
+        ids = torch.from_numpy(encoded).long()[None].to(self.device)
         logits, state = self.read(ids[:, -window:], None)
-        for _ in range(length):
-            logits = logits[0, -1].float().cpu().index_fill(0, no_character, -torch.inf)
+        # Tokens without a text so far: the first bytes of a character.
+        held: list[int] = []
+        before = None if prompt[-1].isspace() else int(encoded[-1])
+        for left in reversed(range(length)):
+            logits = logits[0, -1].float().cpu().index_fill(0, unwritten, -torch.inf)
             chosen = choose(logits, temperature, top_k, random)
-            yield vocabulary.decode(chosen.tolist())
+            held += chosen.tolist()
+            text = vocabulary.decode(held, before)
+            if not left or len(held) == LONGEST_CHARACTER or not text.endswith(REPLACEMENT):
+                yield text
+                before, held = held[-1], []
             ids = torch.cat([ids, chosen[None].to(self.device)], 1)[:, -window:]
             logits, state = self.read(ids if state is None else ids[:, -1:], state)
 

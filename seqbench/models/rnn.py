@@ -35,6 +35,8 @@ class Recurrent(SequenceModel):
             first layer directly.
         tied: share the embedding's weight with the output layer; needs `embedding_dim` =
             `hidden_size`.
+        init_uniform: all weights and biases start uniformly within plus and minus this (Zaremba et
+            al. 2014); `None`: PyTorch's defaults.
 
     Raises:
         ConfigError: if a value is out of range or the sizes do not fit together.
@@ -54,8 +56,11 @@ class Recurrent(SequenceModel):
         dropout: float,
         embedding_dim: int | None,
         tied: bool,
+        init_uniform: float | None = None,
     ) -> None:
         super().__init__()
+        if init_uniform is not None and init_uniform <= 0:
+            raise ConfigError(f"model.init_uniform must be positive, not {init_uniform}")
         if hidden_size < 1:
             raise ConfigError(f"model.hidden_size must be at least 1, not {hidden_size}")
         if num_layers < 1:
@@ -81,6 +86,9 @@ class Recurrent(SequenceModel):
         self.output = nn.Linear(hidden_size, spec.output_dim)
         if tied:
             tie(self.output, self.embedding)
+        if init_uniform is not None:
+            for weight in self.parameters():
+                nn.init.uniform_(weight, -init_uniform, init_uniform)
 
     def forward(
         self,
@@ -141,6 +149,7 @@ class Gated(Recurrent):
             is log U(1, T_max - 1), which gives units time constants from 2 to T_max steps; an
             LSTM's input gate starts at the negative bias (Tallec and Ollivier 2018, section 2).
             `None`: no such initialisation.
+        init_uniform: as for `Recurrent`.
 
     Raises:
         ConfigError: as for `Recurrent`, or if both `forget_bias` and `chrono` are given.
@@ -161,8 +170,9 @@ class Gated(Recurrent):
         tied: bool,
         forget_bias: float | None,
         chrono: int | None,
+        init_uniform: float | None = None,
     ) -> None:
-        super().__init__(spec, hidden_size, num_layers, dropout, embedding_dim, tied)
+        super().__init__(spec, hidden_size, num_layers, dropout, embedding_dim, tied, init_uniform)
         if forget_bias is not None and chrono is not None:
             raise ConfigError(
                 "model.forget_bias and model.chrono set the same bias: leave one of them null"

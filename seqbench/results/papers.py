@@ -58,7 +58,7 @@ class PublishedCell:
         paper: name of the paper's file.
         task: seqbench's name of the task.
         model: seqbench's name of the model.
-        run: True if seqbench has the task.
+        run: True if `seqbench reproduce` trains the task.
         printed: the number as printed, in `unit`.
         value: the number in the unit of records, accuracies as fractions.
         metric: seqbench's name of the metric.

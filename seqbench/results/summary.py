@@ -233,7 +233,7 @@ def evaluations(folder: Path) -> Section:
         limits = bounds(found.baseline, found.naive, found.optimum)
         scores += [f"{name} {score(found.metric, value)}" for name, value in limits.items()]
         if found.unknown:
-            scores.append(f"unknown characters {count(found.unknown)}")
+            scores.append(f"unknown {plain(found.unit)} {count(found.unknown)}")
         age = "" if found.source == source_hash() else ", older code"
         facts = f"(step {count(found.step)}, {found.date[:10]}{age})"
         rows[f"{found.split} {', '.join(changed)}"] = f"{', '.join(scores)} {facts}"

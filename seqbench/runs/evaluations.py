@@ -31,7 +31,7 @@ class Evaluation:
         baseline: score of a predictor without memory, or of the best naive forecast, on this data.
         optimum: the best possible score on this data; `None` if unknown.
         data: name -> SHA-256 of the data.
-        notes: facts of the task, such as the number of unknown characters.
+        notes: facts of the task, such as the number of unknown tokens.
         source: hash of the sources of seqbench that computed the scores.
         date: ISO 8601 in UTC.
         naive: name -> score of each naive forecast on this data.
@@ -52,9 +52,14 @@ class Evaluation:
 
     @property
     def unknown(self) -> int:
-        """The number of characters of the split that are not in the run's vocabulary."""
+        """The number of tokens of the split that are not in the run's vocabulary."""
         count = self.notes.get(f"unknown_{self.split}")
         return count if isinstance(count, int) else 0
+
+    @property
+    def unit(self) -> str:
+        """The name of the tokens of a text, in the plural."""
+        return str(self.notes.get("unit", "characters"))
 
 
 _EVALUATION = instance_of(Evaluation)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqbench.errors import ConfigError
-from seqbench.tasks.char_lm import SegmentTask
+from seqbench.tasks.segments import SegmentTask
 from seqbench.tasks.task import Split, checksum
 from seqbench.tasks.vocabulary import Vocabulary
 

@@ -6,7 +6,7 @@ and has id 0.
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ class Vocabulary:
     Args:
         characters: the character of each id; all distinct.
     """
+
+    unit: ClassVar[str] = "characters"
+    key: ClassVar[str] = "vocabulary"
 
     def __init__(self, characters: str) -> None:
         self.characters = characters
@@ -50,6 +53,16 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.characters)
 
+    @property
+    def names(self) -> list[str]:
+        """Return the character of each id, in a list."""
+        return list(self.characters)
+
+    @property
+    def unwritten(self) -> list[int]:
+        """Return the id of U+FFFD, in a list that is empty if the vocabulary has none."""
+        return [i for i, character in enumerate(self.characters) if character == REPLACEMENT]
+
     def encode(self, text: str) -> NDArray[Any]:
         """Return the id of each character, `(len(text),)` of dtype `self.dtype`."""
         slices = (text[start : start + SLICE] for start in range(0, len(text), SLICE))
@@ -59,8 +72,8 @@ class Vocabulary:
         # "surrogatepass": a prompt from a terminal with another encoding may have lone surrogates.
         return self._ids[np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")]
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of a sequence of ids."""
+    def decode(self, ids: Iterable[int], after: int | None = None) -> str:
+        """Return the text of a sequence of ids; the id before it does not matter."""
         return "".join(self.characters[i] for i in ids)
 
     def unknown_count(self, text: str) -> int:

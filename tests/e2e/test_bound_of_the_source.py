@@ -16,7 +16,7 @@ from seqbench.config.compose import compose
 from seqbench.experiment import run
 from seqbench.experiment.saved_run import SavedRun
 from seqbench.runs.find import find_run
-from seqbench.tasks.char_lm import UNSCORED, scored_targets
+from seqbench.tasks.segments import UNSCORED, scored_targets
 from seqbench.training.prediction import predict
 
 # Steps, and how far above the best score a model may then be. A predictor without memory is 24 %

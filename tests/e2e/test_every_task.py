@@ -10,9 +10,10 @@ from seqbench.runs.events import read_events
 from seqbench.runs.record import read_record
 from seqbench.training import checkpoint
 
-GENERATED = ("adding", "copy", "char_markov", "char_file", "forecast_file", "classify_file")
+GENERATED = ("adding", "copy", "char_markov", "char_file", "forecast_file")
+GENERATED += ("classify_file", "word_file")
 REAL = ("smnist", "pmnist", "char_ptb", "char_shakespeare", "etth1", "etth2", "ucr")
-REAL += ("spoken_digits", "jsb", "nottingham", "musedata", "piano")
+REAL += ("spoken_digits", "jsb", "nottingham", "musedata", "piano", "word_ptb")
 FORECASTING = ("forecast_file", "etth1", "etth2")
 NO_FORECASTS = [task for task in GENERATED + REAL if task not in FORECASTING]
 LINEAR = {"nlinear", "dlinear"}  # models for forecasting only
@@ -21,7 +22,7 @@ NOT_AT_HAND = ("char_text8", "char_enwik8")
 
 def command(model, task, folder):
     words = ["train", f"model={model}", f"task={task}", "budget=smoke", "threads=1"]
-    if task == "char_file":
+    if task in ("char_file", "word_file"):
         text = folder / "my.txt"
         text.write_text("".join(f"{i} and {i * i}, " for i in range(2000)), encoding="utf-8")
         words.append(f"task.path={text}")

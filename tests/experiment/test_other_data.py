@@ -68,7 +68,7 @@ def test_the_result_is_kept_beside_the_runs_own_score(folder):
     record, path = (folder / "record.json").read_bytes(), folder.parent / "other.txt"
     done = invoke("eval", folder, f"task.path={path}", "task.length=16", "--split", "valid")
     assert done.exit_code == 0
-    assert "did not occur in training" in done.stderr
+    assert "are unknown to the model" in done.stderr
     (kept,) = read_evaluations(folder / "evaluations.jsonl")
     assert json.loads(done.stdout) == {"split": "valid", "step": kept.step, **kept.metrics}
     assert kept.overrides == {"task.length": 16, "task.path": str(path)}

@@ -115,7 +115,7 @@ def test_generate_says_what_of_a_prompt_is_unknown(folder) -> None:
         for prompt in ("the ", "Жthe Ж")
     )
     assert known.stderr == ""
-    assert "note: 2 of the prompt's characters did not occur in training" in partly.stderr
+    assert "note: 2 of the prompt's characters are unknown to the model" in partly.stderr
     assert partly.stdout.startswith("Жthe Ж")
 
 

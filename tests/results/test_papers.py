@@ -68,7 +68,8 @@ def test_digits_are_those_printed(task, model, text, metric, direction, rounding
 def test_tasks_that_we_run_are_among_our_tasks_and_the_others_are_not():
     ours = {path.stem for path in (CONFIG_FOLDER / "task").glob("*.yaml")}
     for cell in load_paper("tcn2018"):
-        assert cell.run == (cell.task in ours), cell.task
+        too_large = cell.task == "word_ptb"
+        assert cell.run == (cell.task in ours and not too_large), cell.task
 
 
 def test_each_cell_names_the_disagreements_that_concern_it():

@@ -45,6 +45,7 @@ XL += ["model.dropout=0.2", "model.memory=20", "model.eval_memory=30"]
 GAPS = ["task=forecast_file", "task.missing=mask", "task.splits=[27,10,10]"]
 GAPS += ["task.length=6", "task.horizon=2"]
 CLASSIFY = ["task=classify_file", "task.class_weight=balanced"]
+WORDS = ["task=word_file", "task.length=16", "task.context=4"]
 
 CASES = {
     "tcn with dropout": [*ADDING, *TCN, "optimizer=adam", "trainer.clip=0.5"],
@@ -74,6 +75,13 @@ CASES = {
     "bf16": [*MARKOV, *LLAMA, "model.carry_state=true", "trainer.precision=bf16"],
     "forecast": [*GAPS, *TCN, "trainer.accumulate=2", "optimizer=adam"],
     "classify": [*CLASSIFY, *TCN, "trainer.accumulate=2", "optimizer=adam"],
+    "words, and an lstm carries its state": [
+        *WORDS,
+        *LSTM,
+        "model.init_uniform=0.1",
+        "optimizer=sgd",
+    ],
+    "byte pairs": [*WORDS, *TCN, "task.tokens=bpe", "task.vocab_size=270", "optimizer=adam"],
     "fp16": [*ADDING, *TCN, "trainer.precision=fp16", "optimizer=adam"],
 }
 
@@ -84,6 +92,9 @@ def table(tmp_path_factory):
     path = tmp_path_factory.mktemp("table") / "my.csv"
     x = np.random.RandomState(0).randn(31, 9)
     np.savez(path.with_suffix(".npz"), x=x, y=np.arange(31) % 2, lengths=np.arange(31) % 7 + 3)
+    path.with_suffix(".txt").write_text("".join(f"{i % 9} {'on' * (i % 5)}\n" for i in range(200)))
+    for case in ("words, and an lstm carries its state", "byte pairs"):
+        CASES[case].append(f"task.path={path.with_suffix('.txt')}")
     CASES["classify"].append(f"task.path={path.with_suffix('.npz')}")
     rows = [f"{i % 7},{i * i % 11 or ''}\n" for i in range(47)]
     path.write_text("".join(["a,b\n", *rows]))
