@@ -39,6 +39,14 @@ def plot(
             " as 'model.num_layers'."
         ),
     ] = None,
+    window: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|TIME",
+            help="Forecasts: this window of the test, by its number from 0, or by the first time"
+            " of its horizon.",
+        ),
+    ] = None,
     where: Where = None,
     log: Annotated[
         bool | None,
@@ -52,7 +60,7 @@ def plot(
 
     Example: seqbench plot --kind scaling --x length --metric recall_accuracy -o scaling.pdf
 
-    Example: seqbench plot 3f1b --kind forecast -o forecast.png
+    Example: seqbench plot 3f1b --kind forecast --window 2018-03-01 -o forecast.png
     """
     from seqbench.errors import ConfigError
     from seqbench.results.cells import aggregate
@@ -60,6 +68,8 @@ def plot(
     from seqbench.results.plots.data import ranked_by
     from seqbench.results.where import select
 
+    if window is not None and kind != "forecast":
+        raise ConfigError(f"--window is for --kind forecast, not {kind}")
     file = writable(output, Path(f"{kind}.svg"))
     if kind == "forecast":
         paths = [folder_of(path, output_dir) for path in paths or []]
@@ -78,7 +88,13 @@ def plot(
     if kind == "forecast":
         from seqbench.results.plots.forecasts import forecasts
 
-        figure = forecasts(cells, found.folders)
+        chosen = None
+        if window is not None:
+            from seqbench.experiment.saved_run import SavedRun
+
+            done = [record.run_id for record in records if record.status == "completed"]
+            chosen = {key: SavedRun(found.folders[key]).forecast_window(window) for key in done}
+        figure = forecasts(cells, found.folders, chosen)
     elif kind == "curves":
         figure = figures.learning_curves(cells, found.folders, metric, x or "steps", log)
     else:

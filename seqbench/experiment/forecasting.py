@@ -49,7 +49,7 @@ def forecast(saved: SavedRun, path: str, *, rolling: bool = False) -> Iterator[C
     """
     if not is_forecaster(saved):
         instead = "eval RUN --predictions FILE.csv writes the predictions of its test split"
-        if "vocabulary" in (saved.preprocessing or {}):
+        if KINDS.keys() & (saved.preprocessing or {}).keys():
             instead = "generate RUN --prompt TEXT continues a text"
         raise ConfigError(
             "predict needs a model that forecasts or classifies sequences, and this run is one of "

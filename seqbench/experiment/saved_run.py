@@ -17,7 +17,7 @@ from seqbench.errors import ConfigError, RunError
 from seqbench.experiment.build import build_model, build_task
 from seqbench.experiment.sampling import choose
 from seqbench.models.sequence_model import SequenceModel, State
-from seqbench.runs.forecasts import write_forecasts
+from seqbench.runs.forecasts import ForecastWindow, write_forecasts
 from seqbench.runs.identity import user_code_hashes
 from seqbench.runs.record import RecordError
 from seqbench.runs.run import Run
@@ -27,7 +27,7 @@ from seqbench.tasks.tokenization import Tokenization, kept_tokenization
 from seqbench.tasks.vocabulary import REPLACEMENT
 from seqbench.tasks.window_task import WindowTask
 from seqbench.training import checkpoint
-from seqbench.training.forecast_rows import ForecastRows, ForecastSample
+from seqbench.training.forecast_rows import ForecastRows, ForecastSample, index_of
 from seqbench.training.predictions import Columns, PredictionRows
 from seqbench.training.state import load_weights
 from seqbench.training.trainer import Observe, Trainer, ignore
@@ -156,6 +156,20 @@ class SavedRun:
             sample = ForecastSample(task)
             self.trainer.evaluate(self.model, task, "test", sample)
             write_forecasts(path, sample.windows())
+
+    def forecast_window(self, typed: str) -> list[ForecastWindow]:
+        """Return a window of the test to draw, see `index_of`.
+
+        Raises:
+            ConfigError: if there is no such window, or the run is of another task.
+        """
+        task = self.task
+        if not isinstance(task, WindowTask):
+            name = self.config["choices"]["task"]
+            raise ConfigError(f"--window is for runs that forecast, and this is one of {name}")
+        sample = ForecastSample(task, index_of(task, typed))
+        self.trainer.evaluate(self.model, task, "test", sample)
+        return sample.windows()
 
     def unknown(self, text: str) -> int:
         """Return how many tokens of a text are not in the language model's vocabulary."""

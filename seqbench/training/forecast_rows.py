@@ -7,13 +7,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from seqbench.datasets.table import moment
 from seqbench.datasets.time_steps import without_midnight
+from seqbench.errors import ConfigError
 from seqbench.runs.forecasts import ForecastWindow, Lines
 from seqbench.tasks.naive import filled_forward
 from seqbench.tasks.task import Batch, Split
 from seqbench.tasks.window_batch import ForecastBatch
 from seqbench.tasks.window_task import WindowTask
 from seqbench.training.predictions import Columns
+from seqbench.wording import plain
 
 # Most windows to choose those to draw from, and most targets and past time steps that are kept.
 MOST_WINDOWS, MOST_TARGETS, MOST_PAST = 512, 4, 400
@@ -86,13 +89,17 @@ class ForecastSample:
 
     Args:
         task: gives the batches.
+        index: of the only window to draw; `None`: choose.
     """
 
-    def __init__(self, task: WindowTask) -> None:
+    def __init__(self, task: WindowTask, index: int | None = None) -> None:
         self.task, self.clock, self.done = task, Clock(task), 0
         self.origins = task.origins["test"].cpu()
         count = min(MOST_WINDOWS, len(self.origins))
         self.chosen = torch.arange(count) * len(self.origins) // count
+        self.index = index
+        if index is not None:
+            self.chosen = torch.tensor([index])
         self.answers: list[NDArray[np.float64]] = []
         self.errors: list[float] = []
 
@@ -110,6 +117,8 @@ class ForecastSample:
 
     def windows(self) -> list[ForecastWindow]:
         """Return the windows to draw, each once."""
+        if self.index is not None:
+            return [self.window(0, f"window {self.index}")]
         order = np.argsort(self.errors, kind="stable")
         places = {"first": 0, "median error": order[len(order) // 2], "worst": order[-1]}
         kept: dict[int, str] = {}
@@ -147,6 +156,35 @@ class ForecastSample:
             naive=naive_name,
             lines=lines,
         )
+
+
+def index_of(task: WindowTask, typed: str) -> int:
+    """Return the index of a window of the test split.
+
+    Args:
+        task: gives the windows.
+        typed: the index from 0, or the time of the first step of its horizon; of several series,
+            the first with that time.
+
+    Raises:
+        ConfigError: if there is no such window.
+    """
+    count = len(task.origins["test"])
+    expected = f"0 to {count - 1:,}"
+    if typed.isdecimal():
+        if int(typed) < count:
+            return int(typed)
+    elif task.time is not None:
+        times = task.time[task.origins["test"].cpu().numpy() + 1]
+        try:
+            found = np.flatnonzero(times == np.datetime64(typed))
+        except ValueError:
+            found = np.array([])
+        if len(found):
+            return int(found[0])
+        expected += f", or the first time of a horizon, {moment(times.min())} to "
+        expected += moment(times.max())
+    raise ConfigError(f"--window: expected {expected}, got '{plain(typed)}'")
 
 
 def in_unit(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -10,7 +11,9 @@ from typer.testing import CliRunner
 
 from seqbench.cli.main import app
 from seqbench.config.compose import compose
+from seqbench.errors import ConfigError
 from seqbench.experiment import run
+from seqbench.experiment.saved_run import SavedRun
 from seqbench.results.collect import collect
 from seqbench.results.report.content import build_content
 from seqbench.runs.forecasts import read_forecasts
@@ -131,3 +134,22 @@ def test_a_damaged_file_counts_as_none(trained, tmp_path, change):
     change(windows)
     (tmp_path / "forecasts.json").write_text(json.dumps(windows))
     assert read_forecasts(tmp_path / "forecasts.json") == []
+
+
+def test_a_window_is_chosen_by_its_number_or_the_first_time_of_its_horizon(trained, tmp_path):
+    _, folder, _ = trained
+    first, *_ = read_forecasts(folder.forecasts_path)
+    saved = SavedRun(folder.folder)
+    (found,) = saved.forecast_window("0")
+    assert found == replace(first, name="window 0")
+    # Each series has this time once; the windows of the first series come first.
+    (again,) = saved.forecast_window(first.times[-HORIZON])
+    assert again.lines == first.lines
+    for typed in ("999", "2024-01-01", "soon", "-1"):
+        with pytest.raises(ConfigError, match=r"--window: expected 0 to \d+.* got '"):
+            saved.forecast_window(typed)
+    words = ["plot", folder.folder, "-o", tmp_path / "f.png", "--window", "3"]
+    done = invoke(*words, "--kind", "forecast")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "f.png").stat().st_size > 1000
+    assert "--window is for --kind forecast" in str(invoke(*words).exception)

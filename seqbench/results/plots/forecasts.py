@@ -24,12 +24,17 @@ FORECAST, NAIVE = COLOURS[4], COLOURS[2]
 
 
 @matplotlib.style.context(STYLE)
-def forecasts(cells: Sequence[Cell], folders: Mapping[str, Path]) -> Figure:
+def forecasts(
+    cells: Sequence[Cell],
+    folders: Mapping[str, Path],
+    chosen: Mapping[str, list[ForecastWindow]] | None = None,
+) -> Figure:
     """Plot the windows that runs keep: a row per run and target, a column per window.
 
     Args:
         cells: as returned by `aggregate`.
         folders: run_id -> run folder.
+        chosen: run_id -> windows to draw instead; `None`: those that the runs keep.
 
     Raises:
         ConfigError: if no run keeps forecasts, or there are too many rows.
@@ -37,7 +42,8 @@ def forecasts(cells: Sequence[Cell], folders: Mapping[str, Path]) -> Figure:
     rows: list[tuple[str, str, list[ForecastWindow]]] = []
     for cell in cells:
         for record in cell.records:
-            windows = read_forecasts(folders[record.run_id] / "forecasts.json")
+            kept = folders[record.run_id] / "forecasts.json"
+            windows = read_forecasts(kept) if chosen is None else chosen.get(record.run_id, [])
             seed = f", seed {record.seed}" if len(cell.records) > 1 else ""
             title = f"{cell.label}{seed} on {task_with_size(record.task, record.length)}"
             for target in windows[0].lines if windows else ():
