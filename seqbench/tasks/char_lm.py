@@ -2,13 +2,24 @@
 
 from typing import Literal
 
+from torch import Tensor
+
 from seqbench.datasets.text import Text, load_text
+from seqbench.tasks.segments import scored_targets
+from seqbench.tasks.task import Batch
 from seqbench.tasks.text_task import TextTask, text_of
 from seqbench.tasks.vocabulary import Vocabulary
+
+# The end of a line of the Penn Treebank in the published scores per character.
+LINE_END = "<eos>"
 
 
 class CharLM(TextTask):
     """Character-level language modelling of a benchmark text (Bai et al. 2018, section 5.2).
+
+    On the Penn Treebank there is a second metric, `bpc_eos`: published scores count the end of a
+    line as the five characters `<eos>`, here it is one. The same bits are divided by the larger
+    number, as if a model knew for sure how a `<` at the end of a line goes on.
 
     Args:
         dataset: name of the text.
@@ -49,6 +60,16 @@ class CharLM(TextTask):
             seed=seed,
             data_dir=data_dir,
         )
+        ends = self.vocabulary.encode("\n") if dataset == "ptb" else [0]
+        self.line_end = int(ends[0]) or None
+
+    def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[Tensor, int]]:
+        found = super().metrics(outputs, batch)
+        if self.line_end is not None:
+            bits, count = found["bpc"]
+            lines = int((scored_targets(batch) == self.line_end).sum())
+            found["bpc_eos"] = bits, count + (len(LINE_END) - 1) * lines
+        return found
 
 
 class CharFile(TextTask):

@@ -81,6 +81,17 @@ def test_penn_treebank_has_the_vocabulary_and_size_of_the_paper(real_data):
     assert task.notes["unknown_valid"] == task.notes["unknown_test"] == 0
     count = sum(int(batch.scored.sum()) for batch in task.eval_batches("test"))
     assert count == 449_945 - 1
+    # Per character as published, with <eos> for each of the 3,761 line ends, a score is lower.
+    totals = {}
+    for batch in task.eval_batches("test"):
+        outputs = torch.zeros(*batch.targets.shape, 51)
+        for name, (total, number) in task.metrics(outputs, batch).items():
+            was = totals.get(name, (0, 0))
+            totals[name] = was[0] + float(total), was[1] + number
+    scores = {name: total / number for name, (total, number) in totals.items()}
+    assert scores["bpc"] == pytest.approx(math.log2(51), rel=1e-5)
+    ends = 449_944 + 4 * 3_761
+    assert scores["bpc_eos"] == pytest.approx(scores["bpc"] * 449_944 / ends, rel=1e-6)
 
 
 @pytest.mark.parametrize(
