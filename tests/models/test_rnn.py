@@ -165,6 +165,19 @@ def test_forget_bias_and_chrono_exclude_each_other(make, name):
         make(name, EVERY, forget_bias=1.0, chrono=100)
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_all_weights_start_uniformly_within_a_range_but_for_set_biases(make, name):
+    spec = SequenceSpec(Tokens(50), Classes(4), "every", 20)
+    model = make(name, spec, hidden_size=30, init_uniform=0.1)
+    values = torch.cat([weight.flatten() for weight in model.parameters()])
+    assert values.abs().max() <= 0.1
+    assert abs(values.std().item() - 0.1 / math.sqrt(3)) < 0.002
+    assert model.embedding.weight.std() > 0.05 < model.output.weight.std()
+    if name != "rnn":
+        layer = make(name, spec, hidden_size=30, init_uniform=0.1, forget_bias=4.0).layers[0]
+        assert (layer.bias_ih_l0 == 4.0).sum() == 30
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -174,6 +187,7 @@ def test_forget_bias_and_chrono_exclude_each_other(make, name):
         ("dropout", -0.1),
         ("embedding_dim", 0),
         ("chrono", 2),
+        ("init_uniform", 0.0),
     ],
 )
 def test_a_size_that_cannot_be_is_named(make, key, value):

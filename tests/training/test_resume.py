@@ -79,7 +79,7 @@ CASES = {
         *WORDS,
         *LSTM,
         "model.init_uniform=0.1",
-        "optimizer=sgd",
+        "optimizer=adam",
     ],
     "byte pairs": [*WORDS, *TCN, "task.tokens=bpe", "task.vocab_size=270", "optimizer=adam"],
     "fp16": [*ADDING, *TCN, "trainer.precision=fp16", "optimizer=adam"],
