@@ -22,6 +22,8 @@ MODELS = sorted(set(choices_of("model")) - {"nlinear", "dlinear"})
 SMALL = {
     "tcn": {"channels": [6, 6, 6], "kernel_size": 3, "dropout": 0.0},
     "llama": {"dim": 8, "num_heads": 2, "num_layers": 2, "dropout": 0.0},
+    "transformer_xl": {"dim": 8, "num_heads": 2, "num_layers": 2, "hidden_dim": 12},
+    "tcn_attention": {"channels": [6, 8], "kernel_size": 3},
 }
 
 
