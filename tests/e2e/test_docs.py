@@ -74,10 +74,12 @@ def test_every_command_of_a_page_works(page, tmp_path, seqbench, real_data, monk
         if CLUSTERS & set(command) or (command[1] == "export" and not HAS_ONNX):
             continue
         newest = max((tmp_path / "outputs/runs").glob("*/*/*"), key=os.path.getmtime, default=None)
-        words = [
-            newest.name if newest and (word == "RUN" or re.fullmatch("[0-9a-f]{8}", word)) else word
-            for word in small(command)
-        ]
+        words = small(command)
+        if newest:
+            words = [
+                re.sub(r"^(init_from=)?(RUN|[0-9a-f]{8})$", rf"\g<1>{newest.name}", w)
+                for w in words
+            ]
         done = seqbench(*words[1:], SEQBENCH_DATA=str(real_data))
         assert done.returncode == 0, f"{shlex.join(words)}\n{done.stderr}"
     if HAS_ONNX and (program := tmp_path / "forecast_onnx.py").exists():
