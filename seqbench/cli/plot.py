@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from seqbench.cli.eval import Trust
 from seqbench.cli.folders import Folders, OutputDir, Where, places_text, read, writable
 
 
@@ -52,6 +53,7 @@ def plot(
         bool | None,
         typer.Option("--log/--linear", help="Axes; chosen by the values if neither is said."),
     ] = None,
+    trust: Trust = None,
     output_dir: OutputDir = Path("outputs"),
 ) -> None:
     """Draw learning curves, scores against size or cost, or forecasts.
@@ -64,9 +66,9 @@ def plot(
     """
     from seqbench.errors import ConfigError
     from seqbench.results.cells import aggregate
+    from seqbench.results.metric import ranked_by
     from seqbench.results.plots import figures
-    from seqbench.results.plots.data import ranked_by
-    from seqbench.results.where import select
+    from seqbench.results.where import MISSING, select, value_of
 
     if window is not None and kind != "forecast":
         raise ConfigError(f"--window is for --kind forecast, not {kind}")
@@ -92,8 +94,17 @@ def plot(
         if window is not None:
             from seqbench.experiment.saved_run import SavedRun
 
-            done = [record.run_id for record in records if record.status == "completed"]
-            chosen = {key: SavedRun(found.folders[key]).forecast_window(window) for key in done}
+            done = [
+                record.run_id
+                for record in records
+                if record.status == "completed" and value_of(record, "task.horizon") is not MISSING
+            ]
+            if not done:
+                raise ConfigError("--window is for runs that forecast, and there are none")
+            chosen = {
+                key: SavedRun(found.folders[key], trust or ()).forecast_window(window)
+                for key in done
+            }
         figure = forecasts(cells, found.folders, chosen)
     elif kind == "curves":
         figure = figures.learning_curves(cells, found.folders, metric, x or "steps", log)

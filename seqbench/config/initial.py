@@ -49,6 +49,8 @@ def with_initial_weights(config: Config) -> Config:
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     parent = {} if run is None else {"init_run": run}
+    if "init_freeze" in chosen:
+        chosen["init_freeze"] = sorted(set(map(str, chosen["init_freeze"])))
     kept |= {"init_from": str(path), "init_sha256": digest, **parent, **chosen}
     if takes_characters(kept["task"]) and (characters := characters_of(path)):
         kept["task"] = kept["task"] | {"characters": characters}
@@ -71,6 +73,8 @@ def weights_file(source: str, output_dir: Path) -> tuple[Path, str | None]:
     Raises:
         ConfigError: if there is no such file or run, or the run has no weights.
     """
+    if not source:
+        raise ConfigError("init_from names no run")
     path = expand_home(source)
     if path.suffix == ".safetensors":
         if not path.is_file():
@@ -80,8 +84,8 @@ def weights_file(source: str, output_dir: Path) -> tuple[Path, str | None]:
         return path.absolute(), folder.name if is_run else None
     folder = find_run(source, output_dir).absolute()
     path = folder / "checkpoints" / BEST
-    if not path.is_file():
-        raise ConfigError(f"init_from={source}: run {folder.name} has no weights yet")
+    if not path.is_file() or not (folder / "record.json").is_file():
+        raise ConfigError(f"init_from={source}: run {folder.name} is not over")
     return path, folder.name
 
 

@@ -47,7 +47,7 @@ class Experiment:
         # Load data first: the most common failure.
         self.task = build_task(config, self.trainer)
         model = build_model(config, self.task.spec)
-        self.initial = load_initial(model, config)
+        self.initial = load_initial(model, config, self.task.preprocessing())
         self.task.to(self.device)
         model.to(self.device)
         groups = parameter_groups(model, self.trainer.decay)

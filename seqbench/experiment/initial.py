@@ -1,5 +1,6 @@
 """Start a model from the weights of another run, or of any safetensors file."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from seqbench.config import Config
-from seqbench.errors import ConfigError
+from seqbench.errors import ConfigError, DataError
+from seqbench.tasks.tokenization import KINDS
 from seqbench.training.state import weights
 from seqbench.user_files import check_digest
 
+# Preprocessing that says what a number stands for.
+MEANINGS = {*KINDS, "classes"}
 # Names of parameters that a message lists.
 LISTED = 6
 
@@ -27,6 +31,7 @@ class Initial:
         loaded: name -> tensor of the model that was loaded.
         fresh: names of the model's other tensors, which keep their random start.
         unused: names of the file's other tensors.
+        size: number of values of the model.
         lr_scale: factor of the learning rate of loaded parameters.
     """
 
@@ -34,6 +39,7 @@ class Initial:
     loaded: Mapping[str, Tensor]
     fresh: tuple[str, ...]
     unused: tuple[str, ...]
+    size: int
     lr_scale: float
 
     def lines(self) -> list[str]:
@@ -44,7 +50,10 @@ class Initial:
         first = f"loaded {number:,} values in {len(self.loaded)} tensors{still}: {self.source}"
         others = [f"new: {listed(self.fresh)}"] if self.fresh else []
         others += [f"unused: {listed(self.unused)}"] if self.unused else []
-        return [first, "; ".join(others) or "nothing is new or unused"]
+        lines = [first, "; ".join(others) or "nothing is new or unused"]
+        if 2 * number < self.size:
+            lines.append(f"warning: most of the {self.size:,} values of the model start at random")
+        return lines
 
     def apart(self, groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return parameter groups of an optimizer with loaded parameters in groups of their own."""
@@ -67,33 +76,40 @@ class Initial:
         return any(parameter is tensor for tensor in self.loaded.values())
 
 
-def load_initial(model: nn.Module, config: Config) -> Initial | None:
+def load_initial(
+    model: nn.Module, config: Config, preprocessing: Mapping[str, Any]
+) -> Initial | None:
     """Load the weights of `init_from` into a model, as far as name and shape fit, and freeze some.
 
     Args:
         model: with its random start; it is changed.
         config: as `compose` returns it.
+        preprocessing: of the task.
 
     Returns:
         `None` if the config has no `init_from`.
 
     Raises:
-        ConfigError: if the file has changed, is not a safetensors file, or has no tensor that fits,
-            or `init_freeze` names nothing that was loaded.
+        ConfigError: if the file has changed, is not a safetensors file, has no tensor that fits or
+            was trained on other tokens or classes, or `init_freeze` names nothing that was loaded.
         DataError: if the file is not there.
     """
     if "init_from" not in config:
         return None
     path = Path(config["init_from"])
+    if not path.is_file():
+        raise DataError(f"init_from: {path} is not there; it must stay until the run is over")
     check_digest(str(path), config["init_sha256"], "init_from")
-    given = read_tensors(path)
+    given, kept = read_tensors(path)
+    check_meanings(kept, preprocessing)
     own = {name.removeprefix("model."): tensor for name, tensor in weights(model).items()}
     loaded = {name: t for name, t in own.items() if name in given and fits(given[name], t)}
     if not loaded:
         shapes = {name: tuple(t.shape) for name, t in given.items()}
         raise ConfigError(
             f"init_from={path}: no tensor fits the model in name and shape; the file has "
-            f"{listed([f'{name} {shape}' for name, shape in shapes.items()])}"
+            f"{listed([f'{name} {shape}' for name, shape in shapes.items()]) or 'none'}; the model "
+            f"has {listed([f'{name} {tuple(t.shape)}' for name, t in own.items()])}"
         )
     with torch.no_grad():
         for name, tensor in loaded.items():
@@ -104,24 +120,38 @@ def load_initial(model: nn.Module, config: Config) -> Initial | None:
         loaded=loaded,
         fresh=tuple(name for name in own if name not in loaded),
         unused=tuple(name for name in given if name not in loaded),
+        size=sum(tensor.numel() for tensor in own.values()),
         lr_scale=config.get("init_lr_scale", 1.0),
     )
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file, of seqbench or of another program.
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors of a safetensors file, and the preprocessing that seqbench keeps in it.
 
     Raises:
         ConfigError: if the file is damaged or of another kind.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            # Those of seqbench's checkpoints begin with `model.`.
-            prefix = "model." if "facts" in (file.metadata() or {}) else ""
+            facts = json.loads((file.metadata() or {}).get("facts", "{}"))
+            # Names in seqbench's checkpoints begin with `model.`.
+            prefix = "model." if facts else ""
             names = list(file.keys())
-            return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
-    except (OSError, RuntimeError, SafetensorError, ValueError) as error:
+            tensors = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
+            return tensors, dict(facts.get("preprocessing") or {})
+    except (AttributeError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
         raise ConfigError(f"{path} is not a file of weights: {error}") from error
+
+
+def check_meanings(kept: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` if tokens or classes with the same numbers mean something else."""
+    here = json.loads(json.dumps(here))
+    for key in MEANINGS & kept.keys() & here.keys():
+        if kept[key] != here[key]:
+            raise ConfigError(
+                f"init_from: its {key} differs from that of this task, so that the same numbers "
+                "mean something else"
+            )
 
 
 def fits(given: Tensor, own: Tensor) -> bool:

@@ -1,5 +1,6 @@
-"""Score the weights of a run on other data: at another length, on another text or file; or with a
-memory of another length.
+"""Score the weights of a run on other data, or with a memory of another length.
+
+The data may be of another length, another text or another file.
 """
 
 import json

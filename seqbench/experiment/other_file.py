@@ -12,6 +12,7 @@ from seqbench.experiment.saved_run import SavedRun
 from seqbench.tasks.classification import Classification
 from seqbench.tasks.table_features import TableFeatures
 from seqbench.tasks.task import Task
+from seqbench.tasks.tokenization import KINDS
 from seqbench.tasks.window_task import WindowTask
 from seqbench.user_files import check_digest, expand_home
 
@@ -36,7 +37,7 @@ def task_on_file(saved: SavedRun, path: str) -> Task:
         task = table_task(saved, path)
     else:
         instead = "task.KEY=VALUE changes the task"
-        if "vocabulary" in (saved.preprocessing or {}):
+        if KINDS.keys() & (saved.preprocessing or {}).keys():
             instead = "task.path=FILE scores another text"
         name = saved.config["choices"]["task"]
         raise ConfigError(

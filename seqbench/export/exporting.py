@@ -126,12 +126,15 @@ def ways_to_trace(
 ) -> list[tuple[Interface, bool]]:
     """Return interfaces, and if they are traced strictly, in the order to try.
 
-    Models of seqbench read any number of time steps, except the linear ones. Of a custom model it
+    Models of seqbench read any number of time steps, except the linear ones and those with learned
+    positions. Of a custom model it
     is not known, and neither if its code takes the batch size as a constant, as `len(x)` does.
     """
     length = saved.spec.length
     fixed = replace(interface, inputs=[of_length(port, length) for port in interface.inputs])
     if isinstance(model, LinearForecast):
+        return [(fixed, False)]
+    if saved.config["model"].get("positions") == "learned":
         return [(fixed, False)]
     if saved.config["model"]["_target_"] in plain.PLAIN:
         return [(interface, False)]

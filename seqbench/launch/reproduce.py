@@ -54,7 +54,10 @@ def measurable(
     pairs = choices_of("protocol_for/pair")
     released = [t for t in found if f"{t.row.task}_{t.model}_code" in pairs]
     if not released:
-        raise ConfigError("--protocol code leaves nothing to measure")
+        raise ConfigError(
+            f"--protocol code leaves nothing to measure: seqbench has no settings of released code "
+            f"for {paper}; --protocol ours has"
+        )
     return released, len(found) - len(released)
 
 

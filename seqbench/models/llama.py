@@ -361,8 +361,8 @@ class Llama(SequenceModel):
         if self.positions is not None:
             if x.shape[1] > len(self.positions.weight):
                 raise ConfigError(
-                    f"model.positions=learned has {len(self.positions.weight)} positions, too few "
-                    f"for a sequence of {x.shape[1]} steps: use model.positions=rotary"
+                    f"the model has learned {len(self.positions.weight)} positions, too few for a "
+                    f"sequence of {x.shape[1]} steps; model.positions=rotary has no limit"
                 )
             h = h + self.positions.weight[: x.shape[1]]
         h = self.dropout(h)

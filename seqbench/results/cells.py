@@ -22,6 +22,9 @@ from seqbench.wording import plain
 
 # The logarithms of errors are averaged if the largest of a column is this many times the least.
 DECADES = 100
+# Options of tasks that change what a model reads or how it is trained, and not what is scored: they
+# distinguish models, not columns. So does the look-back of forecasts.
+READING = frozenset({"pool", "class_weight", "normalize", "calendar", "inputs"})
 # Options that name columns, which do not count for files of sequences.
 COLUMNS = ("task.id", "task.time", "task.label")
 # Seconds or time steps; larger values in a record are implausible and are ignored.
@@ -42,7 +45,7 @@ class Column:
 
     Attributes:
         task: the task's name.
-        length: the sequence length in time steps.
+        length: the sequence length in time steps; `None` of forecasts.
         budget: name of the budget.
         protocol: name of the protocol.
         metric: the metric that ranks models; `None` if no run has a score.
@@ -173,7 +176,8 @@ def aggregate(records: Iterable[Record]) -> list[Cell]:
     """Group records into cells, ordered by task, size, model and variant."""
     records = list(records)
     keys = [
-        (r.task, r.length, r.budget, r.protocol, canonical(r.config.get("task"))) for r in records
+        (r.task, _length(r), r.budget, r.protocol, canonical(_task_node(r, is_reading=False)))
+        for r in records
     ]
     measures = _settled(keys, [_measure(record) for record in records])
     codes = _settled(keys, [record.code.get("task") for record in records])
@@ -208,7 +212,7 @@ def _with_facts(variant: str, record: Record) -> str:
 
 def _cells(column: Column, records: list[Record]) -> list[Cell]:
     """Return the cells of the records of one column."""
-    keys = [(record.model, canonical(_without_task(record))) for record in records]
+    keys = [(record.model, canonical(_model_config(record))) for record in records]
     sizes = _settled(keys, [record.parameters for record in records])
     codes = [canonical(_codes(record)) if record.code else None for record in records]
     groups = _grouped(records, zip(keys, sizes, _settled(keys, codes), strict=True))
@@ -287,11 +291,11 @@ def _mean_score(cell: Cell) -> float:
 
 
 def task_options(records: Sequence[Record]) -> dict[str, Any]:
-    """Return the flat options that identify the task of these runs: its config, data and code."""
+    """Return the flat options that identify the task of these runs: what is scored, its code."""
     # Prefer a run with a score: one that failed early lacks its data hashes.
     record = min(records, key=lambda record: (record.score is None, "task" not in record.code))
     code = {f"task.{CODE}": record.code["task"]} if "task" in record.code else {}
-    options = flatten({"task": record.config.get("task"), "data": record.data}) | code
+    options = flatten({"task": _task_node(record, is_reading=False), "data": record.data}) | code
     if str(options.get("task.path")).lower().endswith(SEQUENCE_FILES):  # a file without columns
         return {key: value for key, value in options.items() if key not in COLUMNS}
     return options
@@ -301,14 +305,14 @@ def model_options(records: Sequence[Record], parameters: int | None) -> dict[str
     """Return the flat options that distinguish these runs, one per seed, on their task."""
     # Prefer a run with code hashes: records of earlier versions have none.
     record = min(records, key=lambda record: not record.code)
-    return flatten(_without_task(record)) | _codes(record) | {"parameters": parameters}
+    return flatten(_model_config(record)) | _codes(record) | {"parameters": parameters}
 
 
 def _codes(record: Record) -> dict[str, str]:
     return {f"{node}.{CODE}": code for node, code in record.code.items() if node != "task"}
 
 
-def _without_task(record: Record) -> dict[str, Any]:
+def _model_config(record: Record) -> dict[str, Any]:
     kept = without_environment(record.config)
     if "continues" in kept:  # the id of the parent depends on the seed; the note does not
         kept["continues"] = record.notes.get("continues", kept["continues"])
@@ -316,4 +320,21 @@ def _without_task(record: Record) -> dict[str, Any]:
         digest, parent = kept.pop("init_sha256"), kept.pop("init_run", None)
         kept[START] = str(parent or digest)
         kept.pop("init_from", None)
-    return {key: value for key, value in kept.items() if key not in ("seed", "task", "recipe")}
+    kept["task"] = _task_node(record, is_reading=True)
+    return {key: value for key, value in kept.items() if key not in ("seed", "recipe")}
+
+
+def _task_node(record: Record, is_reading: bool) -> Any:
+    """Return the options of a run's task that are of `READING`, or the others."""
+    node = record.config.get("task")
+    if not isinstance(node, dict):
+        return {} if is_reading else node
+    if "init_sha256" in record.config:  # the characters are those of the run that it started from
+        node = {key: value for key, value in node.items() if key != "characters"}
+    reading = READING | {"length"} if "horizon" in node else READING
+    return {key: value for key, value in node.items() if (key in reading) is is_reading}
+
+
+def _length(record: Record) -> int | None:
+    node = record.config.get("task")
+    return None if isinstance(node, dict) and "horizon" in node else record.length

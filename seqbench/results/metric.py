@@ -18,6 +18,8 @@ def ranked_by(records: Iterable[Record], metric: str) -> list[Record]:
     Raises:
         ConfigError: if no run has the metric.
     """
+    records = list(records)
+    directions = {record.score.metric: record.score.direction for record in records if record.score}
     kept: list[Record] = []
     known: set[str] = set()
     for record in records:
@@ -31,7 +33,8 @@ def ranked_by(records: Iterable[Record], metric: str) -> list[Record]:
             kept.append(record)
         elif metric in metrics:
             rises = is_accuracy(metric) or metric.endswith("f1")
-            direction: Literal["min", "max"] = "max" if rises else "min"
+            usual: Literal["min", "max"] = "max" if rises else "min"
+            direction = directions.get(metric, usual)
             score = replace(own, metric=metric, value=metrics[metric], direction=direction)
             baseline = record.baseline_of(metric)
             kept.append(replace(record, score=score, baseline=baseline, naive={}, optimum=None))

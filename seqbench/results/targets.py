@@ -44,7 +44,10 @@ def targets(paper: str, models: Sequence[str], only: str | None = None) -> list[
     wanted = list(terms(only))
     for term, match in wanted:
         if match is None or match[1] not in keys or match[2] not in ("=", "==", "!="):
-            raise ConfigError(f"--only wants 'task=adding, model=tcn|gru', not '{term}'")
+            raise ConfigError(
+                f"--only wants 'task=adding, model=tcn|gru' (there are {', '.join(sorted(keys))}), "
+                f"not '{term}'"
+            )
     tests = [match.groups() for _, match in wanted if match]
     return [target for target in found if _matches(target, tests)] or _nothing(found, only)
 

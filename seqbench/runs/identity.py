@@ -74,8 +74,8 @@ def result_config(config: dict[str, Any]) -> dict[str, Any]:
         kept[key] = value
     for key, code in user_code_hashes(config).items():
         kept[key]["_code_"] = code
-    if "init_sha256" in kept:  # it identifies the weights; their path does not matter
-        del kept["init_from"]
+    if "init_sha256" in kept:  # it identifies the weights; their run and path do not matter
+        kept = {k: v for k, v in kept.items() if k not in ("init_from", "init_run")}
     return kept
 
 

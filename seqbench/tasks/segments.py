@@ -101,7 +101,7 @@ class SegmentTask(Task):
     def train_batch(self, step: int) -> Batch:
         epoch, segment = divmod(step, self.steps_per_epoch)
         text = self.texts["train"]
-        # The full batches of an epoch leave over at least stride - 1 characters. How many of them
+        # The full batches of an epoch leave over at least stride - 1 tokens. How many of them
         # are before the first window is drawn each epoch, so that the windows differ and no part
         # of the text is always left out.
         spare = len(text) - 1 - self._reach(self.batch_size * self.steps_per_epoch)

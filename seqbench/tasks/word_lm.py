@@ -2,7 +2,8 @@
 
 The score is the perplexity: exp of the cross-entropy of a token. It depends on the tokens, so the
 score is also in bits per character, which compares tokenizations: the bits of all tokens over the
-characters that they stand for, white space and line ends included. There a word outside the
+characters that they stand for, line ends and white space included, which counts as one character
+however long it is. There a word outside the
 vocabulary costs its spelling, too (Mielke 2019); or else a small vocabulary would look good, which
 replaces words by `<unk>`.
 """

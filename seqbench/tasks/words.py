@@ -56,7 +56,13 @@ class Words:
 
     @classmethod
     def from_state(cls, state: Sequence[str]) -> "Words":
-        """Build from the result of `state()`."""
+        """Build from the result of `state()`.
+
+        Raises:
+            TypeError: if it is not a list of texts.
+        """
+        if not isinstance(state, list) or not all(isinstance(word, str) for word in state):
+            raise TypeError("expected a list of words")
         return cls(state)
 
     def state(self) -> list[str]:
@@ -87,13 +93,19 @@ class Words:
     def spans(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return the number of characters of each word, and True where it is unknown.
 
-        White space belongs to the word after it, at the end of the text to the last word.
+        White space belongs to the word after it, at the end of the text to the last word. It counts
+        as one character however long it is: a model must not be credited for what it need not
+        predict.
         """
         found = list(WORD.finditer(text))
-        ends = np.array([match.end() for match in found], np.int64)
-        ends[-1:] = len(text)
+        starts = [match.start() for match in found]
+        ends = [match.end() for match in found]
+        spaces = np.array(
+            [start > end for start, end in zip(starts, [0, *ends], strict=False)], int
+        )
+        spaces[-1:] += ends[-1:] < [len(text)]
         unknown = np.array([as_word(match[0]) not in self._ids for match in found], np.bool_)
-        return np.diff(ends, prepend=0), unknown
+        return np.array(ends, np.int64) - np.array(starts, np.int64) + spaces, unknown
 
     def unknown_count(self, text: str) -> int:
         """Return the number of words of a text that are not in the vocabulary."""

@@ -142,7 +142,7 @@ def test_identity_is_of_parent_and_weights_wherever_they_are(parent, tmp_path):
     assert first["init_run"] == parent.run_id
     path = tmp_path / "moved" / parent.run_id / "checkpoints" / checkpoint.BEST
     path.unlink()
-    with pytest.raises(ConfigError, match="has no weights yet"):
+    with pytest.raises(ConfigError, match="is not over"):
         config_of(tmp_path, *GRU, f"init_from={path.parents[1]}")
     with pytest.raises(DataError, match="is not there"):
         run(moved)
@@ -175,10 +175,23 @@ def test_a_text_has_the_vocabulary_of_the_parent(tmp_path):
     assert experiment.task.notes["unknown_test"] > 0
 
 
+def test_words_with_other_meanings_are_refused(tmp_path):
+    for name, text in (("first", "a b c d\n"), ("second", "b c d e\n")):
+        (tmp_path / name).write_text(text * 300)
+    words = ["task=word_file", "task.tokens=word", *TEXT[1:]]
+    before = config_of(tmp_path, *words, f"task.path={tmp_path / 'first'}")
+    run(before)
+    more = [f"task.path={tmp_path / 'second'}", f"init_from={Run.of(before).folder}"]
+    with pytest.raises(ConfigError, match="its words differs from that of this task"):
+        run(config_of(tmp_path, *words, *more))
+
+
 def test_options_without_weights_and_seeds_as_one_model_are_refused(parent, tmp_path):
     for word in ("init_freeze=[output]", "init_lr_scale=0.5"):
         with pytest.raises(ConfigError, match=r"needs init_from=RUN"):
             config_of(tmp_path, *GRU, word)
+    with pytest.raises(ConfigError, match="init_from names no run"):
+        config_of(tmp_path, *GRU, "init_from=")
     with pytest.raises(ConfigError, match="init_lr_scale must be in"):
         child(parent, tmp_path, "init_lr_scale=-1")
     configs = [child(parent, tmp_path, f"seed={seed}") for seed in range(2)]

@@ -159,7 +159,9 @@ def test_each_part_can_be_exchanged_at_equal_size(make, kept):
 
 def test_learned_positions_end_with_the_training_sequence(make):
     model = make("llama", SPEC, **SMALL, **GPT2)
-    with pytest.raises(ConfigError, match="has 32 positions, too few for a sequence of 33 steps"):
+    with pytest.raises(
+        ConfigError, match="learned 32 positions, too few for a sequence of 33 steps"
+    ):
         model(torch.randint(23, (1, 33)))
     with pytest.raises(ConfigError, match=r"carry_state needs model\.positions=rotary"):
         make("llama", SPEC, **SMALL, **GPT2, carry_state=True)

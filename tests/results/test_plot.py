@@ -13,7 +13,7 @@ from report_sample import ENDS, MODELS, write_events
 from seqbench.errors import ConfigError
 from seqbench.results.cells import aggregate
 from seqbench.results.collect import collect
-from seqbench.results.plots.data import ranked_by
+from seqbench.results.metric import ranked_by
 from seqbench.results.plots.figures import learning_curves, pareto, scaling, write
 
 HOSTILE = [

@@ -9,6 +9,7 @@ from record_factory import make_record, write_run
 
 from seqbench.errors import ConfigError
 from seqbench.results.cells import aggregate
+from seqbench.results.metric import ranked_by
 from seqbench.results.plots.data import (
     LARGEST,
     Point,
@@ -17,7 +18,6 @@ from seqbench.results.plots.data import (
     front,
     point_panels,
     power_law,
-    ranked_by,
 )
 
 POSITIVE = st.floats(1e-6, 1e6)

@@ -64,7 +64,10 @@ def test_cells_without_a_published_score_are_told_before_they_are_measured():
     ("only", "message"),
     [
         ("task=addng", "nothing matches --only 'task=addng': task is smnist, "),
-        ("tusk=adding", "--only wants 'task=adding, model=tcn|gru', not 'tusk=adding'"),
+        (
+            "tusk=adding",
+            "--only wants 'task=adding, model=tcn|gru' (there are model, task), not 'tusk=adding'",
+        ),
         ("task<adding", "--only wants"),
         ("adding", "--only wants"),
     ],

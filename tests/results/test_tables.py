@@ -83,13 +83,33 @@ def test_a_column_names_the_dataset_unless_the_task_does():
     assert titles == ["etth1 T=600 · MSE ↓ (full)", "ucr T=600 [dataset=GunPoint] · MSE ↓ (full)"]
 
 
+def test_what_a_model_reads_tells_models_apart_and_not_columns():
+    """Look-back, normalization and pool change the answer, and not what is asked."""
+    records = [
+        make_record("ucr", "gru", task__pool=pool, task__dataset="GunPoint")
+        for pool in ("last", "mean")
+    ]
+    records += [
+        replace(make_record("etth1", "gru", task__horizon=96, task__length=n), length=n)
+        for n in (96, 336)
+    ]
+    table = build([replace(record, data={}) for record in records])
+    assert [column.task for column in table.columns] == [
+        "etth1 [horizon=96]",
+        "ucr T=600 [dataset=GunPoint]",
+    ]
+    assert [row.label for row in table.rows][:4] == [
+        *("gru (length=336)", "gru (length=96)", "gru (pool=last)", "gru (pool=mean)"),
+    ]
+
+
 def test_a_column_names_the_horizon_of_a_forecast():
     one = make_record("adding", task__horizon=96)
-    assert str(build([one]).columns[0]) == "adding T=600 [horizon=96] · MSE ↓ (full)"
+    assert str(build([one]).columns[0]) == "adding [horizon=96] · MSE ↓ (full)"
     two = build([one, make_record("adding", task__horizon=192)])
     assert [column.task for column in two.columns] == [
-        "adding T=600 [horizon=96]",
-        "adding T=600 [horizon=192]",
+        "adding [horizon=96]",
+        "adding [horizon=192]",
     ]
 
 

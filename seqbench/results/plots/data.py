@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import NamedTuple, TypeGuard
 
 from seqbench.errors import ConfigError
-from seqbench.results.cells import Cell, Column, Direction
+from seqbench.results.cells import Cell, Column
 from seqbench.results.curves import Band, Curve, band, read_curves
 from seqbench.results.statistics import FEWEST_SEEDS, t_quantile
 from seqbench.results.tables.layout import check_keys, setting
 from seqbench.results.where import value_of
-from seqbench.runs.record import Record
-from seqbench.wording import is_accuracy, plain
+from seqbench.wording import plain
 
 # Axis limit: larger values are not drawn, nor values below 1e-30 on a logarithmic axis.
 LARGEST = 1e30
@@ -55,39 +54,6 @@ class Point:
     x: float
     score: float
     bar: tuple[float, float] | None
-
-
-def ranked_by(records: Sequence[Record], metric: str) -> list[Record]:
-    """Return the records with `metric` as their score, on the split of their present score.
-
-    The direction is that of a score with this metric; without one, accuracies are maximized and
-    all other metrics minimized. Records that change score lose their optimum, which is known for
-    the old score only; those without the metric on that split lose their score.
-
-    Raises:
-        ConfigError: if no run has the metric.
-    """
-    known = {name for record in records for found in record.metrics.values() for name in found}
-    if metric not in known:
-        raise ConfigError(f"no run has a metric '{metric}' ({_listed(known)})")
-    directions = {record.score.metric: record.score.direction for record in records if record.score}
-    default: Direction = "max" if is_accuracy(metric) else "min"
-    direction = directions.get(metric, default)
-    chosen = []
-    for record in records:
-        if record.score is not None and record.score.metric != metric:
-            found = record.metrics.get(record.score.split, {})
-            score = replace(
-                record.score, metric=metric, value=found.get(metric), direction=direction
-            )
-            record = replace(
-                record,
-                score=score if metric in found else None,
-                baseline=record.baseline_of(metric),
-                optimum=None,
-            )
-        chosen.append(record)
-    return chosen
 
 
 def curve_panels(
