@@ -26,8 +26,8 @@ class Progress:
         metric: name of the metric that is the score.
         direction: `min` or `max`, whichever score is better.
         score: last validation score.
-        scored_step: step of `score`.
         speed: steps per second since the first look.
+        scored_step: step of `score`.
     """
 
     run: Run
@@ -37,8 +37,8 @@ class Progress:
     metric: str | None = None
     direction: str | None = None
     score: float | None = None
-    scored_step: int = 0
     speed: float | None = None
+    scored_step: int = 0
     _first: tuple[float, int] | None = field(default=None, repr=False)
 
     def look(self) -> "Progress":

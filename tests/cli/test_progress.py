@@ -28,6 +28,7 @@ FACTS = {
     "receptive_field": None,
     "remark": "",
     "continues": None,
+    "initial": [],
     "together": 1,
 }
 

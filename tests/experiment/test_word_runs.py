@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from seqbench.cli.main import app
-from seqbench.config.compose import compose
+from seqbench.config.compose import compose, with_other_values
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment import run
 from seqbench.experiment.other_data import evaluate_on, other_task
@@ -85,7 +85,8 @@ def test_a_prompt_says_which_words_are_unknown(folder):
 
 def test_another_text_is_read_with_the_tokens_of_the_run(folder):
     saved = SavedRun(folder)
-    changes, task = other_task(saved, [f"task.path={other(folder)}"])
+    word = f"task.path={other(folder)}"
+    changes, task = other_task(saved, with_other_values(saved.config, [word]), word)
     assert changes == {"task.path": str(other(folder))}
     assert task.vocabulary.names == saved.vocabulary.names
     part = OTHER[int(len(OTHER) * 0.95) :][:2000]
