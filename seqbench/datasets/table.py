@@ -1,24 +1,27 @@
 """Read a table of time series from a CSV or Parquet file, with DuckDB."""
 
-import csv
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from seqbench.datasets.csv_file import (
+    COMPRESSED,
+    check_lines,
+    in_one_line,
+    read_csv,
+    separator_of,
+)
 from seqbench.datasets.time_steps import DAY
 from seqbench.errors import ConfigError, DataError
 from seqbench.user_files import SEQUENCE_FILES, expand_home
 from seqbench.wording import plain, suggestion
-
-if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 # Reading a file must not download or load an extension of DuckDB.
 SETTINGS: dict[str, str | bool | int | float | list[str]] = {
@@ -27,13 +30,8 @@ SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": "false",
 }
 PARQUET = (".parquet", ".pq")
-# DuckDB reads a CSV file that is compressed, if its name ends with one of these.
-COMPRESSED = (".gz", ".zst")
 NUMERIC = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|BOOLEAN|DECIMAL.*")
 TEMPORAL = re.compile(r"DATE|TIMESTAMP.*")
-# Texts of a CSV file that stand for a missing value.
-MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?", "-")
-SEPARATOR = re.compile(r"[,;\t|]")
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +197,7 @@ def read_columns(path: str, keys: Sequence[str]) -> tuple[dict[str, str], dict[s
             if file.suffix.lower() in PARQUET:
                 rows = connection.read_parquet(name, hive_partitioning=False)
             else:
-                rows = read_csv(connection, name, keys, separator_of(file, path))
+                rows = read_csv(connection, name, path, keys, separator_of(file, path))
                 if len(rows.columns) == 1:  # what DuckDB makes of lines of different lengths
                     check_lines(file, path)
             kinds = dict(zip(rows.columns, map(str, rows.types), strict=True))
@@ -229,82 +227,6 @@ def check_kind(file: Path, path: str) -> None:
     if not is_text:
         ends = f"ends with {suffix} and is no text" if suffix else "is no text"
         raise DataError(f"{path} {ends}, {expected}; task=classify_file also reads .npz and .ts")
-
-
-def separator_of(file: Path, path: str) -> str | None:
-    """Return the separator of a CSV file whose header has no comma; `None`: to be found out.
-
-    In a file with decimal commas, DuckDB would take these for separators.
-
-    Raises:
-        DataError: if the header has one name, and the line below has commas.
-    """
-    if file.suffix.lower() in COMPRESSED:
-        return None
-    with file.open(encoding="utf-8", errors="replace", newline="") as text:
-        found, below = set(SEPARATOR.findall(text.readline())), text.readline()
-    if not found and "," in below:
-        raise DataError(
-            f"{path}, line 2: expected one value, as the first line has one name, got "
-            f"'{plain(below.strip())}': write decimals with a point"
-        )
-    return found.pop() if len(found) == 1 and "," not in found else None
-
-
-def read_csv(
-    connection: "DuckDBPyConnection", name: str, keys: Sequence[str], separator: str | None
-) -> "DuckDBPyRelation":
-    """Return the rows of a CSV file, which DuckDB reads later.
-
-    DuckDB takes the types from some rows. Decimals after them would be rounded in a column of
-    integers, so these are read as decimals. A column that seems to be text is typed by all rows,
-    and with decimal commas if fewer columns are text then, unless commas separate values.
-    """
-    options: dict[str, Any] = {"na_values": list(MISSING), "hive_partitioning": False}
-    if separator is not None:
-        options["sep"] = separator
-    rows = connection.read_csv(name, **options)
-    if "VARCHAR" in map(str, rows.types):
-        rows = connection.read_csv(name, sample_size=-1, **options)
-        if separator is not None:
-            comma = connection.read_csv(name, sample_size=-1, decimal=",", **options)
-            if texts_in(comma) < texts_in(rows):
-                rows, options = comma, options | {"decimal": ","}
-    types = dict(zip(rows.columns, map(str, rows.types), strict=True))
-    integers = {k: "DOUBLE" for k, v in types.items() if "INT" in v and k not in keys}
-    if not integers:
-        return rows
-    return connection.read_csv(name, dtype=types | integers, **options)
-
-
-def texts_in(rows: "DuckDBPyRelation") -> int:
-    """Return the number of columns of texts."""
-    return list(map(str, rows.types)).count("VARCHAR")
-
-
-def check_lines(file: Path, path: str) -> None:
-    """Raise `DataError` if a line of a CSV file does not have as many values as the first."""
-    with file.open(encoding="utf-8", errors="replace", newline="") as text:
-        header = text.readline()
-        separator = SEPARATOR.search(header)
-        if separator is None:
-            return
-        expected = len(next(csv.reader([header], delimiter=separator[0])))
-        for values in (lines := csv.reader(text, delimiter=separator[0])):
-            if len(values) not in (0, expected):
-                at = f"{path}, line {lines.line_num + 1}"
-                raise DataError(f"{at}: expected {expected} values, got {len(values)}")
-
-
-def in_one_line(message: str) -> str:
-    """Return an error of DuckDB as the end of a line that begins with the file's name."""
-    line = re.search(r"Error on Line: (\d+)", message)
-    value = re.search(r'converting column "(.*?)"\. Could not convert string "(.*?)"', message)
-    at = f", line {line[1]}" if line else ""
-    if value:
-        return f"{at}: {value[1]} is '{plain(value[2])}', expected a number"
-    lines = [text for text in message.splitlines() if text and not text.startswith("CSV Error on")]
-    return f"{at}: {plain(lines[0] if lines else message)}"
 
 
 def check_text(column: Any, name: str, path: str) -> None:

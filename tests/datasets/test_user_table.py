@@ -165,6 +165,11 @@ def test_decimal_commas_are_read_where_commas_separate_nothing(separator, header
     [
         ("a;b", ["1,5;2.5", "1,6;2.5"], r"t\.csv, row 1: a is '1,5', expected a number such as"),
         ("time,a", [f'{HOURS[0]},"1,5"'], r"t\.csv, row 1: a is '1,5', expected a number such as"),
+        (
+            "a;b",
+            ["1,234;1", "2,345;2"],
+            r"t\.csv: a has values like '1,234', which may be",
+        ),
         ("a", ["1,5", "1,6"], r"t\.csv, line 2: expected one value, .* got '1,5': write decimals"),
     ],
 )

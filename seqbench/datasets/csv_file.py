@@ -1,0 +1,140 @@
+"""Find out how a CSV file is written, and read it with DuckDB."""
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from seqbench.errors import DataError
+from seqbench.wording import plain
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection, DuckDBPyRelation
+
+# DuckDB reads a CSV file that is compressed, if its name ends with one of these.
+COMPRESSED = (".gz", ".zst")
+# Texts of a CSV file that stand for a missing value.
+MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?", "-")
+SEPARATOR = re.compile(r"[,;\t|]")
+# Numbers with commas between thousands, or with three decimals after one comma.
+THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(,\d{3})+")
+
+
+def separator_of(file: Path, path: str) -> str | None:
+    """Return the separator of a CSV file whose header has no comma; `None`: to be found out.
+
+    In a file with decimal commas, DuckDB would take these for separators.
+
+    Raises:
+        DataError: if the header has one name, and the line below has commas.
+    """
+    if file.suffix.lower() in COMPRESSED:
+        return None
+    with file.open(encoding="utf-8", errors="replace", newline="") as text:
+        found, below = set(SEPARATOR.findall(text.readline())), text.readline()
+    if not found and "," in below:
+        raise DataError(
+            f"{path}, line 2: expected one value, as the first line has one name, got "
+            f"'{plain(below.strip())}': write decimals with a point"
+        )
+    return found.pop() if len(found) == 1 and "," not in found else None
+
+
+def read_csv(
+    connection: "DuckDBPyConnection",
+    name: str,
+    path: str,
+    keys: Sequence[str],
+    separator: str | None,
+) -> "DuckDBPyRelation":
+    """Return the rows of a CSV file, which DuckDB reads later.
+
+    DuckDB takes the types from some rows. Decimals after them would be rounded in a column of
+    integers, so these are read as decimals. A column that seems to be text is typed by all rows,
+    and with decimal commas if fewer columns are text then, unless commas separate values.
+
+    Args:
+        connection: to DuckDB.
+        name: the file, as DuckDB wants it.
+        path: the file, for errors.
+        keys: columns that are not read as quantities.
+        separator: of values, see `separator_of`.
+
+    Raises:
+        DataError: if it cannot be told whether commas separate decimals or thousands.
+    """
+    options: dict[str, Any] = {"na_values": list(MISSING), "hive_partitioning": False}
+    if separator is not None:
+        options["sep"] = separator
+    rows = connection.read_csv(name, **options)
+    if "VARCHAR" in map(str, rows.types):
+        rows = connection.read_csv(name, sample_size=-1, **options)
+        if separator is not None:
+            comma = connection.read_csv(name, sample_size=-1, decimal=",", **options)
+            if texts_in(comma) < texts_in(rows):
+                check_thousands(rows, comma, path)
+                rows, options = comma, options | {"decimal": ","}
+    types = dict(zip(rows.columns, map(str, rows.types), strict=True))
+    integers = {k: "DOUBLE" for k, v in types.items() if "INT" in v and k not in keys}
+    if not integers:
+        return rows
+    return connection.read_csv(name, dtype=types | integers, **options)
+
+
+def texts_in(rows: "DuckDBPyRelation") -> int:
+    """Return the number of columns of texts."""
+    return list(map(str, rows.types)).count("VARCHAR")
+
+
+def check_thousands(texts: "DuckDBPyRelation", numbers: "DuckDBPyRelation", path: str) -> None:
+    """Raise `DataError` if all values of a column may have commas between thousands: `1,234`.
+
+    Args:
+        texts: the rows, with such a column as text.
+        numbers: the rows, with the commas read as decimal ones.
+        path: the file, for errors.
+    """
+    for name, before, after in zip(texts.columns, texts.types, numbers.types, strict=True):
+        if str(before) == "VARCHAR" != str(after):
+            values = texts.select(duckdb_column(name)).fetchnumpy()[name]
+            known = [str(value) for value in np.ma.asarray(values).compressed()]
+            if known and all(map(THOUSANDS.fullmatch, known)):
+                raise DataError(
+                    f"{path}: {name} has values like '{plain(known[0])}', which may be thousands "
+                    "or decimals: write decimals with a point"
+                )
+
+
+def duckdb_column(name: str) -> Any:
+    """Return the expression of a column, whatever characters its name has."""
+    import duckdb
+
+    return duckdb.ColumnExpression(name)
+
+
+def check_lines(file: Path, path: str) -> None:
+    """Raise `DataError` if a line of a CSV file does not have as many values as the first."""
+    with file.open(encoding="utf-8", errors="replace", newline="") as text:
+        header = text.readline()
+        separator = SEPARATOR.search(header)
+        if separator is None:
+            return
+        expected = len(next(csv.reader([header], delimiter=separator[0])))
+        for values in (lines := csv.reader(text, delimiter=separator[0])):
+            if len(values) not in (0, expected):
+                at = f"{path}, line {lines.line_num + 1}"
+                raise DataError(f"{at}: expected {expected} values, got {len(values)}")
+
+
+def in_one_line(message: str) -> str:
+    """Return an error of DuckDB as the end of a line that begins with the file's name."""
+    line = re.search(r"Error on Line: (\d+)", message)
+    value = re.search(r'converting column "(.*?)"\. Could not convert string "(.*?)"', message)
+    at = f", line {line[1]}" if line else ""
+    if value:
+        return f"{at}: {value[1]} is '{plain(value[2])}', expected a number"
+    lines = [text for text in message.splitlines() if text and not text.startswith("CSV Error on")]
+    return f"{at}: {plain(lines[0] if lines else message)}"
