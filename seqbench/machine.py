@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -146,15 +145,12 @@ def host() -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of the software that can change a result."""
-    found = {
+    return {
         "seqbench": seqbench.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
     }
-    if "tokenizers" in sys.modules:  # of byte-pair encoding
-        found["tokenizers"] = metadata.version("tokenizers")
-    return found
 
 
 def device_name(device: torch.device) -> str:

@@ -11,6 +11,7 @@ replaces words by `<unk>`.
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any, Literal
 
 import torch
@@ -75,6 +76,8 @@ class WordTask(TextTask):
         self.parts = parts_of(text, train_size, eval_size)
         self._sizes: dict[Split, tuple[Tensor, Tensor]] = {}
         self.notes["unit"] = vocabulary.unit
+        if isinstance(vocabulary, BytePairs):  # other versions of the library may merge otherwise
+            self.notes["tokenizers"] = metadata.version("tokenizers")
         self.notes["unknown_train"] = vocabulary.unknown_count(self.parts["train"])
         self.notes |= {f"{split}_tokens": len(self.texts[split]) for split in ("train", "test")}
         nats = unigram_nats(self.texts["train"], self.texts["test"], len(vocabulary))
