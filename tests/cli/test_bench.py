@@ -50,6 +50,7 @@ def test_a_panel_for_people():
     assert "plain" not in result.stdout
 
 
+@pytest.mark.slow
 def test_a_sweep_is_a_table_and_an_exponent():
     result = bench(*SMALL, *QUICK, "--sweep", "length=20,40", "--reference")
     assert result.exit_code == 0, result.output

@@ -130,8 +130,6 @@ def inputs_of(saved, batch, time):
         ("llama", TOKENS),
         ("rnn", ADDING),
         ("transformer_xl", TOKENS),
-        ("transformer_xl", ADDING),
-        ("tcn_attention", TOKENS),
         ("tcn_attention", ADDING),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],

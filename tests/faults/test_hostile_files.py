@@ -30,6 +30,7 @@ def test_pipes_are_not_waited_for(name, sent, harmless, refused):
         refused("train", "--resume", sent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["/dev/zero", "/proc/self/environ", "loop", "checkpoints"])
 def test_links_to_what_is_no_file_of_a_run(name, sent, harmless):
     for file in FILES:
@@ -159,6 +160,7 @@ def test_a_record_of_a_version_to_come_is_refused_by_name(sent, harmless):
     assert harmless("eval", sent).code == 0  # which reads no record
 
 
+@pytest.mark.slow
 def test_numbers_in_a_record_are_only_numbers(sent, harmless):
     path = sent / "record.json"
     original = json.loads(path.read_text())
@@ -232,6 +234,7 @@ def changes(tensors, facts):
                     yield tensors, facts | {key: value | {inner: odd}}
 
 
+@pytest.mark.slow
 def test_best_weights_of_any_shape(sent, harmless):
     path = sent / "checkpoints" / checkpoint.BEST
     loaded = checkpoint.load(path)
@@ -244,6 +247,7 @@ def test_best_weights_of_any_shape(sent, harmless):
     assert json.loads(done.out, parse_constant=pytest.fail)["mse"] is None
 
 
+@pytest.mark.slow
 def test_last_checkpoints_of_any_shape(cut_off, copied, harmless):
     config = copied(cut_off)
     folder = Run.of(config)

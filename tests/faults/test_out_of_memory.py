@@ -75,6 +75,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads its size as Linux has it")
 def test_a_batch_that_does_not_fit_costs_one_line_with_what_to_try(tmp_path):
     """The process may grow by 128 MiB; the inputs of a batch alone take 244 MiB."""

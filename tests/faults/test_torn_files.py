@@ -107,6 +107,7 @@ def test_a_damaged_record_is_told_and_force_runs_again(
     assert difference(undisturbed, config) is None
 
 
+@pytest.mark.slow
 def test_starting_over_may_be_cut_off_too(undisturbed, tmp_path):
     """Interrupt a restart before each file that it removes; the run then resumes or starts."""
     unlink = Path.unlink

@@ -20,10 +20,14 @@ TRACES = json.loads(golden.TRACES.read_text(encoding="utf-8"))
 
 
 def parameters():
-    """Return all pairs; one model of each task, in turns, is not slow."""
+    """Return all pairs; one model of each task, in turns, is not slow.
+
+    Transformer-XL is left out of the turns: on long sequences a trace takes a minute.
+    """
     models: dict[str, list[str]] = {}
     for task, model in golden.PAIRS:
-        models.setdefault(task, []).append(model)
+        if model != "transformer_xl" or task == "char_markov":
+            models.setdefault(task, []).append(model)
     fast = {(task, names[i % len(names)]) for i, (task, names) in enumerate(models.items())}
     return [
         pytest.param(*pair, marks=() if pair in fast else pytest.mark.slow, id=" ".join(pair))

@@ -33,6 +33,7 @@ def processes(folder):
     return found
 
 
+@pytest.mark.slow
 def test_a_warm_process_computes_the_bits_of_a_fresh_one(tmp_path):
     """Compare the second job of a sweep with a run of the installed command."""
     grid = ["model=lstm", "task=adding,copy", "launch.workers=1"]

@@ -338,6 +338,7 @@ def test_of_a_long_log_the_end_is_kept_in_whole_lines(tmp_path):
     assert LOG_TAIL / 2 < len("\n".join(lines)) <= LOG_TAIL
 
 
+@pytest.mark.slow
 def test_a_run_with_a_thousand_metrics_and_settings_is_cut(tmp_path):
     record = make_record()
     record.config["model"].update({f"option_{i}": "x" * 10_000 for i in range(1000)})

@@ -220,6 +220,7 @@ tracker.close()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["", "offline"])
 def test_wandb_asks_for_nothing(tmp_path, mode):
     """In a terminal without a key wandb is disabled, unless WANDB_MODE needs no key."""

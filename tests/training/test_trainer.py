@@ -406,6 +406,7 @@ def test_training_goes_on_in_training_mode_after_an_evaluation(tmp_path):
 
 
 # In fp16 the first steps may be skipped, until the loss scale fits.
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "apart"), [("bf16", 0.02), ("fp16", 0.2)])
 def test_mixed_precision_trains_weights_kept_in_fp32(tmp_path, precision, apart):
     full, mixed = (
