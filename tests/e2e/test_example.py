@@ -71,7 +71,8 @@ def test_an_installed_example_is_a_plug_in(example):
 
     pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
     run("python", *pip, "--target", str(site), str(example))
-    assert "running_mean  plug-in: my_model.RunningMean" in run("seqbench", "list", "models")
+    models = run("seqbench", "list", "models")
+    assert "running_mean plug-in: my_model.RunningMean" in " ".join(models.split())
     size = ["length=8", "train_size=64", "eval_size=64"]
     model = ["model=running_mean", "model.hidden_size=16"]
     task = ["task=parity", *(f"task.{word}" for word in size)]
