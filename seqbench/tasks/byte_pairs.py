@@ -35,7 +35,7 @@ class BytePairs:
         tokenizer: without added tokens, so that its ids are those of its model.
 
     Attributes:
-        spelling_bits: bits that one character of an unknown token costs; there is none.
+        spelling_bits: bits that one character of an unknown token costs: 0, as no token is unknown.
     """
 
     unit: ClassVar[str] = "subwords"
