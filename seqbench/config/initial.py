@@ -1,7 +1,7 @@
 """Complete the config of a run that starts from the weights of another run.
 
-The user types `init_from=RUN`. The config keeps the path of the file of weights and its SHA-256,
-which counts for the run's id in place of the path, and of a run of seqbench its id.
+The user types `init_from=RUN`. The config keeps the path of the file of weights, its SHA-256, and
+the id of the run that it belongs to. Of these, only the SHA-256 counts for the new run's id.
 """
 
 import inspect

@@ -97,22 +97,17 @@ def check_thousands(texts: "DuckDBPyRelation", numbers: "DuckDBPyRelation", path
         numbers: the rows, with the commas read as decimal ones.
         path: the file, for errors.
     """
+    import duckdb
+
     for name, before, after in zip(texts.columns, texts.types, numbers.types, strict=True):
         if str(before) == "VARCHAR" != str(after):
-            values = texts.select(duckdb_column(name)).fetchnumpy()[name]
+            values = texts.select(duckdb.ColumnExpression(name)).fetchnumpy()[name]
             known = [str(value) for value in np.ma.asarray(values).compressed()]
             if known and all(map(THOUSANDS.fullmatch, known)):
                 raise DataError(
                     f"{path}: {name} has values like '{plain(known[0])}', which may be thousands "
                     "or decimals: write decimals with a point"
                 )
-
-
-def duckdb_column(name: str) -> Any:
-    """Return the expression of a column, whatever characters its name has."""
-    import duckdb
-
-    return duckdb.ColumnExpression(name)
 
 
 def check_lines(file: Path, path: str) -> None:
