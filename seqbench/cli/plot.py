@@ -40,6 +40,12 @@ def plot(
             " as 'model.num_layers'."
         ),
     ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY", help="Scores: a line for each value: parameters, 'model.num_layers'."
+        ),
+    ] = None,
     window: Annotated[
         str | None,
         typer.Option(
@@ -62,6 +68,8 @@ def plot(
 
     Example: seqbench plot --kind scaling --x length --metric recall_accuracy -o scaling.pdf
 
+    Example: seqbench plot --kind scaling --x compute --by parameters
+
     Example: seqbench plot 3f1b --kind forecast --window 2018-03-01 -o forecast.png
     """
     from seqbench.errors import ConfigError
@@ -72,6 +80,8 @@ def plot(
 
     if window is not None and kind != "forecast":
         raise ConfigError(f"--window is for --kind forecast, not {kind}")
+    if by is not None and kind not in ("scaling", "pareto"):
+        raise ConfigError(f"--by is for --kind scaling and pareto, not {kind}")
     file = writable(output, Path(f"{kind}.svg"))
     if kind == "forecast":
         paths = [folder_of(path, output_dir) for path in paths or []]
@@ -111,9 +121,9 @@ def plot(
     else:
         cells = aggregate(ranked_by(records, metric) if metric else records)
         if kind == "scaling":
-            figure = figures.scaling(cells, x or "length", log)
+            figure = figures.scaling(cells, x or "length", log, by)
         else:
-            figure = figures.pareto(cells, x or "seconds", log)
+            figure = figures.pareto(cells, x or "seconds", log, by)
     figures.write(figure, file)
     drawn = len(records) if kind == "curves" else counts["completed"]
     runs = "1 run" if drawn == 1 else f"{drawn:,} runs"

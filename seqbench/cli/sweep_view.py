@@ -218,7 +218,7 @@ def outcome(job: "Job", ending: "Ending", split: str = "test") -> str:
     """Describe in one line how a job ended, with its score on a split if it completed."""
     if ending.how != "completed":
         # The reasons of other endings need no prefix.
-        how = f"{ending.how}: " if ending.how in ("failed", "pruned") else ""
+        how = "failed: " if ending.how == "failed" else ""
         return how + why(job, ending)
     record = job.record
     if record is None or record.score is None:

@@ -277,13 +277,13 @@ class Sweep:
 
     def handle(self, job: Job, ending: Ending) -> None:
         """Handle a job's ending that the engine reports."""
-        self.running.pop(job.run.folder, None)
+        progress = self.running.pop(job.run.folder, Progress(job.run))
         if ending.how == "held":
             if self.stopped is None:
                 self.held.append(job)
             return
         if ending.how == "interrupted" and job.run.folder in self.pruned and not self.stopped:
-            ending = Ending("pruned", ending.reason)
+            ending = Ending("pruned", f"pruned at step {progress.step:,}")
         self.end(job, ending, found=False)
 
     def end(self, job: Job, ending: Ending, found: bool) -> None:

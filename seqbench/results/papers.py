@@ -51,71 +51,87 @@ SMALLEST_THAT_MATTERS = math.log(1.01)
 
 
 @dataclass(frozen=True)
-class PublishedCell:
-    """One number of a published table.
+class PaperRow:
+    """A row of a paper's table: a task, and how its scores are measured.
 
     Attributes:
         paper: name of the paper's file.
         task: seqbench's name of the task.
-        model: seqbench's name of the model.
         run: True if `seqbench reproduce` trains the task.
-        printed: the number as printed, in `unit`.
-        value: the number in the unit of records, accuracies as fractions.
         metric: seqbench's name of the metric.
         direction: `min` or `max`, whichever is better.
-        unit: unit of `printed`; empty if it has none.
+        unit: unit of printed numbers; empty if they have none.
         options: settings that tell rows of one task apart, as `("horizon", 96)` for one of the task
             and `("model.norm", "layer")` for another; lists as tuples.
+        settings: settings that all rows of the table have, in the same form.
         length: the sequence length in time steps, if the task has one and the paper prints it.
         size: the paper's parameter count, rounded as printed.
         tokens: time steps in one pass over the training data, rounded; only for tasks that seqbench
             has.
         budget: the budget that reproduces the paper's training.
         protocol: the protocol that reproduces the paper's choices.
-        caveats: contradictions between paper, code and arithmetic about this number.
     """
 
     paper: str
     task: str
-    model: str
     run: bool
-    printed: str
-    value: float
     metric: str
     direction: Direction
     unit: str
     options: tuple[tuple[str, Any], ...]
+    settings: tuple[tuple[str, Any], ...]
     length: int | None
     size: int | None
     tokens: int | None
     budget: str
     protocol: str
-    caveats: tuple[str, ...]
 
     @property
-    def text(self) -> str:
-        """Return the number with its unit."""
-        return f"{self.printed} {self.unit}".strip()
-
-    @property
-    def row(self) -> str:
+    def name(self) -> str:
         """Return the task with the options of the row, as in `etth1 horizon=96`."""
         return " ".join([self.task, *(f"{leaf(key)}={option_text(v)}" for key, v in self.options)])
 
     @property
     def overrides(self) -> list[str]:
         """Return the overrides that choose the row."""
-        options = [f"{'.'.join(_path(key))}={option_text(value)}" for key, value in self.options]
-        return [f"task={self.task}", *options]
+        chosen = [
+            f"{'.'.join(_path(key))}={option_text(value)}"
+            for key, value in (*self.settings, *self.options)
+        ]
+        return [f"task={self.task}", *chosen]
 
     def is_of(self, config: Mapping[str, Any]) -> bool:
         """Return True if the config of a run has the options of the row."""
-        for key, value in self.options:
+        for key, value in (*self.settings, *self.options):
             group, name = _path(key)
             node = config.get(group)
             if not isinstance(node, Mapping) or _hashable(node.get(name)) != value:
                 return False
         return True
+
+
+@dataclass(frozen=True)
+class PublishedCell:
+    """One number of a published table.
+
+    Attributes:
+        row: the row of the table.
+        model: seqbench's name of the model.
+        printed: the number as printed, in the unit of the row.
+        value: the number in the unit of records, accuracies as fractions.
+        caveats: contradictions between paper, code and arithmetic about this number.
+    """
+
+    row: PaperRow
+    model: str
+    printed: str
+    value: float
+    caveats: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """Return the number with its unit."""
+        return f"{self.printed} {self.row.unit}".strip()
 
     @property
     def rounding(self) -> float:
@@ -124,7 +140,7 @@ class PublishedCell:
         assert isinstance(exponent, int)  # papers print no NaN or infinity
         half = Decimal(5).scaleb(exponent - 1)
         # Add 1e-9 relative tolerance: decimals that end in 5 have no exact binary representation.
-        return float(half / (100 if self.unit == "%" else 1)) * (1 + 1e-9)
+        return float(half / (100 if self.row.unit == "%" else 1)) * (1 + 1e-9)
 
 
 class Verdict(NamedTuple):
@@ -147,11 +163,17 @@ def leaf(key: str) -> str:
 
 def option_text(value: Any) -> str:
     """Return the value of an option as an override has it."""
+    if value is None:
+        return "null"
     return f"[{','.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
 
 
 def _hashable(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _options(given: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple((key, _hashable(value)) for key, value in given.items())
 
 
 def papers() -> list[str]:
@@ -175,34 +197,36 @@ def read_paper(name: str) -> dict[str, Any]:
 
 
 @cache
-def load_paper(name: str) -> tuple[PublishedCell, ...]:
-    """Return all cells of a paper's table, in its order.
+def load_paper(name: str) -> dict[PaperRow, dict[str, PublishedCell]]:
+    """Return model -> published number for each row of a paper's table, in its order.
 
     Raises:
         ConfigError: if there is no such paper.
     """
     paper = read_paper(name)
-    cells = []
-    for row in paper["rows"]:
-        facts = {key: row[key] for key in ("task", "run", "metric", "direction", "unit")}
-        facts |= {key: row.get(key) for key in ("length", "size", "tokens")}
-        options = row.get("options", {}).items()
-        facts["options"] = tuple((key, _hashable(value)) for key, value in options)
-        for model, printed in row["values"].items():
-            numbers = [*row["caveats"].get("all", []), *row["caveats"].get(model, [])]
-            cells.append(
-                PublishedCell(
-                    paper=name,
-                    model=model,
-                    printed=printed,
-                    value=float(Decimal(printed) / (100 if row["unit"] == "%" else 1)),
-                    caveats=tuple(paper["caveats"][number] for number in sorted(numbers)),
-                    budget=paper["budget"],
-                    protocol=paper["protocol"],
-                    **facts,
-                )
+    table: dict[PaperRow, dict[str, PublishedCell]] = {}
+    for given in paper["rows"]:
+        facts = {key: given[key] for key in ("task", "run", "metric", "direction", "unit")}
+        facts |= {key: given.get(key) for key in ("length", "size", "tokens")}
+        row = PaperRow(
+            paper=name,
+            options=_options(given.get("options", {})),
+            settings=_options(paper.get("settings", {})),
+            budget=paper["budget"],
+            protocol=paper["protocol"],
+            **facts,
+        )
+        table[row] = {}
+        for model, printed in given["values"].items():
+            numbers = [*given["caveats"].get("all", []), *given["caveats"].get(model, [])]
+            table[row][model] = PublishedCell(
+                row,
+                model,
+                printed,
+                value=float(Decimal(printed) / (100 if row.unit == "%" else 1)),
+                caveats=tuple(paper["caveats"][number] for number in sorted(numbers)),
             )
-    return tuple(cells)
+    return table
 
 
 def published(paper: str, record: Record) -> PublishedCell | None:
@@ -211,9 +235,9 @@ def published(paper: str, record: Record) -> PublishedCell | None:
     Raises:
         ConfigError: if there is no such paper.
     """
-    for cell in load_paper(paper):
-        if (cell.task, cell.model) == (record.task, record.model) and cell.is_of(record.config):
-            return cell
+    for row, cells in load_paper(paper).items():
+        if row.task == record.task and record.model in cells and row.is_of(record.config):
+            return cells[record.model]
     return None
 
 
@@ -232,28 +256,29 @@ def incomparable_reason(
         cell: the published number.
         any_protocol: accept every protocol that comes with seqbench, not only the paper's.
     """
-    passes = protocols() if any_protocol else {cell.protocol}
+    row = cell.row
+    passes = protocols() if any_protocol else {row.protocol}
     reasons = []
-    if record.score and record.score.metric != cell.metric:
-        reasons.append(f"published {cell.metric}, here {record.score.metric}")
+    if record.score and record.score.metric != row.metric:
+        reasons.append(f"published {row.metric}, here {record.score.metric}")
     if record.score and record.score.split not in ON_TEST:
         reasons.append(f"published on test, here on {record.score.split}")
-    if cell.length is not None and record.length != cell.length:
+    if row.length is not None and record.length != row.length:
         here = "no length" if record.length is None else f"T={record.length}"
-        reasons.append(f"published at T={cell.length}, here {here}")
-    if record.budget != cell.budget:
+        reasons.append(f"published at T={row.length}, here {here}")
+    if record.budget != row.budget:
         here = f"budget {record.budget}" if record.budget else "custom budget"
-        reasons.append(f"{here} instead of {cell.budget}")
+        reasons.append(f"{here} instead of {row.budget}")
     elif (other := amount_difference(record.config)) and amount_difference(
-        record.config | {"protocol": cell.protocol}  # nor the amount that the paper's protocol sets
+        record.config | {"protocol": row.protocol}  # nor the amount that the paper's protocol sets
     ):
         reasons.append(other)
     if record.protocol not in passes:
         here = f"protocol {record.protocol}" if record.protocol else "custom protocol"
-        reasons.append(f"{here} instead of {cell.protocol}")
-    small, large = sorted((record.parameters or 0, cell.size or 0))
+        reasons.append(f"{here} instead of {row.protocol}")
+    small, large = sorted((record.parameters or 0, row.size or 0))
     if small and large / max(1, small) > SIZE_RATIO:
-        reasons.append(f"{record.parameters:,} parameters instead of about {cell.size:,}")
+        reasons.append(f"{record.parameters:,} parameters instead of about {row.size:,}")
     return ", ".join(reasons) or None
 
 
@@ -293,14 +318,14 @@ def verdict(cell: Cell | None, published: PublishedCell | None) -> Verdict:
     protocol = cell_reason(cell, published) or ""
     off = sample.mean - published.value
     within = abs(off) <= published.rounding
-    better = "better" if (off < 0) == (published.direction == "min") else "worse"
+    better = "better" if (off < 0) == (published.row.direction == "min") else "worse"
     if sample.n < FEWEST_SEEDS:
         return Verdict(f"n={sample.n}: looks {'alike' if within else better}", protocol)
     values = [value for _, value in cell.scores]
     # The value nearest to the mean that rounds to the printed one.
     nearest = published.value + math.copysign(published.rounding, off)
     bounds = [] if cell.baseline is None else [cell.baseline]
-    scale = scale_of(published.metric, [*values, published.value, nearest, *bounds])
+    scale = scale_of(published.row.metric, [*values, published.value, nearest, *bounds])
     interval = prediction_interval([scale.to(value) for value in values])
     if interval is None:
         return Verdict("cannot tell", "the scores are too large to compare")

@@ -4,7 +4,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from seqbench.errors import ConfigError
-from seqbench.results.papers import PublishedCell, leaf, load_paper, option_text, read_paper
+from seqbench.results.papers import (
+    PaperRow,
+    PublishedCell,
+    leaf,
+    load_paper,
+    option_text,
+    read_paper,
+)
 from seqbench.results.where import MISSING, holds, terms
 
 
@@ -14,18 +21,18 @@ class Target:
 
     Attributes:
         model: seqbench's name of the model.
-        row: a cell of that row: `published`, or the first one if that is `None`.
+        row: the row.
         published: the paper's number; `None` for a model that the paper does not report.
     """
 
     model: str
-    row: PublishedCell
+    row: PaperRow
     published: PublishedCell | None
 
     @property
     def label(self) -> str:
         """Return task and model, as in `adding tcn` or `etth1 horizon=96 tcn`."""
-        return f"{self.row.row} {self.model}"
+        return f"{self.row.name} {self.model}"
 
 
 def targets(paper: str, models: Sequence[str], only: str | None = None) -> list[Target]:
@@ -54,17 +61,14 @@ def targets(paper: str, models: Sequence[str], only: str | None = None) -> list[
 
 def all_targets(paper: str, models: Sequence[str]) -> list[Target]:
     """Return all parts of a paper's table that seqbench can measure; see `targets`."""
-    rows: dict[str, list[PublishedCell]] = {}
-    for cell in load_paper(paper):
-        if cell.run:
-            rows.setdefault(cell.row, []).append(cell)
-    found = []
-    for cells in rows.values():
-        there = {cell.model: cell for cell in cells}
-        for model in [*there, *read_paper(paper)["beside"]]:
-            if model in models:
-                found.append(Target(model, there.get(model, cells[0]), there.get(model)))
-    return found
+    beside = read_paper(paper)["beside"]
+    return [
+        Target(model, row, cells.get(model))
+        for row, cells in load_paper(paper).items()
+        if row.run
+        for model in dict.fromkeys([*cells, *beside])
+        if model in models
+    ]
 
 
 def without_a_row(paper: str, models: Sequence[str], only: str) -> list[str]:
@@ -86,8 +90,9 @@ def no_verdict(paper: str, found: Sequence[Target]) -> str | None:
     if not lacking:
         return None
     count = sum(not target.published for target in found)
-    rows = {target.row.row for target in found}
-    named = dict.fromkeys(cell.model for cell in load_paper(paper) if cell.row in rows)
+    named = dict.fromkeys(model for target in found for model in load_paper(paper)[target.row])
+    if not named:
+        return f"no cell has a verdict: {paper} has no published scores"
     cells = "no cell has a" if count == len(found) else f"{count} of {len(found)} cells have no"
     return (
         f"{cells} verdict: {paper} publishes scores of {', '.join(named)} there, and none of "

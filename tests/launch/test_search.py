@@ -270,8 +270,9 @@ def test_a_run_without_prospects_is_stopped(slow):
         view=Hurry(),
         prune=lambda job, progress: progress.step >= 10 and job.config["seed"] == 0,
     )
-    hows = {job.config["seed"]: done.endings[at].how for at, job in done.jobs.items()}
-    assert hows == {0: "pruned", 1: "completed"}
+    ends = {job.config["seed"]: done.endings[at] for at, job in done.jobs.items()}
+    assert {seed: ending.how for seed, ending in ends.items()} == {0: "pruned", 1: "completed"}
+    assert ends[0].reason.startswith("pruned at step 1")
 
 
 @pytest.mark.filterwarnings("error")

@@ -45,10 +45,9 @@ def number(task: str, model: str, paper: str = "tcn2018") -> PublishedCell:
 
 
 def test_every_published_cell_is_there_once():
-    cells = load_paper("tcn2018")
-    found = {task: {c.model: c.value for c in cells if c.task == task} for task in TABLE_1}
+    table = load_paper("tcn2018")
+    found = {row.task: {m: c.value for m, c in cells.items()} for row, cells in table.items()}
     assert found == TABLE_1
-    assert len(cells) == sum(len(row) for row in TABLE_1.values())
 
 
 @pytest.mark.parametrize(
@@ -61,15 +60,15 @@ def test_every_published_cell_is_there_once():
 )
 def test_digits_are_those_printed(task, model, text, metric, direction, rounding):
     found = number(task, model)
-    assert (found.text, found.metric, found.direction) == (text, metric, direction)
+    assert (found.text, found.row.metric, found.row.direction) == (text, metric, direction)
     assert found.rounding == pytest.approx(rounding)
 
 
 def test_tasks_that_we_run_are_among_our_tasks_and_the_others_are_not():
     ours = {path.stem for path in (CONFIG_FOLDER / "task").glob("*.yaml")}
-    for cell in load_paper("tcn2018"):
-        too_large = cell.task == "word_ptb"
-        assert cell.run == (cell.task in ours and not too_large), cell.task
+    for row in load_paper("tcn2018"):
+        too_large = row.task == "word_ptb"
+        assert row.run == (row.task in ours and not too_large), row.task
 
 
 def test_each_cell_names_the_disagreements_that_concern_it():
@@ -87,14 +86,18 @@ def test_each_cell_names_the_disagreements_that_concern_it():
 
 
 def test_settings_that_are_not_printed_are_a_caveat():
-    for cell in load_paper("tcn2018"):
-        if cell.run:
+    for row, cells in load_paper("tcn2018").items():
+        for cell in cells.values() if row.run else ():
             unprinted = any("no settings are printed" in caveat for caveat in cell.caveats)
             assert unprinted == (cell.model in ("gru", "rnn")), cell
 
 
 def test_others_on_mnist_are_context():
-    found = {(c.task, c.model): c.value for c in load_paper("s4_2022")}
+    found = {
+        (row.task, model): cell.value
+        for row, cells in load_paper("s4_2022").items()
+        for model, cell in cells.items()
+    }
     assert len(found) == 12
     assert (found["smnist", "s4"], found["pmnist", "s4"]) == (0.9963, 0.9870)
     assert (found["smnist", "lstm"], found["pmnist", "lstm"]) == (0.989, 0.9511)
@@ -130,7 +133,7 @@ def test_a_row_is_found_by_the_options_of_the_task(model):
         options = {"task__horizon": horizon, "task__target": "all"}
         found = published("ltsf2023", make_record(task, model, **options))
         assert found is not None
-        assert (found.value, found.row) == (value, f"{task} horizon={horizon} target=all")
+        assert (found.value, found.row.name) == (value, f"{task} horizon={horizon} target=all")
         assert (
             published("ltsf2023", make_record(task, model, **options | {"task__horizon": 97}))
             is None
@@ -141,7 +144,7 @@ def test_a_target_of_one_column_is_another_row():
     one = make_record("etth1", "informer", task__horizon=24, task__target="OT", task__inputs=[])
     found = published("informer2021", one)
     assert found is not None
-    assert (found.value, found.overrides[-1]) == (0.098, "task.inputs=[]")
+    assert (found.value, found.row.overrides[-1]) == (0.098, "task.inputs=[]")
     all_columns = make_record("etth1", "informer", task__horizon=24, task__target="all")
     found = published("informer2021", all_columns)
     assert found is not None
@@ -151,7 +154,12 @@ def test_a_target_of_one_column_is_another_row():
 @pytest.mark.parametrize("paper", papers())
 def test_caveats_of_a_paper_are_all_used(paper):
     """A number without a caveat raises KeyError when the paper is loaded."""
-    used = {caveat for cell in load_paper(paper) for caveat in cell.caveats}
+    used = {
+        caveat
+        for cells in load_paper(paper).values()
+        for cell in cells.values()
+        for caveat in cell.caveats
+    }
     assert used == set(read_paper(paper)["caveats"].values())
 
 

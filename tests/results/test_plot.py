@@ -301,6 +301,33 @@ def test_scaling_draws_a_power_law_through_the_means():
     assert "power law" in texts(figure)
 
 
+def test_a_law_is_of_the_distance_to_the_best_possible_score():
+    values = {length: 2.4 + 0.1 * length**-0.5 for length in (100, 200, 400)}
+    records = [replace(record, optimum=2.4) for record in lengths("tcn", values)]
+    figure = scaling(aggregate(records))
+    (axes,) = figure.axes
+    assert "exponent: tcn\u00a0-0.50\u00a0±\u00a00.00" in axes.get_title("left")
+    law = drawn(figure)[0]
+    assert [law[0], law[-1]] == [(at, pytest.approx(values[at])) for at in (100, 400)]
+    assert "power law of the distance to the best possible" in texts(figure)
+
+
+def test_a_line_for_each_value_of_a_setting():
+    made = [
+        make_record("adding", "tcn", seed, 0.1 / dim, model__dim=dim, task__length=length)
+        for dim in (16, 32)
+        for length in (100, 200)
+        for seed in (0, 1)
+    ]
+    figure = scaling(aggregate(made), "task.length", by="model.dim")
+    assert {"tcn (dim=16)", "tcn (dim=32)"} < set(legend(figure))
+    assert drawn(figure)[:2] == [
+        [(100, pytest.approx(0.1 / dim)), (200, pytest.approx(0.1 / dim))] for dim in (16, 32)
+    ]
+    with pytest.raises(ConfigError, match=r"did you mean 'model\.dim'"):
+        scaling(aggregate(made), "task.length", by="model.dam")
+
+
 @pytest.mark.parametrize("values", [{100: 0.1, 400: 0.2}, {100: 0.1, 110: 0.2, 120: 0.3}])
 def test_too_few_places_or_too_near_ones_are_joined_and_no_law(values):
     figure = scaling(aggregate(lengths("tcn", values)))

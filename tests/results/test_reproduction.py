@@ -1,9 +1,14 @@
+import math
+
 import pytest
 from record_factory import SOURCE, make_record
 
+from seqbench.config.build import build
+from seqbench.config.compose import compose
 from seqbench.errors import ConfigError
 from seqbench.results.tables.reproduction import build_reproduction
 from seqbench.results.targets import no_verdict, targets, without_a_row
+from seqbench.spec import Classes, SequenceSpec, Tokens
 
 OURS = ["gru", "llama", "lstm", "rnn", "tcn"]
 
@@ -107,6 +112,33 @@ def test_published_and_measured_stand_side_by_side():
     assert any(note.startswith("in the paper, not run here: word_ptb, ") for note in notes)
     assert any("mean of the test results of the last 3 epochs" in note for note in notes)
     assert not any(note.startswith("†") for note in notes)
+
+
+def test_an_experiment_without_published_scores_has_no_columns_for_them():
+    found = dict.fromkeys(targets("scaling", OURS, "dim=16"), ())
+    table = build_reproduction("scaling", found, 3, SOURCE)
+    assert [header.task for header in table.columns][:2] == ["measured", "solved"]
+    assert table.rows[0].label == "char_shakespeare dim=16 steps=1306 llama"
+    assert table.notes[0] == "char_shakespeare: bpc ↓"
+    assert no_verdict("scaling", list(found)) == (
+        "no cell has a verdict: scaling has no published scores"
+    )
+
+
+def test_rows_of_the_scaling_experiment_are_of_equal_compute():
+    """Three sizes at each of three amounts of compute, 6 FLOP per parameter and character."""
+    amounts = {}
+    for target in targets("scaling", OURS):
+        config = compose([*target.row.overrides, f"model={target.model}"])
+        spec = SequenceSpec(Tokens(66), Classes(66), "every", config["task"]["length"])
+        size = sum(p.numel() for p in build("model", config, spec).parameters())
+        assert size == target.row.size
+        trainer = config["trainer"]
+        characters = trainer["steps"] * trainer["batch_size"] * config["task"]["length"]
+        amounts.setdefault(round(math.log2(6 * size * characters)), []).append(size * characters)
+    assert [len(found) for found in amounts.values()] == [3, 3, 3]
+    for found in amounts.values():
+        assert max(found) / min(found) < 1.005
 
 
 def test_a_reason_stands_once_below_the_table():

@@ -10,7 +10,7 @@ from seqbench.errors import ConfigError
 from seqbench.results.cells import Cell, Column
 from seqbench.results.curves import Band, Curve, band, read_curves
 from seqbench.results.statistics import FEWEST_SEEDS, t_quantile
-from seqbench.results.tables.layout import check_keys, setting
+from seqbench.results.tables.layout import check_keys, setting, setting_text
 from seqbench.results.where import value_of
 from seqbench.wording import plain
 
@@ -44,7 +44,7 @@ class Point:
     """The score of one config at its x value.
 
     Attributes:
-        cell: the runs; its variant is empty, so that all points of a model look alike.
+        cell: the runs; points of a model with the same variant look alike.
         x: the x value.
         score: mean over seeds.
         bar: ends of the 95% confidence interval of the mean; `None` below three seeds.
@@ -94,18 +94,21 @@ def curve_panels(
     return panels
 
 
-def point_panels(cells: Sequence[Cell], x: str) -> dict[Column, list[Point]]:
+def point_panels(cells: Sequence[Cell], x: str, by: str | None = None) -> dict[Column, list[Point]]:
     """Return the scores along an axis, one panel per `Column`.
 
     Args:
         cells: as returned by `aggregate`.
         x: `length`, `parameters`, `seconds`, `compute`, or a config key.
+        by: a config key or `parameters`; points of a model look alike if they have the same value.
 
     Raises:
         ConfigError: if no run has a score and a number under `x`.
     """
     if x not in ("length", "seconds", "compute"):
         check_keys(cells, x=[x])
+    if by is not None:
+        check_keys(cells, by=[by])
     panels: dict[Column, list[Point]] = {}
     for cell in cells:
         place = _place(cell, x)
@@ -122,7 +125,8 @@ def point_panels(cells: Sequence[Cell], x: str) -> dict[Column, list[Point]]:
         bar = None
         if sample.n >= FEWEST_SEEDS and sample.low is not None and sample.high is not None:
             bar = sample.low, sample.high
-        point = Point(replace(cell, variant=""), place, sample.mean, bar)
+        variant = "" if by is None else setting_text(cell, by)
+        point = Point(replace(cell, variant=variant), place, sample.mean, bar)
         panels.setdefault(column, []).append(point)
     if not panels:
         raise ConfigError(f"no run with a score has a number under '{x}'")

@@ -65,6 +65,8 @@ MOST_PANELS, MOST_NAMES = 36, 60
 MARKED = 8
 # A power law is fitted to at least 3 x values that span at least a factor of 2.
 FEWEST_TO_FIT, SPAN_TO_FIT = 3, 2
+# Straight pieces of the line of a law of the distance to the best possible score.
+SEGMENTS = 40
 
 Drawn = TypeVar("Drawn", Line, Point)
 
@@ -117,14 +119,19 @@ def learning_curves(
     return _figure(curve_panels(cells, folders, metric, x), draw, {"markersize": 4})
 
 
-def scaling(cells: Sequence[Cell], x: str = "length", log: bool | None = None) -> Figure:
+def scaling(
+    cells: Sequence[Cell], x: str = "length", log: bool | None = None, by: str | None = None
+) -> Figure:
     """Plot the score against size, cost or a setting, with power-law fits on log-log axes.
+
+    Where the best possible score is known, the law is of the distance to it.
 
     Args:
         cells: as returned by `aggregate`.
         x: `length`, `parameters`, `seconds`, `compute`, or a config key.
         log: use logarithmic axes; `None` to do so for axes without accuracies. An axis with a value
             that is not positive stays linear.
+        by: a config key or `parameters`: a line for each of its values.
 
     Raises:
         ConfigError: if no run has a score and a number under `x`.
@@ -142,16 +149,20 @@ def scaling(cells: Sequence[Cell], x: str = "length", log: bool | None = None) -
             best = best_along(members, column.direction)
             xs = [point.x for point in best]
             far = xs[-1] >= SPAN_TO_FIT * xs[0]
-            seeds = [(point.x, score) for point in best for _, score in point.cell.scores]
+            floor = best[0].cell.optimum or 0.0
+            seeds = [(point.x, score - floor) for point in best for _, score in point.cell.scores]
             is_positive = all(score > 0 for _, score in seeds)
             if log_x and log_y and len(best) >= FEWEST_TO_FIT and far and is_positive:
                 law = power_law(seeds)
-                ys = [law.at(x) for x in xs]
+                if floor:
+                    xs = [xs[0] * (xs[-1] / xs[0]) ** (i / SEGMENTS) for i in range(SEGMENTS + 1)]
+                ys = [floor + law.at(x) for x in xs]
                 # No line break inside.
                 exponents.append(f"{name}\u00a0{law.exponent:.2f}\u00a0±\u00a0{law.half:.2f}")
                 yield (
-                    "line: power law by least squares through all seeds; above, its exponent and "
-                    "half of its 95% confidence interval"
+                    f"line: power law {'of the distance to the best possible ' * bool(floor)}by "
+                    "least squares through all seeds; above, its exponent and half of its 95% "
+                    "confidence interval"
                 )
             else:
                 ys = [point.score for point in best]
@@ -168,16 +179,19 @@ def scaling(cells: Sequence[Cell], x: str = "length", log: bool | None = None) -
         log_xy = log_x, log_y
         label_axes(axes, x, metric, column.direction, column.split, log_xy, places)
 
-    return _figure(point_panels(cells, x), draw, {})
+    return _figure(point_panels(cells, x, by), draw, {})
 
 
-def pareto(cells: Sequence[Cell], x: str = "seconds", log: bool | None = None) -> Figure:
+def pareto(
+    cells: Sequence[Cell], x: str = "seconds", log: bool | None = None, by: str | None = None
+) -> Figure:
     """Plot the score against cost, with the Pareto front of the configs without divergence.
 
     Args:
         cells: as returned by `aggregate`.
         x: `seconds`, `parameters`, `compute`, or a config key whose number is a cost.
         log: use logarithmic axes; `None` to do so if the values span decades.
+        by: a config key or `parameters`: a look for each of its values.
 
     Raises:
         ConfigError: if no run has a score and a number under `x`.
@@ -207,7 +221,7 @@ def pareto(cells: Sequence[Cell], x: str = "seconds", log: bool | None = None) -
         if x == "seconds" and len(devices) > 1:
             yield "times are of different devices"
 
-    return _figure(point_panels(cells, x), draw, {"linestyle": ""})
+    return _figure(point_panels(cells, x, by), draw, {"linestyle": ""})
 
 
 @matplotlib.style.context(STYLE)

@@ -18,7 +18,7 @@ MOST_DRAWN = 200
 def paper_for(cells: Sequence[Cell]) -> str | None:
     """Return the first (oldest) paper that has one of the tasks; `None` if none has."""
     tasks = {cell.column.task for cell in cells}
-    return next((p for p in papers() if tasks & {cell.task for cell in load_paper(p)}), None)
+    return next((p for p in papers() if tasks & {row.task for row in load_paper(p)}), None)
 
 
 def verdicts_of(cells: Sequence[Cell], paper: str | None) -> list[dict[str, Any]]:
@@ -34,7 +34,7 @@ def verdicts_of(cells: Sequence[Cell], paper: str | None) -> list[dict[str, Any]
             "task": plain(cell.column.task),
             "size": measured_on_texts(cell.column, False)[0],
             "label": cell.label,
-            "metric": metric_name(cell.column.metric or theirs.metric),
+            "metric": metric_name(cell.column.metric or theirs.row.metric),
             "ours": _ours(cell),
             "theirs": theirs.text,
             "verdict": said.words,

@@ -65,7 +65,7 @@ def build_table(
     grid = arrange(cells, rows, cols)
     places = range(len(grid.rows))
     standing = dict(zip(grid.cells, standings(list(grid.cells.values())), strict=True))
-    in_paper = {cell.task for cell in load_paper(paper)} if paper else set()
+    in_paper = {row.task for row in load_paper(paper)} if paper else set()
     usual_n = _usual_n(cells)
     remarks = _Remarks()
     runs = [record for cell in cells for record in cell.records]

@@ -125,6 +125,11 @@ def setting(cell: Cell, key: str) -> Any:
     return None if value is MISSING else value
 
 
+def setting_text(cell: Cell, key: str) -> str:
+    """Return a config key and its value in a cell's runs, as in `dim=32`."""
+    return _value(key, setting(cell, key)).text
+
+
 def measured_on_texts(column: Column, with_protocol: bool) -> tuple[str, str]:
     """Return a column's two header lines, as in `adding T=200` and `MSE ↓ (quick)`."""
     task = plain(column.task or "")

@@ -21,6 +21,7 @@ from seqbench.runs.record import Record
 from seqbench.wording import is_accuracy, metric_name, number, plain
 
 COLUMNS = ("published", "measured", "verdict", "difference", "solved", "parameters", "seconds")
+OF_PUBLISHED = ("published", "verdict", "difference")
 
 
 def build_reproduction(
@@ -49,13 +50,16 @@ def build_reproduction(
     verdicts = [verdict(cell, target.published) for target, cell in rows]
     reasons = list(dict.fromkeys(said.reason for said in verdicts if said.reason))
     is_older = False
+    has_published = any(load_paper(paper).values())
+    columns = [name for name in COLUMNS if has_published or name not in OF_PUBLISHED]
     table_rows = []
     for (target, cell), said in zip(rows, verdicts, strict=True):
-        entries: dict[str, Entry | None] = dict.fromkeys(COLUMNS)
+        entries: dict[str, Entry | None] = dict.fromkeys(columns)
         if target.published:
             entries["published"] = Entry(target.published.printed)
-        mark = superscript(reasons.index(said.reason) + 1) if said.reason else ""
-        entries["verdict"] = Entry(said.words, marks=mark)
+        if has_published:
+            mark = superscript(reasons.index(said.reason) + 1) if said.reason else ""
+            entries["verdict"] = Entry(said.words, marks=mark)
         if cell:
             entry = measured(cell, standing[id(cell)], usual_n)
             if any(record.source != source for record in cell.records):
@@ -65,11 +69,13 @@ def build_reproduction(
                 entries[name] = Entry(SHOWN[name].text(cell))
             if cell.statistics and target.published:
                 entries["difference"] = Entry(_difference(cell, target.published))
-        label = plain(target.label) + (f" ({plain(cell.variant)})" if cell and cell.variant else "")
+        label = plain(target.label)
+        if cell and sum(other is target for other, _ in rows) > 1:
+            label += f" ({plain(cell.variant)})"
         table_rows.append(Row(label, tuple(entries.values())))
     return Table(
-        title=f"{plain(paper)}: published and measured",
-        columns=tuple(Header(SHOWN[n].header if n in SHOWN else n, "") for n in COLUMNS),
+        title=f"{plain(paper)}: {'published and measured' if has_published else 'measured'}",
+        columns=tuple(Header(SHOWN[n].header if n in SHOWN else n, "") for n in columns),
         rows=tuple(table_rows),
         notes=(
             *_notes(paper, [target for target, _ in rows]),
@@ -86,10 +92,10 @@ def build_reproduction(
 
 
 def _difference(cell: Cell, published: PublishedCell) -> str:
-    if cell.statistics is None or cell.column.metric != published.metric:
+    if cell.statistics is None or cell.column.metric != published.row.metric:
         return "-"
     off = cell.statistics.mean - published.value
-    return f"{'+' if off > 0 else ''}{number(off, published.metric)}"
+    return f"{'+' if off > 0 else ''}{number(off, published.row.metric)}"
 
 
 def _notes(paper: str, shown: Sequence[Target]) -> list[str]:
@@ -101,21 +107,23 @@ def _notes(paper: str, shown: Sequence[Target]) -> list[str]:
         + (f" at T={row.length}" if row.length else "")
         for task, row in rows.items()
     ]
-    missing = dict.fromkeys(cell.task for cell in load_paper(paper) if not cell.run)
+    missing = dict.fromkeys(row.task for row in load_paper(paper) if not row.run)
     points = any(is_accuracy(row.metric) for row in rows.values())
-    notes = [
-        f"published: {facts['source']}; {facts['reduction']}; what is doubtful about each number"
-        f" stands in configs/paper/{paper}.yaml and in `seqbench show RUN`",
-        "; ".join(metrics),
-        "difference: measured less published" + (", of accuracies in points" if points else ""),
-    ]
+    notes = ["; ".join(metrics)]
+    if any(load_paper(paper).values()):
+        notes = [
+            f"published: {facts['source']}; {facts['reduction']}; what is doubtful about each"
+            f" number stands in configs/paper/{paper}.yaml and in `seqbench show RUN`",
+            *notes,
+            "difference: measured less published" + (", of accuracies in points" if points else ""),
+        ]
     trained = {target.model for target in shown}
-    shown_rows = {target.row.row for target in shown}
-    others: dict[str, list[str]] = {}
-    for cell in load_paper(paper):
-        if cell.row in shown_rows and cell.model not in trained:
-            others.setdefault(cell.row, []).append(f"{cell.model} {cell.printed}")
-    if others:
-        listed = "; ".join(f"{row}: {', '.join(models)}" for row, models in others.items())
-        notes.append(f"published for other models: {listed}")
+    others = {
+        target.row: [f"{cell.model} {cell.printed}" for cell in of_row if cell.model not in trained]
+        for target in shown
+        for of_row in [load_paper(paper)[target.row].values()]
+    }
+    if any(others.values()):
+        listed = [f"{row.name}: {', '.join(cells)}" for row, cells in others.items() if cells]
+        notes.append(f"published for other models: {'; '.join(listed)}")
     return notes + ([f"in the paper, not run here: {', '.join(missing)}"] if missing else [])
