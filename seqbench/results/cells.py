@@ -25,6 +25,8 @@ DECADES = 100
 # Options of tasks that change what a model reads or how it is trained, and not what is scored: they
 # distinguish models, not columns. So does the look-back of forecasts.
 READING = frozenset({"pool", "class_weight", "normalize", "calendar", "inputs"})
+# Options of texts that change neither the text nor its number of characters.
+TOKENS = frozenset({"tokens", "min_count", "vocab_size", "length", "context"})
 # Options that name columns, which do not count for files of sequences.
 COLUMNS = ("task.id", "task.time", "task.label")
 # Seconds or time steps; larger values in a record are implausible and are ignored.
@@ -332,9 +334,17 @@ def _task_node(record: Record, is_reading: bool) -> Any:
     if "init_sha256" in record.config:  # the characters are those of the run that it started from
         node = {key: value for key, value in node.items() if key != "characters"}
     reading = READING | {"length"} if "horizon" in node else READING
+    if _is_per_character(record, node):
+        reading |= TOKENS
     return {key: value for key, value in node.items() if (key in reading) is is_reading}
+
+
+def _is_per_character(record: Record, node: dict[str, Any]) -> bool:
+    """Return True if a text's score does not depend on how it is cut into tokens."""
+    return "tokens" in node and record.score is not None and record.score.metric == "bpc"
 
 
 def _length(record: Record) -> int | None:
     node = record.config.get("task")
-    return None if isinstance(node, dict) and "horizon" in node else record.length
+    is_reading = isinstance(node, dict) and ("horizon" in node or _is_per_character(record, node))
+    return None if is_reading else record.length

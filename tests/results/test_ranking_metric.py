@@ -34,6 +34,20 @@ def test_records_are_ranked_by_another_metric_with_its_baseline():
     assert (cell.column.metric, cell.statistics.mean) == ("bpc", pytest.approx(1.3))
 
 
+def test_tokenizations_stand_in_one_column_if_ranked_per_character():
+    def run(**options):
+        task = {"task__path": "my.txt", "task__tokens": "word", "task__length": 96} | options
+        made = word_record(1.25)
+        return replace(made, config=make_record("word_file", **task).config, task="word_file")
+
+    runs = [run(), run(task__tokens="bpe", task__length=200, task__vocab_size=500)]
+    assert len({cell.column for cell in aggregate(runs)}) == 2
+    cells = aggregate(ranked_by(runs, "bpc"))
+    assert len({cell.column for cell in cells}) == 1
+    variants = [cell.variant for cell in cells]
+    assert variants == ["length=200, tokens=bpe, vocab_size=500", "length=96, tokens=word"]
+
+
 def test_runs_without_the_metric_are_left_out_and_failed_ones_stay():
     failed = make_record(seed=3, status="failed", value=None)
     failed = replace(failed, score=None)
