@@ -19,6 +19,12 @@ COMPRESSED = (".gz", ".zst")
 # Texts of a CSV file that stand for a missing value.
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?", "-")
 SEPARATOR = re.compile(r"[,;\t|]")
+# Times with the day first, and the option with which DuckDB reads them.
+DAY_FIRST = {
+    r"\d+\.\d+\.\d{4}": {"date_format": "%d.%m.%Y"},
+    r"\d+\.\d+\.\d{4} \d+:\d+": {"timestamp_format": "%d.%m.%Y %H:%M"},
+    r"\d+\.\d+\.\d{4} \d+:\d+:\d+": {"timestamp_format": "%d.%m.%Y %H:%M:%S"},
+}
 # Numbers with commas between thousands, or with three decimals after one comma.
 THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(,\d{3})+")
 
@@ -54,7 +60,8 @@ def read_csv(
 
     DuckDB takes the types from some rows. Decimals after them would be rounded in a column of
     integers, so these are read as decimals. A column that seems to be text is typed by all rows,
-    and with decimal commas if fewer columns are text then, unless commas separate values.
+    and with decimal commas if fewer columns are text then, unless commas separate values; likewise
+    with times such as `29.01.2023 13:00`.
 
     Args:
         connection: to DuckDB.
@@ -77,6 +84,11 @@ def read_csv(
             if texts_in(comma) < texts_in(rows):
                 check_thousands(rows, comma, path)
                 rows, options = comma, options | {"decimal": ","}
+        first = [str(value) for row in rows.limit(1).fetchall() for value in row]
+        for pattern, form in DAY_FIRST.items():
+            if any(re.fullmatch(pattern, value) for value in first):
+                options |= form
+                rows = connection.read_csv(name, sample_size=-1, **options)
     types = dict(zip(rows.columns, map(str, rows.types), strict=True))
     integers = {k: "DOUBLE" for k, v in types.items() if "INT" in v and k not in keys}
     if not integers:

@@ -1,5 +1,7 @@
 """Tables are read as they are, or refused in one line that names the place."""
 
+from datetime import datetime, timedelta
+
 import duckdb
 import numpy as np
 import pytest
@@ -158,6 +160,18 @@ def test_decimal_commas_are_read_where_commas_separate_nothing(separator, header
         table = read_table(write(tmp_path / "t.csv", rows, header.replace("{}", separator)))
         assert table.columns == ("a", "b")
         assert table.values.tolist() == [list(pair) for pair in numbers]
+
+
+@pytest.mark.parametrize("form", ["%d.%m.%Y", "%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S"])
+@pytest.mark.parametrize(("separator", "mark"), [(";", ","), (",", ".")])
+def test_times_with_the_day_first_are_read(form, separator, mark, tmp_path):
+    times = [datetime(2023, 1, 28) + i * timedelta(days=1) for i in range(9)]
+    values = [f"{i / 4:.2f}".replace(".", mark) for i in range(9)]
+    rows = [f"{t.strftime(form)}{separator}{v}" for t, v in zip(times, values, strict=True)]
+    table = read_table(write(tmp_path / "t.csv", rows, f"when{separator}a"))
+    assert table.time is not None
+    assert table.time.tolist() == times
+    assert table.values[:, 0].tolist() == [i / 4 for i in range(9)]
 
 
 @pytest.mark.parametrize(
