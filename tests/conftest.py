@@ -6,11 +6,20 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
 # Tensors of tests are small: more threads only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The same examples on every machine, however slow it is.
+hypothesis.settings.register_profile(
+    "seqbench",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("seqbench")
 
 
 def pytest_configure() -> None:

@@ -1,5 +1,6 @@
 """Character-level language modelling of a benchmark text or of a user's own."""
 
+import math
 from typing import Literal
 
 from torch import Tensor
@@ -8,13 +9,27 @@ from seqbench.datasets.text import Text, load_text
 from seqbench.tasks.segments import scored_targets
 from seqbench.tasks.task import Batch
 from seqbench.tasks.text_task import TextTask, text_of
-from seqbench.tasks.vocabulary import Vocabulary
+from seqbench.tasks.vocabulary import CODE_POINTS, UNKNOWN, Vocabulary
 
 # The end of a line of the Penn Treebank in the published scores per character.
 LINE_END = "<eos>"
 
 
-class CharLM(TextTask):
+class CharTask(TextTask):
+    """Base class of language modelling in characters; arguments as for `TextTask`.
+
+    A character outside the vocabulary also costs the choice of one of all code points, log2 of
+    their number: all of them have the same id, which is easy to predict in a text full of them.
+    """
+
+    def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[Tensor, int]]:
+        found = super().metrics(outputs, batch)
+        bits, count = found["bpc"]
+        unknown = (scored_targets(batch) == UNKNOWN).sum()
+        return found | {"bpc": (bits + unknown * math.log2(CODE_POINTS), count)}
+
+
+class CharLM(CharTask):
     """Character-level language modelling of a benchmark text (Bai et al. 2018, section 5.2).
 
     On the Penn Treebank there is a second metric, `bpc_eos`: published scores count the end of a
@@ -72,7 +87,7 @@ class CharLM(TextTask):
         return found
 
 
-class CharFile(TextTask):
+class CharFile(CharTask):
     """Character-level language modelling of the user's own text.
 
     Args:

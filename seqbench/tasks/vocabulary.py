@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 CODE_POINTS = 0x110000
+# Id of the characters that are not in the vocabulary.
+UNKNOWN = 0
 # Characters encoded at a time. The intermediate arrays of one slice fit in the CPU's cache; those
 # of 100 million characters would take over a gigabyte.
 SLICE = 1 << 18

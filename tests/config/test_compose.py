@@ -301,7 +301,7 @@ overrides = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=120, derandomize=True)
+@settings(max_examples=120)
 @given(st.lists(overrides, min_size=1, max_size=2))
 def test_any_text_is_a_config_or_one_line(composer, texts):
     try:

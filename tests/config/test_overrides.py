@@ -25,7 +25,7 @@ def swept(override):
     return [parser.parse_override(as_text(f"task.path={value}")).value() for value in values]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(PLAIN | NAMES.map(lambda name: (name,)), min_size=1, max_size=3))
 def test_every_file_name_is_read_as_it_is(tmp_path_factory, names):
     folder = tmp_path_factory.mktemp("texts")

@@ -76,7 +76,7 @@ GOOD = gz(idx(IMAGES))
     keep=st.integers(0, len(GOOD)),
     more=st.binary(max_size=8),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_mutated_bytes_give_the_images_or_a_data_error(tmp_path_factory, changes, keep, more):
     content = bytearray(GOOD)
     for at, byte in changes.items():

@@ -28,7 +28,7 @@ def likeliest(logits, k):
 
 
 @given(LOGITS, TEMPERATURES, st.integers(1, 14), SEEDS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_id_is_drawn_outside_the_likeliest(logits, temperature, k, seed):
     found = drawn(logits, temperature, k, seed)
     assert set(found) <= set(likeliest(logits, k))
@@ -37,7 +37,7 @@ def test_no_id_is_drawn_outside_the_likeliest(logits, temperature, k, seed):
 
 
 @given(LOGITS, TEMPERATURES, SEEDS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_likeliest_one_is_the_greedy_choice(logits, temperature, seed):
     greedy = drawn(logits, 0, None, seed, times=3)
     assert drawn(logits, temperature, 1, seed, times=3) == greedy
@@ -45,7 +45,7 @@ def test_the_likeliest_one_is_the_greedy_choice(logits, temperature, seed):
 
 
 @given(LOGITS, TEMPERATURES, st.integers(0, 3), SEEDS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_as_many_as_there_are_change_nothing(logits, temperature, more, seed):
     everything = drawn(logits, temperature, None, seed)
     assert drawn(logits, temperature, len(logits) + more, seed) == everything

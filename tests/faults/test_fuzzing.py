@@ -26,7 +26,6 @@ from seqbench.runs.events import last_step, read_events
 from seqbench.runs.run import Run
 
 fuzz = settings(
-    deadline=None,
     max_examples=60,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )

@@ -28,7 +28,7 @@ from seqbench.kernels.operators.residual_blocks import blocks_of
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("target")]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(CASES)
 def test_float64_agrees_to_1e_10_and_float32_to_1e_5(target, case):
     expected = case.results(case.reference)
@@ -100,7 +100,7 @@ def in_bfloat16(case: Case) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     return half.results(case.operator), exact.results(by_torch), scale
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(SEEDS.flatmap(lambda _: residual_cases(most=1)))
 def test_bfloat16_rounds_operands_and_sums_in_float32(case):
     found, expected, scale = in_bfloat16(case)

@@ -252,7 +252,7 @@ class Moody(Here):
             yield job, train_job(job) if how == "completed" else Ending(how, "by the dice")
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 @given(st.integers(0, 10**6))
 def test_whatever_happens_each_run_is_trained_once_in_the_end(tmp_path_factory, seed):
     folder, dice = tmp_path_factory.mktemp("moody"), random.Random(seed)

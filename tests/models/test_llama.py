@@ -167,7 +167,7 @@ def test_learned_positions_end_with_the_training_sequence(make):
         make("llama", SPEC, **SMALL, **GPT2, carry_state=True)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     sizes=st.lists(st.integers(1, 12), min_size=2, max_size=6),
     context=st.one_of(st.none(), st.integers(1, 40)),

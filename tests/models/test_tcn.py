@@ -42,7 +42,7 @@ def published_tcn(weights, x, levels, kernel_size):
     return h.transpose(1, 2) @ weights["output.weight"].T + weights["output.bias"]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     kernel_size=st.integers(2, 9),
     # The wide ones fill vectors: with a compiler, their blocks are compiled.
@@ -75,7 +75,7 @@ def test_equals_the_published_network_in_outputs_and_gradients(
         torch.testing.assert_close(parameter.grad, weights[name].grad, rtol=1e-9, atol=1e-10)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(kernel_size=st.integers(2, 4), levels=st.integers(1, 3), seed=st.integers(0, 100))
 def test_reaches_back_as_far_as_its_receptive_field_and_no_further(kernel_size, levels, seed):
     torch.manual_seed(seed)

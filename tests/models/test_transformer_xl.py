@@ -104,7 +104,7 @@ def test_equals_the_equations_of_the_paper_with_and_without_memory(make):
         assert (second[row] - forgetful).abs().max() > 0.01
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     sizes=st.lists(st.integers(1, 9), min_size=2, max_size=6),
     spare=st.integers(0, 5),

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from record_factory import make_config, make_record, write_run, write_unfinished
 
@@ -467,7 +467,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30)
 @given(
     st.dictionaries(st.sampled_from(sorted(TABLES["runs"])) | st.text(), json_values),
     st.dictionaries(st.text(), json_values, max_size=3),
@@ -488,7 +488,7 @@ def test_any_record_that_is_valid_is_a_row(measured, extra, seed):
     assert config.keys() >= {"choices", "model"} - extra.keys()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(max_size=40) | st.text(alphabet="select from runs*();'\"-,0x$?:[]{}\\", max_size=40))
 def test_any_text_is_an_answer_or_one_line(text):
     try:

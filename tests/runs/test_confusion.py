@@ -27,7 +27,7 @@ def matrix_of(classes: int, pairs: list[tuple[int, int]]) -> ConfusionMatrix:
 
 
 @given(PAIRS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_scores_are_those_of_the_examples(drawn):
     classes, pairs = drawn
     true, predicted = np.array(pairs).T
@@ -49,7 +49,7 @@ def test_scores_are_those_of_the_examples(drawn):
 
 
 @given(PAIRS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @pytest.mark.filterwarnings("ignore:y_pred contains classes")
 @pytest.mark.filterwarnings("ignore:A single label")
 def test_scores_are_those_of_scikit_learn(drawn):

@@ -16,7 +16,6 @@ def adding(length=20, markers="anywhere", train_size=64, eval_size=32, data_seed
     return Adding(length, markers, train_size, eval_size, data_seed, **build)
 
 
-@settings(deadline=None)
 @given(
     length=st.integers(2, 40),
     markers=st.sampled_from(["anywhere", "one_per_half"]),
@@ -87,7 +86,7 @@ def test_the_loss_equals_the_mse_of_the_batch():
     assert task.loss(outputs.bfloat16(), batch).dtype == torch.float32
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=5), st.integers(0, 2**40))
 def test_a_training_batch_depends_only_on_the_seed_and_the_step(steps, seed):
     task = adding(seed=seed)

@@ -10,8 +10,7 @@ from omegaconf import OmegaConf
 
 from seqbench.datasets.text import Text
 from seqbench.errors import ConfigError
-from seqbench.tasks.char_lm import CharFile, CharLM, characters_of
-from seqbench.tasks.text_task import TextTask
+from seqbench.tasks.char_lm import CharFile, CharLM, CharTask, characters_of
 from seqbench.tasks.word_lm import WordFile, WordLM
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "task"
@@ -20,7 +19,7 @@ BUILD = {"batch_size": 2, "seed": 0, "data_dir": None}
 
 def text_task(text, length=8, context=2, **sizes):
     sizes = {"train_size": None, "eval_size": None, **sizes}
-    return TextTask(text, characters_of(text, None), length, context, **sizes, **BUILD)
+    return CharTask(text, characters_of(text, None), length, context, **sizes, **BUILD)
 
 
 def test_notes_and_checksums_describe_the_text():
@@ -32,6 +31,14 @@ def test_notes_and_checksums_describe_the_text():
     assert task.checksums == {"my.txt": "5e"}
     (batch,) = task.eval_batches("valid")
     assert batch.targets[batch.scored].tolist() == [2, 0, 0, 0, 1, 2]
+
+
+def test_an_unknown_character_costs_the_choice_among_all_code_points():
+    task = text_task(Text("ab" * 50, "ab" * 10, "ax" * 4 + "a", {}))
+    (batch,) = task.eval_batches("test")
+    sure = 50 * torch.nn.functional.one_hot(batch.targets, len(task.vocabulary)).float()
+    bits, count = task.metrics(sure, batch)["bpc"]
+    assert (float(bits), count) == (pytest.approx(4 * math.log2(0x110000)), 8)
 
 
 def test_train_size_and_eval_size_keep_the_beginning_of_each_split():

@@ -75,7 +75,7 @@ def gradients(model, loss):
 
 @pytest.mark.parametrize("name", [*MODELS, "of a user"])
 @pytest.mark.parametrize("readout", ["last", "mean"])
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=5), seed=st.integers(0, 99))
 def test_padding_changes_neither_outputs_nor_gradients(name, readout, lengths, seed):
     if name == "of a user" and readout == "mean":
@@ -176,7 +176,7 @@ def test_missing_values_are_zero_with_an_indicator_or_an_error_that_names_the_pl
 
 
 @given(st.lists(st.integers(3, 30), min_size=2, max_size=5), st.integers(0, 9))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_splits_are_disjoint_and_have_the_fractions_of_each_class(counts, seed):
     labels = [str(i) for i, count in enumerate(counts) for _ in range(count)]
     rows = stratified(labels, {"valid": 0.2, "test": 0.3}, seed, "f")

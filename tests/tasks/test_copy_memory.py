@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
@@ -47,7 +47,6 @@ def memoryless(batch):
     return logits
 
 
-@settings(deadline=None)
 @given(length=st.integers(1, 60), data_seed=st.integers(0, 2**40))
 def test_the_sequence_is_the_papers(length, data_seed):
     task = copy(length, data_seed=data_seed)

@@ -65,7 +65,7 @@ sizes = st.lists(st.integers(60, 120), min_size=1, max_size=3)
 splits = st.sampled_from([[0.7, 0.1, 0.2], [0.5, 0.25, 0.25], [30, 10, 12], [0.6, 0.2, 0.1]])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(sizes=sizes, splits=splits, length=st.integers(1, 20), horizon=st.integers(1, 6))
 def test_no_window_leaks_into_another_split_or_series(sizes, splits, length, horizon):
     ends = np.cumsum(sizes).tolist()

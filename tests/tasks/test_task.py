@@ -3,7 +3,7 @@ import inspect
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seqbench.errors import ConfigError
@@ -32,7 +32,6 @@ def table(size, batch_size=1, seed=0, eval_size=3):
 sizes = st.integers(1, 40).flatmap(lambda size: st.tuples(st.just(size), st.integers(1, size)))
 
 
-@settings(deadline=None)
 @given(sizes, st.integers(0, 5), st.integers(0, 3))
 def test_an_epoch_shows_each_example_once_but_for_what_fills_no_batch(size, seed, epoch):
     size, batch_size = size
@@ -48,7 +47,6 @@ def test_an_epoch_shows_each_example_once_but_for_what_fills_no_batch(size, seed
         assert batch.fresh
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=8), st.integers(0, 5))
 def test_a_batch_is_a_function_of_seed_and_step_only(steps, seed):
     """A batch depends on no earlier batch and on no global generator."""
@@ -69,7 +67,6 @@ def test_the_order_differs_between_epochs_and_between_seeds():
     assert len(set(orders)) == 9
 
 
-@settings(deadline=None)
 @given(st.integers(1, 600))
 def test_evaluation_shows_each_example_once_in_order(size):
     task = table(4, 2, eval_size=size)

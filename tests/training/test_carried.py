@@ -1,5 +1,5 @@
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seqbench.training.carried import detached, flatten, joined, rows, unflatten
@@ -24,7 +24,6 @@ def same(a, b):
     return isinstance(b, tuple) and len(a) == len(b) and all(map(same, a, b))
 
 
-@settings(deadline=None)
 @given(trees)
 def test_a_state_comes_back_from_its_names(tree):
     assert same(tree, unflatten(flatten(tree, "carried"), "carried"))
@@ -35,7 +34,6 @@ def test_no_state_comes_back_as_none():
     assert unflatten({"model.weight": torch.ones(1)}, "carried") is None
 
 
-@settings(deadline=None)
 @given(trees, st.sampled_from([1, 2, 3, 6]))
 def test_the_parts_of_a_state_make_the_whole(tree, parts):
     assert same(tree, joined([rows(tree, part, parts) for part in range(parts)]))

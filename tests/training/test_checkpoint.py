@@ -4,7 +4,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seqbench.errors import RunError
@@ -45,7 +45,6 @@ facts = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(st.text(st.characters(codec="ascii"), min_size=1), tensors, max_size=4),
     st.dictionaries(st.text(), facts, max_size=4),
