@@ -28,7 +28,7 @@ class Costs:
         self.similar: dict[Hashable, list[float]] = defaultdict(list)
         for record in records:
             seconds = record.measured.get("seconds")
-            config = record.config
+            config = without_environment(record.config)
             if record.status != "completed" or not isinstance(seconds, int | float):
                 continue
             self.same[but_seed(config)].append(seconds)

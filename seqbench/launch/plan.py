@@ -1,5 +1,6 @@
 """Forecast what a sweep would do: the state of each job, and the training that it has left."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,9 +31,14 @@ class Forecast:
 def forecasts(sweep: Sweep) -> dict[Path, Forecast]:
     """Return run folder -> forecast of each job that has not ended, from records of other runs."""
     jobs = {folder: job for folder, job in sweep.jobs.items() if folder not in sweep.endings}
-    folders = {Path(job.config["output_dir"]) / "runs" for job in jobs.values()}
-    costs = Costs(collect(sorted(folders)).records)
+    costs = known_costs({Path(job.config["output_dir"]) for job in jobs.values()})
     return {folder: forecast(job, costs) for folder, job in jobs.items()}
+
+
+def known_costs(output_dirs: Iterable[Path]) -> Costs:
+    """Return the training times of the runs in output folders, and of those kept for reference."""
+    places = sorted(folder / name for folder in output_dirs for name in ("runs", "reference"))
+    return Costs(collect(places).records)
 
 
 def forecast(job: Job, costs: Costs) -> Forecast:

@@ -10,6 +10,7 @@ from seqbench.errors import ConfigError
 from seqbench.launch.cost import Costs
 from seqbench.launch.engine import Engine
 from seqbench.launch.job import Ending, Job
+from seqbench.launch.plan import known_costs
 from seqbench.launch.sweep import Sweep
 from seqbench.results.collect import collect
 from seqbench.results.targets import Target, targets
@@ -106,8 +107,7 @@ class Reproduction:
         kept = collect([self.output_dir / "reference"]).records
         kept = [record for record in kept if record.status == "completed"]
         self.kept = {record.run_id: record for record in kept if record.run_id in run_ids}
-        costs = Costs([*collect([self.output_dir / "runs"]).records, *kept])
-        self.sweep.run(self.cheapest_first(costs), engine)
+        self.sweep.run(self.cheapest_first(known_costs([self.output_dir])), engine)
         return [Ending("completed")]  # for Hydra's one job; unused
 
     @property

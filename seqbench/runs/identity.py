@@ -7,6 +7,7 @@ from typing import Any
 
 from seqbench.runs.code_hash import user_code_hash
 from seqbench.runs.defaults import defaults_for_ids
+from seqbench.runs.source_defaults import source_defaults
 
 # A run's id.
 RUN_ID = re.compile(r"[0-9a-f]{12}")
@@ -39,14 +40,23 @@ def plain_numbers(value: Any) -> Any:
 
 
 def without_environment(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a config without the keys in `IGNORED_KEYS`: equal for equal runs."""
+    """Return a config without the keys in `IGNORED_KEYS`: equal for equal runs.
+
+    Options of seqbench that the config leaves out are at their defaults. A record lacks options
+    that were added later.
+    """
     return {
-        key: {k: v for k, v in value.items() if k not in IGNORED_KEYS.get(key, ())}
+        key: {k: v for k, v in completed(value).items() if k not in IGNORED_KEYS.get(key, ())}
         if isinstance(value, dict)
         else value
         for key, value in config.items()
         if key not in IGNORED_KEYS[""]
     }
+
+
+def completed(node: dict[str, Any]) -> dict[str, Any]:
+    """Return a config node with the options that it leaves out, at their defaults."""
+    return source_defaults(str(node.get("_target_"))) | node
 
 
 def result_config(config: dict[str, Any]) -> dict[str, Any]:

@@ -222,3 +222,15 @@ def test_no_run_is_lost_and_no_place_taken_twice(changes, randomness):
         random.Random(randomness.random()).shuffle(shuffled)
         again = aggregate(shuffled)
         assert [(c.column, c.model, c.variant) for c in again] == places
+
+
+def test_a_record_from_before_an_option_is_pooled_with_those_that_have_it():
+    target = {"model___target_": "seqbench.models.llama.Llama"}
+    old = make_record("adding", "llama", 0, **target)
+    new = make_record("adding", "llama", 1, **target, model__norm="rms")
+    other = make_record("adding", "llama", 2, **target, model__norm="layer")
+    cells = aggregate([old, new, other])
+    assert [(cell.variant, len(cell.records)) for cell in cells] == [
+        ("norm=layer", 1),
+        ("norm=rms", 2),
+    ]
