@@ -210,6 +210,18 @@ def test_published_numbers_stand_beside_measured_ones_with_remarks():
         build([make_record()], paper="nobody1999")
 
 
+def test_models_that_only_the_paper_has_are_rows_above_the_bounds():
+    records = [
+        make_record("ucr", "tcn", seed, 0.9, task__dataset=name, baseline=0.5)
+        for name in ("GunPoint", "OSULeaf")
+        for seed in range(3)
+    ]
+    table = build(records, paper="fawaz2019")
+    models = [row.label for row in table.rows if not row.bound]
+    assert models == ["tcn", "mlp", "fcn", "resnet"]
+    assert entries(table, "fcn") == (None, Entry("100.0"), None, Entry("97.7"))
+
+
 def test_equal_remarks_are_one_note():
     records = [make_record(model=m, trainer__epochs=1) for m in ("tcn", "lstm")]
     table = build([*records, make_record(model="gru")])

@@ -48,7 +48,8 @@ def build_table(
         cells: as returned by `aggregate`.
         source: hash of the seqbench sources in use. Cells with runs of other sources are marked; if
             all runs have other sources, a note says so instead.
-        paper: name of a paper whose published values get extra columns.
+        paper: name of a paper whose published values get extra columns; models that only the paper
+            has get rows.
         rows: config keys of the rows; see `arrange`.
         cols: config keys of the columns.
         show: extra columns beside each mean; names of `SHOWN`.
@@ -66,6 +67,7 @@ def build_table(
     places = range(len(grid.rows))
     standing = dict(zip(grid.cells, standings(list(grid.cells.values())), strict=True))
     in_paper = {row.task for row in load_paper(paper)} if paper else set()
+    known = {cell.model for cell in cells}
     usual_n = _usual_n(cells)
     remarks = _Remarks()
     runs = [record for cell in cells for record in cell.records]
@@ -75,6 +77,7 @@ def build_table(
     names = list(dict.fromkeys([WITHOUT_MEMORY, *names, BEST_POSSIBLE]))
     # Build the table column by column, the bounds below the cells of each, then transpose it.
     columns: list[tuple[Header, list[Entry | None]]] = []
+    printed: dict[int, dict[str, str]] = {}  # column -> numbers of models that no run is of
     for j, texts in enumerate(grid.columns):
         members = [grid.cells.get((i, j)) for i in places]
         name = plain(next(cell.column.task for cell in members if cell))
@@ -97,14 +100,22 @@ def build_table(
             headers.append(Header("published", plain(paper), True, header.name))
             makers.append(partial(_published, paper=paper, task=header.task, remarks=remarks))
         for beside, make in zip(headers, makers, strict=True):
+            if beside.task == "published":
+                printed[len(columns)] = _of_others(str(paper), there[0], known)
             columns.append((beside, [None if cell is None else make(cell) for cell in members]))
+    others = list(dict.fromkeys(model for texts in printed.values() for model in texts))
+    for j, (_, entries) in enumerate(columns):
+        texts = printed.get(j, {})
+        entries[len(places) : len(places)] = [
+            Entry(texts[model]) if model in texts else None for model in others
+        ]
     for name in names if grid.tasks_down else ():
         of_rows = [[c for (i, _), c in grid.cells.items() if i == row] for row in places]
         columns.append((Header(plain(name), ""), [_bound(members, name) for members in of_rows]))
-    labels = [*grid.rows, *map(plain, names)]
+    labels = [*grid.rows, *map(plain, [*others, *names])]
     across = zip_longest(*(entries for _, entries in columns))
     table_rows = [
-        Row(label, entries, bound=i not in places)
+        Row(label, entries, bound=i >= len(places) + len(others))
         for i, (label, entries) in enumerate(zip(labels, across, strict=False))
     ]
     splits = {cell.column.split for cell in cells} - {None}
@@ -255,6 +266,18 @@ def _published(cell: Cell, paper: str, task: str, remarks: _Remarks) -> Entry | 
     return Entry(
         found.printed, marks=remarks.mark(reason, task, plain(cell.model)) if reason else ""
     )
+
+
+def _of_others(paper: str, cell: Cell, measured: Iterable[str]) -> dict[str, str]:
+    """Return model -> published number, of the models that no run is of, for the task of a cell."""
+    record = cell.records[0]
+    return {
+        plain(model): found.printed
+        for row, cells in load_paper(paper).items()
+        if row.task == record.task and row.is_of(record.config)
+        for model, found in cells.items()
+        if model not in measured
+    }
 
 
 def _bound(cells: Iterable[Cell | None], name: str) -> Entry | None:
