@@ -112,7 +112,7 @@ class SavedRun:
         """
         kept = self.task.preprocessing() if self.preprocessing is None else self.preprocessing
         found = kept_tokenization(kept)
-        if found is None:
+        if found is None or "classes" in kept:
             name = self.config["choices"]["task"]
             raise ConfigError(f"generate needs a language model, and this run is one of {name}")
         return found
@@ -138,8 +138,9 @@ class SavedRun:
             observe = ForecastRows(task, split, write)
         elif write is not None:
             kept = task.preprocessing()
-            vocabulary = kept_tokenization(kept)
-            names = vocabulary.names if vocabulary else kept.get("classes", ())
+            names = kept.get("classes", ())
+            if not names and (vocabulary := kept_tokenization(kept)):
+                names = vocabulary.names
             observe = PredictionRows(task, write, names)
         return self.trainer.evaluate(model or self.model, task, split, observe)
 

@@ -37,7 +37,7 @@ class CharLM(TextTask):
 
     def __init__(
         self,
-        dataset: Literal["ptb", "text8", "enwik8", "shakespeare"],
+        dataset: Literal["ptb", "text8", "enwik8", "shakespeare", "nsmc"],
         length: int,
         context: int,
         train_size: int | None,

@@ -44,7 +44,8 @@ class Point:
     """The score of one config at its x value.
 
     Attributes:
-        cell: the runs; its variant is empty, so that all points of a model look alike.
+        cell: the runs; its variant names at most the weights that the model started from, so that
+            all points of a model look alike.
         x: the x value.
         score: mean over seeds.
         bar: ends of the 95% confidence interval of the mean; `None` below three seeds.
@@ -122,7 +123,7 @@ def point_panels(cells: Sequence[Cell], x: str) -> dict[Column, list[Point]]:
         bar = None
         if sample.n >= FEWEST_SEEDS and sample.low is not None and sample.high is not None:
             bar = sample.low, sample.high
-        point = Point(replace(cell, variant=""), place, sample.mean, bar)
+        point = Point(replace(cell, variant=cell.start), place, sample.mean, bar)
         panels.setdefault(column, []).append(point)
     if not panels:
         raise ConfigError(f"no run with a score has a number under '{x}'")
