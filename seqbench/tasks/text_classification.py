@@ -86,7 +86,7 @@ class Nsmc(TextClassification):
 
     Args:
         length: characters of a review that are read, the last ones.
-        train_size: number of training reviews, evenly of both classes; `None`: all 17,499. Those of
+        train_size: number of training reviews, evenly of both classes; `None`: all 17,498. Those of
             a smaller number are among those of a larger one.
         split_seed: seed of the choice of these.
         pool: as for `Classification`, like the next.
