@@ -41,7 +41,7 @@ def task_on_file(saved: SavedRun, path: str) -> Task:
             instead = "task.path=FILE scores another text"
         name = saved.config["choices"]["task"]
         raise ConfigError(
-            f"--input is for runs that forecast tables or classify sequences or texts, and this run "
+            "--input is for runs that forecast tables or classify sequences or texts, and this run "
             f"is one of {name}: seqbench eval RUN {instead}"
         )
     task.checksums[expand_home(path).name] = check_digest(path, None, "--input")

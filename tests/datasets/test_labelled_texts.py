@@ -27,7 +27,7 @@ def read(tmp_path):
         ("my.tsv", 'text\tlabel\n"a ""b"""\t1\nc\t0\n', ('a "b"', "c")),
         # Quotes that are not those of a CSV file are part of the texts, as in NSMC.
         ("my.txt", 'text\tlabel\n"강추" 합니다\t1\n""" ㅠㅠ\t0\n', ('"강추" 합니다', '""" ㅠㅠ')),
-        ("my.csv", "\ufefftext,label\nsaid \"hi\",1\n-,0\n", ('said "hi"', "-")),
+        ("my.csv", '\ufefftext,label\nsaid "hi",1\n-,0\n', ('said "hi"', "-")),
     ],
 )
 def test_texts_are_as_written_whatever_separates_and_quotes_them(name, content, texts, read):
@@ -57,10 +57,18 @@ def test_a_file_without_classes_may_have_commas_in_its_only_column(read):
         ("text,label\na,1\nb, c,0\n", DataError, "line 3: expected 2 values, got 3; quote a text"),
         ('text,label\n"a" b,1\n', DataError, "line 2: .*; quotes inside a quoted text are doubled"),
         ('text\tlabel\n"a\tb\t1\n', DataError, "line 2: expected 2 values, got 3"),
-        ("text,label\n재미,1\n".encode("cp949"), DataError, "not UTF-8 text: byte 0xc0 at offset 11"),
+        (
+            "text,label\n재미,1\n".encode("cp949"),
+            DataError,
+            "not UTF-8 text: byte 0xc0 at offset 11",
+        ),
         (b"text,label\na\0,1\n", DataError, "my.csv ends with .csv and is no text"),
-        ("txt,label\na,1\n", ConfigError, r"task.text: .* no column 'text' \(did you mean 'txt'\?\)"),
-        ("text,class\na,1\n", ConfigError, "task.label: .* no column 'label'"),
+        (
+            "txt,label\na,1\n",
+            ConfigError,
+            r"task.text: .* no column 'text' \(did you mean 'txt'\?\)",
+        ),
+        ("text,class\na,1\n", ConfigError, r"task\.label: .* no column 'label'"),
     ],
 )
 def test_a_bad_file_costs_one_line(content, error, message, read):
@@ -70,7 +78,7 @@ def test_a_bad_file_costs_one_line(content, error, message, read):
 
 
 def test_files_that_are_compressed_or_not_there_are_refused(read, tmp_path):
-    with pytest.raises(DataError, match="my.csv.gz is compressed: unpack it first"):
+    with pytest.raises(DataError, match=r"my\.csv\.gz is compressed: unpack it first"):
         read(b"\x1f\x8b", "my.csv.gz")
-    with pytest.raises(DataError, match="none.csv is not there"):
+    with pytest.raises(DataError, match=r"none\.csv is not there"):
         read_labelled_texts(str(tmp_path / "none.csv"), "text", "label")

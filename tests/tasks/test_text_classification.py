@@ -1,5 +1,7 @@
 """Fewer training texts are nested and stratified, and leave validation and test as they are."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -45,7 +47,7 @@ def test_a_smaller_training_set_is_part_of_a_larger_one_with_the_same_fractions(
     rows = np.arange(0, 1000, 2)
     sizes = (3, 10, 50, 100, 250, 500)
     found = {size: fewer(labels, rows, size, 0) for size in sizes}
-    for size, more in zip(sizes, sizes[1:], strict=False):
+    for size, more in itertools.pairwise(sizes):
         assert set(found[size]) < set(found[more]) <= set(rows)
     for size, own in found.items():
         assert len(own) == size
