@@ -66,7 +66,7 @@ def complete(values: Iterable[str], path: str, name: str) -> list[str]:
     values = list(values)
     for row, value in enumerate(values, 1):
         if not value.strip():
-            raise DataError(f"{path}, row {row}: {name} is missing")
+            raise DataError(f"{path}, row {row}: {name} is missing: fill it, or remove the row")
     return values
 
 

@@ -26,10 +26,10 @@ def load_nsmc(data_dir: str | None = None) -> tuple[LabelledTexts, dict[str, NDA
     (path,) = ensure("nsmc", data_dir).values()
     # Not a CSV reader: quotes are part of the reviews.
     lines = path.read_text(encoding="utf-8").split("\n")[1:-1]
-    rows = [(i, *line.split("\t")) for i, line in enumerate(lines)]
-    kept = [(i, text, label) for i, _, text, label in rows if text]
-    numbers = np.array([i for i, _, _ in kept])
-    texts, labels = tuple(text for _, text, _ in kept), tuple(label for _, _, label in kept)
+    rows = [line.split("\t") for line in lines]
+    numbers = np.array([i for i, (_, text, _) in enumerate(rows) if text])
+    texts = tuple(rows[i][1] for i in numbers)
+    labels = tuple(rows[i][2] for i in numbers)
     splits = {
         split: np.flatnonzero((first <= numbers) & (numbers < end))
         for split, (first, end) in SPLITS.items()
