@@ -11,7 +11,7 @@ from seqbench.errors import ConfigError, DataError
 from seqbench.experiment import run
 from seqbench.experiment.build import Experiment
 from seqbench.experiment.classifying import classify
-from seqbench.experiment.other_data import evaluate_file
+from seqbench.experiment.other_data import evaluate_file, evaluate_on
 from seqbench.experiment.saved_run import SavedRun
 from seqbench.runs.run import Run
 from seqbench.training import checkpoint
@@ -101,6 +101,15 @@ def test_predictions_of_the_test_have_the_names_of_the_classes(trained, tmp_path
     done = CliRunner().invoke(app, ["predict", str(trained), "--input", str(path)])
     assert done.stdout.splitlines()[0] == "review,class,probability_긍정,probability_부정"
     assert len(done.stdout.splitlines()) == 61
+
+
+def test_another_setting_of_the_task_keeps_the_characters_that_the_model_knows(trained, tmp_path):
+    other = tmp_path / "other.csv"
+    other.write_text("review,ok\n" + "정말 좋다,긍정\n지루하다 zz,부정\n" * 20, "utf-8")
+    score = evaluate_on(SavedRun(trained), [f"task.path={other}"], "test")
+    assert score.notes["test_sequences"] == 8
+    assert score.notes["unknown_test"] == 8
+    assert score.metrics["accuracy"] == 1
 
 
 def test_files_and_commands_that_do_not_fit_are_refused_in_one_line(trained, tmp_path):
