@@ -105,9 +105,8 @@ class Cell:
     @property
     def start(self) -> str:
         """Return the run whose weights the model started from: `from=3f2a1b2c`; mostly empty."""
-        config = self.records[0].config
-        options = {START: str(config.get("init_run") or config.get("init_sha256") or "")}
-        return f"{START}={shown(START, options)}" if options[START] else ""
+        name = shown(START, _model_config(self.records[0]))
+        return f"{START}={name}" if name else ""
 
     @property
     def label(self) -> str:
