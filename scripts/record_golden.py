@@ -55,9 +55,10 @@ MODELS = {
 }
 FORECASTING = ("forecast_file", "etth1", "etth2")
 GENERATED = ("adding", "copy", "char_markov", "char_file", "char_text8", "char_enwik8")
-GENERATED += ("forecast_file", "classify_file", "word_file")
+GENERATED += ("forecast_file", "classify_file", "word_file", "sentiment_file")
 TASKS = (*GENERATED, "smnist", "pmnist", "char_ptb", "char_shakespeare", "etth1", "etth2")
 TASKS += ("ucr", "spoken_digits", "jsb", "nottingham", "musedata", "piano", "word_ptb")
+TASKS += ("nsmc", "char_nsmc")
 # Sequences of thousands of steps, on which a trace of Transformer-XL takes minutes.
 LONG = ("spoken_digits", "nottingham", "musedata", "piano")
 PAIRS = [
@@ -123,6 +124,10 @@ def trace(task: str, model: str, data_dir: str | None = None) -> dict[str, Any]:
             path = Path(folder) / "sequences.npz"
             np.savez(path, **sequences(100))
             overrides.append(f"task.path={path}")
+        if task == "sentiment_file":
+            path = Path(folder) / "texts.csv"
+            path.write_text(texts(100), encoding="utf-8")
+            overrides.append(f"task.path={path}")
         config = compose(overrides)
         config["data_dir"], config["output_dir"] = data_dir, folder
         run(config, kept)
@@ -165,6 +170,13 @@ def sequences(count: int) -> dict[str, Any]:
     y, lengths = np.arange(count) % 3, random.randint(8, 25, count)
     noise = random.randint(-9, 10, (count, 24)) / 10
     return {"x": np.arange(24) % (y[:, None] + 2) + noise, "y": y, "lengths": lengths}
+
+
+def texts(count: int) -> str:
+    """Return a table of texts of different lengths, whose letters depend on their class."""
+    text, lengths = words("abcdefghij", 4 * count), np.random.RandomState(0).randint(8, 25, count)
+    rows = [f"{text[4 * i :][:length]}{'xyz'[i % 3]},{i % 3}\n" for i, length in enumerate(lengths)]
+    return "".join(["text,label\n", *rows])
 
 
 def rounded(value: float) -> float:

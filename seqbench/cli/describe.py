@@ -9,9 +9,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from rich.console import Console
+    from rich.table import Table
 
     from seqbench.config import Config
-    from seqbench.datasets.labelled import Labelled
+    from seqbench.tasks.classification import Classification
 
 # Columns about the values of a column or channel, see `facts_of`.
 FACTS = ("missing", "mean", "deviation", "lowest", "highest")
@@ -28,6 +29,7 @@ def describe(
 
     Of a table of time series: columns, time steps, gaps, windows of each split, naive forecasts. Of
     labelled sequences (npz, .ts, or a table with task=classify_file): lengths, channels, classes.
+    Of labelled texts (task=sentiment_file): lengths, characters, classes.
 
     Example: seqbench data describe load.csv task.target=load task.horizon=24
     """
@@ -52,12 +54,14 @@ def describe(
     console = Console(highlight=False)
     if config["choices"]["task"] == "classify_file":
         describe_sequences(config, console)
+    elif config["choices"]["task"] == "sentiment_file":
+        describe_texts(config, console)
     elif config["choices"]["task"] == "forecast_file":
         describe_table(config, console)
     else:
         raise ConfigError(
-            "data describe takes settings of task=forecast_file or task=classify_file, not another "
-            "task"
+            "data describe takes settings of task=forecast_file, task=classify_file or "
+            "task=sentiment_file, not another task"
         )
 
 
@@ -138,7 +142,7 @@ def describe_sequences(config: "Config", console: "Console") -> None:
         grid.add_row(Text(plain(name)), count(gaps), *facts_of(values))
     console.print(grid)
     rows = {"sequences": count(len(data.lengths)), "time steps": count(len(data.values))}
-    rows["lengths"] = lengths_of(data)
+    rows["lengths"] = lengths_of(data.lengths)
     if data.labels is None:
         rows["classes"] = "none: predict can read this file, train cannot"
     else:
@@ -147,17 +151,8 @@ def describe_sequences(config: "Config", console: "Console") -> None:
             node["missing"] = "mask"
         task = build_task(config, build("trainer", config))
         assert isinstance(task, ClassifyFile)
-        grid = Table(box=None, pad_edge=False, header_style="bold")
-        grid.add_column("class")
-        splits = {split: task.targets[own] for split, own in task.rows.items()}
-        splits = {split: splits[split] for split in ("train", "valid", "test")}
-        for split in splits:
-            grid.add_column(split, justify="right")
-        for i, name in enumerate(task.features.classes):
-            sizes = (count(int((own == i).sum())) for own in splits.values())
-            grid.add_row(Text(plain(name)), *sizes)
         console.print()
-        console.print(grid)
+        console.print(classes_by_split(task))
         rows |= {name: score("accuracy", value) for name, value in task.naive.items()}
     grid = Table.grid(padding=(0, 2))
     for name, text in rows.items():
@@ -168,14 +163,57 @@ def describe_sequences(config: "Config", console: "Console") -> None:
         console.print("\nValues are missing: train with task.missing=mask, or fill them.")
 
 
-def lengths_of(data: "Labelled") -> str:
+def describe_texts(config: "Config", console: "Console") -> None:
+    """Print classes by split, number, lengths and characters of labelled texts."""
+    import numpy as np
+    from rich.table import Table
+    from rich.text import Text
+
+    from seqbench.config.build import build
+    from seqbench.experiment.build import build_task
+    from seqbench.tasks.text_classification import SentimentFile
+    from seqbench.wording import count, score
+
+    task = build_task(config, build("trainer", config))
+    assert isinstance(task, SentimentFile)
+    console.print(classes_by_split(task))
+    used = np.concatenate(list(task.rows.values()))
+    rows = {"texts": count(len(used)), "lengths": lengths_of(task.sequences.lengths.numpy()[used])}
+    for name, note in task.notes.items():
+        if name.partition("_")[0] in ("characters", "cut", "unknown"):
+            rows[name.replace("_", " ")] = count(int(note))
+    rows |= {name: score("accuracy", value) for name, value in task.naive.items()}
+    grid = Table.grid(padding=(0, 2))
+    for name, text in rows.items():
+        grid.add_row(Text(name, "dim"), Text(text))
+    console.print()
+    console.print(grid)
+
+
+def classes_by_split(task: "Classification") -> "Table":
+    """Return a table of the number of examples of each class in each split."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from seqbench.wording import count, plain
+
+    grid = Table("class", box=None, pad_edge=False, header_style="bold")
+    splits = {split: task.targets[task.rows[split]] for split in ("train", "valid", "test")}
+    for split in splits:
+        grid.add_column(split, justify="right")
+    for i, name in enumerate(task.features.classes):
+        grid.add_row(Text(plain(name)), *(count(int((y == i).sum())) for y in splits.values()))
+    return grid
+
+
+def lengths_of(lengths: "NDArray[np.int64]") -> str:
     """Return the shortest, median and longest length as a text."""
     import numpy as np
 
-    low, high = int(data.lengths.min()), int(data.lengths.max())
+    low, high = int(lengths.min()), int(lengths.max())
     if low == high:
         return f"{low:,}"
-    return f"{low:,} to {high:,}, median {np.median(data.lengths):,.0f}"
+    return f"{low:,} to {high:,}, median {np.median(lengths):,.0f}"
 
 
 def facts_of(values: "NDArray[np.float64]") -> list[str]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from seqbench.errors import ConfigError
 
 GITHUB = "https://raw.githubusercontent.com"
+# The commit of the repository whose file of NSMC is read: 25,000 of the 200,000 reviews.
+NSMC = "cb47f25d1a5a317f74217e74167fc670e36735fa"
 # The commit of the Free Spoken Digit Dataset.
 FSDD = "26eb9aaf76e81b692f806f9140c2d2777410d7a1"
 
@@ -305,6 +307,22 @@ DATASETS: dict[str, Dataset] = {
                     f"{GITHUB}/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
                     "https://storage.googleapis.com/download.tensorflow.org/data/shakespeare.txt",
                     "https://cdn.jsdelivr.net/gh/karpathy/char-rnn@master/data/tinyshakespeare/input.txt",
+                ),
+            ),
+        ),
+    ),
+    "nsmc": Dataset(
+        "nsmc",
+        "25,000 of the 200,000 film reviews of NSMC: Korean, positive or negative; some are rude",
+        "CC0, github.com/e9t/nsmc; the reviews are of users of Naver Movies",
+        (
+            File(
+                "ratings_test.head25000.txt",
+                2_432_116,
+                "40d65e7c3c1d992ac746a3fd360fa16d21c44152023387277748186b64dc3d26",
+                (
+                    f"{GITHUB}/chrisjihee/DeepKNLP-25.08/{NSMC}/data/nsmc/ratings_valid.txt",
+                    f"https://cdn.jsdelivr.net/gh/chrisjihee/DeepKNLP-25.08@{NSMC}/data/nsmc/ratings_valid.txt",
                 ),
             ),
         ),

@@ -15,7 +15,7 @@ from seqbench.datasets.download import ensure
 from seqbench.errors import ConfigError, DataError
 from seqbench.user_files import expand_home
 
-TEXTS = ("ptb", "text8", "enwik8", "shakespeare")
+TEXTS = ("ptb", "text8", "enwik8", "shakespeare", "nsmc")
 SPLITS = (0.9, 0.05, 0.05)
 SHORTEST = 100
 
@@ -45,6 +45,7 @@ def load_text(name: str, data_dir: str | None = None) -> Text:
       as Latin-1), as in all published bits per character.
     - `shakespeare`: 90 %, 5 % and 5 %. It has no official split; nanoGPT trains on the same 90 %
       and validates on all of the last 10 %.
+    - `nsmc`: the reviews of each split of the task of that name, a line each, without their labels.
 
     Args:
         name: one of `TEXTS`.
@@ -58,6 +59,8 @@ def load_text(name: str, data_dir: str | None = None) -> Text:
     dataset = find(name)
     if name not in TEXTS:
         raise ConfigError(f"{name} is not a text (there are {', '.join(TEXTS)})")
+    if name == "nsmc":
+        return reviews_as_text(data_dir, dataset.checksums)
     paths = ensure(name, data_dir)
     # All texts except enwik8 are ASCII, a subset of Latin-1.
     texts = {file: path.read_bytes().decode("latin-1") for file, path in paths.items()}
@@ -67,6 +70,15 @@ def load_text(name: str, data_dir: str | None = None) -> Text:
         (text,) = texts.values()
         train, valid, test = split(text)
     return Text(train, valid, test, dataset.checksums)
+
+
+def reviews_as_text(data_dir: str | None, checksums: dict[str, str]) -> Text:
+    """Return the reviews of NSMC, a line each; see `load_text`."""
+    from seqbench.datasets.nsmc import load_nsmc
+
+    reviews, rows = load_nsmc(data_dir)
+    parts = {k: "".join(f"{reviews.texts[i]}\n" for i in own) for k, own in rows.items()}
+    return Text(parts["train"], parts["valid"], parts["test"], checksums)
 
 
 def load_text_file(path: str, splits: Sequence[float] = SPLITS) -> Text:

@@ -167,8 +167,8 @@ def known_tokens(saved: SavedRun, changes: dict[str, Any]) -> dict[str, Any]:
     defaults = signature_defaults(saved.config["task"]["_target_"])
     if not changes or TOKENIZATION & changes.keys():
         return {}
-    if defaults.get("characters", "") is None and isinstance(saved.vocabulary, Vocabulary):
-        return {"characters": saved.vocabulary.characters}
+    if defaults.get("characters", "") is None and isinstance(saved.tokenization, Vocabulary):
+        return {"characters": saved.tokenization.characters}
     return {"preprocessing": saved.preprocessing} if "preprocessing" in defaults else {}
 
 

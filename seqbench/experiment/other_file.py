@@ -21,7 +21,7 @@ def task_on_file(saved: SavedRun, path: str) -> Task:
     """Return a task whose test split is a file, with its data on the run's device.
 
     Args:
-        saved: the run, of a task that forecasts tables or classifies sequences.
+        saved: the run, of a task that forecasts tables or classifies sequences or texts.
         path: a file that `predict` reads, with the targets or the classes.
 
     Raises:
@@ -41,8 +41,8 @@ def task_on_file(saved: SavedRun, path: str) -> Task:
             instead = "task.path=FILE scores another text"
         name = saved.config["choices"]["task"]
         raise ConfigError(
-            f"--input is for runs that forecast tables or classify sequences, and this run is one "
-            f"of {name}: seqbench eval RUN {instead}"
+            "--input is for runs that forecast tables or classify sequences or texts, and this run "
+            f"is one of {name}: seqbench eval RUN {instead}"
         )
     task.checksums[expand_home(path).name] = check_digest(path, None, "--input")
     task.to(saved.device)
@@ -100,8 +100,8 @@ def check_windows(table: Table, features: TableFeatures, length: int, ends: list
 
 
 def sequence_task(saved: SavedRun, path: str) -> Classification:
-    """Return a task that classifies all sequences of a file; see `task_on_file`."""
-    features, data = classifying.read_new_sequences(saved, path, with_labels=True)
+    """Return a task that classifies all sequences or texts of a file; see `task_on_file`."""
+    features, sequences, data = classifying.read_new(saved, path, with_labels=True)
     if data.labels is None:
         raise DataError(
             f"{path} has no classes to score: expected an array y in an npz file, @classLabel true "
@@ -109,12 +109,14 @@ def sequence_task(saved: SavedRun, path: str) -> Classification:
         )
     task = Classification(
         "mean" if saved.spec.readout == "mean" else "last",
-        "mask" if features.masks else "error",
+        "error",
         None,
         None,
         batch_size=saved.trainer.batch_size,
         seed=saved.config["seed"],
         data_dir=None,
     )
-    task.set_sequences(features, data, {"test": np.arange(len(data.lengths))})
+    task.set_sequences(
+        features, sequences, data.labels, path, {"test": np.arange(len(data.labels))}
+    )
     return task

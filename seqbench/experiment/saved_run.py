@@ -103,16 +103,26 @@ class SavedRun:
         return task
 
     @cached_property
+    def tokenization(self) -> Tokenization | None:
+        """The tokens that the model reads; `None` if it reads no text.
+
+        Raises:
+            ConfigError: if a library is missing.
+            RunError: if the vocabulary is damaged.
+        """
+        kept = self.task.preprocessing() if self.preprocessing is None else self.preprocessing
+        return kept_tokenization(kept)
+
+    @property
     def vocabulary(self) -> Tokenization:
         """The vocabulary of a language model.
 
         Raises:
-            ConfigError: if the run is of another task, or a library is missing.
-            RunError: if the vocabulary is damaged.
+            ConfigError: if the run is of another task, or as for `tokenization`.
+            RunError: as for `tokenization`.
         """
-        kept = self.task.preprocessing() if self.preprocessing is None else self.preprocessing
-        found = kept_tokenization(kept)
-        if found is None:
+        found = self.tokenization
+        if found is None or self.spec.readout != "every":
             name = self.config["choices"]["task"]
             raise ConfigError(f"generate needs a language model, and this run is one of {name}")
         return found
@@ -138,8 +148,9 @@ class SavedRun:
             observe = ForecastRows(task, split, write)
         elif write is not None:
             kept = task.preprocessing()
-            vocabulary = kept_tokenization(kept)
-            names = vocabulary.names if vocabulary else kept.get("classes", ())
+            names = kept.get("classes", ())
+            if not names and (vocabulary := kept_tokenization(kept)):
+                names = vocabulary.names
             observe = PredictionRows(task, write, names)
         return self.trainer.evaluate(model or self.model, task, split, observe)
 

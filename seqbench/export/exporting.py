@@ -96,7 +96,8 @@ def features_of(saved: SavedRun) -> TableFeatures | SequenceFeatures | None:
     target = saved.spec.target
     if isinstance(target, Values) and target.steps is not None:
         return forecasting.features_of(saved)
-    return classifying.features_of(saved) if classifying.is_classifier(saved) else None
+    found = classifying.features_of(saved) if classifying.is_classifier(saved) else None
+    return found if isinstance(found, SequenceFeatures) else None
 
 
 def samples_of(saved: SavedRun, features: TableFeatures | SequenceFeatures | None) -> Samples:

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from seqbench.results.recipe import amount_difference
 from seqbench.results.statistics import Statistics, describe, distinguishable
-from seqbench.results.variants import CODE, START, canonical, tell_apart
+from seqbench.results.variants import CODE, START, canonical, shown, tell_apart
 from seqbench.results.where import flatten
 from seqbench.runs.identity import without_environment
 from seqbench.runs.record import Record
@@ -103,6 +103,12 @@ class Cell:
     def statistics(self) -> Statistics | None:
         """Return the statistics of the scores; `None` if there are none."""
         return describe([value for _, value in self.scores], self.log) if self.scores else None
+
+    @property
+    def start(self) -> str:
+        """Return the run whose weights the model started from: `from=3f2a1b2c`; mostly empty."""
+        name = shown(START, _model_config(self.records[0]))
+        return f"{START}={name}" if name else ""
 
     @property
     def label(self) -> str:

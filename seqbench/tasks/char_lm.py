@@ -52,7 +52,7 @@ class CharLM(CharTask):
 
     def __init__(
         self,
-        dataset: Literal["ptb", "text8", "enwik8", "shakespeare"],
+        dataset: Literal["ptb", "text8", "enwik8", "shakespeare", "nsmc"],
         length: int,
         context: int,
         train_size: int | None,

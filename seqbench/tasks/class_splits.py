@@ -1,4 +1,6 @@
-"""Split labelled sequences: the same fraction of each class to validation and to test."""
+"""Split labelled examples: the same fraction of each class to validation and to test; fewer of them
+for training.
+"""
 
 from collections.abc import Sequence
 
@@ -51,3 +53,38 @@ def stratified(
             found[name].append(own)
         found["train"].append(rows)
     return {name: np.sort(np.concatenate(parts)) for name, parts in found.items()}
+
+
+def fewer(
+    labels: Sequence[str], rows: NDArray[np.int64], size: int | None, seed: int
+) -> NDArray[np.int64]:
+    """Return some training rows, with the fractions of the classes, in the order of the file.
+
+    Those of a smaller size are among those of a larger one, and each class has at least one.
+
+    Args:
+        labels: the class of each row of the file.
+        rows: the training rows.
+        size: how many are returned; `None`: all.
+        seed: of the random choice.
+
+    Raises:
+        ConfigError: if there are not so many, or fewer are asked for than there are classes.
+    """
+    if size is None:
+        return rows
+    names = np.array([labels[row] for row in rows], dtype=object)
+    classes = list(dict.fromkeys(names))
+    if not len(classes) <= size <= len(rows):
+        raise ConfigError(
+            f"task.train_size={size}: expected {len(classes)}, the number of classes, to "
+            f"{len(rows):,}, the number of training examples"
+        )
+    random = np.random.RandomState(seed)
+    # A row's place among those of its class, from 0 to 1. Sorted by it, all prefixes have all
+    # classes.
+    place = np.empty(len(rows))
+    for name in classes:
+        own = random.permutation(np.flatnonzero(names == name))
+        place[own] = np.arange(len(own)) / len(own)
+    return np.sort(rows[place.argsort(kind="stable")[:size]])

@@ -13,11 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from seqbench.datasets.labelled import Labelled, class_names, numbered_channels
+from seqbench.datasets.labelled import Labelled, class_names
 from seqbench.errors import ConfigError, DataError
-from seqbench.spec import Classes, Features, SequenceSpec
+from seqbench.spec import Classes, SequenceSpec
 from seqbench.tasks.like_lengths import rows_of_batch
-from seqbench.tasks.sequence_features import Missing, SequenceFeatures
+from seqbench.tasks.sequence_features import (
+    ClassifierFeatures,
+    Missing,
+    SequenceFeatures,
+    Sequences,
+)
 from seqbench.tasks.table_features import fit_scaler
 from seqbench.tasks.task import Batch, Primary, Split, Task
 from seqbench.wording import plain
@@ -99,43 +104,49 @@ class Classification(Task):
             mean=mean,
             std=std,
         )
-        self.set_sequences(features, data, rows)
+        self.set_sequences(features, features.of(data), data.labels, data.path, rows)
 
     def set_sequences(
-        self, features: SequenceFeatures, data: Labelled, rows: Mapping[Split, NDArray[np.int64]]
+        self,
+        features: ClassifierFeatures,
+        sequences: Sequences,
+        labels: Sequence[str],
+        path: str,
+        rows: Mapping[Split, NDArray[np.int64]],
     ) -> None:
         """Set all attributes of the task with features that are fitted already.
 
         Args:
-            features: turn sequences into inputs, and name the classes.
-            data: the sequences of all splits.
+            features: have made the inputs, and name the classes.
+            sequences: the inputs of all splits.
+            labels: the class of each sequence.
+            path: the file, for errors.
             rows: the places of the sequences of each split. Without `train`, the majority class is
                 that of test.
 
         Raises:
             DataError: if a class is not one of the features'.
         """
-        assert data.labels is not None
         classes = features.classes
         number = {label: i for i, label in enumerate(classes)}
         for split, own in rows.items():
-            foreign = sorted({data.labels[row] for row in own} - number.keys())
+            foreign = sorted({labels[row] for row in own} - number.keys())
             if foreign:
                 raise DataError(
-                    f"{data.path}: class '{plain(foreign[0])}' of {split} is not in the training "
+                    f"{path}: class '{plain(foreign[0])}' of {split} is not in the training "
                     f"sequences, which have {', '.join(map(plain, classes))}"
                 )
-        self.features, self.sequences = features, features.of(data)
-        self.targets = torch.tensor([number.get(label, 0) for label in data.labels])
+        self.features, self.sequences = features, sequences
+        self.targets = torch.tensor([number.get(label, 0) for label in labels])
         self.rows = {split: torch.from_numpy(own) for split, own in rows.items()}
         if self.eval_size is not None:
             for split, places in self.rows.items():
                 size = min(self.eval_size, len(places))
                 if split != "train":
                     self.rows[split] = places[torch.arange(size) * len(places) // size]
-        self.set_facts(data)
+        self.set_facts()
 
-    def set_facts(self, data: Labelled) -> None:
+    def set_facts(self) -> None:
         """Set the spec, the batches of an epoch, the weights of the classes, baseline and notes."""
         tested = self.targets[self.rows["test"]]
         trained = self.rows.get("train", self.rows["test"])
@@ -144,7 +155,7 @@ class Classification(Task):
         variable = len(lengths[used].unique()) > 1
         classes = Classes(len(self.features.classes))
         longest = int(lengths[trained].max())
-        self.spec = SequenceSpec(Features(self.features.dim), classes, self.pool, longest, variable)
+        self.spec = SequenceSpec(self.features.input, classes, self.pool, longest, variable)
         self.batch_size = min(self.batch_size, len(trained))
         self.steps_per_epoch = -(-len(trained) // self.batch_size)
         counts = torch.bincount(self.targets[trained], minlength=classes.n)
@@ -155,9 +166,7 @@ class Classification(Task):
         share = float((tested == majority).float().mean())
         self.baseline, self.naive = share, {"majority class": share}
         self.notes |= {f"{split}_sequences": len(own) for split, own in self.rows.items()}
-        names = data.channels
-        unnamed = names == numbered_channels(len(names))
-        self.notes["channels"] = len(names) if unnamed else ", ".join(map(plain, names))
+        self.notes |= self.features.notes
         self.notes["classes"] = ", ".join(map(plain, self.features.classes))
         if variable:
             self.notes["lengths"] = f"{int(lengths[used].min())} to {int(lengths[used].max())}"

@@ -3,19 +3,40 @@ kept with the weights, so prediction shares this.
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seqbench.datasets.labelled import Labelled
+from seqbench.datasets.labelled import Labelled, numbered_channels
+from seqbench.spec import Features, Tokens
+from seqbench.wording import plain
 
 Missing = Literal["error", "mask"]
 # Time steps of a batch in evaluation, padding included.
 EVAL_STEPS = 2**17
 EVAL_ROWS = 256
+
+
+class ClassifierFeatures(Protocol):
+    """What a task that classifies keeps with the weights, in order to read new data."""
+
+    @property
+    def classes(self) -> list[str]:
+        """Return the names of the classes, in the order of the model's outputs."""
+
+    @property
+    def input(self) -> Tokens | Features:
+        """Return the input of the models."""
+
+    @property
+    def notes(self) -> dict[str, int | float | str]:
+        """Return facts for the record."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the features as a JSON-serializable dict."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +65,16 @@ class SequenceFeatures:
     std: NDArray[np.float64]
 
     @property
-    def dim(self) -> int:
-        """Return the number of features."""
-        return len(self.channels) * (2 if self.masks else 1)
+    def input(self) -> Features:
+        """Return the input of the models."""
+        return Features(len(self.channels) * (2 if self.masks else 1))
+
+    @property
+    def notes(self) -> dict[str, int | float | str]:
+        """Return facts for the record: the number of channels, or their names."""
+        names = self.channels
+        unnamed = tuple(names) == numbered_channels(len(names))
+        return {"channels": len(names) if unnamed else ", ".join(map(plain, names))}
 
     def to_json(self) -> dict[str, Any]:
         """Return the attributes as a JSON-serializable dict, for `from_json`."""
@@ -81,7 +109,8 @@ class Sequences:
     """Sequences in one tensor, from which batches are cut.
 
     Attributes:
-        steps: `(steps, dim)` float32, of one sequence after the other.
+        steps: `(steps, dim)` float32, or `(steps,)` token ids of any integer type, of one sequence
+            after the other.
         lengths: `(sequences,)` int64.
     """
 
@@ -99,20 +128,26 @@ class Sequences:
             rows: `(batch,)`, their places, on the CPU.
 
         Returns:
-            Inputs `(batch, time, dim)`, 0 where a sequence is padded on the right to the longest;
-            and the lengths `(batch,)`, `None` if all are of the same length.
+            Inputs `(batch, time, dim)`, or `(batch, time)` int64, 0 where a sequence is padded on
+            the right to the longest; and the lengths `(batch,)`, `None` if all are of the same
+            length.
         """
         device, own = self.steps.device, self.lengths[rows]
         longest = int(own.max())
         starts = (self.lengths.cumsum(0) - self.lengths)[rows].to(device)
         places = torch.arange(longest, device=device)
         if int(own.min()) == longest:
-            return self.steps[starts[:, None] + places], None
+            return self.inputs_at(starts[:, None] + places), None
         lengths = own.to(device)
         inside = places < lengths[:, None]
         # Padding repeats the first step of the sequence, which is then overwritten.
-        inputs = self.steps[starts[:, None] + places * inside]
-        return inputs * inside[..., None], lengths
+        inputs = self.inputs_at(starts[:, None] + places * inside)
+        return inputs * (inside[..., None] if inputs.ndim > 2 else inside), lengths
+
+    def inputs_at(self, places: Tensor) -> Tensor:
+        """Return the steps at some places, token ids as int64."""
+        steps = self.steps[places]
+        return steps if steps.is_floating_point() else steps.long()
 
     def parts(self, rows: Tensor) -> list[Tensor]:
         """Return rows in parts that fit into memory as batches, in the same order."""

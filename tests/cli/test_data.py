@@ -134,6 +134,19 @@ def test_describe_names_the_task_of_labelled_sequences(tmp_path):
     assert hint not in call("describe", tmp_path / "my.csv", "task=classify_file").stdout
 
 
+def test_describe_shows_the_classes_and_characters_of_labelled_texts(tmp_path):
+    rows = [f"{'가나' * (i % 3 + 1)},{'ab'[i % 4 == 0]}" for i in range(40)]
+    (tmp_path / "my.csv").write_text("\n".join(["review,label", *rows]), encoding="utf-8")
+    words = ["task=sentiment_file", "task.text=review", "task.length=5"]
+    shown = call("describe", tmp_path / "my.csv", *words).stdout
+    lines = [line.split() for line in shown.splitlines()]
+    assert ["a", "18", "6", "6"] in lines
+    assert ["b", "6", "2", "2"] in lines
+    assert ["lengths", "2", "to", "5,", "median", "4"] in lines
+    assert ["characters", "3"] in lines  # with the unknown one
+    assert "majority class  accuracy 75.0 %" in shown
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [

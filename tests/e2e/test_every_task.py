@@ -11,9 +11,10 @@ from seqbench.runs.record import read_record
 from seqbench.training import checkpoint
 
 GENERATED = ("adding", "copy", "char_markov", "char_file", "forecast_file")
-GENERATED += ("classify_file", "word_file")
+GENERATED += ("classify_file", "word_file", "sentiment_file")
 REAL = ("smnist", "pmnist", "char_ptb", "char_shakespeare", "etth1", "etth2", "ucr")
 REAL += ("spoken_digits", "jsb", "nottingham", "musedata", "piano", "word_ptb")
+REAL += ("nsmc", "char_nsmc")
 FORECASTING = ("forecast_file", "etth1", "etth2")
 NO_FORECASTS = [task for task in GENERATED + REAL if task not in FORECASTING]
 LINEAR = {"nlinear", "dlinear"}  # models for forecasting only
@@ -36,6 +37,10 @@ def command(model, task, folder):
         lengths = np.arange(60) % 9 + 4
         np.savez(folder / "my.npz", x=x, y=np.arange(60) % 3, lengths=lengths)
         words.append(f"task.path={folder / 'my.npz'}")
+    if task == "sentiment_file":
+        rows = (f"film {i} is {'bad' if i % 2 else 'good'},{i % 2}\n" for i in range(60))
+        (folder / "my.csv").write_text("".join(["text,label\n", *rows]), encoding="utf-8")
+        words.append(f"task.path={folder / 'my.csv'}")
     # Some recipes have 3 million parameters.
     return [*words, "trainer.batch_size=4", "trainer.eval_every=20"]
 

@@ -150,6 +150,21 @@ def test_what_varies_along_the_axis_is_no_panel_and_all_else_is():
     assert len(point_panels(aggregate(records), "seconds")) == 4
 
 
+def test_a_model_that_started_from_other_weights_keeps_its_name_beside_the_model_itself():
+    start = {"init_sha256": "ab" * 32, "init_run": "0123456789ab", "init_from": "best.safetensors"}
+    records = [
+        make_record("smnist", "gru", task__train_size=size, model__hidden_size=width, **parent)
+        for size in (100, 1000)
+        for width, parent in ((8, {}), (9, {}), (8, start))
+    ]
+    ((_, points),) = point_panels(aggregate(records), "task.train_size").items()
+    labels = [(point.cell.label, point.x) for point in points]
+    assert sorted(labels) == [
+        *[("gru", 100), ("gru", 100), ("gru", 1000), ("gru", 1000)],
+        *[("gru (from=01234567)", 100), ("gru (from=01234567)", 1000)],
+    ]
+
+
 @pytest.mark.parametrize(
     ("x", "message"),
     [

@@ -44,7 +44,8 @@ class Point:
     """The score of one config at its x value.
 
     Attributes:
-        cell: the runs; points of a model with the same variant look alike.
+        cell: the runs; points of a model with the same variant look alike: the weights that the model
+            started from, and the value of `by`.
         x: the x value.
         score: mean over seeds.
         bar: ends of the 95% confidence interval of the mean; `None` below three seeds.
@@ -125,7 +126,8 @@ def point_panels(cells: Sequence[Cell], x: str, by: str | None = None) -> dict[C
         bar = None
         if sample.n >= FEWEST_SEEDS and sample.low is not None and sample.high is not None:
             bar = sample.low, sample.high
-        variant = "" if by is None else setting_text(cell, by)
+        named = [cell.start, "" if by is None else setting_text(cell, by)]
+        variant = ", ".join(filter(None, named))
         point = Point(replace(cell, variant=variant), place, sample.mean, bar)
         panels.setdefault(column, []).append(point)
     if not panels:
