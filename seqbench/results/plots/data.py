@@ -44,7 +44,7 @@ class Point:
     """The score of one config at its x value.
 
     Attributes:
-        cell: the runs; points of a model with the same variant look alike: the weights that the model
+        cell: the runs; points of a model with the same variant look alike: the weights that it
             started from, and the value of `by`.
         x: the x value.
         score: mean over seeds.
