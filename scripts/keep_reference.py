@@ -10,7 +10,6 @@ computes results changes them, too: tables say which runs are of older code.
 import argparse
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -47,7 +46,11 @@ def keep(run: Path, place: Path) -> None:
     """Copy the record of a run and some of its events."""
     place.mkdir(parents=True, exist_ok=True)
     # The config is part of the record, without paths of the machine that it ran on.
-    shutil.copyfile(run / "record.json", place / "record.json")
+    record = (run / "record.json").read_text(encoding="utf-8")
+    config = json.loads(record)["config"]
+    if parent := config.get("init_run"):
+        record = record.replace(json.dumps(config["init_from"]), json.dumps(parent))
+    (place / "record.json").write_text(record, encoding="utf-8")
     events = read_events(run / "events.jsonl")
     losses = [event for event in events if event["split"] == "train"]
     every = -(-len(losses) // MOST_LOSSES) or 1
