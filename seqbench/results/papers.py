@@ -269,9 +269,7 @@ def incomparable_reason(
     if record.budget != row.budget:
         here = f"budget {record.budget}" if record.budget else "custom budget"
         reasons.append(f"{here} instead of {row.budget}")
-    elif (other := amount_difference(record.config)) and amount_difference(
-        record.config | {"protocol": row.protocol}  # nor the amount that the paper's protocol sets
-    ):
+    elif other := amount_difference(record.config, row.protocol):
         reasons.append(other)
     if record.protocol not in passes:
         here = f"protocol {record.protocol}" if record.protocol else "custom protocol"

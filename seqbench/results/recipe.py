@@ -56,7 +56,7 @@ def compare(recipe: Nodes, run: Nodes) -> list[Difference]:
     ]
 
 
-def amount_difference(config: dict[str, Any]) -> str | None:
+def amount_difference(config: dict[str, Any], other_protocol: str | None = None) -> str | None:
     """Return how duration, early stop and data sizes differ from recipe, protocol and budget.
 
     A run that continues another one differs, too: its learning rates are not those of one training.
@@ -64,15 +64,20 @@ def amount_difference(config: dict[str, Any]) -> str | None:
 
     Args:
         config: the run's resolved config.
+        other_protocol: an amount that this protocol sets is no difference, either.
 
     Returns:
         A text like `epochs=1 instead of epochs=10`; `None` if nothing differs.
     """
-    planned, here = _amounts(baseline(**choices(config))), _amounts(config)
+    chosen, here = choices(config), _amounts(config)
+    planned = _amounts(baseline(**chosen))
+    usual = [planned]
+    if other_protocol is not None:
+        usual.append(_amounts(baseline(**chosen | {"protocol": other_protocol})))
     found = [
         f"{here[what]} instead of {planned[what]}"
         for what in planned
-        if here.get(what, planned[what]) != planned[what]
+        if what in here and here[what] not in [amounts.get(what) for amounts in usual]
     ]
     if "continues" in config:
         found.append("continued from another run")

@@ -105,9 +105,9 @@ def build_table(
             columns.append((beside, [None if cell is None else make(cell) for cell in members]))
     others = list(dict.fromkeys(model for texts in printed.values() for model in texts))
     for j, (_, entries) in enumerate(columns):
-        texts = printed.get(j, {})
+        numbers = printed.get(j, {})
         entries[len(places) : len(places)] = [
-            Entry(texts[model]) if model in texts else None for model in others
+            Entry(numbers[model]) if model in numbers else None for model in others
         ]
     for name in names if grid.tasks_down else ():
         of_rows = [[c for (i, _), c in grid.cells.items() if i == row] for row in places]
