@@ -210,7 +210,7 @@ def test_published_numbers_stand_beside_measured_ones_with_remarks():
         build([make_record()], paper="nobody1999")
 
 
-def test_models_that_only_the_paper_has_are_rows_above_the_bounds():
+def test_models_that_seqbench_lacks_are_rows_above_the_bounds():
     records = [
         make_record("ucr", "tcn", seed, 0.9, task__dataset=name, baseline=0.5)
         for name in ("GunPoint", "OSULeaf")

@@ -7,6 +7,7 @@ from functools import partial
 from itertools import zip_longest
 from typing import NamedTuple
 
+from seqbench.config.choices import choices_of
 from seqbench.errors import ConfigError
 from seqbench.results.cells import Cell, Column, Standing, standings
 from seqbench.results.papers import cell_reason, load_paper, published
@@ -48,8 +49,8 @@ def build_table(
         cells: as returned by `aggregate`.
         source: hash of the seqbench sources in use. Cells with runs of other sources are marked; if
             all runs have other sources, a note says so instead.
-        paper: name of a paper whose published values get extra columns; models that only the paper
-            has get rows.
+        paper: name of a paper whose published values get extra columns; models of the paper that
+            seqbench lacks get rows.
         rows: config keys of the rows; see `arrange`.
         cols: config keys of the columns.
         show: extra columns beside each mean; names of `SHOWN`.
@@ -67,7 +68,6 @@ def build_table(
     places = range(len(grid.rows))
     standing = dict(zip(grid.cells, standings(list(grid.cells.values())), strict=True))
     in_paper = {row.task for row in load_paper(paper)} if paper else set()
-    known = {cell.model for cell in cells}
     usual_n = _usual_n(cells)
     remarks = _Remarks()
     runs = [record for cell in cells for record in cell.records]
@@ -77,7 +77,7 @@ def build_table(
     names = list(dict.fromkeys([WITHOUT_MEMORY, *names, BEST_POSSIBLE]))
     # Build the table column by column, the bounds below the cells of each, then transpose it.
     columns: list[tuple[Header, list[Entry | None]]] = []
-    printed: dict[int, dict[str, str]] = {}  # column -> numbers of models that no run is of
+    printed: dict[int, dict[str, str]] = {}  # column -> numbers of models that seqbench lacks
     for j, texts in enumerate(grid.columns):
         members = [grid.cells.get((i, j)) for i in places]
         name = plain(next(cell.column.task for cell in members if cell))
@@ -101,7 +101,7 @@ def build_table(
             makers.append(partial(_published, paper=paper, task=header.task, remarks=remarks))
         for beside, make in zip(headers, makers, strict=True):
             if beside.task == "published":
-                printed[len(columns)] = _of_others(str(paper), there[0], known)
+                printed[len(columns)] = _of_others(str(paper), there[0])
             columns.append((beside, [None if cell is None else make(cell) for cell in members]))
     others = list(dict.fromkeys(model for texts in printed.values() for model in texts))
     for j, (_, entries) in enumerate(columns):
@@ -268,15 +268,15 @@ def _published(cell: Cell, paper: str, task: str, remarks: _Remarks) -> Entry | 
     )
 
 
-def _of_others(paper: str, cell: Cell, measured: Iterable[str]) -> dict[str, str]:
-    """Return model -> published number, of the models that no run is of, for the task of a cell."""
-    record = cell.records[0]
+def _of_others(paper: str, cell: Cell) -> dict[str, str]:
+    """Return model -> published number, of the models that seqbench lacks, for a cell's task."""
+    record, known = cell.records[0], choices_of("model")
     return {
         plain(model): found.printed
         for row, cells in load_paper(paper).items()
         if row.task == record.task and row.is_of(record.config)
         for model, found in cells.items()
-        if model not in measured
+        if model not in known
     }
 
 
