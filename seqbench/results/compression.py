@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -72,6 +72,19 @@ def lines_of(records: Iterable[Record]) -> list[Line]:
         first = parent_line(parent, by_id.get(parent), children)
         below = [child_line(child, first) for child in children]
         found += [first, *sorted(below, key=lambda line: by_amount(line.method or ""))]
+    return found
+
+
+def with_parents_measured(records: Sequence[Record]) -> list[Record]:
+    """Return the records; parents have the size and latency that compressed runs measured."""
+    known = {line.run_id: line for line in lines_of(records) if line.parent is None}
+    found = []
+    for record in records:
+        if (line := known.get(record.run_id)) is not None:
+            sizes = {"bytes": line.bytes, "latency": line.latency}
+            measured = {name: size for name, size in sizes.items() if size is not None}
+            record = replace(record, measured=measured | record.measured)
+        found.append(record)
     return found
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, TypeGuard
 
+from seqbench.config.compression import method
 from seqbench.errors import ConfigError
 from seqbench.results.cells import Cell, Column
 from seqbench.results.curves import Band, Curve, band, read_curves
@@ -20,6 +21,8 @@ LARGEST = 1e30
 SPLITS = ("valid", "test", "train")
 # Maximum number of metrics that an error message lists.
 LISTED = 8
+# Measured numbers along the x axis.
+MEASURED = ("seconds", "bytes", "latency")
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Point:
     """The score of one config at its x value.
 
     Attributes:
-        cell: the runs; its variant is empty, so that all points of a model look alike.
+        cell: the runs; its variant is empty, so that all points of a model look alike, or the
+            method of compressed runs.
         x: the x value.
         score: mean over seeds.
         bar: ends of the 95% confidence interval of the mean; `None` below three seeds.
@@ -99,12 +103,12 @@ def point_panels(cells: Sequence[Cell], x: str) -> dict[Column, list[Point]]:
 
     Args:
         cells: as returned by `aggregate`.
-        x: `length`, `parameters`, `seconds`, `compute`, or a config key.
+        x: `length`, `parameters`, `compute`, one of `MEASURED`, or a config key.
 
     Raises:
         ConfigError: if no run has a score and a number under `x`.
     """
-    if x not in ("length", "seconds", "compute"):
+    if x not in ("length", "compute", *MEASURED):
         check_keys(cells, x=[x])
     panels: dict[Column, list[Point]] = {}
     for cell in cells:
@@ -122,7 +126,8 @@ def point_panels(cells: Sequence[Cell], x: str) -> dict[Column, list[Point]]:
         bar = None
         if sample.n >= FEWEST_SEEDS and sample.low is not None and sample.high is not None:
             bar = sample.low, sample.high
-        point = Point(replace(cell, variant=""), place, sample.mean, bar)
+        how = method(cell.records[0].config) or ""
+        point = Point(replace(cell, variant=how), place, sample.mean, bar)
         panels.setdefault(column, []).append(point)
     if not panels:
         raise ConfigError(f"no run with a score has a number under '{x}'")
@@ -213,7 +218,9 @@ def _drawable(curve: Curve) -> Curve:
 
 
 def _place(cell: Cell, x: str) -> float | None:
-    own = {"length": cell.column.length, "seconds": cell.seconds, "compute": cell.compute}
+    own = {"length": cell.column.length, "compute": cell.compute}
+    if x in MEASURED:
+        return cell.measured(x)
     value = own[x] if x in own else setting(cell, x)
     return float(value) if _is_number(value) else None
 
