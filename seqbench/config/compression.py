@@ -12,6 +12,8 @@ from seqbench.errors import ConfigError
 QUANTIZED = ("fp32", "fp16", "bf16", "int8-weights")
 SCOPES = ("global", "layer")
 SHARES = ("weights", "units")
+# Groups of settings that may differ from those of the parent.
+CHANGEABLE = ("optimizer.", "schedule.", "trainer.")
 KEYS = (*SHARES, "scope", "quantize")
 
 

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from seqbench.config import Config
 from seqbench.config.compose import Composer
-from seqbench.config.compression import QUANTIZED, SHARES, check_share
+from seqbench.config.compression import CHANGEABLE, QUANTIZED, SHARES, check_share
 from seqbench.config.initial import weights_file
 from seqbench.config.moved import PLACES, with_data_at
 from seqbench.config.schema import import_target
@@ -23,8 +23,7 @@ from seqbench.spec import SequenceSpec
 from seqbench.user_files import sha256_of
 from seqbench.wording import plain, suggestion
 
-# Groups of settings that may differ from those of the parent, and single ones.
-CHANGEABLE = ("optimizer.", "schedule.", "trainer.")
+# Single settings that may differ from those of the parent.
 SINGLE = ("device", "threads")
 # Settings that only say how many steps are trained: `--finetune` does.
 DURATION = ("trainer.steps", "trainer.epochs")
@@ -145,10 +144,7 @@ def storages(quantize: Sequence[str]) -> list[Node]:
     kinds = [kind.strip() for word in quantize for kind in word.split(",")]
     for kind in kinds:
         if kind not in QUANTIZED:
-            raise ConfigError(
-                f"--quantize takes {', '.join(QUANTIZED)}, not '{plain(kind)}'"
-                f"{suggestion(kind, QUANTIZED)}"
-            )
+            raise ConfigError(f"--quantize knows no '{plain(kind)}'{suggestion(kind, QUANTIZED)}")
     return [{"quantize": kind} for kind in kinds]
 
 
