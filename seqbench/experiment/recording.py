@@ -280,7 +280,7 @@ class Recording:
             if primary.solved is not None:
                 notes["solved"] = int(primary.is_solved(value))
         if status == "completed" and "compress" in config:
-            notes["method"] = method(config)
+            notes["method"] = str(method(config))
             notes["nonzero"] = experiment.parameters - zeros(experiment.state.model)
         seconds = progress.seconds
         return Record(

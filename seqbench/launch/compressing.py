@@ -143,6 +143,11 @@ def storages(quantize: Sequence[str]) -> list[Node]:
     """
     kinds = [kind.strip() for word in quantize for kind in word.split(",")]
     for kind in kinds:
+        if kind == "int8-dynamic":
+            raise ConfigError(
+                "--quantize int8-dynamic is not offered, since it is slower than seqbench's layers "
+                "on a CPU (see docs/smaller_models.md): int8-weights makes as small a file"
+            )
         if kind not in QUANTIZED:
             raise ConfigError(f"--quantize knows no '{plain(kind)}'{suggestion(kind, QUANTIZED)}")
     return [{"quantize": kind} for kind in kinds]

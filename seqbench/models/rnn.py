@@ -143,7 +143,7 @@ class Recurrent(SequenceModel):
         tied = self.embedding is not None and self.embedding.weight is self.output.weight
         for i, layer in enumerate(cast(list[nn.RNNBase], self.layers)):
             is_last = i == len(self.layers) - 1
-            gates = len(layer.weight_hh_l0) // layer.hidden_size
+            gates = len(layer.get_parameter("weight_hh_l0")) // layer.hidden_size
             names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
             places = [Place(f"layers.{i}.{name}", 0, gates) for name in names]
             places.append(Place(f"layers.{i}.weight_hh_l0", 1))

@@ -249,8 +249,9 @@ class TCN(SequenceModel):
                 another width than its input would get the same.
         """
         channels = list(options["channels"])
-        is_real = isinstance(spec.input, Features)
-        width = spec.input.dim if is_real else options["embedding_dim"] or channels[0]
+        width, is_real = options["embedding_dim"] or channels[0], False
+        if isinstance(spec.input, Features):
+            width, is_real = spec.input.dim, True
         widths = [width, *channels]
         groups = streams(widths, bool(options["tied"]))
         first = [i for i in range(len(widths)) if groups[i] == groups[0]]

@@ -139,14 +139,16 @@ def line(record: Record | None, **facts: Any) -> Line:
             known |= vars(record.score) | {"score": record.score.value}
             del known["value"]
     known |= facts
-    return Line(**{name: plain(v) if isinstance(v, str) else v for name, v in known.items()})
+    known |= {name: plain(value) for name, value in known.items() if isinstance(value, str)}
+    return Line(**known)
 
 
 def fact(record: Record, name: str) -> float | None:
     """Return a measured number; `None` if a foreign record has something else there."""
     value = record.measured.get(name)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if is_number and 0 <= value < LARGEST else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return value if 0 <= value < LARGEST else None
 
 
 def by_amount(text: str) -> str:
