@@ -1,5 +1,6 @@
 """Measure how long a compressed model and its parent take for one example, in turns."""
 
+import resource
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -18,9 +19,10 @@ from seqbench.training import checkpoint
 from seqbench.training.prediction import predict
 from seqbench.training.state import load_weights
 
-# Pairs of forward passes that are not counted, the fewest that are, and the seconds for more.
-WARM_UP, FEWEST, SECONDS = 3, 11, 1.0
-MOST = 500
+# Pairs of forward passes that are not counted, the fewest and the most that are.
+WARM_UP, FEWEST, MOST = 3, 11, 500
+# Seconds for more than the fewest pairs, and for as many that no other process has interrupted.
+SECONDS, PATIENCE = 1.0, 5.0
 
 
 def compared_with_parent(model: SequenceModel, task: Task, config: Config) -> dict[str, Any]:
@@ -62,20 +64,32 @@ def parent_model(path: Path, config: Config, task: Task) -> SequenceModel:
 def in_turns(
     model: SequenceModel, parent: SequenceModel, task: Task, example: Batch
 ) -> dict[str, float]:
-    """Run two models on one example, one after the other, many times; see the result above."""
-    pairs: list[tuple[float, float]] = []
+    """Run two models on one example, one after the other, many times; see the result above.
+
+    On a busy machine, pairs during which another process took the processor do not count, unless
+    there are too few others.
+    """
     models = (model.eval(), parent.eval())
-    ends = time.perf_counter() + SECONDS
-    while len(pairs) < WARM_UP + FEWEST or (time.perf_counter() < ends and len(pairs) < MOST):
+    pairs: list[tuple[float, float]] = []
+    calm: list[tuple[float, float]] = []
+    started = time.perf_counter()
+    while len(pairs) < MOST:
+        passed = time.perf_counter() - started
+        enough = len(calm) >= FEWEST or passed > PATIENCE * SECONDS
+        if len(pairs) >= WARM_UP + FEWEST and passed > SECONDS and enough:
+            break
         # The second of a pair finds warmer caches: each model is first in half of the pairs.
         order = (0, 1) if len(pairs) % 2 else (1, 0)
+        switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
         taken = {i: seconds_of(models[i], task, example) for i in order}
         pairs.append((taken[0], taken[1]))
-    pairs = pairs[WARM_UP:]
+        if switches == resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw:
+            calm += pairs[-1:] if len(pairs) > WARM_UP else []
+    counted = calm if len(calm) >= FEWEST else pairs[WARM_UP:]
     return {
-        "latency": median(own for own, _ in pairs),
-        "parent_latency": median(other for _, other in pairs),
-        "latency_ratio": median(own / other for own, other in pairs),
+        "latency": median(own for own, _ in counted),
+        "parent_latency": median(other for _, other in counted),
+        "latency_ratio": median(own / other for own, other in counted),
     }
 
 
