@@ -47,8 +47,8 @@ class Point:
     """The score of one config at its x value.
 
     Attributes:
-        cell: the runs; points of a model with the same variant look alike: how its weights were made
-            smaller or which they started from, and the value of `by`.
+        cell: the runs; points of a model with the same variant look alike: how the weights were
+            made smaller or which they started from, and the value of `by`.
         x: the x value.
         score: mean over seeds.
         bar: ends of the 95% confidence interval of the mean; `None` below three seeds.
