@@ -23,7 +23,7 @@ import torch
 from seqbench import kernels, machine
 from seqbench.config.compose import compose
 from seqbench.kernels import build
-from seqbench.models.llama import rotation
+from seqbench.models.attention import rotation
 from seqbench.models.tcn import TCN
 from seqbench.spec import Features, SequenceSpec, Values
 

@@ -14,6 +14,7 @@ from seqbench.cli import (
     clean,
     compare,
     completion,
+    compress,
     config,
     data,
     doctor,
@@ -69,6 +70,7 @@ app.command("sweep", cls=OverrideCommand)(sweep.sweep)
 app.command("eval", cls=OverrideCommand)(eval.evaluate)
 app.command("predict")(predict.predict)
 app.command("export")(export.export)
+app.command("compress", cls=OverrideCommand)(compress.compress)
 app.command("generate", cls=OverrideCommand)(generate.generate)
 app.command("table")(table.table)
 app.command("reproduce")(reproduce.reproduce)

@@ -36,8 +36,8 @@ def plot(
     x: Annotated[
         str | None,
         typer.Option(
-            help="Curves: steps or epochs. Else: length, parameters, seconds, compute, or a key"
-            " as 'model.num_layers'."
+            help="Curves: steps or epochs. Else: length, parameters, seconds, compute, bytes,"
+            " latency, or a key as 'model.num_layers'."
         ),
     ] = None,
     by: Annotated[
@@ -68,12 +68,15 @@ def plot(
 
     Example: seqbench plot --kind scaling --x length --metric recall_accuracy -o scaling.pdf
 
+    Example: seqbench plot --kind pareto --x bytes -o pareto.svg
+
     Example: seqbench plot --kind scaling --x compute --by parameters
 
     Example: seqbench plot 3f1b --kind forecast --window 2018-03-01 -o forecast.png
     """
     from seqbench.errors import ConfigError
     from seqbench.results.cells import aggregate
+    from seqbench.results.compression import with_parents_measured
     from seqbench.results.metric import ranked_by
     from seqbench.results.plots import figures
     from seqbench.results.where import MISSING, select, value_of
@@ -92,6 +95,8 @@ def plot(
         if found.unfinished and not found.records:
             hint = "none has ended yet, see 'seqbench runs'"
         raise ConfigError(f"no runs in {places_text(paths, output_dir)}: {hint}")
+    if kind == "pareto":
+        records = with_parents_measured(records)
     counts = Counter(record.status for record in records)
     lost = ", ".join(f"{n} {status}" for status, n in counts.items() if status != "completed")
     if kind != "curves" and not counts["completed"]:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
+from seqbench.config.compression import method
 from seqbench.errors import Interrupted
 from seqbench.results.command import resume_command
 from seqbench.results.papers import comparability, papers, published
@@ -172,3 +173,10 @@ class OneOfMany(Observer):
 
     def finished(self, record: Record) -> None:
         tqdm.write(f"seed {record.seed}: {outcome(record)}", file=sys.stderr)
+
+
+class Brief(Observer):
+    """Observer for compressed runs without fine-tuning: prints one line when the run ends."""
+
+    def finished(self, record: Record) -> None:
+        print(plain(f"{method(record.config)}: {outcome(record)}"), file=sys.stderr)

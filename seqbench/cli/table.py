@@ -1,11 +1,14 @@
 """`seqbench table`: print scores of models by task, with intervals, bounds and failures."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from seqbench.cli.folders import Folders, OutputDir, Where, places_text, read
+
+if TYPE_CHECKING:
+    from seqbench.runs.record import Record
 
 
 def table(
@@ -19,7 +22,11 @@ def table(
     ] = None,
     where: Where = None,
     rows: Annotated[
-        str, typer.Option(help="What goes down: one to three keys, 'model, optimizer.lr'.")
+        str,
+        typer.Option(
+            help="What goes down: one to three keys, 'model, optimizer.lr'; or 'method': compressed"
+            " runs below their parents."
+        ),
     ] = "model",
     cols: Annotated[str, typer.Option(help="What goes across: 'task, task.length'.")] = "task",
     show: Annotated[
@@ -46,6 +53,8 @@ def table(
 
     Example: seqbench table --against tcn
 
+    Example: seqbench table --rows method
+
     Example: seqbench table --rows model,optimizer.lr --cols task.length --show median,seconds
     """
     from rich.console import Console
@@ -53,6 +62,7 @@ def table(
     from seqbench.cli.table_view import show_table
     from seqbench.errors import ConfigError
     from seqbench.results.cells import aggregate
+    from seqbench.results.compression import is_compressed
     from seqbench.results.metric import ranked_by
     from seqbench.results.tables import export, markup
     from seqbench.results.tables.comparison import SHOWN, build_table
@@ -67,10 +77,17 @@ def table(
             raise ConfigError(f"--show knows no '{name}'{suggestion(name, SHOWN)}")
     found = read(paths, output_dir)
     records = select(found.records, where)
+    if down == ("method",):
+        by_method(records, format)
+        return
+    compressed = [record for record in records if is_compressed(record)]
+    records = [record for record in records if not is_compressed(record)]
     cells = aggregate(records if metric is None else ranked_by(records, metric))
     if not cells:
         hint = "try 'seqbench train model=tcn task=adding budget=quick'"
-        if found.records:
+        if compressed:
+            hint = f"--rows method shows {len(compressed)} compressed runs"
+        elif found.records:
             hint = f'none of {len(found.records)} runs matches --where "{where}"'
         elif found.unfinished:
             hint = "those that are there have not finished: see 'seqbench runs'"
@@ -89,6 +106,41 @@ def table(
         if found.unfinished:
             count = len(found.unfinished)
             typer.echo(f"{count} unfinished, not in the table: see 'seqbench runs'", err=True)
+        if compressed:
+            count = len(compressed)
+            typer.echo(f"{count} compressed, not in the table: --rows method shows them", err=True)
+
+
+def by_method(records: "list[Record]", format: str) -> None:
+    """Print compressed runs below their parents.
+
+    Raises:
+        ConfigError: if there are none.
+    """
+    import json
+
+    from rich.console import Console
+
+    from seqbench.cli.table_view import show_table
+    from seqbench.errors import ConfigError
+    from seqbench.results.compression import Line, lines_of
+    from seqbench.results.tables import export, markup
+    from seqbench.results.tables.methods import method_table
+
+    lines = lines_of(records)
+    if not lines:
+        raise ConfigError(
+            "no compressed runs: 'seqbench compress RUN --prune weights=0.8' makes one"
+        )
+    if format == "json":
+        typer.echo(json.dumps(list(map(vars, lines)), indent=2, allow_nan=False))
+    elif format == "csv":
+        rows = [list(Line.__dataclass_fields__), *(list(vars(line).values()) for line in lines)]
+        typer.echo(export.csv_text(rows), nl=False)
+    elif format in markup.RENDERERS:
+        typer.echo(markup.RENDERERS[format](method_table(lines)), nl=False)
+    else:
+        show_table(method_table(lines), Console(highlight=False))
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from seqbench.config import Config
+from seqbench.config.compression import check_compression
 from seqbench.config.messages import SYNONYMS, unknown_key_error
 from seqbench.config.schema import (
     NODES,
@@ -30,7 +31,7 @@ VALUES: dict[str, Any] = {
     "tracker": dict[str, Any],
 }
 # Root keys that only some configs have: a continuation has the id of its parent, a run that starts
-# from other weights their file.
+# from other weights their file, and a compressed one says how it is made smaller.
 OPTIONAL: dict[str, Any] = {
     "continues": str,
     "init_from": str,
@@ -38,6 +39,7 @@ OPTIONAL: dict[str, Any] = {
     "init_run": str,
     "init_freeze": list[str],
     "init_lr_scale": float,
+    "compress": dict[str, Any],
 }
 # Keys that a recipe may have under `recipe`.
 RECIPE = ("source", "expected", "optimizer", "schedule")
@@ -92,6 +94,7 @@ def check(config: Config) -> None:
     scale = config.get("init_lr_scale", 1.0)
     if not 0 <= scale <= MAX_LR_SCALE:
         raise ConfigError(f"init_lr_scale must be in [0, {MAX_LR_SCALE}], not {scale}")
+    check_compression(config)
     for key in ("task", "model"):
         name = config["choices"].get(key, "")
         if not name or not name.isprintable():

@@ -11,7 +11,9 @@ from seqbench import machine
 from seqbench.config import Config
 from seqbench.config.build import build
 from seqbench.errors import ConfigError
+from seqbench.experiment.compression import train_only
 from seqbench.experiment.initial import load_initial
+from seqbench.models.effective import is_matrix
 from seqbench.models.sequence_model import SequenceModel, as_sequence_model
 from seqbench.spec import SequenceSpec
 from seqbench.tasks.task import Task
@@ -50,6 +52,10 @@ class Experiment:
         self.initial = load_initial(model, config, self.task.preprocessing())
         self.task.to(self.device)
         model.to(self.device)
+        if self.initial is not None:
+            train_only(model, self.initial.kept)
+        if self.trainer.steps == 0 and "compress" not in config:
+            raise ConfigError("trainer.steps must be positive, not 0")
         groups = parameter_groups(model, self.trainer.decay)
         if self.initial is not None:
             groups = self.initial.apart(groups)
@@ -132,12 +138,6 @@ def parameter_groups(model: nn.Module, decay: Decay) -> list[dict[str, Any]]:
     others = {id(p) for p in spared}
     decayed = [p for p in trainable if id(p) not in others]
     return [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
-
-
-def is_matrix(parameter: nn.Parameter) -> bool:
-    """Return True if a parameter is a matrix or a kernel, not one value or scale per channel."""
-    # Weight norm scales a kernel `(out, in, width)` by `(out, 1, 1)`.
-    return parameter.ndim == 2 or (parameter.ndim > 2 and parameter[0].numel() > 1)
 
 
 def build_optimizer(

@@ -11,9 +11,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from seqbench.config import Config
-from seqbench.errors import ConfigError, DataError
+from seqbench.config.compression import method
+from seqbench.errors import ConfigError, DataError, RunError
+from seqbench.experiment.compression import Pruned, pruned
+from seqbench.models.sequence_model import SequenceModel
 from seqbench.tasks.tokenization import KINDS
 from seqbench.training.state import weights
+from seqbench.training.stored import unpacked
 from seqbench.user_files import check_digest
 
 # Preprocessing that says what a number stands for.
@@ -33,6 +37,8 @@ class Initial:
         unused: names of the file's other tensors.
         size: number of values of the model.
         lr_scale: factor of the learning rate of loaded parameters.
+        kept: see `compression.Pruned`.
+        method: how the weights were made smaller; `None`: they were not.
     """
 
     source: Path
@@ -41,6 +47,8 @@ class Initial:
     unused: tuple[str, ...]
     size: int
     lr_scale: float
+    kept: Mapping[str, Tensor]
+    method: str | None
 
     def lines(self) -> list[str]:
         """Return two lines that say what was loaded, and what was not."""
@@ -48,6 +56,8 @@ class Initial:
         frozen = sum(not tensor.requires_grad for tensor in self.loaded.values())
         still = f", {frozen} of them frozen" if frozen else ""
         first = f"loaded {number:,} values in {len(self.loaded)} tensors{still}: {self.source}"
+        if self.method is not None:
+            return [first, f"compressed: {self.method}"]
         others = [f"new: {listed(self.fresh)}"] if self.fresh else []
         others += [f"unused: {listed(self.unused)}"] if self.unused else []
         lines = [first, "; ".join(others) or "nothing is new or unused"]
@@ -77,9 +87,11 @@ class Initial:
 
 
 def load_initial(
-    model: nn.Module, config: Config, preprocessing: Mapping[str, Any]
+    model: SequenceModel, config: Config, preprocessing: Mapping[str, Any]
 ) -> Initial | None:
     """Load the weights of `init_from` into a model, as far as name and shape fit, and freeze some.
+
+    With `compress` they are pruned first, and then must fit as a whole.
 
     Args:
         model: with its random start; it is changed.
@@ -102,6 +114,10 @@ def load_initial(
     check_digest(str(path), config["init_sha256"], "init_from")
     given, kept = read_tensors(path)
     check_meanings(kept, preprocessing)
+    compression = Pruned(given)
+    if "compress" in config:
+        compression = pruned(model, given, config["compress"])
+        given = compression.tensors
     own = {name.removeprefix("model."): tensor for name, tensor in weights(model).items()}
     loaded = {name: t for name, t in own.items() if name in given and fits(given[name], t)}
     if not loaded:
@@ -110,6 +126,13 @@ def load_initial(
             f"init_from={path}: no tensor fits the model in name and shape; the file has "
             f"{listed([f'{name} {shape}' for name, shape in shapes.items()]) or 'none'}; the model "
             f"has {listed([f'{name} {tuple(t.shape)}' for name, t in own.items()])}"
+        )
+    if "compress" in config and (
+        others := own.keys() ^ loaded.keys() | given.keys() ^ loaded.keys()
+    ):
+        raise ConfigError(
+            f"init_from={path}: to be compressed, its weights must be those of this model; "
+            f"{listed(sorted(others))} differ"
         )
     with torch.no_grad():
         for name, tensor in loaded.items():
@@ -122,10 +145,12 @@ def load_initial(
         unused=tuple(name for name in given if name not in loaded),
         size=sum(tensor.numel() for tensor in own.values()),
         lr_scale=config.get("init_lr_scale", 1.0),
+        kept=compression.kept,
+        method=method(config),
     )
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_tensors(path: Path) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
     """Return the tensors of a safetensors file, and the preprocessing that seqbench keeps in it.
 
     Raises:
@@ -136,10 +161,20 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             facts = json.loads((file.metadata() or {}).get("facts", "{}"))
             # Names in seqbench's checkpoints begin with `model.`.
             prefix = "model." if facts else ""
-            names = list(file.keys())
-            tensors = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
-            return tensors, dict(facts.get("preprocessing") or {})
-    except (AttributeError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
+            tensors = {name: file.get_tensor(name) for name in list(file.keys())}
+            if prefix:
+                tensors = unpacked(tensors)
+            plain = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+            return plain, dict(facts.get("preprocessing") or {})
+    except (
+        AttributeError,
+        OSError,
+        RunError,
+        RuntimeError,
+        SafetensorError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise ConfigError(f"{path} is not a file of weights: {error}") from error
 
 

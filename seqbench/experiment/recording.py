@@ -15,10 +15,13 @@ import torch
 from seqbench import kernels, machine
 from seqbench.config import Config
 from seqbench.config.build import build
+from seqbench.config.compression import method
 from seqbench.config.schema import defaults_of
 from seqbench.errors import Diverged, Interrupted, RunError, SeqbenchError, is_out_of_memory
 from seqbench.experiment.build import Experiment
+from seqbench.experiment.compression import zeros
 from seqbench.experiment.continuation import Origin, lineage
+from seqbench.experiment.latency import compared_with_parent
 from seqbench.runs.code_hash import source_hash
 from seqbench.runs.confusion import write_confusion
 from seqbench.runs.events import EventLog, read_events
@@ -123,7 +126,9 @@ class Recording:
         told = {"together": together, "remark": remark, "continues": parent, "initial": initial}
         observer.started(self.facts() | told)
         events = EventLog(folder.events_path, offset)
-        self.training = Training(state, task, events, folder.checkpoints, observer)
+        compression = experiment.config.get("compress")
+        kind = None if compression is None else compression.get("quantize", "fp32")
+        self.training = Training(state, task, events, folder.checkpoints, observer, kind)
 
     def facts(self) -> dict[str, Any]:
         """Return what observers show before training."""
@@ -274,6 +279,9 @@ class Recording:
             )
             if primary.solved is not None:
                 notes["solved"] = int(primary.is_solved(value))
+        if status == "completed" and "compress" in config:
+            notes["method"] = str(method(config))
+            notes["nonzero"] = experiment.parameters - zeros(experiment.state.model)
         seconds = progress.seconds
         return Record(
             run_id=self.folder.run_id,
@@ -309,6 +317,7 @@ class Recording:
                 "compiled": sorted(compiled),
                 **({"cuda_graph": True} if experiment.captures_steps else {}),
                 **({"seeds_together": together} if together > 1 else {}),
+                **self.size(status),
                 "recipe": config["recipe"].get("source"),
                 "host": machine.host(),
                 "git": machine.git_commit(),
@@ -316,3 +325,14 @@ class Recording:
                 "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             },
         )
+
+    def size(self, status: str) -> dict[str, Any]:
+        """Return the bytes of the weights; of a compressed run also latencies."""
+        experiment, best = self.experiment, self.folder.checkpoints / checkpoint.BEST
+        if status != "completed" or not best.exists():
+            return {}
+        found = {"bytes": best.stat().st_size}
+        if "compress" not in experiment.config:
+            return found
+        model, task = experiment.state.model, experiment.task
+        return found | compared_with_parent(model, task, experiment.config)

@@ -71,7 +71,12 @@ def train(experiment: Experiment, folder: Run, observer: Observer, origin: Origi
 
     def fit() -> None:
         with signals() as interrupted:
-            experiment.trainer.fit(recording.training, interrupted, experiment.wrap_step)
+            training, state = recording.training, experiment.state
+            if "compress" in experiment.config and state.progress.best is None:
+                # Scored before the first step, since fine-tuning may have none, or make it worse.
+                experiment.trainer.evaluate_and_keep_best(training, state.model)
+                training.save()
+            experiment.trainer.fit(training, interrupted, experiment.wrap_step)
 
     return recording.finish(fit)
 

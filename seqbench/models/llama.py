@@ -4,135 +4,23 @@ position embeddings, SwiGLU, no biases; with grouped-query attention and a slidi
 Each of the three parts can be exchanged for its predecessor in GPT-2 (Radford et al. 2019), to
 measure what it contributes: LayerNorm, learned position embeddings, GELU.
 
-Its state is the key-value cache. Keys are cached before rotation, and rotated by positions counted
-from the oldest cached key. Attention scores depend on relative positions only, so this computes the
-same function, and the angles stay small for texts of any length.
+Its state is the key-value cache of `seqbench.models.attention`.
 """
 
 import math
-from functools import cache
-from typing import Literal, cast
+from collections.abc import Sequence
+from typing import Any, Literal, cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqbench import kernels
 from seqbench.errors import ConfigError
+from seqbench.models.attention import Attention, Cache, Linear
 from seqbench.models.embedding import input_layer, tie
 from seqbench.models.sequence_model import SequenceModel, read_out
+from seqbench.models.units import Place, Units, fewer
 from seqbench.spec import SequenceSpec
-
-# Keys and values of one layer, each (batch, cached, num_kv_heads, head_dim), oldest first.
-Cache = tuple[Tensor, Tensor]
-
-
-class Linear(nn.Linear):
-    """A linear layer without bias, `x W^T`, computed by `kernels.linear`.
-
-    Args:
-        inputs: width of the input.
-        outputs: width of the output.
-    """
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map `(..., inputs)` to `(..., outputs)`."""
-        return kernels.linear(x, self.weight)
-
-
-class Attention(nn.Module):
-    """Causal sliding-window attention, optionally with grouped queries (Ainslie et al. 2023).
-
-    Args:
-        dim: width of the model.
-        num_heads: query heads.
-        num_kv_heads: key-value heads, each shared by `num_heads / num_kv_heads` query heads.
-        rope_theta: base of the rotary wavelengths; `None`: queries and keys are not rotated.
-        context: positions that a query attends to, its own included.
-    """
-
-    def __init__(
-        self, dim: int, num_heads: int, num_kv_heads: int, rope_theta: float | None, context: int
-    ) -> None:
-        super().__init__()
-        self.head_dim = dim // num_heads
-        self.rope_theta = rope_theta
-        self.context = context
-        self.query = Linear(dim, dim)
-        self.key = Linear(dim, num_kv_heads * self.head_dim)
-        self.value = Linear(dim, num_kv_heads * self.head_dim)
-        self.output = Linear(dim, dim)
-
-    def forward(self, x: Tensor, cache: Cache | None, last_only: bool) -> tuple[Tensor, Cache]:
-        """Compute attention and update the cache.
-
-        Args:
-            x: `(batch, time, dim)`.
-            cache: keys and values of the positions before `x`; `None`: there are none.
-            last_only: compute the output of the last position only.
-
-        Returns:
-            `(batch, time, dim)`, or `(batch, 1, dim)` if `last_only`; and the cache with the new
-            positions, cut to the last `context - 1`, which the next position attends to.
-        """
-        q = self.heads(self.query(x[:, -1:] if last_only else x))
-        k, v = self.heads(self.key(x)), self.heads(self.value(x))
-        if cache is not None:
-            k, v = torch.cat([cache[0], k], 1), torch.cat([cache[1], v], 1)
-        keys = k.shape[1]
-        # An exported graph is for all lengths: attention masks what is out of reach.
-        exports = torch.compiler.is_exporting()
-        forgotten = 0 if exports else max(0, keys - self.context + 1)
-        after = k[:, forgotten:], v[:, forgotten:]
-        cos, sin = rotation(keys, self.head_dim, self.rope_theta, q.dtype, q.device)
-        y = kernels.attention(q, k, v, cos, sin, self.context)
-        return self.output(y.flatten(2)), after
-
-    def heads(self, x: Tensor) -> Tensor:
-        """Reshape `(batch, time, heads * head_dim)` to `(batch, time, heads, head_dim)`."""
-        return x.unflatten(-1, (-1, self.head_dim))
-
-
-def rotation(
-    length: int, head_dim: int, theta: float | None, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines of the rotary angles of positions 0 to `length - 1`.
-
-    Pair i consists of dimensions i and `i + head_dim / 2` and rotates by `theta^(-2 i / head_dim)`
-    radians per position (Su et al. 2021, section 3.2.2), or not at all if `theta` is `None`. The
-    sine of its first dimension is negated.
-
-    Returns:
-        Two tensors `(length, head_dim)`, at least float32.
-    """
-    dtype = torch.promote_types(dtype, torch.float32)
-    if torch.compiler.is_exporting():  # the length is a symbol
-        return rotation_table.__wrapped__(length, head_dim, theta, dtype, device)
-    # Round up to a power of two: in text generation the length grows by one each step, and each
-    # table is cached.
-    size = 1 << (length - 1).bit_length()
-    cos, sin = rotation_table(size, head_dim, theta, dtype, device)
-    return cos[:length], sin[:length]
-
-
-@cache  # unbounded: a captured CUDA graph reads the table by its address, so it must stay alive
-def rotation_table(
-    length: int, head_dim: int, theta: float | None, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Compute the tables of `rotation`, once per set of arguments."""
-    # Inference tensors cannot be used in training later.
-    with torch.inference_mode(False):
-        # float64: in float32 the angles of large positions are wrong in the fourth digit.
-        pairs = torch.arange(0, head_dim, 2, dtype=torch.float64, device=device)
-        positions = torch.arange(length, dtype=torch.float64, device=device)
-        speeds = torch.zeros_like(pairs) if theta is None else theta ** (-pairs / head_dim)
-        angles = torch.outer(positions, speeds)
-        cos = torch.cat([angles.cos(), angles.cos()], 1)
-        sin = torch.cat([-angles.sin(), angles.sin()], 1)
-        return cos.to(dtype), sin.to(dtype)
 
 
 class SwiGLU(nn.Module):
@@ -220,6 +108,11 @@ class Block(nn.Module):
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), cache
 
 
+def default_hidden_dim(dim: int, is_gated: bool) -> int:
+    """Return the width of a feed-forward layer's hidden layer, see `Llama`."""
+    return 8 * math.ceil(dim / 3) if is_gated else 4 * dim
+
+
 class Llama(SequenceModel):
     """Small LLaMA decoder.
 
@@ -231,7 +124,7 @@ class Llama(SequenceModel):
         spec: the problem's spec.
         dim: width of the model.
         num_layers: blocks.
-        num_heads: query heads; `dim / num_heads` must be an even integer.
+        num_heads: query heads; without `head_dim`, `dim / num_heads` must be an even integer.
         num_kv_heads: key-value heads, a divisor of `num_heads`; `None`: `num_heads`.
         hidden_dim: width of the feed-forward layers' hidden layer; `None`: as many weights as with
             4 `dim` and GELU: 8/3 of `dim`, rounded up to a multiple of 8, with SwiGLU.
@@ -248,6 +141,8 @@ class Llama(SequenceModel):
         feed_forward: second sublayer of each block: SwiGLU or GELU.
         positions: rotary position embeddings, or an embedding of each position of a training
             sequence that is learned and added to the input. The latter has no state.
+        head_dim: width of a head, an even number; `None`: `dim / num_heads`. A model with some of
+            its heads removed has fewer heads of the same width.
 
     Raises:
         ConfigError: if a value is out of range or the sizes do not fit together.
@@ -272,11 +167,12 @@ class Llama(SequenceModel):
         norm: Norm = "rms",
         feed_forward: Literal["swiglu", "gelu"] = "swiglu",
         positions: Literal["rotary", "learned"] = "rotary",
+        head_dim: int | None = None,
     ) -> None:
         super().__init__()
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         if hidden_dim is None:
-            hidden_dim = 8 * math.ceil(dim / 3) if feed_forward == "swiglu" else 4 * dim
+            hidden_dim = default_hidden_dim(dim, feed_forward == "swiglu")
         self.context = spec.length if context is None else context
         for name, size in {
             "dim": dim,
@@ -288,7 +184,12 @@ class Llama(SequenceModel):
         }.items():
             if size < 1:
                 raise ConfigError(f"model.{name} must be at least 1, not {size}")
-        if dim % (2 * num_heads):
+        if head_dim is not None and (head_dim < 2 or head_dim % 2):
+            raise ConfigError(
+                f"model.head_dim={head_dim} must be even and at least 2, so that each head has "
+                "pairs of dimensions to rotate"
+            )
+        if head_dim is None and dim % (2 * num_heads):
             raise ConfigError(
                 f"model.dim={dim} must be a multiple of twice model.num_heads={num_heads}, so that "
                 "each head has pairs of dimensions to rotate"
@@ -316,7 +217,7 @@ class Llama(SequenceModel):
         layer = SwiGLU if feed_forward == "swiglu" else Gelu
         self.blocks = nn.ModuleList(
             Block(
-                Attention(dim, num_heads, num_kv_heads, theta, self.context),
+                Attention(dim, num_heads, num_kv_heads, theta, self.context, head_dim),
                 layer(dim, hidden_dim),
                 (normalization(norm, dim, norm_eps), normalization(norm, dim, norm_eps)),
                 dropout,
@@ -331,6 +232,44 @@ class Llama(SequenceModel):
                 nn.init.normal_(weight, std=0.02 / math.sqrt(2 * num_layers) if writes else 0.02)
         if tied:
             tie(self.output, self.embedding)
+
+    @classmethod
+    def with_fewer_units(
+        cls, spec: SequenceSpec, options: dict[str, Any], share: float
+    ) -> dict[str, Any]:
+        """Return options with fewer heads and narrower feed-forward layers.
+
+        A key-value head goes with all its query heads; see `SequenceModel.with_fewer_units`.
+        """
+        dim, heads, kv_heads = options["dim"], options["num_heads"], options["num_kv_heads"]
+        groups = heads if kv_heads is None else kv_heads
+        left = fewer(groups, share)
+        is_gated = options.get("feed_forward", "swiglu") == "swiglu"
+        return options | {
+            "num_heads": heads // groups * left,
+            "num_kv_heads": None if kv_heads is None else left,
+            "head_dim": options.get("head_dim") or dim // heads,
+            "hidden_dim": fewer(options["hidden_dim"] or default_hidden_dim(dim, is_gated), share),
+        }
+
+    def units(self) -> Sequence[Units]:
+        """Return key-value heads with their query heads, and hidden units, of each block."""
+        found = []
+        for i, block in enumerate(cast(list[Block], self.blocks)):
+            attention, layers = block.attention, dict(block.feed_forward.named_children())
+            heads = [
+                Place(f"blocks.{i}.attention.{name}.weight") for name in ("query", "key", "value")
+            ]
+            heads.append(Place(f"blocks.{i}.attention.output.weight", 1))
+            hidden = [
+                Place(f"blocks.{i}.feed_forward.{name}.weight", int(name == "down"))
+                for name in layers
+            ]
+            count = attention.key.out_features // attention.head_dim
+            found.append(Units(f"heads of block {i}", count, heads))
+            width = cast(Linear, layers["down"]).in_features
+            found.append(Units(f"hidden units of block {i}", width, hidden))
+        return found
 
     def forward(
         self,

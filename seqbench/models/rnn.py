@@ -6,7 +6,8 @@ old state. It can be set to one value (`forget_bias`), or spread over a range of
 (`chrono`; Tallec and Ollivier 2018).
 """
 
-from typing import ClassVar, cast
+from collections.abc import Sequence
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from seqbench import kernels
 from seqbench.errors import ConfigError
 from seqbench.models.embedding import tie
 from seqbench.models.sequence_model import SequenceModel, read_out
+from seqbench.models.units import Place, Units, fewer
 from seqbench.spec import Features, SequenceSpec
 
 # One tuple per layer, of tensors (batch, hidden_size): hidden and cell state for an LSTM, the
@@ -121,6 +123,38 @@ class Recurrent(SequenceModel):
         is_last = self.readout == "last" and lengths is None
         h = ended[0] if is_last else read_out(h, self.readout, lengths)
         return self.output(self.dropout(h)), tuple(after)
+
+    @classmethod
+    def with_fewer_units(
+        cls, spec: SequenceSpec, options: dict[str, Any], share: float
+    ) -> dict[str, Any]:
+        """Return options with a smaller state; see `SequenceModel.with_fewer_units`."""
+        width = fewer(options["hidden_size"], share)
+        if isinstance(spec.input, Features):
+            return options | {"hidden_size": width}
+        embedding = options["embedding_dim"] or options["hidden_size"]
+        if options["tied"]:  # the embedding's columns are those of the output layer
+            embedding = width
+        return options | {"hidden_size": width, "embedding_dim": embedding}
+
+    def units(self) -> Sequence[Units]:
+        """Return the hidden units of each layer, with their gates."""
+        found = []
+        tied = self.embedding is not None and self.embedding.weight is self.output.weight
+        for i, layer in enumerate(cast(list[nn.RNNBase], self.layers)):
+            is_last = i == len(self.layers) - 1
+            gates = len(layer.get_parameter("weight_hh_l0")) // layer.hidden_size
+            names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+            places = [Place(f"layers.{i}.{name}", 0, gates) for name in names]
+            places.append(Place(f"layers.{i}.weight_hh_l0", 1))
+            reads_it = [f"layers.{i + 1}.weight_ih_l0"]
+            if is_last:
+                reads_it = (
+                    ["embedding.weight", "layers.0.weight_ih_l0"] if tied else ["output.weight"]
+                )
+            places += [Place(name, 1) for name in reads_it]
+            found.append(Units(f"hidden units of layer {i}", layer.hidden_size, places))
+        return found
 
 
 class RNN(Recurrent):

@@ -1,12 +1,14 @@
 """Define `SequenceModel`, the calling convention of models, and adapt plain modules to it."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from seqbench.errors import ConfigError
-from seqbench.spec import Readout
+from seqbench.models.units import Units
+from seqbench.spec import Readout, SequenceSpec
 
 # Nested tuples of tensors (batch, ...), or None before the first time step.
 State = Any
@@ -56,6 +58,29 @@ class SequenceModel(nn.Module):
             state after the last step, `None` for a model without one.
         """
         raise NotImplementedError
+
+    @classmethod
+    def with_fewer_units(
+        cls, spec: SequenceSpec, options: dict[str, Any], share: float
+    ) -> dict[str, Any]:
+        """Return the options of a model with a share of its units removed, for `compress`.
+
+        Args:
+            spec: the problem's spec.
+            options: arguments of the constructor.
+            share: in [0, 1), of the units of each layer; see `seqbench.models.units.fewer`.
+
+        Raises:
+            ConfigError: if the model's units cannot be removed.
+        """
+        raise ConfigError(
+            f"--prune units: no units of {cls.__name__} can be removed; tcn, rnn, gru, lstm and "
+            "llama can be cut, and --prune weights works for every model"
+        )
+
+    def units(self) -> Sequence[Units]:
+        """Return the units of which `with_fewer_units` leaves fewer."""
+        return ()
 
 
 def read_out(h: Tensor, readout: Readout, lengths: Tensor | None) -> Tensor:

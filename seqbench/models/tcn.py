@@ -14,6 +14,7 @@ context depends on.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Literal, cast
 
 import torch
@@ -25,6 +26,7 @@ from seqbench.errors import ConfigError
 from seqbench.kernels import BlockShape, BlockWeights
 from seqbench.models.embedding import tie
 from seqbench.models.sequence_model import SequenceModel, read_out
+from seqbench.models.units import Place, Units, fewer
 from seqbench.spec import Features, SequenceSpec
 
 DropoutKind = Literal["channel", "element"]
@@ -235,3 +237,89 @@ class TCN(SequenceModel):
             found.insert(0, BlockShape(2**i, 1, min(time, length + reach // 2), length))
             length = min(time, length + reach)
         return found
+
+    @classmethod
+    def with_fewer_units(
+        cls, spec: SequenceSpec, options: dict[str, Any], share: float
+    ) -> dict[str, Any]:
+        """Return options with fewer channels; see `SequenceModel.with_fewer_units`.
+
+        Raises:
+            ConfigError: if a shortcut adds the input features to the channels, or a block with
+                another width than its input would get the same.
+        """
+        channels = list(options["channels"])
+        width, is_real = options["embedding_dim"] or channels[0], False
+        if isinstance(spec.input, Features):
+            width, is_real = spec.input.dim, True
+        widths = [width, *channels]
+        groups = streams(widths, bool(options["tied"]))
+        first = [i for i in range(len(widths)) if groups[i] == groups[0]]
+        if is_real and len(first) > 1:
+            raise ConfigError(
+                f"--prune units: a shortcut adds the {width} input features to the channels of "
+                f"block 0, so that they cannot be removed; --prune weights works"
+            )
+        kept = [width] if len(first) == 1 else [fewer(width, share)]
+        kept += [fewer(width, share) for width in channels]
+        for i, (before, after) in enumerate(pairwise(kept)):
+            if before == after and widths[i] != widths[i + 1]:
+                raise ConfigError(
+                    f"--prune units={share:g} would leave block {i} with {after} channels, as many "
+                    "as its input, and so without the layer in its shortcut: try another share"
+                )
+        embedding = {} if options["embedding_dim"] is None else {"embedding_dim": kept[0]}
+        return options | {"channels": kept[1:]} | embedding
+
+    def units(self) -> Sequence[Units]:
+        """Return the channels inside each block, and those between blocks.
+
+        Shortcuts without a layer add channels to channels: blocks that they join share a group.
+        """
+        blocks = cast(list[Block], self.blocks)
+        embedding, tied = self.embedding, False
+        if embedding is not None:
+            tied = embedding.weight is self.output.weight
+        widths = [blocks[0].conv1.in_channels, *(block.conv1.out_channels for block in blocks)]
+        groups = streams(widths, tied)
+        between: dict[int, list[Place]] = {group: [] for group in groups}
+        if embedding is not None:
+            between[groups[0]].append(Place("embedding.weight", 1))
+        inside = []
+        for i, block in enumerate(blocks):
+            conv1, conv2, project = (f"blocks.{i}.{n}" for n in ("conv1", "conv2", "downsample"))
+            convs = Place(f"{conv1}.weight"), Place(f"{conv1}.bias"), Place(f"{conv2}.weight", 1)
+            inside.append(Units(f"channels inside block {i}", block.conv1.out_channels, convs))
+            between[groups[i]].append(Place(f"{conv1}.weight", 1))
+            between[groups[i + 1]] += [Place(f"{conv2}.weight"), Place(f"{conv2}.bias")]
+            if block.downsample is not None:
+                between[groups[i]].append(Place(f"{project}.weight", 1))
+                between[groups[i + 1]] += [Place(f"{project}.weight"), Place(f"{project}.bias")]
+        if not tied:
+            between[groups[-1]].append(Place("output.weight", 1))
+        if groups.count(groups[0]) == 1:  # the input's own width stays
+            del between[groups[0]]
+        return inside + [
+            Units(f"channels after block {groups.index(group) - 1}", widths[group], places)
+            for group, places in between.items()
+        ]
+
+
+def streams(widths: Sequence[int], tied: bool) -> list[int]:
+    """Return the group of the first block's input and of each block's output, joined by shortcuts.
+
+    Args:
+        widths: channels of the input, and of the output of each block.
+        tied: the input's channels are those that the output layer reads.
+
+    Returns:
+        For each of `widths`, the index of the first one whose channels are added to these.
+    """
+    groups = list(range(len(widths)))
+    for i, (before, after) in enumerate(pairwise(widths)):
+        if before == after:
+            groups[i + 1] = groups[i]
+    if tied:
+        last = groups[-1]
+        groups = [0 if group == last else group for group in groups]
+    return groups

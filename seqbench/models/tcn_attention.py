@@ -17,11 +17,13 @@ as the four square matrices of attention, but sees one time step only.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
 from seqbench.errors import ConfigError
-from seqbench.models.llama import Attention, Linear, RMSNorm
+from seqbench.models.attention import Attention, Linear
+from seqbench.models.llama import RMSNorm
 from seqbench.models.sequence_model import read_out
 from seqbench.models.tcn import TCN, DropoutKind
 from seqbench.spec import SequenceSpec
@@ -166,6 +168,13 @@ class TCNAttention(TCN):
             # If only the last step is read, the last sublayer computes no other.
             h = sublayer(h, last and i == len(self.sublayers) - 1)
         return self.output(read_out(h, self.readout, lengths)), None
+
+    @classmethod
+    def with_fewer_units(
+        cls, spec: SequenceSpec, options: dict[str, Any], share: float
+    ) -> dict[str, Any]:
+        """Refuse, since attention reads the channels, too."""
+        return super(TCN, cls).with_fewer_units(spec, options, share)
 
     def levels(self, x: Tensor) -> Tensor:
         """Return the last level's output at every time step, `(batch, time, channels)`."""

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from seqbench.errors import ConfigError
+from seqbench.models.attention import Linear
 from seqbench.models.embedding import input_layer, tie
-from seqbench.models.llama import Linear
 from seqbench.models.sequence_model import SequenceModel, read_out
 from seqbench.spec import SequenceSpec
 

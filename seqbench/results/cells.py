@@ -11,9 +11,10 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any, Literal, TypeVar
 
+from seqbench.config.compression import method
 from seqbench.results.recipe import amount_difference
 from seqbench.results.statistics import Statistics, describe, distinguishable
-from seqbench.results.variants import CODE, START, canonical, shown, tell_apart
+from seqbench.results.variants import CODE, METHOD, START, canonical, shown, tell_apart
 from seqbench.results.where import flatten
 from seqbench.runs.identity import without_environment
 from seqbench.runs.record import Record
@@ -118,7 +119,11 @@ class Cell:
     @property
     def seconds(self) -> float | None:
         """Return the mean training time of completed runs, in seconds."""
-        return self._mean(lambda record: record.measured.get("seconds"))
+        return self.measured("seconds")
+
+    def measured(self, name: str) -> float | None:
+        """Return the mean of a measured number over completed runs; see `record.Measured`."""
+        return self._mean(lambda record: record.measured.get(name))
 
     @property
     def compute(self) -> float | None:
@@ -328,6 +333,8 @@ def _model_config(record: Record) -> dict[str, Any]:
         digest, parent = kept.pop("init_sha256"), kept.pop("init_run", None)
         kept[START] = str(parent or digest)
         kept.pop("init_from", None)
+    if (how := method(kept)) is not None:
+        kept[METHOD] = how
     kept["task"] = _task_node(record, is_reading=True)
     return {key: value for key, value in kept.items() if key not in ("seed", "recipe")}
 

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from seqbench.config.choices import IMPORT_PATH, choices_of, read_choice
+from seqbench.config.compression import CHANGEABLE, SHARES, check_compression
 from seqbench.config.precedence import FALLBACK, INITIAL, baseline
 from seqbench.config.remembered import config_dir_of, is_remembered
 from seqbench.errors import ConfigError
 from seqbench.results.recipe import Nodes, choices, compare, nodes_of
 from seqbench.results.where import MISSING
+from seqbench.runs.config_file import read_config
+from seqbench.runs.identity import RUN_ID
 
 # Untrusted words that are safe on a command line: names, keys and unquoted values.
 NAME = re.compile(r"\w[\w.-]*")
@@ -32,6 +35,8 @@ def command(config: dict[str, Any]) -> str:
     Raises:
         ConfigError: if no safe command trains this run; the message says why.
     """
+    if "compress" in config:
+        return _compress_command(config)
     chosen = choices(config)
     for group, name in chosen.items():
         if not NAME.fullmatch(name):
@@ -71,6 +76,27 @@ def command(config: dict[str, Any]) -> str:
     named = [group for group in own if group not in classes]
     folder = ["--config-dir", _folder_of(named, chosen, nodes)] if named else []
     return shlex.join(["seqbench", "train", *folder, *words])
+
+
+def _compress_command(config: dict[str, Any]) -> str:
+    """Return the command line that makes a compressed run from its parent; see `command`."""
+    check_compression(config)
+    node, parent = config["compress"], str(config.get("init_run"))
+    if not RUN_ID.fullmatch(parent):
+        raise ConfigError("a compressed run of a file of weights has no parent that could be named")
+    before = nodes_of(read_config(Path(str(config["init_from"])).parent.parent / "config.yaml"))
+    words = [f"--prune={key}={_value(node[key])}" for key in SHARES if key in node]
+    words += [f"--{key}={node[key]}" for key in ("scope", "quantize") if key in node]
+    nodes = nodes_of(config)
+    if steps := nodes["trainer"].get("steps"):
+        words.append(f"--finetune={_value(steps)}")
+    for key, _, value in compare(before, nodes):
+        set_by_itself = ("trainer.steps", "trainer.epochs", "trainer.stop_when_solved")
+        if key.startswith(CHANGEABLE) and key not in set_by_itself:
+            if value is MISSING or not KEY.fullmatch(key):
+                raise ConfigError(f"{key} cannot be given on a command line")
+            words.append(f"{key}={_value(value)}")
+    return shlex.join(["seqbench", "compress", parent[:8], *words])
 
 
 def _folder_of(groups: list[str], chosen: dict[str, str], nodes: Nodes) -> str:

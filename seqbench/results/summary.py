@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from seqbench.config.compression import method
 from seqbench.errors import ConfigError
 from seqbench.results.collect import Unfinished
 from seqbench.results.command import command, elsewhere, resume_command
@@ -69,16 +70,17 @@ def changed_settings(config: dict[str, Any]) -> str:
     }
     # First: they say most.
     if "init_sha256" in config:
-        texts = {"from": str(config.get("init_run", config["init_sha256"]))[:8]} | texts
+        how = {} if (named := method(config)) is None else {"method": named}
+        texts = {"from": str(config.get("init_run", config["init_sha256"]))[:8], **how} | texts
     if "continues" in config:
         texts = {"continues": str(config["continues"])[:8]} | texts
     for name in FILES:
         if texts.pop(f"task.{name}", None):  # a path is long and says least: its file's name, last
             texts[f"task.{name}"] = Path(str(config["task"][name])).name
-    named = [f"{leaf(key)}={text}" for key, text in list(texts.items())[:MOST_SETTINGS]]
-    if (more := len(texts) - len(named)) > 0:
-        named.append(f"+{more} more")
-    return plain(", ".join(named))
+    listed = [f"{leaf(key)}={text}" for key, text in list(texts.items())[:MOST_SETTINGS]]
+    if (more := len(texts) - len(listed)) > 0:
+        listed.append(f"+{more} more")
+    return plain(", ".join(listed))
 
 
 def record_sections(record: Record, folder: Path) -> dict[str, Section]:

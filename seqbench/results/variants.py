@@ -13,6 +13,8 @@ NAMED_DIFFERENCES = 3
 CODE = "_code_"
 # Key of the run, or of the digest of the weights, that a run started from. It is always named.
 START = "from"
+# Key of the way in which a run was made smaller than the one that it started from, likewise.
+METHOD = "method"
 SECTIONS = ("task", "model", "optimizer", "schedule", "trainer")
 
 canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
@@ -27,25 +29,29 @@ def tell_apart(options: Sequence[dict[str, Any]]) -> list[str]:
     Returns:
         Labels like `kernel_size=7, lr=0.002`, without the options that all rivals share, but with
         the run whose weights a rival started from: `from=3f2a1b2c`. If not all differing options
-        are named, the label ends with their number: `+4 more`. Labels that would be equal end with
-        ` #1`, ` #2`. A single rival that started from random weights gets an empty label.
+        are named, the label ends with their number: `+4 more`; but if a rival is a compressed run,
+        no more are named than are needed. Labels that would be equal end with ` #1`, ` #2`. A
+        single rival that started from random weights gets an empty label.
     """
     names = sorted({key for rival in options for key in rival}, key=_rank)
     # Most options are shared by all: skip formatting them.
     shared = {key for key in names if all(o.get(key) == options[0].get(key) for o in options)}
-    shared -= {START}
+    shared -= {START, METHOD}
     texts = {key: [shown(key, rival) for rival in options] for key in names if key not in shared}
     differing = [key for key in texts if len(set(texts[key])) > 1]
 
     def groups(keys: list[str]) -> int:
         return len(set(zip(*(texts[key] for key in keys), strict=True))) if keys else 1
 
-    chosen = [START] if START in names else []
+    always = [key for key in (START, METHOD) if key in names]
+    chosen = list(always)
     while groups(chosen) < len(options) and (rest := [k for k in differing if k not in chosen]):
         chosen.append(max(rest, key=lambda key: groups([*chosen, key])))
     # Options that follow from others (data hashes, parameter counts) add no information.
     others = [key for key in differing if key not in chosen and not _follows(key)]
-    named = max(0, NAMED_DIFFERENCES - len(set(chosen) - {START}))
+    if METHOD in names:
+        others = []
+    named = max(0, NAMED_DIFFERENCES - len(set(chosen) - {*always}))
     chosen = sorted(chosen + others[:named], key=_rank)
     unnamed = [f"+{len(others) - named} more"] if len(others) > named else []
     leaves = [leaf(key) for key in {*differing, *chosen}]
@@ -80,7 +86,7 @@ def shown(key: str, options: dict[str, Any]) -> str:
             return value[:12]
         if key.startswith("task.") and leaf(key) in FILES:
             return canonical(PurePath(value).name)
-        if key == "continues":
+        if key in ("continues", METHOD):
             return value
         if key == START:
             return value[:8]
@@ -98,7 +104,7 @@ def _follows(key: str) -> bool:
 def _rank(key: str) -> tuple[int, str]:
     """Return the sort key of options: by section; those that follow from others last."""
     section = key.partition(".")[0]
-    if key == START:
+    if key in (START, METHOD):
         return -1, key
     place = SECTIONS.index(section) if section in SECTIONS else len(SECTIONS)
     return (len(SECTIONS) + 1 if _follows(key) else place), key

@@ -54,7 +54,9 @@ class Measured(TypedDict, total=False):
 
     `seconds` is the run's share if seeds were trained as one model. `throughput` is in time steps
     per second. `compiled` lists the sources of kernels that ran, whose results differ from
-    PyTorch's by rounding. `started` and `finished` are ISO 8601 in UTC.
+    PyTorch's by rounding. `started` and `finished` are ISO 8601 in UTC. `bytes` is the size of the
+    file of weights. Of a compressed run, `latency` is the median time of a forward pass of one
+    example in seconds, `latency_ratio` the median of its ratio to that of the parent.
     """
 
     seconds: float
@@ -65,6 +67,11 @@ class Measured(TypedDict, total=False):
     compiled: list[str]
     cuda_graph: bool
     seeds_together: int
+    bytes: int
+    parent_bytes: int
+    latency: float
+    parent_latency: float
+    latency_ratio: float
     recipe: str | None
     host: str
     git: str | None

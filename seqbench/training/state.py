@@ -1,6 +1,8 @@
 """Save and restore the state of training, so that a resumed run continues bit for bit."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from seqbench.models.sequence_model import SequenceModel
 from seqbench.training import checkpoint
 from seqbench.training.carried import Carried, flatten, unflatten
 from seqbench.training.schedules import Schedule
+from seqbench.training.stored import Kind, packed, unpacked
 
 
 @dataclass
@@ -60,6 +63,25 @@ class TrainingState:
     scaler: torch.amp.GradScaler
     progress: Progress = field(default_factory=Progress)
     carried: Carried = None
+
+    @contextmanager
+    def as_stored(self, kind: Kind | None) -> Iterator[dict[str, Tensor]]:
+        """Yield the weights as they are stored; meanwhile the model has them as they are loaded.
+
+        Args:
+            kind: see `packed`; `None`: they are stored as they are.
+        """
+        exact = weights(self.model)
+        stored = exact if kind is None else packed(self.model, exact, kind)
+        if kind in (None, "fp32"):
+            yield stored
+            return
+        exact = {name: tensor.detach().clone() for name, tensor in exact.items()}
+        load_weights(self.model, stored)
+        try:
+            yield stored
+        finally:
+            load_weights(self.model, exact)
 
     def save(self, path: Path, events_offset: int) -> None:
         """Write a checkpoint.
@@ -217,8 +239,10 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Load the weights of a checkpoint, saved by `weights`, into a model.
 
     Raises:
-        RunError: if the names or shapes of the weights are not those of the model.
+        RunError: if the names or shapes of the weights are not those of the model, or the parts of
+            a weight do not fit together.
     """
+    tensors = unpacked(tensors)
     state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
     expected = {k.removeprefix("model."): v.shape for k, v in weights(model).items()}
     found = {name: tensor.shape for name, tensor in state.items()}

@@ -22,7 +22,7 @@ from seqbench.training.accumulation import check_accumulation, never_empty, shar
 from seqbench.training.carried import Carried, joined, rows
 from seqbench.training.prediction import predict
 from seqbench.training.schedules import Plateau, Schedule, set_rates
-from seqbench.training.state import Progress, TrainingState, weights
+from seqbench.training.state import Progress, TrainingState
 from seqbench.training.step import Step, StepResult, train_step
 from seqbench.training.training import Training
 
@@ -41,7 +41,7 @@ class Trainer:
     """The training of one model on one task.
 
     Args:
-        steps: optimizer steps; `None` if `epochs` is given.
+        steps: optimizer steps; `None` if `epochs` is given; 0 for a compressed run only.
         epochs: passes over the training data; `None` if `steps` is given.
         batch_size: sequences in a batch, over all micro-batches.
         accumulate: micro-batches that a batch is split into, to save memory.
@@ -52,8 +52,7 @@ class Trainer:
         checkpoint_every: steps between checkpoints; `None`: at each evaluation.
         log_every: steps between log events with the loss.
         stop_when_solved: end when the validation score reaches the task's threshold.
-        deterministic: use deterministic algorithms only, so that a CUDA run can be repeated bit
-            for bit.
+        deterministic: use deterministic algorithms only: a CUDA run repeats bit for bit.
         compile: compile the model with torch.compile, which seldom pays for small models.
         graph: on a GPU, capture the step as a CUDA graph (see `seqbench.training.graph`).
         patience: end after this many evaluations on validation without a better score; `None`:
@@ -101,7 +100,7 @@ class Trainer:
             "log_every": log_every,
             "patience": patience,
         }.items():
-            if isinstance(value, int | float) and value <= 0:
+            if isinstance(value, int | float) and value <= 0 and (name, value) != ("steps", 0):
                 raise ConfigError(f"trainer.{name} must be positive, not {value}")
         if batch_size % accumulate:
             raise ConfigError(
@@ -305,7 +304,8 @@ class Trainer:
             Diverged: if the score is not finite.
         """
         state, task, progress = training.state, training.task, training.state.progress
-        metrics = self.evaluate(forward, task, self.watch)
+        with state.as_stored(training.kind) as stored:
+            metrics = self.evaluate(forward, task, self.watch)
         training.record({"step": progress.step, "split": self.watch, **metrics})
         value = metrics[task.primary.metric]
         check_finite(f"{self.watch} {task.primary.metric}", value, progress)
@@ -321,7 +321,7 @@ class Trainer:
                 "spec": task.spec.to_json(),
                 "preprocessing": task.preprocessing(),
             }
-            checkpoint.save(training.folder / checkpoint.BEST, weights(state.model), facts)
+            checkpoint.save(training.folder / checkpoint.BEST, stored, facts)
 
     def backward(
         self,

@@ -9,6 +9,7 @@ from seqbench.runs.observer import Observer
 from seqbench.tasks.task import Task
 from seqbench.training import checkpoint
 from seqbench.training.state import TrainingState
+from seqbench.training.stored import Kind
 
 
 @dataclass
@@ -21,6 +22,7 @@ class Training:
         events: receives the metrics.
         folder: receives the checkpoints.
         observer: receives every event.
+        kind: how the best weights are stored; `None`: as they are.
     """
 
     state: TrainingState
@@ -28,6 +30,7 @@ class Training:
     events: EventLog
     folder: Path
     observer: Observer
+    kind: Kind | None = None
 
     def record(self, event: dict[str, Any]) -> None:
         """Write an event to the log, and pass it to the observer."""

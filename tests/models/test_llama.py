@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from seqbench.errors import ConfigError
 from seqbench.kernels.reference import rotate
-from seqbench.models.llama import Llama, rotation
+from seqbench.models.attention import rotation
+from seqbench.models.llama import Llama
 from seqbench.spec import Classes, Features, SequenceSpec, Tokens
 
 SPEC = SequenceSpec(Tokens(23), Classes(23), "every", 32)

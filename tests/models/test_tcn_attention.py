@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from seqbench.errors import ConfigError
-from seqbench.models.llama import rotation
+from seqbench.models.attention import rotation
 from seqbench.spec import Classes, Features, SequenceSpec, Tokens
 
 SMALL = {"channels": [8, 8], "kernel_size": 3, "num_heads": 2}

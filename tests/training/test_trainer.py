@@ -447,7 +447,7 @@ GOOD = {
     [
         ({"epochs": 1.0}, r"give one of trainer\.steps and trainer\.epochs"),
         ({"steps": None}, r"give one of trainer\.steps and trainer\.epochs"),
-        ({"steps": 0}, r"trainer\.steps must be positive, not 0"),
+        ({"steps": -1}, r"trainer\.steps must be positive, not -1"),
         ({"steps": None, "epochs": -0.5}, r"trainer\.epochs must be positive, not -0\.5"),
         ({"batch_size": 0}, r"trainer\.batch_size must be positive"),
         ({"clip": 0.0}, r"trainer\.clip must be positive"),

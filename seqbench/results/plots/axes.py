@@ -57,6 +57,8 @@ AXES = {
     "parameters": "trainable parameters",
     "seconds": "training time (s)",
     "compute": "training compute (FLOP, an estimate)",
+    "bytes": "file of weights (bytes)",
+    "latency": "one example (s)",
     "steps": "training step",
     "epochs": "epoch",
 }

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, TypeGuard
 
+from seqbench.config.compression import method
 from seqbench.errors import ConfigError
 from seqbench.results.cells import Cell, Column
 from seqbench.results.curves import Band, Curve, band, read_curves
@@ -20,6 +21,8 @@ LARGEST = 1e30
 SPLITS = ("valid", "test", "train")
 # Maximum number of metrics that an error message lists.
 LISTED = 8
+# Measured numbers along the x axis.
+MEASURED = ("seconds", "bytes", "latency")
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,8 @@ class Point:
     """The score of one config at its x value.
 
     Attributes:
-        cell: the runs; points of a model with the same variant look alike: the weights that it
-            started from, and the value of `by`.
+        cell: the runs; points of a model with the same variant look alike: how the weights were
+            made smaller or which they started from, and the value of `by`.
         x: the x value.
         score: mean over seeds.
         bar: ends of the 95% confidence interval of the mean; `None` below three seeds.
@@ -100,13 +103,13 @@ def point_panels(cells: Sequence[Cell], x: str, by: str | None = None) -> dict[C
 
     Args:
         cells: as returned by `aggregate`.
-        x: `length`, `parameters`, `seconds`, `compute`, or a config key.
+        x: `length`, `parameters`, `compute`, one of `MEASURED`, or a config key.
         by: a config key or `parameters`; points of a model look alike if they have the same value.
 
     Raises:
         ConfigError: if no run has a score and a number under `x`.
     """
-    if x not in ("length", "seconds", "compute"):
+    if x not in ("length", "compute", *MEASURED):
         check_keys(cells, x=[x])
     if by is not None:
         check_keys(cells, by=[by])
@@ -126,9 +129,11 @@ def point_panels(cells: Sequence[Cell], x: str, by: str | None = None) -> dict[C
         bar = None
         if sample.n >= FEWEST_SEEDS and sample.low is not None and sample.high is not None:
             bar = sample.low, sample.high
-        named = [cell.start, "" if by is None else setting_text(cell, by)]
-        variant = ", ".join(filter(None, named))
-        point = Point(replace(cell, variant=variant), place, sample.mean, bar)
+        how = method(cell.records[0].config) or cell.start
+        named = [how, "" if by is None else setting_text(cell, by)]
+        point = Point(
+            replace(cell, variant=", ".join(filter(None, named))), place, sample.mean, bar
+        )
         panels.setdefault(column, []).append(point)
     if not panels:
         raise ConfigError(f"no run with a score has a number under '{x}'")
@@ -219,7 +224,9 @@ def _drawable(curve: Curve) -> Curve:
 
 
 def _place(cell: Cell, x: str) -> float | None:
-    own = {"length": cell.column.length, "seconds": cell.seconds, "compute": cell.compute}
+    own = {"length": cell.column.length, "compute": cell.compute}
+    if x in MEASURED:
+        return cell.measured(x)
     value = own[x] if x in own else setting(cell, x)
     return float(value) if _is_number(value) else None
 

@@ -189,7 +189,8 @@ def pareto(
 
     Args:
         cells: as returned by `aggregate`.
-        x: `seconds`, `parameters`, `compute`, or a config key whose number is a cost.
+        x: `seconds`, `parameters`, `compute`, `bytes`, `latency`, or a config key whose number is a
+            cost.
         log: use logarithmic axes; `None` to do so if the values span decades.
         by: a config key or `parameters`: a look for each of its values.
 
@@ -218,7 +219,7 @@ def pareto(
             yield from draw_bound(axes, name, [(costs[0], value)], metric, log_y)
         axes.margins(0.1)
         label_axes(axes, x, metric, column.direction, column.split, (log_x, log_y))
-        if x == "seconds" and len(devices) > 1:
+        if x in ("seconds", "latency") and len(devices) > 1:
             yield "times are of different devices"
 
     return _figure(point_panels(cells, x, by), draw, {"linestyle": ""})
