@@ -109,11 +109,7 @@ def describe_table(config: "Config", console: "Console") -> None:
     rows["season"] = f"{table.period} time steps" if table.period else "none found"
     rows |= {f"{split} windows": count(len(at)) for split, at in task.origins.items()}
     rows |= {name: score("mse", value) for name, value in task.naive.items()}
-    grid = Table.grid(padding=(0, 2))
-    for name, text in rows.items():
-        grid.add_row(Text(name, "dim"), Text(text))
-    console.print()
-    console.print(grid)
+    print_facts(rows, console)
     if missing.any() and not masked:
         console.print("\nValues are missing: train with task.missing=mask, or fill them.")
 
@@ -154,11 +150,7 @@ def describe_sequences(config: "Config", console: "Console") -> None:
         console.print()
         console.print(classes_by_split(task))
         rows |= {name: score("accuracy", value) for name, value in task.naive.items()}
-    grid = Table.grid(padding=(0, 2))
-    for name, text in rows.items():
-        grid.add_row(Text(name, "dim"), Text(text))
-    console.print()
-    console.print(grid)
+    print_facts(rows, console)
     if missing.any() and data.labels is not None and not masked:
         console.print("\nValues are missing: train with task.missing=mask, or fill them.")
 
@@ -166,8 +158,6 @@ def describe_sequences(config: "Config", console: "Console") -> None:
 def describe_texts(config: "Config", console: "Console") -> None:
     """Print classes by split, number, lengths and characters of labelled texts."""
     import numpy as np
-    from rich.table import Table
-    from rich.text import Text
 
     from seqbench.config.build import build
     from seqbench.experiment.build import build_task
@@ -183,8 +173,16 @@ def describe_texts(config: "Config", console: "Console") -> None:
         if name.partition("_")[0] in ("characters", "cut", "unknown"):
             rows[name.replace("_", " ")] = count(int(note))
     rows |= {name: score("accuracy", value) for name, value in task.naive.items()}
+    print_facts(rows, console)
+
+
+def print_facts(facts: dict[str, str], console: "Console") -> None:
+    """Print names and texts in two columns, below an empty line."""
+    from rich.table import Table
+    from rich.text import Text
+
     grid = Table.grid(padding=(0, 2))
-    for name, text in rows.items():
+    for name, text in facts.items():
         grid.add_row(Text(name, "dim"), Text(text))
     console.print()
     console.print(grid)

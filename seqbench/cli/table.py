@@ -115,7 +115,7 @@ def by_method(records: "list[Record]", format: str) -> None:
     """Print compressed runs below their parents.
 
     Raises:
-        ConfigError: if there are none.
+        ConfigError: if no record is of a compressed run.
     """
     import json
 

@@ -18,7 +18,7 @@ KEYS = (*SHARES, "scope", "quantize")
 
 
 def check_compression(config: Config) -> None:
-    """Raise `ConfigError` if a config has a node `compress` that is malformed, or misses it."""
+    """Raise `ConfigError` if the node `compress` of a config is malformed, or lacks `init_from`."""
     node = config.get("compress")
     if node is None:
         return

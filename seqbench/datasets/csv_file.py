@@ -60,8 +60,8 @@ def read_csv(
 
     DuckDB takes the types from some rows. Decimals after them would be rounded in a column of
     integers, so these are read as decimals. A column that seems to be text is typed by all rows,
-    and with decimal commas if fewer columns are text then, unless commas separate values; likewise
-    with times such as `29.01.2023 13:00`.
+    and with decimal commas if fewer columns are text then, unless commas separate values. Times
+    such as `29.01.2023 13:00` are found in the first row.
 
     Args:
         connection: to DuckDB.

@@ -95,7 +95,8 @@ def rows_of(content: str, path: str) -> list[list[str]]:
     may be quoted. Tab-separated files in which quotes are part of the texts are read as well.
 
     Raises:
-        DataError: if a row has not as many values as the header, or a quote is not closed.
+        DataError: if the number of values of a row differs from that of the header, or a quote is
+            not closed.
     """
     found = Counter(SEPARATOR.findall(content.partition("\n")[0]))
     separator = "\t" if "\t" in found or not found else found.most_common(1)[0][0]
@@ -127,7 +128,7 @@ def alike(rows: Sequence[tuple[int, list[str]]], path: str) -> list[list[str]]:
     """Return rows without their line numbers.
 
     Raises:
-        DataError: if there are none, or one has not as many values as the first.
+        DataError: if `rows` is empty, or the number of values differs from that of the first row.
     """
     if not rows:
         raise DataError(f"{path} has no rows")

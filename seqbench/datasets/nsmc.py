@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from seqbench.datasets.download import ensure
 from seqbench.datasets.labelled_texts import LabelledTexts
 
-# Rows of the file, from 0, in each split. The order of the file is that of no column.
+# Rows of the file, from 0, in each split. The file is sorted by neither id nor label.
 SPLITS = {"train": (0, 17_500), "valid": (17_500, 20_000), "test": (20_000, 25_000)}
 
 

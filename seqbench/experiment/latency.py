@@ -21,8 +21,8 @@ from seqbench.training.state import load_weights
 
 # Pairs of forward passes that are not counted, the fewest and the most that are.
 WARM_UP, FEWEST, MOST = 3, 11, 500
-# Seconds for more than the fewest pairs, and for as many that no other process has interrupted.
-SECONDS, PATIENCE = 1.0, 5.0
+# Seconds of measuring, and the most of them if other processes interrupt too many pairs.
+SECONDS, LONGEST = 1.0, 5.0
 
 
 def compared_with_parent(model: SequenceModel, task: Task, config: Config) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def in_turns(
     started = time.perf_counter()
     while len(pairs) < MOST:
         passed = time.perf_counter() - started
-        enough = len(calm) >= FEWEST or passed > PATIENCE * SECONDS
+        enough = len(calm) >= FEWEST or passed > LONGEST
         if len(pairs) >= WARM_UP + FEWEST and passed > SECONDS and enough:
             break
         # The second of a pair finds warmer caches: each model is first in half of the pairs.

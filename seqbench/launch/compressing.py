@@ -157,7 +157,7 @@ def combined(prunings: Sequence[Node], storages: Sequence[Node]) -> list[Node]:
     """Return each pruning with each way to store the weights.
 
     Raises:
-        ConfigError: if there are neither.
+        ConfigError: if both are empty.
     """
     if not prunings and not storages:
         raise ConfigError(
@@ -189,7 +189,7 @@ def spec_of(path: Path) -> SequenceSpec:
     """Return the spec in a file of weights.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: if the file has no spec.
     """
     try:
         with safe_open(path, framework="numpy") as file:

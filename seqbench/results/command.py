@@ -82,9 +82,10 @@ def _compress_command(config: dict[str, Any]) -> str:
     """Return the command line that makes a compressed run from its parent; see `command`."""
     check_compression(config)
     node, parent = config["compress"], str(config.get("init_run"))
-    if not RUN_ID.fullmatch(parent):
-        raise ConfigError("a compressed run of a file of weights has no parent that could be named")
-    before = nodes_of(read_config(Path(str(config["init_from"])).parent.parent / "config.yaml"))
+    folder = Path(str(config["init_from"])).parent.parent
+    if not RUN_ID.fullmatch(parent) or folder.name != parent:
+        raise ConfigError("the folder of the run that was compressed is not known")
+    before = nodes_of(read_config(folder / "config.yaml"))
     words = [f"--prune={key}={_value(node[key])}" for key in SHARES if key in node]
     words += [f"--{key}={node[key]}" for key in ("scope", "quantize") if key in node]
     nodes = nodes_of(config)

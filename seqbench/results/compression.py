@@ -23,7 +23,7 @@ class Line:
         parent: id of the run that it comes from; `None` for a parent.
         task: name of the task; `None` if the parent's record is not among the records.
         length: the task's size.
-        model: name of the model, likewise.
+        model: name of the model; `None` as for `task`.
         method: how it was made smaller; `None` for a parent.
         metric, split, direction, score: see `Score`; `None` without one.
         difference: of the score to the parent's; `None` if they are not of one metric and split.

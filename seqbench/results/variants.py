@@ -13,7 +13,7 @@ NAMED_DIFFERENCES = 3
 CODE = "_code_"
 # Key of the run, or of the digest of the weights, that a run started from. It is always named.
 START = "from"
-# Key of the way in which a run was made smaller than the one that it started from, likewise.
+# Key of the method by which a run was compressed, likewise.
 METHOD = "method"
 SECTIONS = ("task", "model", "optimizer", "schedule", "trainer")
 

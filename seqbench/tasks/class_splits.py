@@ -1,6 +1,4 @@
-"""Split labelled examples: the same fraction of each class to validation and to test; fewer of them
-for training.
-"""
+"""Split labelled examples by class, and choose fewer of them for training."""
 
 from collections.abc import Sequence
 
@@ -8,12 +6,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqbench.errors import ConfigError, DataError
+from seqbench.tasks.task import Split
 from seqbench.wording import plain
 
 
+def file_splits(
+    labels: Sequence[str],
+    valid_size: float,
+    test_size: float | None,
+    seed: int,
+    path: str,
+    test_count: int | None = None,
+) -> dict[Split, NDArray[np.int64]]:
+    """Return the places of the examples of each split; those of a test file follow the others.
+
+    Args:
+        labels: the class of each example of the file, without those of the test file.
+        valid_size: fraction for validation.
+        test_size: fraction for test; unused with a test file.
+        seed: of the random choice.
+        path: the file, for errors.
+        test_count: examples of the test file; `None`: test is split off the file.
+
+    Raises:
+        ConfigError, DataError: as for `stratified`.
+    """
+    fractions: dict[Split, float] = {"valid": valid_size}
+    if test_count is None and test_size is not None:
+        fractions["test"] = test_size
+    rows = stratified(labels, fractions, seed, path)
+    if test_count is not None:
+        rows["test"] = np.arange(test_count) + len(labels)
+    return rows
+
+
 def stratified(
-    labels: Sequence[str], fractions: dict[str, float], seed: int, path: str
-) -> dict[str, NDArray[np.int64]]:
+    labels: Sequence[str], fractions: dict[Split, float], seed: int, path: str
+) -> dict[Split, NDArray[np.int64]]:
     """Return the places of the sequences of each split, in the order of the file.
 
     Args:
@@ -37,7 +66,7 @@ def stratified(
     random = np.random.RandomState(seed)
     # Of objects: in an array of texts, each takes the memory of the longest.
     names = np.array(labels, dtype=object)
-    found: dict[str, list[NDArray[np.int64]]] = {name: [] for name in (*fractions, "train")}
+    found: dict[Split, list[NDArray[np.int64]]] = {**{name: [] for name in fractions}, "train": []}
     for label in dict.fromkeys(labels):
         rows = random.permutation(np.flatnonzero(names == label))
         if len(rows) <= len(fractions):
@@ -69,7 +98,7 @@ def fewer(
         seed: of the random choice.
 
     Raises:
-        ConfigError: if there are not so many, or fewer are asked for than there are classes.
+        ConfigError: if `size` is below the number of classes or above that of the rows.
     """
     if size is None:
         return rows
@@ -81,8 +110,7 @@ def fewer(
             f"{len(rows):,}, the number of training examples"
         )
     random = np.random.RandomState(seed)
-    # A row's place among those of its class, from 0 to 1. Sorted by it, all prefixes have all
-    # classes.
+    # Rank each row within its class, from 0 to 1: the first rows by rank have all classes.
     place = np.empty(len(rows))
     for name in classes:
         own = random.permutation(np.flatnonzero(names == name))

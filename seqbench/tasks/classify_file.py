@@ -3,15 +3,11 @@
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from seqbench.datasets.labelled import likely_counters, read_labelled
 from seqbench.errors import ConfigError
-from seqbench.tasks.class_splits import stratified
+from seqbench.tasks.class_splits import file_splits
 from seqbench.tasks.classification import Classification, Pool, chosen_channels, fitting
 from seqbench.tasks.sequence_features import Missing
-from seqbench.tasks.task import Split
 from seqbench.user_files import check_digest, expand_home
 from seqbench.wording import plain
 
@@ -89,16 +85,13 @@ class ClassifyFile(Classification):
                 f"time steps, set {leave}"
             )
         assert data.labels is not None
-        fractions = {"valid": valid_size}
-        if test_path is None:
-            fractions["test"] = test_size
-        rows: dict[Split, NDArray[np.int64]]
-        rows = stratified(data.labels, fractions, split_seed, path)  # type: ignore[assignment]
+        labels, test_count = data.labels, None
         if test_path is not None:
             test = fitting(read_labelled(test_path, id, time, label), data, len(whole.channels))
             self.complete(test)
             digest = check_digest(test_path, test_sha256, "task.test_path")
             self.checksums[expand_home(test_path).name] = digest
-            rows["test"] = np.arange(len(test.lengths)) + len(data.lengths)
+            test_count = len(test.lengths)
             data = data.followed_by(test)
+        rows = file_splits(labels, valid_size, test_size, split_seed, path, test_count)
         self.set_data(data, rows, (id, time, label), len(whole.channels))

@@ -21,7 +21,7 @@ EVAL_ROWS = 256
 
 
 class ClassifierFeatures(Protocol):
-    """What a task that classifies keeps with the weights, in order to read new data."""
+    """Preprocessing of a classifier, which is kept with the weights to read new data."""
 
     @property
     def classes(self) -> list[str]:

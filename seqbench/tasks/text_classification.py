@@ -15,7 +15,7 @@ from seqbench.datasets.labelled import class_names
 from seqbench.datasets.labelled_texts import LabelledTexts, read_labelled_texts
 from seqbench.datasets.nsmc import load_nsmc
 from seqbench.errors import ConfigError, DataError
-from seqbench.tasks.class_splits import fewer, stratified
+from seqbench.tasks.class_splits import fewer, file_splits
 from seqbench.tasks.classification import Classification, Pool
 from seqbench.tasks.task import Batch, Split
 from seqbench.tasks.text_features import TextFeatures
@@ -185,16 +185,13 @@ class SentimentFile(TextClassification):
         data = read_labelled_texts(path, text, label)
         assert data.labels is not None
         self.checksums[expand_home(path).name] = check_digest(path, sha256)
-        fractions = {"valid": valid_size}
-        if test_path is None:
-            fractions["test"] = test_size
-        rows: dict[Split, NDArray[np.int64]]
-        rows = stratified(data.labels, fractions, split_seed, path)  # type: ignore[assignment]
+        labels, test_count = data.labels, None
         if test_path is not None:
             test = read_labelled_texts(test_path, text, label)
             assert test.labels is not None
             digest = check_digest(test_path, test_sha256, "task.test_path")
             self.checksums[expand_home(test_path).name] = digest
-            rows["test"] = np.arange(len(test.texts)) + len(data.texts)
+            test_count = len(test.texts)
             data = replace(data, texts=data.texts + test.texts, labels=data.labels + test.labels)
+        rows = file_splits(labels, valid_size, test_size, split_seed, path, test_count)
         self.set_texts(data, rows, (text, label), length, train_size, split_seed, characters)

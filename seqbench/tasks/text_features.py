@@ -21,8 +21,8 @@ class TextFeatures:
     Attributes:
         text, label: columns of a table.
         classes: names of the classes, in the order of the model's outputs.
-        length: of a longer text, the last characters are read, so many: the model answers after
-            the last one, and a text that is cut there would end in the middle.
+        length: most characters that are read. Of a longer text the last ones are, since the model
+            answers after the last character.
         vocabulary: maps characters to ids.
     """
 
@@ -51,7 +51,7 @@ class TextFeatures:
         """Return the features of a result of `to_json`.
 
         Raises:
-            KeyError, TypeError, ValueError: if it is not one.
+            KeyError, TypeError, ValueError: if `values` are not such a result.
         """
         return cls(**values | {"vocabulary": Vocabulary.from_state(values["vocabulary"])})
 

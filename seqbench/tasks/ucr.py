@@ -2,16 +2,12 @@
 
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from seqbench.datasets.catalog import UCR, find
 from seqbench.datasets.download import ensure
 from seqbench.datasets.ts_file import read_ts
 from seqbench.errors import ConfigError
-from seqbench.tasks.class_splits import stratified
+from seqbench.tasks.class_splits import file_splits
 from seqbench.tasks.classification import Classification, Pool, fitting
-from seqbench.tasks.task import Split
 from seqbench.wording import plain, suggestion
 
 
@@ -62,9 +58,8 @@ class Ucr(Classification):
         self.checksums |= find(dataset).checksums
         train, test = map(read_ts, files)
         assert train.labels is not None
-        rows: dict[Split, NDArray[np.int64]]
-        rows = stratified(train.labels, {"valid": valid_size}, split_seed, files[0])  # type: ignore[assignment]
-        rows["test"] = np.arange(len(test.lengths)) + len(train.lengths)
+        count = len(test.lengths)
+        rows = file_splits(train.labels, valid_size, None, split_seed, files[0], count)
         test = fitting(test, train, len(train.channels))
         self.notes["dataset"] = dataset
         self.set_data(self.complete(train).followed_by(self.complete(test)), rows)

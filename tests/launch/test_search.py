@@ -272,7 +272,7 @@ def test_a_run_without_prospects_is_stopped(slow):
     )
     ends = {job.config["seed"]: done.endings[at] for at, job in done.jobs.items()}
     assert {seed: ending.how for seed, ending in ends.items()} == {0: "pruned", 1: "completed"}
-    assert ends[0].reason.startswith("pruned at step 1")
+    assert int(ends[0].reason.removeprefix("pruned at step ")) >= 10
 
 
 @pytest.mark.filterwarnings("error")
