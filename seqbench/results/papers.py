@@ -10,7 +10,7 @@ reason: users want to know if a result holds under a stricter protocol.
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache
@@ -36,6 +36,7 @@ from seqbench.runs.record import Record
 SIZE_RATIO = 1.5
 # Splits of test scores: with the weights chosen on validation, or the mean of the last evaluations.
 ON_TEST = ("test", "test_mean")
+LIKE = "like for like"
 # Verdicts that need an explanation, and the explanation.
 EXPLAINED = {"reproduced", "better", "worse", "cannot tell"}
 EXPLANATION = (
@@ -246,10 +247,10 @@ def protocols() -> set[str]:
     return {path.stem for path in (CONFIG_FOLDER / "protocol").glob("*.yaml")}
 
 
-def incomparable_reason(
+def differences(
     record: Record, cell: PublishedCell, *, any_protocol: bool = False
-) -> str | None:
-    """Return why a run's score is not comparable to a published number; `None` if it is.
+) -> Iterator[str]:
+    """Yield why a run's score is not comparable to a published number.
 
     Args:
         record: the run's record.
@@ -257,41 +258,40 @@ def incomparable_reason(
         any_protocol: accept every protocol that comes with seqbench, not only the paper's.
     """
     row = cell.row
-    passes = protocols() if any_protocol else {row.protocol}
-    reasons = []
     if record.score and record.score.metric != row.metric:
-        reasons.append(f"published {row.metric}, here {record.score.metric}")
+        yield f"published {row.metric}, here {record.score.metric}"
     if record.score and record.score.split not in ON_TEST:
-        reasons.append(f"published on test, here on {record.score.split}")
+        yield f"published on test, here on {record.score.split}"
     if row.length is not None and record.length != row.length:
         here = "no length" if record.length is None else f"T={record.length}"
-        reasons.append(f"published at T={row.length}, here {here}")
+        yield f"published at T={row.length}, here {here}"
     if record.budget != row.budget:
         here = f"budget {record.budget}" if record.budget else "custom budget"
-        reasons.append(f"{here} instead of {row.budget}")
+        yield f"{here} instead of {row.budget}"
     elif other := amount_difference(record.config, row.protocol):
-        reasons.append(other)
-    if record.protocol not in passes:
+        yield other
+    if record.protocol not in (protocols() if any_protocol else {row.protocol}):
         here = f"protocol {record.protocol}" if record.protocol else "custom protocol"
-        reasons.append(f"{here} instead of {row.protocol}")
+        yield f"{here} instead of {row.protocol}"
     small, large = sorted((record.parameters or 0, row.size or 0))
     if small and large / max(1, small) > SIZE_RATIO:
-        reasons.append(f"{record.parameters:,} parameters instead of about {row.size:,}")
-    return ", ".join(reasons) or None
+        yield f"{record.parameters:,} parameters instead of about {row.size:,}"
 
 
 def comparability(record: Record, cell: PublishedCell) -> str:
     """Return a run's comparability to a published number in words."""
-    reason = incomparable_reason(record, cell)
-    return f"not like for like: {reason}" if reason else "like for like"
+    reason = ", ".join(differences(record, cell))
+    return f"not like for like: {reason}" if reason else LIKE
 
 
-def cell_reason(cell: Cell, found: PublishedCell, *, any_protocol: bool = False) -> str | None:
-    """Return `incomparable_reason` for a cell, whose runs differ in the seed only."""
+def cell_differences(
+    cell: Cell, found: PublishedCell, *, any_protocol: bool = False
+) -> Iterator[str]:
+    """Yield the `differences` of a cell, whose runs differ in the seed only."""
     # Prefer a run with a score: one that failed early lacks its score and parameter count.
     run = min(cell.records, key=lambda record: record.score is None)
     typical = replace(run, parameters=cell.parameters)
-    return incomparable_reason(typical, found, any_protocol=any_protocol)
+    return differences(typical, found, any_protocol=any_protocol)
 
 
 def verdict(cell: Cell | None, published: PublishedCell | None) -> Verdict:
@@ -310,10 +310,13 @@ def verdict(cell: Cell | None, published: PublishedCell | None) -> Verdict:
     if published is None:
         return Verdict("no published value")
     # The mean of the remaining runs is biased.
-    reasons = [cell_reason(cell, published, any_protocol=True), lost if cell.lost else None]
-    if any(reasons):
-        return Verdict("not comparable", ", ".join(filter(None, reasons)))
-    protocol = cell_reason(cell, published) or ""
+    reasons = [
+        *cell_differences(cell, published, any_protocol=True),
+        *([lost] if cell.lost else []),
+    ]
+    if reasons:
+        return Verdict("not comparable", ", ".join(reasons))
+    protocol = ", ".join(cell_differences(cell, published))
     off = sample.mean - published.value
     within = abs(off) <= published.rounding
     better = "better" if (off < 0) == (published.row.direction == "min") else "worse"

@@ -12,8 +12,8 @@ from seqbench.results.cells import Cell, aggregate
 from seqbench.results.papers import (
     PublishedCell,
     Verdict,
+    differences,
     explanation,
-    incomparable_reason,
     load_paper,
     papers,
     published,
@@ -103,8 +103,8 @@ def test_others_on_mnist_are_context():
     assert (found["smnist", "lstm"], found["pmnist", "lstm"]) == (0.989, 0.9511)
     assert (found["smnist", "transformer"], found["pmnist", "trellisnet"]) == (0.989, 0.9813)
     record = make_record("smnist", "lstm")
-    reason = incomparable_reason(record, number("smnist", "lstm", "s4_2022"))
-    assert reason == "protocol ours instead of published"
+    found = differences(record, number("smnist", "lstm", "s4_2022"))
+    assert list(found) == ["protocol ours instead of published"]
 
 
 def test_papers_come_by_their_year_and_an_unknown_one_gets_a_near_miss():
@@ -176,8 +176,8 @@ def test_the_last_value_scores_what_is_printed_if_the_last_batch_is_left_out(rea
 @pytest.mark.parametrize(
     ("change", "score", "reason"),
     [
-        ({}, {}, None),
-        ({}, {"split": "test_mean"}, None),
+        ({}, {}, ""),
+        ({}, {"split": "test_mean"}, ""),
         ({"task__length": 200}, {}, "published at T=600, here T=200"),
         ({"budget": "quick"}, {}, "budget quick instead of full"),
         ({"budget": None}, {}, "custom budget instead of full"),
@@ -197,14 +197,14 @@ def test_each_difference_is_a_reason(change, score, reason):
     record = make_record(**{"protocol": "paper"} | change)
     assert record.score is not None
     record = replace(record, score=replace(record.score, **score))
-    assert incomparable_reason(record, number("adding", "tcn")) == reason
+    assert ", ".join(differences(record, number("adding", "tcn"))) == reason
 
 
 def test_the_amount_of_the_paper_is_as_good_as_that_of_the_recipe():
     protocol = "protocol ours instead of paper"
-    for epochs, reason in {10: "", 20: "", 5: "epochs=5 instead of epochs=20, "}.items():
+    for epochs, reason in {10: [], 20: [], 5: ["epochs=5 instead of epochs=20"]}.items():
         record = make_record("smnist", trainer__epochs=epochs, parameters=66910)
-        assert incomparable_reason(record, number("smnist", "tcn")) == reason + protocol
+        assert [*differences(record, number("smnist", "tcn"))] == [*reason, protocol]
 
 
 def cell(values, task="adding", model="tcn", **changes) -> Cell:

@@ -9,7 +9,7 @@ from seqbench.errors import ConfigError
 from seqbench.results.collect import Unfinished
 from seqbench.results.command import UNKNOWN, command
 from seqbench.results.curves import Curves
-from seqbench.results.papers import comparability, incomparable_reason, published
+from seqbench.results.papers import LIKE, comparability, published
 from seqbench.results.recipe import differences
 from seqbench.results.summary import finished, is_current, log_end, reached, setting_text
 from seqbench.results.where import MISSING, flatten
@@ -138,8 +138,8 @@ def _published(record: Record, paper: str | None) -> dict[str, Any] | None:
         return None
     return {
         "theirs": cell.text,
-        "verdict": plain(comparability(record, cell)),
-        "like": incomparable_reason(record, cell) is None,
+        "verdict": plain(said := comparability(record, cell)),
+        "like": said == LIKE,
         "caveats": list(cell.caveats),
     }
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from seqbench.config.choices import choices_of
 from seqbench.errors import ConfigError
 from seqbench.results.cells import Cell, Column, Standing, standings
-from seqbench.results.papers import cell_reason, load_paper, published
+from seqbench.results.papers import PaperRow, cell_differences, load_paper, protocols, published
 from seqbench.results.recipe import amount_difference
 from seqbench.results.statistics import FEWEST_SEEDS
 from seqbench.results.tables.layout import COLS, ROWS, arrange, measured_on_texts
@@ -67,8 +67,10 @@ def build_table(
     grid = arrange(cells, rows, cols)
     places = range(len(grid.rows))
     standing = dict(zip(grid.cells, standings(list(grid.cells.values())), strict=True))
-    in_paper = {row.task for row in load_paper(paper)} if paper else set()
+    paper_rows = list(load_paper(paper)) if paper else []
+    in_paper = {row.task for row in paper_rows}
     usual_n = _usual_n(cells)
+    one_protocol = len({cell.column.protocol for cell in cells}) == 1  # a note names it
     remarks = _Remarks()
     runs = [record for cell in cells for record in cell.records]
     older = [record.run_id for record in runs if record.source != source]
@@ -98,7 +100,9 @@ def build_table(
             makers.append(pair)
         if paper and any(cell and cell.column.task in in_paper for cell in members):
             headers.append(Header("published", plain(paper), True, header.name))
-            makers.append(partial(_published, paper=paper, task=header.task, remarks=remarks))
+            makers.append(
+                partial(_published, paper=paper, any_protocol=one_protocol, remarks=remarks)
+            )
         for beside, make in zip(headers, makers, strict=True):
             if beside.task == "published":
                 printed[len(columns)] = _of_others(str(paper), there[0])
@@ -126,6 +130,7 @@ def build_table(
         rows=tuple(row for row in table_rows if not row.bound or any(row.entries)),
         notes=(
             *_explanations(cells, usual_n),
+            *_of_protocols(cells, paper_rows),
             *_of_sizes(cells),
             *_of_older_code(older, len(runs)),
             *([TIED_NOTE] if "tied" in standing.values() else []),
@@ -177,23 +182,18 @@ SHOWN = {
 
 
 class _Remarks:
-    """Numbered remarks on entries; equal remarks share a number and list all their entries."""
+    """Numbered remarks on entries; equal remarks share a number."""
 
     def __init__(self) -> None:
-        self.about: dict[str, dict[str, dict[str, None]]] = {}
+        self.numbers: dict[str, str] = {}
 
-    def mark(self, text: str, task: str, model: str) -> str:
-        """Return the number of a remark on a model's entry."""
-        self.about.setdefault(text, {}).setdefault(task, {})[model] = None
-        return superscript(list(self.about).index(text) + 1)
+    def mark(self, text: str) -> str:
+        """Return the number of a remark, as a superscript."""
+        return self.numbers.setdefault(text, superscript(len(self.numbers) + 1))
 
     def lines(self) -> list[str]:
         """Return the remarks as notes."""
-        lines = []
-        for i, (text, tasks) in enumerate(self.about.items(), start=1):
-            about = "; ".join(f"{task}: {', '.join(models)}" for task, models in tasks.items())
-            lines.append(f"{superscript(i)} {text} ({about})")
-        return lines
+        return [f"{number} {text}" for text, number in self.numbers.items()]
 
 
 def measured(cell: Cell, standing: Standing | None, usual_n: int | None) -> Entry:
@@ -240,11 +240,9 @@ def _entry(
         flags.append("a seed counts twice")
     mark = OLDER if any(record.run_id in older for record in cell.records) else ""
     if other := amount_difference(cell.records[0].config):
-        task, _ = measured_on_texts(cell.column, False)
-        mark += remarks.mark(other, task, plain(cell.model))
+        mark += remarks.mark(other)
     if better := _better_naive(cell):
-        task, _ = measured_on_texts(cell.column, False)
-        mark += remarks.mark(f"no better than the {better}", task, plain(cell.model))
+        mark += remarks.mark(f"no better than the {better}")
     return replace(entry, flags=tuple(flags), marks=entry.marks + mark)
 
 
@@ -258,14 +256,12 @@ def _better_naive(cell: Cell) -> str | None:
     return None if beats else plain(first.baseline_name)
 
 
-def _published(cell: Cell, paper: str, task: str, remarks: _Remarks) -> Entry | None:
+def _published(cell: Cell, paper: str, any_protocol: bool, remarks: _Remarks) -> Entry | None:
     found = published(paper, cell.records[0])
     if found is None:
         return None
-    reason = cell_reason(cell, found)
-    return Entry(
-        found.printed, marks=remarks.mark(reason, task, plain(cell.model)) if reason else ""
-    )
+    reasons = cell_differences(cell, found, any_protocol=any_protocol)
+    return Entry(found.printed, marks="".join(map(remarks.mark, reasons)))
 
 
 def _of_others(paper: str, cell: Cell) -> dict[str, str]:
@@ -323,7 +319,6 @@ def _of_sizes(cells: Iterable[Cell]) -> list[str]:
 
 def _explanations(cells: Sequence[Cell], usual_n: int | None) -> list[str]:
     lines = []
-    protocols = {cell.column.protocol for cell in cells}
     sizes = [cell.statistics.n for cell in cells if cell.statistics]
     if max(sizes, default=0) >= FEWEST_SEEDS:
         seeds = f"; n={usual_n} seeds where no n is given" if usual_n else ""
@@ -332,6 +327,13 @@ def _explanations(cells: Sequence[Cell], usual_n: int | None) -> list[str]:
         lines.append(FACTOR_NOTE)
     if min(sizes, default=FEWEST_SEEDS) < FEWEST_SEEDS:
         lines.append(f"fewer than {FEWEST_SEEDS} seeds give no interval")
-    if len(protocols) == 1 and (protocol := next(iter(protocols))):
-        lines.append(f"protocol: {plain(protocol)}")
     return lines
+
+
+def _of_protocols(cells: Iterable[Cell], paper_rows: Iterable[PaperRow]) -> list[str]:
+    """Return a note on the protocol, if all cells have the same one, and on a paper's."""
+    here = {cell.column.protocol for cell in cells}
+    if len(here) != 1 or not (protocol := here.pop()):
+        return []
+    other = sorted({row.protocol for row in paper_rows} & protocols() - {protocol})
+    return [f"protocol: {plain(protocol)}" + (f"; published: {', '.join(other)}" if other else "")]

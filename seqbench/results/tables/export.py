@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from seqbench.results.cells import Cell, standings
-from seqbench.results.papers import cell_reason, published
+from seqbench.results.papers import cell_differences, published
 from seqbench.results.statistics import Statistics, describe
 from seqbench.results.tables.layout import COLS, ROWS, check_keys, setting
 from seqbench.wording import plain
@@ -82,7 +82,7 @@ def _line(cell: Cell, source: str, paper: str | None) -> Line:
         "solved": cell.solved[0] / cell.solved[1] if cell.solved else None,
         "older_code": sum(record.source != source for record in cell.records),
         "published": found.value if found else None,
-        "not_like_for_like": cell_reason(cell, found) if found else None,
+        "not_like_for_like": ", ".join(cell_differences(cell, found)) or None if found else None,
         "run_ids": [plain(record.run_id) for record in cell.records],
     }
     facts |= {name: getattr(cell, name) for name in ("baseline", "optimum", "failed", "diverged")}
