@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any, Literal, TypeVar
 
 from seqbench.config.compression import method
-from seqbench.results.recipe import amount_difference
+from seqbench.results.recipe import amount_differences
 from seqbench.results.statistics import Statistics, describe, distinguishable
 from seqbench.results.variants import CODE, METHOD, START, canonical, shown, tell_apart
 from seqbench.results.where import flatten
@@ -279,9 +279,9 @@ def standings(cells: Sequence[Cell]) -> list[Standing | None]:
 def _competing(cells: list[Cell]) -> list[Cell]:
     """Return the cells of a column that compete, the best one first."""
     sound = [cell for cell in cells if len(cell.scores) > 1 and not cell.diverged]
-    amounts = [amount_difference(cell.records[0].config) for cell in sound]
+    amounts = [amount_differences(cell.records[0].config) for cell in sound]
     # Among equally common amounts, that of the recipe.
-    usual = max(amounts, key=lambda amount: (amounts.count(amount), amount is None), default=None)
+    usual = max(amounts, key=lambda amount: (amounts.count(amount), not amount), default=None)
     alike = [cell for cell, amount in zip(sound, amounts, strict=True) if amount == usual]
     if len(alike) < 2:
         return []

@@ -1,5 +1,6 @@
 """Assign colours and dash patterns to models, the same in figures and reports."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -37,7 +38,8 @@ def looks_of(cells: Iterable[Cell], others: Sequence[str] = ()) -> list[Look]:
         cells: the models and their variants.
         others: further model names, of runs that may be in no cell.
     """
-    found = sorted({(plain(cell.model), cell.label) for cell in cells})
+    names = {(plain(cell.model), cell.label) for cell in cells}
+    found = sorted(names, key=lambda name: (name[0], _natural(name[1]), name[1]))
     known = {name for name, _ in found}
     shipped = sorted(path.stem for path in (CONFIG_FOLDER / "model").glob("*.yaml"))
     foreign = sorted({plain(name) for name in others} | known - {*shipped})
@@ -51,3 +53,9 @@ def looks_of(cells: Iterable[Cell], others: Sequence[str] = ()) -> list[Look]:
         variants[name] += 1
         looks.append(Look(label, name, place % COLOURS, dash))
     return looks
+
+
+def _natural(label: str) -> list[str | float]:
+    """Return a sort key by which numbers come in their order: `dim=8` before `dim=16`."""
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)", label)
+    return [float(part) if i % 2 else part for i, part in enumerate(parts)]

@@ -21,7 +21,7 @@ import yaml
 from seqbench.config.choices import CONFIG_FOLDER
 from seqbench.errors import ConfigError
 from seqbench.results.cells import Cell, Direction
-from seqbench.results.recipe import amount_difference
+from seqbench.results.recipe import amount_differences
 from seqbench.results.statistics import (
     FEWEST_SEEDS,
     IDENTITY,
@@ -268,8 +268,8 @@ def differences(
     if record.budget != row.budget:
         here = f"budget {record.budget}" if record.budget else "custom budget"
         yield f"{here} instead of {row.budget}"
-    elif other := amount_difference(record.config, row.protocol):
-        yield other
+    else:
+        yield from amount_differences(record.config, row.protocol).values()
     if record.protocol not in (protocols() if any_protocol else {row.protocol}):
         here = f"protocol {record.protocol}" if record.protocol else "custom protocol"
         yield f"{here} instead of {row.protocol}"

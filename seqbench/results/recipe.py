@@ -9,6 +9,7 @@ from seqbench.runs.identity import plain_numbers, without_environment
 NODES = ("task", "model", "optimizer", "schedule", "trainer")
 # Data sizes in a task's config; `None` means all data.
 SIZES = ("train_size", "valid_size", "eval_size")
+STARTED = "started from other weights"
 # Characters of a number.
 MAX_DIGITS = 20
 
@@ -56,7 +57,7 @@ def compare(recipe: Nodes, run: Nodes) -> list[Difference]:
     ]
 
 
-def amount_difference(config: dict[str, Any], other_protocol: str | None = None) -> str | None:
+def amount_differences(config: dict[str, Any], other_protocol: str | None = None) -> dict[str, str]:
     """Return how duration, early stop and data sizes differ from recipe, protocol and budget.
 
     A run that continues another one differs, too: its learning rates are not those of one training.
@@ -67,23 +68,23 @@ def amount_difference(config: dict[str, Any], other_protocol: str | None = None)
         other_protocol: an amount that this protocol sets is no difference, either.
 
     Returns:
-        A text like `epochs=1 instead of epochs=10`; `None` if nothing differs.
+        The amount -> a text, as in `{"duration": "epochs=1 instead of epochs=10"}`.
     """
     chosen, here = choices(config), _amounts(config)
     planned = _amounts(baseline(**chosen))
     usual = [planned]
     if other_protocol is not None:
         usual.append(_amounts(baseline(**chosen | {"protocol": other_protocol})))
-    found = [
-        f"{here[what]} instead of {planned[what]}"
+    found = {
+        what: f"{here[what]} instead of {planned[what]}"
         for what in planned
         if what in here and here[what] not in [amounts.get(what) for amounts in usual]
-    ]
+    }
     if "continues" in config:
-        found.append("continued from another run")
+        found["continues"] = "continued from another run"
     if "init_sha256" in config:
-        found.append("started from other weights")
-    return ", ".join(found) or None
+        found["start"] = STARTED
+    return found
 
 
 def _amounts(config: dict[str, Any]) -> dict[str, str]:

@@ -9,7 +9,7 @@ import io
 import math
 import textwrap
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +27,7 @@ from seqbench.results.plots.data import (
 )
 from seqbench.results.tables.layout import measured_on_texts
 from seqbench.runs import atomic
-from seqbench.wording import is_accuracy, plain
+from seqbench.wording import is_accuracy, number, plain
 
 try:
     import matplotlib.style
@@ -65,6 +65,8 @@ MOST_PANELS, MOST_NAMES = 36, 60
 MARKED = 8
 # A power law is fitted to at least 3 x values that span at least a factor of 2.
 FEWEST_TO_FIT, SPAN_TO_FIT = 3, 2
+# A bound further from the scores than this factor, and than they are apart, would flatten them.
+FAR = 1.4
 # Straight pieces of the line of a law of the distance to the best possible score.
 SEGMENTS = 40
 
@@ -144,7 +146,7 @@ def scaling(
         log_x = is_log(places, log, True)
         log_y = is_log([point.score for point in points], log, not is_accuracy(metric))
         exponents = []
-        for name in sorted({point.cell.label for point in points}):
+        for name in (name for name in styles if name in {point.cell.label for point in points}):
             members = [point for point in points if point.cell.label == name]
             best = best_along(members, column.direction)
             xs = [point.x for point in best]
@@ -161,8 +163,7 @@ def scaling(
                 exponents.append(f"{name}\u00a0{law.exponent:.2f}\u00a0±\u00a0{law.half:.2f}")
                 yield (
                     f"line: power law {'of the distance to the best possible ' * bool(floor)}by "
-                    "least squares through all seeds; above, its exponent and half of its 95% "
-                    "confidence interval"
+                    "least squares through all seeds"
                 )
             else:
                 ys = [point.score for point in best]
@@ -170,12 +171,16 @@ def scaling(
             if len(members) > len(best):
                 yield "of several configurations of a model at one place, the line takes the best"
         if exponents:
-            above = fitted("exponent: " + ", ".join(exponents), TITLE)
-            axes.set_title(f"{axes.get_title('left')}\n{above}")
+            where = f"{axes.get_title('left')}: " if len({c.column for c in cells}) > 1 else ""
+            laws = ", ".join(exponents)
+            yield f"{where}exponent, with half of its 95% confidence interval: {laws}"
         yield from draw_points(axes, points, styles)
         for name in dict.fromkeys(name for p in points for name in bounds_of(p.cell)):
             known = {p.x: bounds[name] for p in points if name in (bounds := bounds_of(p.cell))}
-            yield from draw_bound(axes, name, sorted(known.items()), metric, log_y)
+            if log_y and _is_far(known.values(), [point.score for point in points]):
+                yield f"{name}: {_span(known.values(), metric)}, beyond the axis"
+            else:
+                yield from draw_bound(axes, name, sorted(known.items()), metric, log_y)
         log_xy = log_x, log_y
         label_axes(axes, x, metric, column.direction, column.split, log_xy, places)
 
@@ -291,3 +296,15 @@ def _figure(
     note = textwrap.fill("; ".join(remarks), width)
     figure.supxlabel(note, fontsize=7, color=GREY, x=0.01, ha="left")
     return figure
+
+
+def _is_far(bounds: Collection[float], scores: Sequence[float]) -> bool:
+    """Return True if bounds are further from the scores, in logarithms, than these are apart."""
+    low, high = min(scores), max(scores)
+    span = max(high / low, FAR)
+    return all(bound > high * span or 0 < bound < low / span for bound in bounds)
+
+
+def _span(values: Collection[float], metric: str) -> str:
+    low, high = number(min(values), metric), number(max(values), metric)
+    return low if low == high else f"{low} to {high}"

@@ -11,11 +11,12 @@ from seqbench.config.choices import choices_of
 from seqbench.errors import ConfigError
 from seqbench.results.cells import Cell, Column, Standing, standings
 from seqbench.results.papers import PaperRow, cell_differences, load_paper, protocols, published
-from seqbench.results.recipe import amount_difference
+from seqbench.results.recipe import STARTED, amount_differences
 from seqbench.results.statistics import FEWEST_SEEDS
 from seqbench.results.tables.layout import COLS, ROWS, arrange, measured_on_texts
 from seqbench.results.tables.paired import against_entry, against_note
 from seqbench.results.tables.table import FACTOR, Entry, Header, Row, Table, superscript
+from seqbench.results.variants import START
 from seqbench.runs.record import BEST_POSSIBLE, WITHOUT_MEMORY
 from seqbench.wording import count, duration, mean_and_spread, number, plain, suggestion
 
@@ -85,8 +86,10 @@ def build_table(
         name = plain(next(cell.column.task for cell in members if cell))
         header = Header(*texts, name="" if grid.tasks_down else name)
         means: list[Entry | None] = [
-            None if cell is None else _entry(cell, standing[i, j], usual_n, marked, remarks)
-            for i, cell in enumerate(members)
+            None
+            if cell is None
+            else _entry(cell, standing[i, j], usual_n, marked, f"{row} {texts[0]}", remarks)
+            for i, (row, cell) in enumerate(zip(grid.rows, members, strict=True))
         ]
         bounds = [None if grid.tasks_down else _bound(members, name) for name in names]
         columns.append((header, means + bounds))
@@ -131,7 +134,7 @@ def build_table(
         notes=(
             *_explanations(cells, usual_n),
             *_of_protocols(cells, paper_rows),
-            *_of_sizes(cells),
+            *([] if "parameters" in (*rows, *cols) else _of_sizes(cells)),
             *_of_older_code(older, len(runs)),
             *([TIED_NOTE] if "tied" in standing.values() else []),
             *(SHOWN[name].note for name in show if SHOWN[name].note),
@@ -229,6 +232,7 @@ def _entry(
     standing: Standing | None,
     usual_n: int | None,
     older: frozenset[str],
+    labels: str,
     remarks: _Remarks,
 ) -> Entry:
     entry = measured(cell, standing, usual_n if cell.scores else 0)
@@ -239,8 +243,10 @@ def _entry(
     if len({record.seed for record in cell.records}) < len(cell.records):
         flags.append("a seed counts twice")
     mark = OLDER if any(record.run_id in older for record in cell.records) else ""
-    if other := amount_difference(cell.records[0].config):
-        mark += remarks.mark(other)
+    for text in amount_differences(cell.records[0].config).values():
+        here = f"{START}=" if text == STARTED else text.partition(" instead of ")[0]
+        if here not in labels:
+            mark += remarks.mark(text)
     if better := _better_naive(cell):
         mark += remarks.mark(f"no better than the {better}")
     return replace(entry, flags=tuple(flags), marks=entry.marks + mark)
