@@ -85,8 +85,6 @@ def changed_settings(config: dict[str, Any]) -> str:
 
 def record_sections(record: Record, folder: Path) -> dict[str, Section]:
     """Return everything that is recorded of a run as titled sections: name -> text."""
-    measured = dict(record.measured)
-    pace = measured.pop("throughput", None)
     status = record.error or record.status
     if not status.startswith(record.status):
         status = f"{record.status}: {status}"
@@ -107,17 +105,11 @@ def record_sections(record: Record, folder: Path) -> dict[str, Section]:
             "budget": record.budget or "-",
             "protocol": record.protocol or "-",
         },
-        "score": _scores(record),
+        "score": score_rows(record) | _published(record),
         "metrics": metrics(record),
         "scores on other data": evaluations(folder),
-        "training": {
-            "steps": count(record.steps),
-            "time steps read": count(record.tokens),
-            "time": duration(measured.pop("seconds", None)),
-            "time steps/s": number(pace) if isinstance(pace, int | float) else "-",
-            **_facts(measured),
-        },
-        "facts": _facts(record.notes),
+        "training": training_facts(record) | other_measured(record),
+        "facts": fact_texts(record.notes),
         "versions": record.versions
         | {"source": record.source + ("" if is_current(record) else " (older code)")},
         "data (SHA-256)": record.data,
@@ -183,17 +175,40 @@ def reached(record: Record) -> str | None:
     return f"{score(found.metric, found.value)} on {plain(found.split)} ({better} is better)"
 
 
-def _scores(record: Record) -> Section:
-    """Return the score, its bounds, and the scores that papers report for this model and task."""
+def score_rows(record: Record) -> Section:
+    """Return the score and its bounds."""
     metric = record.score.metric if record.score else None
     rows = {"reached": text} if (text := reached(record)) else {}
     for name, bound in record.bounds.items():
         rows[plain(name)] = score(metric, bound) if metric else number(bound)
+    return rows
+
+
+def _published(record: Record) -> Section:
+    """Return the scores that papers report for this model and task."""
+    rows: Section = {}
     for paper in papers():
         if cell := published(paper, record):
             caveats = (f"- {caveat}" for caveat in cell.caveats)
             rows[paper] = "\n".join([cell.text, comparability(record, cell), *caveats])
     return rows
+
+
+def training_facts(record: Record) -> Section:
+    """Return how long a run trained."""
+    pace = record.measured.get("throughput")
+    return {
+        "steps": count(record.steps),
+        "time steps read": count(record.tokens),
+        "time": duration(record.measured.get("seconds")),
+        "time steps/s": number(pace) if isinstance(pace, int | float) else "-",
+    }
+
+
+def other_measured(record: Record) -> Section:
+    """Return what else was measured of a run: its device, memory and time."""
+    of_training = ("seconds", "throughput")
+    return fact_texts({k: v for k, v in record.measured.items() if k not in of_training})
 
 
 def metrics(record: Record) -> Section:
@@ -257,7 +272,8 @@ def setting_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _facts(facts: dict[str, Any]) -> Section:
+def fact_texts(facts: dict[str, Any]) -> Section:
+    """Format recorded facts: their names as words, their values as text."""
     return {name.replace("_", " "): fact_text(value) for name, value in facts.items()}
 
 
@@ -269,7 +285,9 @@ def fact_text(value: object) -> str:
         return ", ".join(map(fact_text, value)) or "none"
     if isinstance(value, float):
         return number(value)
-    return count(value) if isinstance(value, int) else str(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return count(value)
+    return setting_text(value)
 
 
 def is_current(record: Record) -> bool:

@@ -11,18 +11,27 @@ from seqbench.results.command import UNKNOWN, command
 from seqbench.results.curves import Curves
 from seqbench.results.papers import LIKE, comparability, published
 from seqbench.results.recipe import differences
-from seqbench.results.summary import finished, is_current, log_end, reached, setting_text
+from seqbench.results.summary import (
+    fact_texts,
+    finished,
+    is_current,
+    log_end,
+    other_measured,
+    score_rows,
+    setting_text,
+    training_facts,
+)
 from seqbench.results.where import MISSING, flatten
 from seqbench.runs.confusion import ConfusionMatrix, read_confusion
 from seqbench.runs.forecasts import ForecastWindow, read_forecasts
 from seqbench.runs.record import Record
 from seqbench.wording import (
+    count,
     duration,
     is_accuracy,
     metric_name,
     number,
     plain,
-    score,
     task_with_size,
 )
 
@@ -88,16 +97,9 @@ def _of_record(record: Record, paper: str | None) -> dict[str, Any]:
     found = record.score
     metric = found.metric if found else None
     percent = " %" if metric and is_accuracy(metric) else ""
-    measured = dict(record.measured)
-    seconds, pace = measured.pop("seconds", None), measured.pop("throughput", None)
+    seconds = record.measured.get("seconds")
     age = "" if is_current(record) else " (not the code in use here)"
-    training = {
-        "parameters": record.parameters,
-        "steps": record.steps,
-        "time steps read": record.tokens,
-        "time": duration(seconds),
-        "time steps/s": number(pace) if isinstance(pace, int | float) else "-",
-    }
+    training = {"parameters": count(record.parameters)} | training_facts(record)
     environment = record.versions | {"source": record.source + age}
     return {
         "score": number(found.value, metric) + percent if found else "-",
@@ -115,21 +117,13 @@ def _of_record(record: Record, paper: str | None) -> dict[str, Any]:
         "direction": found.direction if found else None,
         "published": _published(record, paper),
         "sections": [
-            ["Score", _scores(record)],
+            ["Score", rows(score_rows(record))],
             ["Metrics", _metrics(record)],
-            ["Training", rows(training | _words(record.notes))],
-            ["Environment", rows(_words(measured) | environment)],
+            ["Training", rows(training | fact_texts(record.notes))],
+            ["Environment", rows(other_measured(record) | environment)],
             ["Data (SHA-256)", rows(record.data)],
         ],
     }
-
-
-def _scores(record: Record) -> Rows:
-    metric = record.score.metric if record.score else None
-    lines = [["reached", text]] if (text := reached(record)) else []
-    for name, bound in record.bounds.items():
-        lines.append([plain(name), score(metric, bound) if metric else number(bound)])
-    return lines
 
 
 def _published(record: Record, paper: str | None) -> dict[str, Any] | None:
@@ -223,28 +217,16 @@ def rounded(values: Iterable[float], metric: str) -> list[float | None]:
     return [_real(value, metric) for value in values]
 
 
-def rows(facts: dict[str, Any]) -> Rows:
-    """Return names and values as texts, at most 200 of them and a row with the number left out."""
-    lines = [[_short(name), _fact(value)] for name, value in list(facts.items())[:MOST_ROWS]]
+def rows(facts: dict[str, str]) -> Rows:
+    """Return names and texts, at most 200 of them and a row with the number left out."""
+    lines = [[_short(name), _short(text)] for name, text in list(facts.items())[:MOST_ROWS]]
     if len(facts) > MOST_ROWS:
         lines.append(["...", f"{len(facts) - MOST_ROWS:,} more"])
     return lines
 
 
-def _words(facts: dict[str, Any]) -> dict[str, Any]:
-    return {name.replace("_", " "): value for name, value in facts.items()}
-
-
 def _setting(value: Any) -> str:
     return _short(setting_text(value))
-
-
-def _fact(value: Any) -> str:
-    if isinstance(value, float):
-        return number(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return "-" if value is None else _setting(value)
 
 
 def _short(text: str) -> str:
