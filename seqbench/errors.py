@@ -77,3 +77,14 @@ def is_out_of_memory(error: BaseException) -> bool:
         text in str(error) for text in NO_MEMORY
     )
     return isinstance(error, RuntimeError) and by_torch
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, or its type if there is no message."""
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def typed_line(error: BaseException) -> str:
+    """Return the type of an exception, and the first line of its message if there is one."""
+    name, line = type(error).__name__, first_line(error)
+    return name if line == name else f"{name}: {line}"

@@ -17,7 +17,7 @@ from seqbench.bench.flops import PeakRates, peak_rates, step_flops
 from seqbench.bench.loop import Loop, time_split
 from seqbench.bench.reference import Reference
 from seqbench.config import Config
-from seqbench.errors import RunError, SeqbenchError, is_out_of_memory
+from seqbench.errors import RunError, SeqbenchError, is_out_of_memory, typed_line
 from seqbench.experiment.build import Experiment
 from seqbench.models.plain import check_known
 from seqbench.training.state import TrainingState
@@ -171,8 +171,7 @@ def measure(
             raise RunError(
                 f"out of memory on device={config['device']}: try a smaller trainer.batch_size"
             ) from error
-        line = str(error).split("\n")[0]
-        raise RunError(f"a training step failed: {type(error).__name__}: {line}") from error
+        raise RunError(f"a training step failed: {typed_line(error)}") from error
 
 
 def _measure(

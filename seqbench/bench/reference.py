@@ -19,7 +19,7 @@ from seqbench.bench.loop import Loop
 from seqbench.config import Config
 from seqbench.config.build import build
 from seqbench.config.schema import import_target
-from seqbench.errors import RunError, SeqbenchError
+from seqbench.errors import RunError, SeqbenchError, typed_line
 from seqbench.experiment.build import build_task
 from seqbench.models.plain import build_plain
 from seqbench.models.sequence_model import SequenceModel
@@ -133,10 +133,7 @@ def serve(
     except SeqbenchError as error:
         connection.send(error)
     except Exception as error:
-        first_line = str(error).split("\n")[0]
-        connection.send(
-            RunError(f"the reference process failed: {type(error).__name__}: {first_line}")
-        )
+        connection.send(RunError(f"the reference process failed: {typed_line(error)}"))
 
 
 def plain_loop(config: Config, device: torch.device, build_model: BuildModel = build_plain) -> Loop:

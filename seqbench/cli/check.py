@@ -7,7 +7,7 @@ import typer
 
 from seqbench.cli.data import DataDir
 from seqbench.cli.sweep import ConfigDir
-from seqbench.errors import ConfigError, SeqbenchError
+from seqbench.errors import ConfigError, SeqbenchError, first_line
 
 if TYPE_CHECKING:
     from seqbench.config.compose import Composer
@@ -167,7 +167,6 @@ def found_class(target: str) -> tuple[str, str]:
 
     from torch import nn
 
-    from seqbench.config.messages import first_line
     from seqbench.config.schema import import_from
     from seqbench.tasks.task import Task
     from seqbench.wording import suggestion

@@ -5,8 +5,7 @@ from typing import Any
 from hydra.utils import instantiate
 
 from seqbench.config import Config
-from seqbench.config.messages import first_line
-from seqbench.errors import ConfigError, RunError, SeqbenchError, is_out_of_memory
+from seqbench.errors import ConfigError, RunError, SeqbenchError, first_line, is_out_of_memory
 from seqbench.runs.defaults import changed_defaults
 
 

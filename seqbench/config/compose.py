@@ -20,11 +20,10 @@ from seqbench.config.check import check, with_integers
 from seqbench.config.choices import choices_of, find_choice, folders, unknown_choice_error
 from seqbench.config.finish import finish, with_digest
 from seqbench.config.hydra_source import ChoiceSource, repository_of
-from seqbench.config.messages import first_line
 from seqbench.config.overrides import PATHS, SHORT, for_hydra, quoted
 from seqbench.config.precedence import layer_of, merge
 from seqbench.config.remembered import remember
-from seqbench.errors import ConfigError
+from seqbench.errors import ConfigError, first_line
 from seqbench.runs.identity import FILES
 from seqbench.wording import plain
 

@@ -5,9 +5,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from seqbench.config import Config
 from seqbench.config.initial import with_initial_weights
-from seqbench.config.messages import first_line
 from seqbench.config.precedence import with_recipe
-from seqbench.errors import ConfigError
+from seqbench.errors import ConfigError, first_line
 from seqbench.runs.identity import FILES
 from seqbench.user_files import expand_home, sha256_of
 

@@ -27,8 +27,3 @@ def unknown_key_error(key: str, known: Iterable[str], prefix: str = "") -> Confi
     known = list(known)
     hint = suggestion(SYNONYMS[key] if SYNONYMS.get(key) in known else key, known, prefix)
     return ConfigError(f"no key '{prefix}{plain(key)}'{hint}")
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an exception's message, or its type if there is no message."""
-    return str(error).strip().split("\n")[0] or type(error).__name__

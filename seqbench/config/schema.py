@@ -12,8 +12,8 @@ from hydra._internal.utils import _locate
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from seqbench.config import Config
-from seqbench.config.messages import first_line, unknown_key_error
-from seqbench.errors import ConfigError
+from seqbench.config.messages import unknown_key_error
+from seqbench.errors import ConfigError, first_line
 from seqbench.runs.config_file import is_plain
 from seqbench.runs.defaults import changed_defaults, signature_defaults
 from seqbench.wording import plain, suggestion

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from seqbench.config.messages import first_line
-from seqbench.errors import ConfigError
+from seqbench.errors import ConfigError, first_line
 from seqbench.runs.config_file import YamlLoader
 
 # Where the content goes: as in Hydra, one of the comments before the first key says so.

@@ -12,6 +12,8 @@ from pathlib import Path
 from traceback import extract_tb
 from typing import Any
 
+from seqbench.errors import typed_line
+
 
 class ContractViolation(Exception):
     """Raised if a contract is violated; the message says how."""
@@ -54,7 +56,7 @@ def tried(contract: Callable[..., None], *args: Any) -> tuple[bool | None, str]:
 
 def said(error: Exception) -> str:
     """Return an exception in one line, with its innermost frame in the user's code, if any."""
-    line = f"raised {type(error).__name__}: {error}".split("\n")[0].rstrip(": ")
+    line = f"raised {typed_line(error)}"
     places = [frame for frame in extract_tb(error.__traceback__) if not library(frame.filename)]
     return f"{line} ({Path(places[-1].filename).name}:{places[-1].lineno})" if places else line
 

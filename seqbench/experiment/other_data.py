@@ -11,7 +11,7 @@ from typing import Any
 from seqbench.config import Config
 from seqbench.config.build import build
 from seqbench.config.compose import with_other_values
-from seqbench.errors import ConfigError, DataError, RunError, is_out_of_memory
+from seqbench.errors import ConfigError, DataError, RunError, first_line, is_out_of_memory
 from seqbench.experiment.build import build_model
 from seqbench.experiment.classifying import is_classifier
 from seqbench.experiment.forecasting import is_forecaster
@@ -122,8 +122,7 @@ def score_on(
     except (IndexError, RuntimeError, ValueError) as error:
         if is_out_of_memory(error):
             raise
-        reason = str(error).split("\n")[0]
-        raise RunError(f"the model failed with {words}: {reason}") from error
+        raise RunError(f"the model failed with {words}: {first_line(error)}") from error
     return Evaluation(
         overrides=changes,
         split=split,

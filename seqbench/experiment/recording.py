@@ -17,7 +17,14 @@ from seqbench.config import Config
 from seqbench.config.build import build
 from seqbench.config.compression import method
 from seqbench.config.schema import defaults_of
-from seqbench.errors import Diverged, Interrupted, RunError, SeqbenchError, is_out_of_memory
+from seqbench.errors import (
+    Diverged,
+    Interrupted,
+    RunError,
+    SeqbenchError,
+    is_out_of_memory,
+    typed_line,
+)
 from seqbench.experiment.build import Experiment
 from seqbench.experiment.compression import zeros
 from seqbench.experiment.continuation import Origin, lineage
@@ -180,7 +187,7 @@ class Recording:
         except (SeqbenchError, OSError):
             raise  # of the machine, not of the run, which can be resumed
         except Exception as failure:
-            status, error = "failed", f"{type(failure).__name__}: {failure}".split("\n")[0]
+            status, error = "failed", typed_line(failure)
             if is_out_of_memory(failure):
                 error = f"out of memory on {self.experiment.device}: {self.smaller_parts()}"
             with folder.log_path.open("a", encoding="utf-8") as log:

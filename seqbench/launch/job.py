@@ -9,7 +9,7 @@ from typing import Literal
 
 from seqbench.config import Config
 from seqbench.config.check import check
-from seqbench.errors import Interrupted, RunLocked, SeqbenchError
+from seqbench.errors import Interrupted, RunLocked, SeqbenchError, typed_line
 from seqbench.experiment import run
 from seqbench.runs.record import Record, RecordError
 from seqbench.runs.run import Run
@@ -117,8 +117,7 @@ def train_job(job: Job) -> Ending:
         return Ending("failed", str(error), code=error.exit_code)
     except Exception as error:
         traceback.print_exc(file=sys.stderr)
-        reason = f"{type(error).__name__}: {error}".split("\n")[0]
-        return Ending("failed", reason, job.output)
+        return Ending("failed", typed_line(error), job.output)
     return of_record(record, job.run)
 
 

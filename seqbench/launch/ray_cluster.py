@@ -19,8 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from seqbench.config.messages import first_line
-from seqbench.errors import ConfigError
+from seqbench.errors import ConfigError, first_line, typed_line
 from seqbench.launch.job import Ending, Job
 from seqbench.launch.local import LocalEngine
 from seqbench.machine import available_cores, host
@@ -160,7 +159,7 @@ class RayEngine:
             return Ending("interrupted", "stopped before the first checkpoint")
         except errors.RayTaskError as error:  # the job could not start
             cause = error.cause or error
-            return Ending("failed", f"on its node: {type(cause).__name__}: {first_line(cause)}")
+            return Ending("failed", f"on its node: {typed_line(cause)}")
         except errors.RayError as error:
             self.lost[folder] += 1
             if last_event(work.job) != work.last_event:

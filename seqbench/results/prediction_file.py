@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqbench.errors import ConfigError, RunError
+from seqbench.errors import ConfigError, RunError, first_line
 
 if TYPE_CHECKING:
     import duckdb
@@ -91,4 +91,4 @@ def prediction_table(path: Path) -> Iterator[PredictionTable]:
                 connection.execute(f"COPY predictions TO '{target}' ({FORMATS[path.suffix]})")
             draft.replace(path)
     except duckdb.Error as error:
-        raise RunError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+        raise RunError(f"cannot write {path}: {first_line(error)}") from error

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from seqbench.errors import ConfigError
+from seqbench.errors import ConfigError, first_line
 from seqbench.runs import atomic, foreign
 
 # libyaml is ten times faster than PyYAML's Python parser; not every build has it.
@@ -51,8 +51,7 @@ def read_config(path: Path) -> dict[str, Any]:
                 raise ConfigError(f"cannot read {path}: nested too deep, or with aliases")
         config = yaml.load(content, YamlLoader)
     except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ConfigError(f"cannot read {path}: {reason}") from error
+        raise ConfigError(f"cannot read {path}: {first_line(error)}") from error
     if not isinstance(config, dict) or not is_plain(config):
         raise ConfigError(f"{path} holds no configuration")
     return config

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from seqbench.errors import typed_line
 from seqbench.runs.observer import Observer
 from seqbench.runs.record import Record
 from seqbench.training.interruption import STOP, WARNINGS
@@ -57,10 +58,8 @@ class Guarded(Observer):
                 if received and not isinstance(error, Exception):
                     raise
                 self.tracker = None
-                reason = str(error).strip().split("\n")[0]
                 self.say(
-                    f"warning: tracker {self.name} disabled, the run continues: "
-                    f"{type(error).__name__}: {reason}"
+                    f"warning: tracker {self.name} disabled, the run continues: {typed_line(error)}"
                 )
 
 

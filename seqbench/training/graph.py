@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from seqbench.errors import ConfigError, RunError, is_out_of_memory
+from seqbench.errors import ConfigError, RunError, first_line, is_out_of_memory
 from seqbench.tasks.task import Batch
 from seqbench.training.carried import Carried, flatten, unflatten
 
@@ -114,9 +114,8 @@ class Captured(Generic[Result]):
             cause = error.__context__ or error
             if is_out_of_memory(cause):
                 raise cause from None
-            reason = str(cause).split("\n")[0]
             raise RunError(
-                f"the training step cannot be captured as a CUDA graph: {reason}; "
+                f"the training step cannot be captured as a CUDA graph: {first_line(cause)}; "
                 "trainer.graph=false trains without"
             ) from error
 

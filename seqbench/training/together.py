@@ -24,7 +24,14 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
-from seqbench.errors import ConfigError, Diverged, Interrupted, RunError, is_out_of_memory
+from seqbench.errors import (
+    ConfigError,
+    Diverged,
+    Interrupted,
+    RunError,
+    is_out_of_memory,
+    typed_line,
+)
 from seqbench.tasks.task import Batch, Task
 from seqbench.training.carried import Carried
 from seqbench.training.prediction import check_outputs
@@ -116,7 +123,7 @@ def check(trainer: Trainer, training: TrainingState, task: Task) -> None:
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            reason = f"{type(error).__name__}: {error}".split("\n")[0].split(". ")[0]
+            reason = typed_line(error).split(". ")[0]
             raise ConfigError(f"{what}: {reason}") from error
 
 
