@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
+from seqbench.runs.code_hash import source_hash
 from seqbench.runs.record import Record, Score, write_record
 
-SOURCE = "5ec0de5ec0de"
 MODELS: dict[str, dict[str, Any]] = {
     "tcn": {"channels": [24] * 8, "kernel_size": 8, "dropout": 0.0, "dropout_kind": "channel"},
     "lstm": {"hidden_size": 130, "num_layers": 1, "forget_bias": 1.0},
@@ -71,7 +71,7 @@ def make_record(
     seed: int = 0,
     value: float | None = 1e-4,
     status: Any = "completed",
-    source: str = SOURCE,
+    source: str | None = None,
     parameters: int | None = -1,
     **changes: Any,
 ) -> Record:
@@ -103,7 +103,7 @@ def make_record(
         tokens=steps * 32 * length,
         data={"test": digest},
         versions={"python": "3.11.2", "seqbench": "0.1.0", "torch": "2.8.0"},
-        source=source,
+        source=source or source_hash(config),
         config=config,
         defaults={"trainer": {"watch": "valid"}},
         error={"diverged": "the loss at step 1200 is not finite", "failed": "KeyError: 'x'"}.get(

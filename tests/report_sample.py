@@ -9,7 +9,6 @@ from pathlib import Path
 from record_factory import PARAMETERS, make_record, write_run, write_unfinished
 
 from seqbench.config.compose import Composer
-from seqbench.runs.code_hash import source_hash
 from seqbench.runs.identity import run_id, without_environment
 from seqbench.runs.record import Record
 
@@ -66,7 +65,7 @@ def sample_record(composer, task, model, seed, status="completed", *overrides):
     first, last = ENDS[task]
     rank = MODELS.index(model)
     value = last * (1 + 0.4 * rank + 0.02 * seed) if first > last else last - 0.02 * rank
-    record = make_record(task, model, seed, value=value, status=status, source=source_hash())
+    record = make_record(task, model, seed, value=value, status=status)
     finished = f"2026-11-{20 + rank}T10:{seed:02}:30+00:00"
     return replace(
         record,

@@ -65,7 +65,6 @@ def reproduce(
     from seqbench.launch.sweep import Policy, Sweep, View
     from seqbench.results.tables.reproduction import build_reproduction
     from seqbench.results.targets import no_verdict, without_a_row
-    from seqbench.runs.code_hash import source_hash
 
     words = overrides or []
     check_place(words)
@@ -91,7 +90,7 @@ def reproduce(
             typer.echo(reason, err=True)
         show_plan(sweep)
         return
-    table = build_reproduction(paper, plan.records(), seeds, source_hash())
+    table = build_reproduction(paper, plan.records(), seeds)
     show_table(table, Console(highlight=False))
     report_missing(sweep)
 

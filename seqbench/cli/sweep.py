@@ -172,12 +172,11 @@ def show_results(sweep: "Sweep") -> None:
     from seqbench.cli.table_view import show_table
     from seqbench.results.cells import aggregate
     from seqbench.results.tables.comparison import build_table
-    from seqbench.runs.code_hash import source_hash
 
     over = [sweep.jobs[f] for f, e in sweep.endings.items() if e.how in ("completed", "diverged")]
     records = [record for job in over if (record := job.record) is not None]
     if records:
-        show_table(build_table(aggregate(records), source_hash()), Console(highlight=False))
+        show_table(build_table(aggregate(records)), Console(highlight=False))
 
 
 def report_missing(sweep: "Sweep") -> None:

@@ -67,7 +67,6 @@ def table(
     from seqbench.results.tables import export, markup
     from seqbench.results.tables.comparison import SHOWN, build_table
     from seqbench.results.where import select
-    from seqbench.runs.code_hash import source_hash
 
     down, across, beside = names(rows), names(cols), names(show)
     for name in beside:
@@ -94,11 +93,11 @@ def table(
         typer.echo(f"no results in {places_text(paths, output_dir)}: {hint}", err=True)
     if format in ("csv", "json"):
         write = export.to_csv if format == "csv" else export.to_json
-        exported = export.rows_of(cells, source_hash(), paper, rows=down, cols=across)
+        exported = export.rows_of(cells, paper, rows=down, cols=across)
         typer.echo(write(exported), nl=False)
     elif cells:
         keys: dict[str, Any] = {"rows": down, "cols": across, "show": beside, "against": against}
-        built = build_table(cells, source_hash(), paper, **keys)
+        built = build_table(cells, paper, **keys)
         if format in markup.RENDERERS:
             typer.echo(markup.RENDERERS[format](built), nl=False)
         else:

@@ -133,7 +133,7 @@ def score_on(
         optimum=task.optimum,
         data=task.checksums,
         notes=task.notes,
-        source=source_hash(),
+        source=source_hash(saved.config),
         naive={**task.naive},
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )

@@ -309,7 +309,7 @@ class Recording:
             tokens=progress.tokens,
             data=task.checksums,
             versions=machine.versions(),
-            source=source_hash(),
+            source=source_hash(config),
             code=user_code_hashes(config),
             config=without_environment(config),
             defaults=without_environment(defaults_of(config)),

@@ -2,7 +2,7 @@
 
 The server ignores SIGTERM. SIGTERM to a process group (by `timeout` or a cluster) also reaches the
 launcher and the jobs, which then end in order. The server must outlive them: it reports the exit
-codes of the jobs. It hashes the sources of seqbench once, for all jobs.
+codes of the jobs. It reads the sources of seqbench once, for the hashes of all jobs.
 """
 
 import os
@@ -12,4 +12,4 @@ from seqbench.runs.code_hash import source_hash
 
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
-source_hash()
+source_hash({})

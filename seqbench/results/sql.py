@@ -18,7 +18,6 @@ from seqbench.errors import ConfigError
 from seqbench.results.cells import aggregate
 from seqbench.results.collect import Collected
 from seqbench.results.tables.export import Line, long_form
-from seqbench.runs.code_hash import source_hash
 from seqbench.runs.events import read_events
 from seqbench.runs.record import Measured, Record, RecordError, Score
 from seqbench.wording import plain
@@ -138,7 +137,7 @@ def _fill(connection: "duckdb.DuckDBPyConnection", named: str, collected: Collec
             records.append(record)
     _insert(connection, "runs", runs)
     # Cells and events take longer to build: only if the query names them.
-    lines = long_form(aggregate(records), source_hash()) if "cells" in named else ()
+    lines = long_form(aggregate(records)) if "cells" in named else ()
     _insert(connection, "cells", [_json(vars(line)) for line in lines])
     logs: list[str] = []
     for record in records if "events" in named else ():

@@ -107,11 +107,11 @@ def record_sections(record: Record, folder: Path) -> dict[str, Section]:
         },
         "score": score_rows(record) | _published(record),
         "metrics": metrics(record),
-        "scores on other data": evaluations(folder),
+        "scores on other data": evaluations(folder, record.config),
         "training": training_facts(record) | other_measured(record),
         "facts": fact_texts(record.notes),
         "versions": record.versions
-        | {"source": record.source + ("" if is_current(record) else " (older code)")},
+        | {"source": record.source + ("" if record.is_current else " (older code)")},
         "data (SHA-256)": record.data,
         "configuration": settings(record.config),
         "not set, at their defaults": settings(record.defaults),
@@ -231,8 +231,13 @@ def metrics(record: Record) -> Section:
     return rows
 
 
-def evaluations(folder: Path) -> Section:
-    """Return the scores of a run's weights on other data, the newest of each kind."""
+def evaluations(folder: Path, config: dict[str, Any]) -> Section:
+    """Return the scores of a run's weights on other data, the newest of each kind.
+
+    Args:
+        folder: the run's folder.
+        config: the run's config.
+    """
     rows: Section = {}
     for found in read_evaluations(folder / "evaluations.jsonl"):
         digests = " ".join(digest[:8] for digest in found.data.values())
@@ -251,7 +256,7 @@ def evaluations(folder: Path) -> Section:
         scores += [f"{name} {score(found.metric, value)}" for name, value in limits.items()]
         if found.unknown:
             scores.append(f"unknown {plain(found.unit)} {count(found.unknown)}")
-        age = "" if found.source == source_hash() else ", older code"
+        age = "" if found.source == source_hash(config) else ", older code"
         facts = f"(step {count(found.step)}, {found.date[:10]}{age})"
         rows[f"{found.split} {', '.join(changed)}"] = f"{', '.join(scores)} {facts}"
     return rows
@@ -288,11 +293,6 @@ def fact_text(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return count(value)
     return setting_text(value)
-
-
-def is_current(record: Record) -> bool:
-    """Return True if the sources in use computed the record."""
-    return record.source == source_hash()
 
 
 def log_end(path: Path) -> str:

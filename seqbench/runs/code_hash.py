@@ -18,6 +18,9 @@ PACKAGE = Path(__file__).parents[1]
 # The parts of seqbench that compute results.
 COMPUTES = ("spec.py", "datasets", "kernels", "models", "tasks", "training")
 SUFFIXES = (".py", ".cpp", ".h")
+# Nodes of a config that build what computes.
+NODES = ("task", "model", "optimizer", "schedule", "trainer")
+TRAINER, KERNELS = "seqbench.training.trainer", "seqbench.kernels"
 # A literal of C++, which is kept, or a comment, which is removed. A `'` after a digit separates it
 # from the next one.
 LITERAL_OR_COMMENT = re.compile(
@@ -28,16 +31,64 @@ LITERAL_OR_COMMENT = re.compile(
 NOT_THE_USERS = ("seqbench", "torch", *sys.stdlib_module_names)
 
 
+def source_hash(config: dict[str, Any]) -> str:
+    """Return 12 hex digits of the SHA-256 of the sources of seqbench that compute a run.
+
+    These are the modules of the trainer and of the classes that the config builds, and what they
+    import of `COMPUTES`; a change of another model or task does not count. If the config builds a
+    user's class, which may import anything, they are all of `COMPUTES`.
+
+    Args:
+        config: the run's config; it may come from an untrusted record, and nothing is imported.
+    """
+    nodes = [node for name in NODES if isinstance(node := config.get(name), dict)]
+    targets = {target for node in nodes if isinstance(target := node.get("_target_"), str)}
+    return _source_hash(frozenset(targets))
+
+
 @cache
-def source_hash() -> str:
-    """Return 12 hex digits of the SHA-256 of the sources of seqbench that compute results."""
+def _source_hash(targets: frozenset[str]) -> str:
+    built = [target for target in targets if not target.startswith("torch.")]
+    found = dict(_own_modules([TRAINER, *(target.rpartition(".")[0] for target in built)]))
+    if not all(target.rpartition(".")[0] in found for target in built):
+        found = {}
+    folders = [PACKAGE / part for part in (COMPUTES if not found else ())]
+    if any(name.startswith(KERNELS) for name in found):
+        folders.append(PACKAGE / "kernels" / "csrc")
     files = {
         path.relative_to(PACKAGE).as_posix(): path
-        for part in COMPUTES
-        for path in [PACKAGE / part, *(PACKAGE / part).rglob("*")]
+        for path in [*found.values(), *folders, *(p for f in folders for p in f.rglob("*"))]
         if path.suffix in SUFFIXES
     }
-    return hash_of(files)[:12]
+    return hash_of({name: _own_code(path) for name, path in files.items()})[:12]
+
+
+def _own_modules(names: Iterable[str]) -> Iterator[tuple[str, Path]]:
+    """Yield name and file of modules of seqbench in `COMPUTES`, and of those that they import."""
+    waiting, seen = list(names), set(names)
+    while waiting:
+        name = waiting.pop()
+        top, *parts = name.split(".")
+        if top != "seqbench" or not all(part.isidentifier() for part in parts):
+            continue
+        base = PACKAGE.joinpath(*parts)
+        file = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+        if file.is_file() and ((parts and parts[0] in COMPUTES) or file == PACKAGE / "spec.py"):
+            yield name, file
+            new = _own_imports(name, file) - seen
+            seen |= new
+            waiting += sorted(new)
+
+
+@cache
+def _own_imports(name: str, file: Path) -> frozenset[str]:
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    return frozenset(_imported(ast.parse(file.read_bytes()), package))
+
+
+@cache
+def _own_code(path: Path) -> bytes:
+    return code_of(path)
 
 
 @cache
@@ -61,7 +112,7 @@ def user_code_hash(target: str) -> str | None:
         return None
     try:
         file = inspect.getsourcefile(found)
-        return hash_of(dict(_modules(name, Path(file)))) if file else None
+        return hash_of(_codes(name, Path(file))) if file else None
     except (OSError, TypeError):
         return None
 
@@ -83,23 +134,19 @@ def import_hash(target: str) -> str | None:
     files = {name: file for name in names if (file := _source(name))}
     if not files:
         return None
-    covered: dict[str, Path] = {}
+    covered: dict[str, bytes] = {}
     for name, file in files.items():
-        covered |= dict(_modules(name, file))
+        covered |= _codes(name, file)
     places = "\n".join(str(file.absolute()) for file in files.values())
     return hashlib.sha256(f"{places}\n{hash_of(covered)}".encode()).hexdigest()
 
 
-def hash_of(files: dict[str, Path]) -> str:
-    """Return the SHA-256 of the names and the code of files.
-
-    Args:
-        files: name -> path.
-    """
+def hash_of(codes: dict[str, bytes]) -> str:
+    """Return the SHA-256 of names and the code of each."""
     digest = hashlib.sha256()
-    for name, path in sorted(files.items()):
+    for name, code in sorted(codes.items()):
         digest.update(f"{name}\n".encode())
-        digest.update(code_of(path))
+        digest.update(code)
     return digest.hexdigest()
 
 
@@ -151,6 +198,11 @@ def _canonical(node: Any) -> Iterator[str]:
 def _has_docstring(node: ast.AST) -> bool:
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     return isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None
+
+
+def _codes(name: str, file: Path) -> dict[str, bytes]:
+    """Return the code of a user's module and of the user's modules that it imports."""
+    return {name: code_of(path) for name, path in _modules(name, file)}
 
 
 def _modules(name: str, file: Path) -> Iterator[tuple[str, Path]]:

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypedDict, get_args, get_origin, get_type_hints
 
 from seqbench.errors import RunError, SeqbenchError
 from seqbench.runs import atomic, foreign
+from seqbench.runs.code_hash import source_hash
 from seqbench.runs.config_file import MAX_DEPTH
 
 SCHEMA = 1
@@ -148,6 +149,11 @@ class Record:
         """Return the name of the predictor whose score is `baseline`."""
         found = (name for name, score in self.naive.items() if score == self.baseline)
         return next(found, WITHOUT_MEMORY)
+
+    @property
+    def is_current(self) -> bool:
+        """Return True if the sources in use computed the record."""
+        return self.source == source_hash(self.config)
 
     @property
     def bounds(self) -> dict[str, float]:

@@ -16,10 +16,9 @@ from seqbench.cli.table_view import show_table
 from seqbench.errors import ConfigError
 from seqbench.results.cells import aggregate
 from seqbench.results.tables.comparison import build_table
-from seqbench.runs.code_hash import source_hash
 
 RECORDS = [
-    make_record(task, model, seed, value=0.001 + 0.01 * seed, source=source_hash())
+    make_record(task, model, seed, value=0.001 + 0.01 * seed)
     for task in ("adding", "copy", "smnist", "char_ptb")
     for model in ("tcn", "lstm", "gru")
     for seed in range(3)
@@ -137,7 +136,7 @@ def test_what_is_left_out_is_told_on_stderr(tmp_path):
 
 def printed(width: int, records=RECORDS, paper=None, **options) -> str:
     console = Console(file=StringIO(), width=width, highlight=False, **options)
-    show_table(build_table(aggregate(records), source_hash(), paper), console)
+    show_table(build_table(aggregate(records), paper), console)
     assert isinstance(console.file, StringIO)
     return console.file.getvalue()
 

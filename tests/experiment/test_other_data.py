@@ -75,7 +75,7 @@ def test_the_result_is_kept_beside_the_runs_own_score(folder):
     assert list(kept.data) == ["other.txt"]
     assert (folder / "record.json").read_bytes() == record
     digest = kept.data["other.txt"][:8]
-    assert f"valid length=16, path=other.txt {digest}" in evaluations(folder)
+    assert f"valid length=16, path=other.txt {digest}" in evaluations(folder, {})
     shown = " ".join(invoke("show", folder).stdout.split())
     assert f"path=other.txt {digest} bpc" in shown
     assert f"unknown characters {kept.unknown}" in shown
@@ -204,7 +204,7 @@ def test_the_command_keeps_scores_at_other_lengths_of_the_memory(with_memory):
     done = invoke("eval", folder, "model.eval_memory=32", "--split", "valid")
     (kept,) = read_evaluations(folder / "evaluations.jsonl")
     assert json.loads(done.stdout) == {"split": "valid", "step": kept.step, **kept.metrics}
-    assert "valid eval_memory=32" in evaluations(folder)
+    assert "valid eval_memory=32" in evaluations(folder, {})
     done = invoke("eval", folder, "model.eval_memory=null")
     assert json.loads(done.stdout)["bpc"] == with_memory.run.record.metrics["test"]["bpc"]
     assert read_evaluations(folder / "evaluations.jsonl") == [kept]

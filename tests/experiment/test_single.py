@@ -123,7 +123,7 @@ def test_what_a_record_says(done):
     assert record.steps == STEPS
     assert record.tokens == STEPS * 8 * 12
     assert record.baseline == 1 / 6
-    assert record.source == source_hash()
+    assert record.source == source_hash(record.config)
     assert record.config == without_environment(config)
     assert record.defaults["trainer"]["watch"] == "valid"
     assert record.defaults["optimizer"]["betas"] == [0.9, 0.999]

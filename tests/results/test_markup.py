@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from record_factory import SOURCE, make_record
+from record_factory import make_record
 
 from seqbench.results.cells import aggregate
 from seqbench.results.tables.comparison import build_table
@@ -48,7 +48,7 @@ def sample_table() -> Table:
     records += [make_record(model="lstm", seed=s, value=0.5, source="older") for s in range(2)]
     records += [make_record("smnist", model="lstm", value=0.98), make_record("copy")]
     records += [make_record("copy", seed=1, status="failed")]
-    return build_table(aggregate(records), SOURCE, "tcn2018")
+    return build_table(aggregate(records), "tcn2018")
 
 
 def hostile_table() -> Table:
@@ -97,7 +97,7 @@ def test_latex_in_booktabs():
     assert r"smnist T=784 & published \\" in lines[start + 1]
     assert r"accuracy \% $\uparrow$ (full)" in lines[start + 2]
     assert any(line.startswith(r"$^{\dagger}$ run with older code") for line in lines)
-    failed = build_table(aggregate([make_record(status="failed")]), SOURCE)
+    failed = build_table(aggregate([make_record(status="failed")]))
     assert r"tcn & $\mbox{-}$ {\footnotesize(1 failed)} \\" in latex(failed).splitlines()
 
 
@@ -170,7 +170,7 @@ def test_any_text_is_text_in_html(one, two):
 def test_hostile_names_stay_in_their_cell_of_markdown():
     name = "a|b`*<b>[x](y)\x1b[2J\n_z_ =1+1 $x$"
     record = make_record(model=name, budget=name)
-    text = markdown(build_table(aggregate([record]), SOURCE))
+    text = markdown(build_table(aggregate([record])))
     header = next(line for line in text.splitlines() if line.startswith("| model"))
     assert header.replace("\\|", "").count("|") == 3
     assert "\x1b" not in text

@@ -12,7 +12,7 @@ import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
-from record_factory import SOURCE, make_record, write_run, write_unfinished
+from record_factory import make_record, write_run, write_unfinished
 from report_sample import write_sample
 from typer.testing import CliRunner
 
@@ -173,7 +173,7 @@ def test_the_page_and_a_reproduction_conclude_the_same(tmp_path, values, changes
     content = content_of(tmp_path)
     [row] = content["verdicts"]
     [target] = targets("tcn2018", ["tcn"], "task=adding")
-    table = build_reproduction("tcn2018", {target: records}, 3, SOURCE)
+    table = build_reproduction("tcn2018", {target: records}, 3)
     places = [header.task for header in table.columns]
     assert row["verdict"] == table.rows[0].entries[places.index("verdict")].value
     assert set(content["verdict_notes"]) == {n for n in table.notes if n.startswith("reproduced:")}
@@ -409,7 +409,7 @@ def test_a_mistake_costs_a_line(tmp_path, monkeypatch, words, reason):
 
 def test_a_filter_and_a_folder_choose(tmp_path):
     for seed in range(3):
-        write_run(tmp_path, make_record(seed=seed, source=SOURCE))
+        write_run(tmp_path, make_record(seed=seed))
     write_unfinished(tmp_path, make_record(seed=3), "")
     file = tmp_path / "a.html"
     assert invoke(tmp_path, "--where", "seed>0", "-o", file).stdout.startswith(f"{file}: 3 runs")

@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from record_factory import SOURCE, make_record
+from record_factory import make_record
 
 from seqbench.config.build import build
 from seqbench.config.compose import compose
@@ -35,7 +35,7 @@ def test_a_part_of_the_table_can_be_chosen(only, labels):
 
 def test_published_scores_of_models_that_seqbench_lacks_are_in_the_notes():
     found = dict.fromkeys(targets("fawaz2019", OURS, "dataset=GunPoint"), ())
-    notes = build_reproduction("fawaz2019", found, 3, SOURCE).notes
+    notes = build_reproduction("fawaz2019", found, 3).notes
     assert "published for other models: ucr dataset=GunPoint: mlp 92.7, fcn 100.0, resnet 99.1" in (
         notes
     )
@@ -91,7 +91,7 @@ def built(values, seeds=5, **changes):
                 "adding", target.model, seed, value, **{"protocol": "paper"} | changes
             )
             found[target].append(run)
-    table = build_reproduction("tcn2018", found, seeds, SOURCE)
+    table = build_reproduction("tcn2018", found, seeds)
     return {row.label: row.entries for row in table.rows}, table.notes
 
 
@@ -116,7 +116,7 @@ def test_published_and_measured_stand_side_by_side():
 
 def test_an_experiment_without_published_scores_has_no_columns_for_them():
     found = dict.fromkeys(targets("scaling", OURS, "dim=16"), ())
-    table = build_reproduction("scaling", found, 3, SOURCE)
+    table = build_reproduction("scaling", found, 3)
     assert [header.task for header in table.columns][:2] == ["measured", "solved"]
     assert table.rows[0].label == "char_shakespeare dim=16 steps=1306 llama"
     assert table.notes[0] == "char_shakespeare: bpc ↓"

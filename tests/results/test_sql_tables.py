@@ -14,7 +14,6 @@ from seqbench.results.cells import aggregate
 from seqbench.results.collect import Collected, collect
 from seqbench.results.sql import TABLES, Answer, query
 from seqbench.results.tables.export import long_form
-from seqbench.runs.code_hash import source_hash
 
 EVENTS = [
     {"step": 5, "split": "train", "loss": 0.5, "lr": 1e-3},
@@ -22,7 +21,7 @@ EVENTS = [
     {"step": 10, "split": "valid", "mse": None},
 ]
 RECORDS = [
-    make_record(task, model, seed, value=0.25 * (seed + 1), source=source_hash())
+    make_record(task, model, seed, value=0.25 * (seed + 1))
     for task in ("adding", "smnist")
     for model in ("tcn", "lstm")
     for seed in range(3)
@@ -85,7 +84,7 @@ def test_events_are_in_long_form(collected):
 
 def test_cells_are_those_of_the_table(collected):
     answer = query("select * from cells", collected)
-    lines = long_form(aggregate(collected.records), source_hash())
+    lines = long_form(aggregate(collected.records))
     assert answer.columns == list(TABLES["cells"])
     assert answer.rows == [tuple(getattr(line, name) for name in TABLES["cells"]) for line in lines]
     assert ask(collected, "select n, mean from cells where task = 'adding'") == [(3, 0.5), (3, 0.5)]

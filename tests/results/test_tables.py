@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from record_factory import SOURCE, make_record
+from record_factory import make_record
 
 from seqbench.errors import ConfigError
 from seqbench.results.cells import aggregate
@@ -18,7 +18,7 @@ from seqbench.runs.record import Record
 
 
 def build(records: list[Record], paper: str | None = None) -> Table:
-    return build_table(aggregate(records), SOURCE, paper)
+    return build_table(aggregate(records), paper)
 
 
 def entries(table: Table, label: str) -> tuple[Entry | None, ...]:
@@ -241,7 +241,7 @@ def test_no_cells_are_an_empty_table():
 
 
 def exported(records: list[Record], paper: str | None = None) -> list[dict]:
-    return export.rows_of(aggregate(records), SOURCE, paper)
+    return export.rows_of(aggregate(records), paper)
 
 
 def test_an_export_has_a_row_for_each_cell_and_rounds_nothing():
@@ -325,13 +325,13 @@ def test_models_of_very_different_size_on_a_task_are_named():
 
 def test_differences_to_a_model_are_paired_over_shared_seeds():
     tcn, gru = seeds(0.1, 0.2, 0.3), seeds(0.15, 0.26, 0.34, 9.0, model="gru")
-    table = build_table(aggregate([*tcn, *gru[:3], gru[3]]), SOURCE, against="tcn")
+    table = build_table(aggregate([*tcn, *gru[:3], gru[3]]), against="tcn")
     assert [header.task for header in table.columns] == ["adding T=600", "against tcn"]
     assert entries(table, "tcn")[1] is None
     found = entry(table, "gru", 1)
     assert (found.number, found.flags, found.log) == ("+0.0500 ± 0.0248", (), False)
     decades = [*seeds(1e-5, 2e-5, 4e-5), *seeds(1e-3, 4e-3, 4e-3, model="lstm")]
-    ratio = entry(build_table(aggregate(decades), SOURCE, against="tcn"), "lstm", 1)
+    ratio = entry(build_table(aggregate(decades), against="tcn"), "lstm", 1)
     assert (ratio.value, ratio.log) == ("126", True)
     with pytest.raises(ConfigError, match=r"no run of a model 'tnc' \(did you mean 'tcn'\?\)"):
-        build_table(aggregate(tcn), SOURCE, against="tnc")
+        build_table(aggregate(tcn), against="tnc")

@@ -145,13 +145,64 @@ def test_comments_of_cpp_do_not_count(tmp_path, before, after, same):
     assert (code_of(tmp_path / "before.cpp") == code_of(tmp_path / "after.cpp")) == same
 
 
-def test_the_source_hash_covers_all_that_computes(monkeypatch):
-    seen = {}
-    monkeypatch.setattr(code_hash, "hash_of", lambda files: seen.update(files) or "0" * 64)
-    source_hash.__wrapped__()
+def config_of(model, task):
+    return {
+        "model": {"_target_": model},
+        "task": {"_target_": task},
+        "trainer": {"_target_": "seqbench.training.trainer.Trainer"},
+        "optimizer": {"_target_": "torch.optim.Adam"},
+    }
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """Return a function that returns the names of the files that `source_hash` covers."""
+    seen = []
+    monkeypatch.setattr(code_hash, "hash_of", lambda codes: seen.append(set(codes)) or "0" * 64)
+
+    def files(config):
+        code_hash._source_hash.cache_clear()
+        source_hash(config)
+        return seen.pop()
+
+    yield files
+    code_hash._source_hash.cache_clear()
+
+
+TCN, ADDING = "seqbench.models.tcn.TCN", "seqbench.tasks.adding.Adding"
+
+
+def test_the_source_hash_covers_what_computes_the_run(hashed):
+    files = hashed(config_of(TCN, ADDING))
+    needed = {"spec.py", "models/tcn.py", "models/sequence_model.py", "tasks/adding.py"}
+    needed |= {"training/trainer.py", "training/step.py", "kernels/ops.py", "kernels/build.py"}
+    assert needed < files
+    assert any(name.startswith("kernels/csrc/") for name in files)
+    others = {"models/llama.py", "tasks/music.py", "datasets/music.py", "training/together.py"}
+    assert not files & (others | {"runs/code_hash.py", "errors.py"})
+    music = hashed(config_of(TCN, "seqbench.tasks.music.Music"))
+    assert {"tasks/music.py", "datasets/music.py"} < music
+
+
+@pytest.mark.parametrize("target", ["mine.Net", "seqbench.models.none.Net", "seqbench./.x", "x"])
+def test_the_source_hash_of_a_class_that_is_not_seqbenchs_covers_all_that_computes(hashed, target):
+    files = hashed(config_of(target, ADDING))
     for part in ("spec.py", "datasets", "kernels", "models", "tasks", "training"):
-        files = [PACKAGE / part] if part.endswith(".py") else (PACKAGE / part).rglob("*")
-        for path in files:
+        own = [PACKAGE / part] if part.endswith(".py") else (PACKAGE / part).rglob("*")
+        for path in own:
             if path.is_file() and path.suffix not in (".pyc", ".md"):
-                assert path in seen.values()
-    assert source_hash() == source_hash()
+                assert path.relative_to(PACKAGE).as_posix() in files
+
+
+def test_the_source_hash_changes_with_a_file_that_computes(monkeypatch):
+    config, before = config_of(TCN, ADDING), source_hash(config_of(TCN, ADDING))
+    own = code_hash._own_code
+    for name, same in (("models/tcn.py", False), ("models/llama.py", True)):
+        changed = PACKAGE / name
+        code = lambda path, changed=changed: own(path) + b"x" * (path == changed)  # noqa: E731
+        monkeypatch.setattr(code_hash, "_own_code", code)
+        code_hash._source_hash.cache_clear()
+        assert (source_hash(config) == before) == same
+    monkeypatch.undo()
+    code_hash._source_hash.cache_clear()
+    assert source_hash(config) == before

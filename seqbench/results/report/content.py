@@ -17,7 +17,6 @@ from seqbench.results.report.comparison import figures_of, paper_for, verdicts_o
 from seqbench.results.report.run_page import run_page
 from seqbench.results.summary import finished
 from seqbench.results.tables.comparison import build_table
-from seqbench.runs.code_hash import source_hash
 from seqbench.runs.record import Record
 from seqbench.wording import metric_name, plain
 
@@ -74,7 +73,7 @@ def build_content(
         "counts": dict(Counter(page["status"] for page in pages).most_common()),
         "left_out": [plain(line) for line in left_out[:100]],
         "models": [vars(look) for look in looks_of(cells, [page["model"] for page in pages])],
-        "table": asdict(build_table(cells, source_hash(), paper)) if cells else None,
+        "table": asdict(build_table(cells, paper)) if cells else None,
         "verdicts": verdicts,
         "verdict_notes": explanation(row["verdict"] for row in verdicts),
         "figures": figures_of(cells, curves, indices, points),

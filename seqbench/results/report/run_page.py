@@ -14,7 +14,6 @@ from seqbench.results.recipe import differences
 from seqbench.results.summary import (
     fact_texts,
     finished,
-    is_current,
     log_end,
     other_measured,
     score_rows,
@@ -98,7 +97,7 @@ def _of_record(record: Record, paper: str | None) -> dict[str, Any]:
     metric = found.metric if found else None
     percent = " %" if metric and is_accuracy(metric) else ""
     seconds = record.measured.get("seconds")
-    age = "" if is_current(record) else " (not the code in use here)"
+    age = "" if record.is_current else " (not the code in use here)"
     training = {"parameters": count(record.parameters)} | training_facts(record)
     environment = record.versions | {"source": record.source + age}
     return {

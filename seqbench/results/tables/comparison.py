@@ -36,7 +36,6 @@ TIED_NOTE = (
 
 def build_table(
     cells: Sequence[Cell],
-    source: str,
     paper: str | None = None,
     *,
     rows: Sequence[str] = ROWS,
@@ -46,10 +45,10 @@ def build_table(
 ) -> Table:
     """Build a table: by default a row per model, a column per task, and bounds at the bottom.
 
+    Cells with runs of older sources are marked; if all runs are so, a note says it instead.
+
     Args:
         cells: as returned by `aggregate`.
-        source: hash of the seqbench sources in use. Cells with runs of other sources are marked; if
-            all runs have other sources, a note says so instead.
         paper: name of a paper whose published values get extra columns; models of the paper that
             seqbench lacks get rows.
         rows: config keys of the rows; see `arrange`.
@@ -74,7 +73,7 @@ def build_table(
     one_protocol = len({cell.column.protocol for cell in cells}) == 1  # a note names it
     remarks = _Remarks()
     runs = [record for cell in cells for record in cell.records]
-    older = [record.run_id for record in runs if record.source != source]
+    older = [record.run_id for record in runs if not record.is_current]
     marked = frozenset(older) if len(older) < len(runs) else frozenset()
     names = [name for cell in cells for name in cell.bounds if name != BEST_POSSIBLE]
     names = list(dict.fromkeys([WITHOUT_MEMORY, *names, BEST_POSSIBLE]))

@@ -62,12 +62,12 @@ class Line:
 NAMES = [field.name for field in fields(Line)]
 
 
-def long_form(cells: Iterable[Cell], source: str, paper: str | None = None) -> list[Line]:
+def long_form(cells: Iterable[Cell], paper: str | None = None) -> list[Line]:
     """Return a line for each cell; arguments as for `rows_of`."""
-    return [_line(cell, source, paper) for cell in cells]
+    return [_line(cell, paper) for cell in cells]
 
 
-def _line(cell: Cell, source: str, paper: str | None) -> Line:
+def _line(cell: Cell, paper: str | None) -> Line:
     column, values = cell.column, [value for _, value in cell.scores]
     are_errors = column.direction == "min" and min(values, default=0.0) > 0
     found = published(paper, cell.records[0]) if paper else None
@@ -80,7 +80,7 @@ def _line(cell: Cell, source: str, paper: str | None) -> Line:
         "variant": ", ".join(filter(None, [column.variant, cell.variant])),
         "parameters": cell.parameters,
         "solved": cell.solved[0] / cell.solved[1] if cell.solved else None,
-        "older_code": sum(record.source != source for record in cell.records),
+        "older_code": sum(not record.is_current for record in cell.records),
         "published": found.value if found else None,
         "not_like_for_like": ", ".join(cell_differences(cell, found)) or None if found else None,
         "run_ids": [plain(record.run_id) for record in cell.records],
@@ -93,7 +93,6 @@ def _line(cell: Cell, source: str, paper: str | None) -> Line:
 
 def rows_of(
     cells: Sequence[Cell],
-    source: str,
     paper: str | None = None,
     *,
     rows: Sequence[str] = ROWS,
@@ -103,7 +102,6 @@ def rows_of(
 
     Args:
         cells: as returned by `aggregate`.
-        source: hash of the seqbench sources in use.
         paper: name of a paper whose published values to include.
         rows: config keys of the table's rows.
         cols: config keys of the table's columns.
@@ -119,7 +117,7 @@ def rows_of(
     """
     check_keys(cells, rows=rows, cols=cols)
     keys = [key for key in (*rows, *cols) if key not in NAMES]
-    lines = zip(cells, long_form(cells, source, paper), standings(cells), strict=True)
+    lines = zip(cells, long_form(cells, paper), standings(cells), strict=True)
     return [
         vars(line)
         | {"standing": standing, "seconds": cell.seconds, "compute": cell.compute}

@@ -28,7 +28,6 @@ def build_reproduction(
     paper: str,
     found: Mapping[Target, Sequence[Record]],
     seeds: int,
-    source: str,
 ) -> Table:
     """Build a table of published and measured numbers, a row for each target.
 
@@ -36,7 +35,6 @@ def build_reproduction(
         paper: name of the paper.
         found: target -> its records; empty if it was not measured.
         seeds: number of seeds requested.
-        source: hash of the seqbench sources in use; results of other sources are marked.
     """
     # A target has one cell, or several if its runs differ in more than the seed (such as the data).
     cells = aggregate(record for records in found.values() for record in records)
@@ -62,7 +60,7 @@ def build_reproduction(
             entries["verdict"] = Entry(said.words, marks=mark)
         if cell:
             entry = measured(cell, standing[id(cell)], usual_n)
-            if any(record.source != source for record in cell.records):
+            if not all(record.is_current for record in cell.records):
                 entry, is_older = replace(entry, marks=entry.marks + OLDER), True
             entries["measured"] = entry
             for name in ("solved", "parameters", "seconds"):
