@@ -76,7 +76,7 @@ def plot(
     """
     from seqbench.errors import ConfigError
     from seqbench.results.cells import aggregate
-    from seqbench.results.compression import with_parents_measured
+    from seqbench.results.compression import with_sizes
     from seqbench.results.metric import ranked_by
     from seqbench.results.plots import figures
     from seqbench.results.where import MISSING, select, value_of
@@ -96,7 +96,7 @@ def plot(
             hint = "none has ended yet, see 'seqbench runs'"
         raise ConfigError(f"no runs in {places_text(paths, output_dir)}: {hint}")
     if kind == "pareto":
-        records = with_parents_measured(records)
+        records = with_sizes(records)
     counts = Counter(record.status for record in records)
     lost = ", ".join(f"{n} {status}" for status, n in counts.items() if status != "completed")
     if kind != "curves" and not counts["completed"]:

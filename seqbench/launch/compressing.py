@@ -66,6 +66,8 @@ def compressed_configs(
     settings = [word for word in overrides if word not in places]
     for word in settings:
         check_setting(word)
+        if not steps and key_of(word).startswith(CHANGEABLE):
+            raise ConfigError(f"{plain(word)} changes fine-tuning: add --finetune STEPS")
     parent = with_data_at(read(folder / "config.yaml", trust), places)
     path, name = weights_file(str(folder), output_dir)
     record = Run(folder, folder.name).record
@@ -100,8 +102,8 @@ def check_setting(word: str) -> None:
     if key not in SINGLE and not key.startswith(CHANGEABLE):
         known = ["optimizer.lr", "trainer.eval_every", *SINGLE, *PLACES]
         raise ConfigError(
-            f"compress keeps the settings of the run but for {', '.join(CHANGEABLE)} "
-            f"{', '.join(SINGLE)}; it takes no {plain(key)}{suggestion(key, known)}"
+            f"compress changes {', '.join(f'{group}KEY' for group in CHANGEABLE)} and "
+            f"{', '.join(SINGLE)} only, not {plain(key)}{suggestion(key, known)}"
         )
 
 
@@ -123,7 +125,9 @@ def prunings(prune: Sequence[str], scope: str | None) -> list[Node]:
             try:
                 share = float(text)
             except ValueError:
-                raise ConfigError(f"--prune {kind}: '{plain(text)}' is not a number") from None
+                raise ConfigError(
+                    f"--prune {kind}: expected a fraction such as 0.5, got '{plain(text)}'"
+                ) from None
             check_share(f"--prune {kind}", share)
             found.append({kind: share})
     weights = [node for node in found if "weights" in node]

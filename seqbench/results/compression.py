@@ -30,7 +30,8 @@ class Line:
         parameters: trainable parameters.
         nonzero: those that are not 0; `None` if not counted.
         bytes: size of the file of weights.
-        latency: seconds for one example; of a parent, the median over its compressed runs.
+        latency: seconds for one example; of a parent, the median over its compressed runs, and of
+            these, the parent's times their ratio, since the machine's speed changes over time.
         latency_ratio: to the parent, measured in turns.
     """
 
@@ -75,15 +76,16 @@ def lines_of(records: Iterable[Record]) -> list[Line]:
     return found
 
 
-def with_parents_measured(records: Sequence[Record]) -> list[Record]:
-    """Return the records; parents have the size and latency that compressed runs measured."""
-    known = {line.run_id: line for line in lines_of(records) if line.parent is None}
+def with_sizes(records: Sequence[Record]) -> list[Record]:
+    """Return the records, with the size and latency of parents and compressed runs."""
+    # Of a run that is both, the line below its own parent is the later one, and is taken.
+    known = {line.run_id: line for line in sorted(lines_of(records), key=lambda x: x.parent or "")}
     found = []
     for record in records:
         if (line := known.get(record.run_id)) is not None:
             sizes = {"bytes": line.bytes, "latency": line.latency}
             measured = {name: size for name, size in sizes.items() if size is not None}
-            record = replace(record, measured=measured | record.measured)
+            record = replace(record, measured=record.measured | measured)
         found.append(record)
     return found
 
@@ -116,6 +118,9 @@ def child_line(record: Record, parent: Line) -> Line:
     if score and is_same and score.value is not None and parent.score is not None:
         difference = score.value - parent.score
     size = fact(record, "bytes")
+    latency, ratio = fact(record, "latency"), fact(record, "latency_ratio")
+    if ratio is not None and parent.latency is not None:
+        latency = ratio * parent.latency
     return line(
         record,
         run_id=record.run_id,
@@ -123,8 +128,8 @@ def child_line(record: Record, parent: Line) -> Line:
         method=method(record.config),
         difference=difference,
         bytes=None if size is None else int(size),
-        latency=fact(record, "latency"),
-        latency_ratio=fact(record, "latency_ratio"),
+        latency=latency,
+        latency_ratio=ratio,
     )
 
 

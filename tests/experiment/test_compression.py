@@ -202,7 +202,7 @@ def test_other_runs_keep_their_ids_and_a_method_makes_another(tcn):
     [
         ({}, "compress needs --prune"),
         ({"prune": ["0.5"]}, "--prune takes weights=SHARE or units=SHARE"),
-        ({"prune": ["weights=half"]}, "'half' is not a number"),
+        ({"prune": ["weights=half"]}, "expected a fraction such as 0.5, got 'half'"),
         ({"prune": ["weights=1"]}, r"must be in \[0, 1\)"),
         ({"prune": ["weights=nan"]}, r"must be in \[0, 1\)"),
         ({"prune": ["units=0.5"], "scope": "layer"}, "--scope is for --prune weights"),
@@ -218,15 +218,22 @@ def test_a_wrong_argument_is_one_line(tcn, changes, said):
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("trainer.steps=5", "--finetune STEPS"),
-        ("model.kernel_size=5", "compress keeps the settings of the run"),
-        ("seed=1", "compress keeps the settings of the run"),
+        ("trainer.steps=5", "compress takes --finetune STEPS"),
+        ("model.kernel_size=5", "compress changes optimizer"),
+        ("seed=1", "compress changes optimizer"),
         ("optimizer.rate=1", "no key 'optimizer.rate'|optimizer.rate"),
     ],
 )
 def test_a_setting_of_the_parent_stays(tcn, word, said):
     with pytest.raises(ConfigError, match=said):
-        config_of(tcn, word, quantize=["fp16"])
+        config_of(tcn, word, quantize=["fp16"], steps=1)
+
+
+def test_a_setting_of_fine_tuning_needs_steps(tcn):
+    with pytest.raises(
+        ConfigError, match=r"optimizer\.lr=0\.1 changes fine-tuning: add --finetune"
+    ):
+        config_of(tcn, "optimizer.lr=0.1", quantize=["fp16"])
 
 
 def test_without_a_parent_there_is_nothing_to_compress():

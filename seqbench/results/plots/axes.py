@@ -58,7 +58,7 @@ AXES = {
     "seconds": "training time (s)",
     "compute": "training compute (FLOP, an estimate)",
     "bytes": "file of weights (bytes)",
-    "latency": "one example (s)",
+    "latency": "latency of one example (s)",
     "steps": "training step",
     "epochs": "epoch",
 }

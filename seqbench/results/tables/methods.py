@@ -35,13 +35,13 @@ def method_table(lines: Sequence[Line]) -> Table:
 
 
 def label(line: Line) -> str:
-    """Return the label of a row: the model and task of a parent, the method of its children."""
+    """Return the label of a row: model and task of a parent, method of a child, and the id."""
+    name = f"run {line.run_id[:8]}"
     if line.parent is None:
-        name = f"run {line.run_id[:8]}"
         if line.model and line.task:
             name = f"{line.model} on {task_with_size(line.task, line.length)}, {name}"
         return name
-    return f"- {line.method}"
+    return f"- {line.method}, {name}"
 
 
 def entries(line: Line) -> tuple[Entry | None, ...]:
