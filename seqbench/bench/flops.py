@@ -80,7 +80,7 @@ def step_flops(loop: Loop) -> tuple[int, str] | None:
         answered = loop.trainer.batch_size if model.readout != "every" else read
         weights = sum(p.numel() for p in model.layers.parameters() if p.dim() == 2)
         flops = 6 * (weights * read + model.output.weight.numel() * answered)
-        return flops, "formula: 6 a weight and time step"
+        return flops, "formula: 6 FLOPs per weight and time step"
     if any(isinstance(module, nn.RNNBase | nn.RNNCellBase) for module in model.modules()):
         return None
     # The counter sees no operations inside seqbench's kernels or, on a CPU, fused attention.

@@ -1,4 +1,4 @@
-"""Options of commands that read runs, and what these commands do first."""
+"""Define the options of commands that read runs, and collect these runs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -65,8 +65,10 @@ def writable(file: Path | None, default: Path) -> Path:
         ConfigError: if `default` exists already, or the file cannot be written.
     """
     if file is None and default.exists():
-        raise ConfigError(f"{default} is there already: -o {default} replaces it")
+        raise ConfigError(f"{default} exists: -o {default} overwrites it")
     file = file or default
-    if not file.parent.is_dir() or file.is_dir():
-        raise ConfigError(f"cannot write {file}: no folder for it, or a folder itself")
+    if not file.parent.is_dir():
+        raise ConfigError(f"there is no folder '{file.parent}': create it")
+    if file.is_dir():
+        raise ConfigError(f"{file} is a folder: name a file")
     return file
