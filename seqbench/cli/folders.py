@@ -25,7 +25,7 @@ Where = Annotated[
 ]
 
 
-def to_read(folders: list[Path] | None, output_dir: Path) -> list[Path]:
+def run_roots(folders: list[Path] | None, output_dir: Path) -> list[Path]:
     """Return the named folders, or those of the output folder if none is named.
 
     Raises:
@@ -39,15 +39,15 @@ def to_read(folders: list[Path] | None, output_dir: Path) -> list[Path]:
     return folders or places(output_dir)
 
 
-def read(folders: list[Path] | None, output_dir: Path) -> "Collected":
-    """Collect the runs of `to_read`, and print the files that cannot be read.
+def collect_runs(folders: list[Path] | None, output_dir: Path) -> "Collected":
+    """Collect the runs of `run_roots`, and print the files that cannot be read.
 
     Raises:
         ConfigError: if a named folder does not exist.
     """
     from seqbench.results.collect import collect
 
-    collected = collect(to_read(folders, output_dir))
+    collected = collect(run_roots(folders, output_dir))
     for line in collected.unreadable:
         typer.echo(f"left out: {line}", err=True)
     return collected
