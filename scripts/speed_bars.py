@@ -183,7 +183,7 @@ class Fit:
         self.parts = [Experiment(config) for config in configs]
         self.optimizer_of = partial(build_optimizer, configs[0])
 
-    def steps(self, count: int) -> list[float]:
+    def run_steps(self, count: int) -> list[float]:
         """Run `count` training steps, and return the seconds of each."""
         first = self.parts[0]
         with ExitStack() as stack:

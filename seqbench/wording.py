@@ -4,9 +4,9 @@ import difflib
 import math
 from collections.abc import Iterable
 
-# Most characters of a name or message.
+# Maximum number of characters of a name or message.
 LONGEST = 2000
-# Most significant digits of a mean with a narrow interval.
+# Maximum number of significant digits of a mean with a narrow interval.
 MOST_DIGITS = 6
 METRICS = {
     "mse": "MSE",
@@ -48,9 +48,10 @@ def number(value: float | None, metric: str | None = None, digits: int = 3) -> s
 def mean_and_spread(
     mean: float | None, half_width: float | None, metric: str | None = None
 ) -> tuple[str, str]:
-    """Format a mean and half of its interval, both to the second digit of the half width.
+    """Format a mean and the half width of its confidence interval.
 
-    The mean has between 3 and `MOST_DIGITS` significant digits.
+    Both are rounded to the half width's second significant digit. The mean has between 3 and
+    `MOST_DIGITS` significant digits.
 
     Args:
         mean: in the metric's unit.
@@ -66,8 +67,8 @@ def mean_and_spread(
         half_width *= 100
     decimals = len(text.partition(".")[2])
     fixed = f"{half_width:.{decimals}f}"
-    alike = wanted <= MOST_DIGITS and "e" not in text and float(fixed) > 0
-    return text, fixed if alike else number(half_width, digits=2)
+    same_decimals = wanted <= MOST_DIGITS and "e" not in text and float(fixed) > 0
+    return text, fixed if same_decimals else number(half_width, digits=2)
 
 
 def metric_name(metric: str) -> str:

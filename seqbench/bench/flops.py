@@ -67,20 +67,20 @@ def shortest_time(work: Callable[[], object], device: torch.device) -> float:
 def step_flops(loop: Loop) -> tuple[int, str] | None:
     """Run one training step, and count the FLOPs of its GEMMs and convolutions.
 
-    Attention counts in full, masked or not. Torch's counter sees only parts of recurrent models.
-    Those of seqbench are counted by a formula: per time step each weight takes one multiplication
-    and one addition in the forward pass, and two of each in the backward pass.
+    FLOPs of attention include masked positions. Torch's counter sees only parts of recurrent
+    models. Those of seqbench are counted by a formula: per time step each weight takes one
+    multiplication and one addition in the forward pass, and two of each in the backward pass.
 
     Returns:
         The FLOPs and how they were counted; `None` for other recurrent models.
     """
     model = loop.state.model
     if isinstance(model, Recurrent):
-        read = loop.plain_step().tokens
-        answered = loop.trainer.batch_size if model.readout != "every" else read
+        steps_read = loop.plain_step().tokens
+        outputs = loop.trainer.batch_size if model.readout != "every" else steps_read
         weights = sum(p.numel() for p in model.layers.parameters() if p.dim() == 2)
-        flops = 6 * (weights * read + model.output.weight.numel() * answered)
-        return flops, "formula: 6 a weight and time step"
+        flops = 6 * (weights * steps_read + model.output.weight.numel() * outputs)
+        return flops, "formula: 6 FLOPs per weight and time step"
     if any(isinstance(module, nn.RNNBase | nn.RNNCellBase) for module in model.modules()):
         return None
     # The counter sees no operations inside seqbench's kernels or, on a CPU, fused attention.

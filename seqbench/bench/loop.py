@@ -89,7 +89,7 @@ class Loop:
         """Return the loop of an experiment, with its CUDA graphs if they are configured."""
         return cls(experiment.state, experiment.task, experiment.trainer, experiment.wrap_step)
 
-    def steps(self, count: int) -> list[float]:
+    def run_steps(self, count: int) -> list[float]:
         """Run `count` training steps, and return the seconds of each."""
         clock = Clock(self.device)
         for _ in range(count):

@@ -48,7 +48,7 @@ class Spread:
 class Steps(Protocol):
     """Training steps that can be timed."""
 
-    def steps(self, count: int) -> list[float]:
+    def run_steps(self, count: int) -> list[float]:
         """Run `count` training steps, and return the seconds of each."""
 
 
@@ -183,7 +183,7 @@ def _measure(
     with Reference(config, device) if reference else nullcontext() as plain:  # sets up in parallel
         experiment = Experiment(config)
         loop = Loop.of(experiment)
-        loop.steps(1)  # allocations that libraries make once are not the model's memory
+        loop.run_steps(1)  # allocations that libraries make once are not the model's memory
         machine.reset_peak_memory(device)
         before = machine.peak_memory(device)
         facts = plain.ready() if plain else {}
@@ -253,9 +253,9 @@ def time_alternately(
         rounds: blocks of each loop.
     """
     loops = [seqbench] if reference is None else [seqbench, reference]
-    pace = sum(float(np.median(loop.steps(WARM_UP))) for loop in loops)
+    pace = sum(float(np.median(loop.run_steps(WARM_UP))) for loop in loops)
     count = steps or min(MOST, max(FEWEST, round(ROUND / pace)))
-    turns = [[loop.steps(count) for loop in loops] for _ in range(rounds)]
+    turns = [[loop.run_steps(count) for loop in loops] for _ in range(rounds)]
     return Comparison(
         seqbench=[time for turn in turns for time in turn[0]],
         reference=[time for turn in turns for times in turn[1:] for time in times],

@@ -27,7 +27,7 @@ from seqbench.spec import SequenceSpec
 
 # Seconds to wait after the steps of the reference process. By default, idle OpenMP threads spin for
 # a few milliseconds and would slow down the next steps of seqbench. seqbench's threads spin less.
-REST = 0.02
+PAUSE = 0.02
 
 # Builds a model from the config's `model` node and the task's spec.
 BuildModel = Callable[[dict[str, Any], SequenceSpec], SequenceModel]
@@ -75,21 +75,21 @@ class Reference:
         Raises:
             SeqbenchError: if the set-up fails.
         """
-        return self.answer()
+        return self.receive()
 
-    def steps(self, count: int) -> list[float]:
+    def run_steps(self, count: int) -> list[float]:
         """Run `count` training steps, and return the seconds of each step.
 
-        Wait `REST` seconds after the last step.
+        Wait `PAUSE` seconds after the last step.
 
         Raises:
             SeqbenchError: if a step fails.
         """
-        times: list[float] = self.answer(count)
-        time.sleep(REST)
+        times: list[float] = self.receive(count)
+        time.sleep(PAUSE)
         return times
 
-    def answer(self, count: int | None = None) -> Any:
+    def receive(self, count: int | None = None) -> Any:
         """Send `count` to the process, if given, and return the next message of the process.
 
         Raises:
@@ -127,7 +127,7 @@ def serve(
         denormal = torch.tensor(1e-40) * 0.5
         connection.send({"threads": torch.get_num_threads(), "flushes": denormal.item() == 0})
         while True:
-            connection.send(loop.steps(connection.recv()))
+            connection.send(loop.run_steps(connection.recv()))
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         pass
     except SeqbenchError as error:

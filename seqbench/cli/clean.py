@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seqbench.cli.folders import Folders, OutputDir, places_text, to_read
+from seqbench.cli.folders import Folders, OutputDir, places_text, run_roots
 from seqbench.errors import ConfigError, RunError, SeqbenchError
 from seqbench.wording import plain
 
@@ -50,13 +50,13 @@ def clean(
             "expected a terminal to ask on: add --yes to delete, or --dry-run to list only"
         )
     chosen = {"failed": failed, "diverged": diverged, "unfinished": unfinished}
-    whole = [status for status, wanted in chosen.items() if wanted]
-    found = list(waste_of(to_read(paths, output_dir), whole))
+    statuses = [status for status, wanted in chosen.items() if wanted]
+    found = list(waste_of(run_roots(paths, output_dir), statuses))
     if not found:
         typer.echo(f"nothing to delete in {places_text(paths, output_dir)}", err=True)
         return
     Console(highlight=False).print(table_of(found))
-    if not all(waste.whole for waste in found):
+    if not all(waste.all_files for waste in found):
         typer.echo(
             "completed runs keep their best weights and records, but can no longer be continued "
             "(train --resume RUN trainer.steps=N)",
@@ -70,7 +70,7 @@ def clean(
     deleted, failures = [], 0
     for waste in found:
         try:
-            deleted += [gone] if (gone := delete_waste(waste.run, whole)) else []
+            deleted += [gone] if (gone := delete_waste(waste.run, statuses)) else []
         except SeqbenchError as error:
             failures += 1
             typer.echo(f"left out: {plain(str(error))}", err=True)
@@ -79,8 +79,8 @@ def clean(
         raise RunError(f"{failures} of {len(found)} runs were not cleaned")
 
 
-def waste_of(folders: list[Path], whole: Sequence[str]) -> "list[Waste]":
-    """Return what can be deleted of the runs in some folders; print which runs are left out."""
+def waste_of(folders: list[Path], statuses: Sequence[str]) -> "list[Waste]":
+    """Find the files that can be deleted in each run; print the runs that are skipped."""
     from seqbench.runs import lock
     from seqbench.runs.cleaning import find_waste
     from seqbench.runs.find import run_folders
@@ -90,7 +90,7 @@ def waste_of(folders: list[Path], whole: Sequence[str]) -> "list[Waste]":
     for folder in dict.fromkeys(run for path in folders for run in run_folders(path)):
         run = Run(folder, folder.name)
         try:
-            waste = find_waste(run, whole)
+            waste = find_waste(run, statuses)
             if waste is not None and lock.is_held(folder):
                 holder = lock.holder(folder / ".lease")
                 raise RunError(f"run {run.run_id} is being trained by {holder}")
@@ -119,7 +119,7 @@ def table_of(found: "Sequence[Waste]") -> "Table":
         table.add_row(
             Text(plain(run_id or str(waste.run.folder)), "bold"),
             *(Text(plain(text)) for text in (task, model, waste.status)),
-            "all files" if waste.whole else "last checkpoints",
+            "all files" if waste.all_files else "last checkpoints",
             f"{len(waste.files):,}",
             f"{waste.size:,}",
         )

@@ -21,8 +21,9 @@ seqbench compress 3f1b --prune units=0.25 --finetune 500 optimizer.lr=1e-4
 seqbench compress 3f1b --quantize fp16,int8-weights
 seqbench compress 3f1b --prune weights=0.8 --quantize int8-weights --dry-run
 
-Every share with every kind of storage is a run of its own, whose parent is RUN: `eval`, `predict`,
-`export`, `show` and `train --resume` take it like any other. Runs that are over are shown.
+Each combination of pruning fraction and weight format is a separate run with the parent RUN:
+`eval`, `predict`, `export`, `show` and `train --resume` take it like any other. Runs that have
+ended are shown, not trained again.
 """
 
 
@@ -64,7 +65,7 @@ def compress(
     trust: Trust = None,
     output_dir: OutputDir = Path("outputs"),
 ) -> None:
-    """Prune or round the weights of a completed run; score, size and latency beside its own."""
+    """Prune or quantize a completed run, and compare score, file size and latency with it."""
     from seqbench.errors import RunError
     from seqbench.launch.compressing import compressed_configs
     from seqbench.runs.run import Run
@@ -99,7 +100,8 @@ def compress(
     show_results([*([] if parent is None else [parent]), *records])
     lost = [record for record in records if record.status != "completed"]
     if lost:
-        raise RunError(f"{len(lost)} of {len(records)} runs are missing: {lost[0].error}; {RESUME}")
+        count = f"{len(lost)} of {len(records)} runs"
+        raise RunError(f"{count} did not complete: {lost[0].error}; {RESUME}")
 
 
 compress.__doc__ = f"{compress.__doc__}\n{EXAMPLES}"

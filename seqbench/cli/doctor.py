@@ -65,8 +65,8 @@ def doctor(
             grid.add_row(f"  {name}", Text(plain(line)))
         console.print(grid)
     console.print(Text("warnings", style="bold"))
-    for remark in list(remarks(output_dir, reason)) or ["none"]:
-        console.print(Text(f"  {plain(remark)}"))
+    for warning in list(warnings(output_dir, reason)) or ["none"]:
+        console.print(Text(f"  {plain(warning)}"))
 
 
 def versions() -> Lines:
@@ -225,7 +225,7 @@ def existing(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
-def remarks(output_dir: Path, reason: str | None) -> Iterator[str]:
+def warnings(output_dir: Path, reason: str | None) -> Iterator[str]:
     """Yield a warning for each condition that slows runs down or makes them fail.
 
     Args:

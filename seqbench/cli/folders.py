@@ -1,4 +1,4 @@
-"""Options of commands that read runs, and what these commands do first."""
+"""Define the options of commands that read runs, and collect these runs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,7 +25,7 @@ Where = Annotated[
 ]
 
 
-def to_read(folders: list[Path] | None, output_dir: Path) -> list[Path]:
+def run_roots(folders: list[Path] | None, output_dir: Path) -> list[Path]:
     """Return the named folders, or those of the output folder if none is named.
 
     Raises:
@@ -39,15 +39,15 @@ def to_read(folders: list[Path] | None, output_dir: Path) -> list[Path]:
     return folders or places(output_dir)
 
 
-def read(folders: list[Path] | None, output_dir: Path) -> "Collected":
-    """Collect the runs of `to_read`, and print the files that cannot be read.
+def collect_runs(folders: list[Path] | None, output_dir: Path) -> "Collected":
+    """Collect the runs of `run_roots`, and print the files that cannot be read.
 
     Raises:
         ConfigError: if a named folder does not exist.
     """
     from seqbench.results.collect import collect
 
-    collected = collect(to_read(folders, output_dir))
+    collected = collect(run_roots(folders, output_dir))
     for line in collected.unreadable:
         typer.echo(f"left out: {line}", err=True)
     return collected
@@ -65,8 +65,10 @@ def writable(file: Path | None, default: Path) -> Path:
         ConfigError: if `default` exists already, or the file cannot be written.
     """
     if file is None and default.exists():
-        raise ConfigError(f"{default} is there already: -o {default} replaces it")
+        raise ConfigError(f"{default} exists: -o {default} overwrites it")
     file = file or default
-    if not file.parent.is_dir() or file.is_dir():
-        raise ConfigError(f"cannot write {file}: no folder for it, or a folder itself")
+    if not file.parent.is_dir():
+        raise ConfigError(f"there is no folder '{file.parent}': create it")
+    if file.is_dir():
+        raise ConfigError(f"{file} is a folder: name a file")
     return file

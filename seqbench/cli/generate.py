@@ -25,11 +25,11 @@ def generate(
         typer.Argument(help=RUN_HELP, autocompletion=completion.runs),
     ],
     moved: Moved = None,
-    prompt: Annotated[str | None, typer.Option(help="The text to go on from.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Text to continue.")] = None,
     prompt_file: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="A UTF-8 file with the text to go on from; -: standard input."
+            metavar="FILE", help="UTF-8 file with the text to continue; -: standard input."
         ),
     ] = None,
     length: Annotated[
@@ -38,15 +38,13 @@ def generate(
     temperature: Annotated[
         float,
         typer.Option(
-            min=0, max=1e6, help="Below 1 is safer, above 1 is wilder, 0 takes the likeliest."
+            min=0, max=1e6, help="Sampling temperature: lower is less random, 0 is greedy."
         ),
     ] = 0.8,
     top_k: Annotated[
-        int | None, typer.Option(min=1, help="Sample from the K likeliest only.")
+        int | None, typer.Option(min=1, help="Sample from the K most probable tokens only.")
     ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**63 - 1, help="Another seed gives another text.")
-    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the sampling.")] = 0,
     trust: Trust = None,
     data_dir: DataDir = None,
     output_dir: OutputDir = Path("outputs"),

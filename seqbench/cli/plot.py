@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from seqbench.cli.eval import Trust
-from seqbench.cli.folders import Folders, OutputDir, Where, places_text, read, writable
+from seqbench.cli.folders import Folders, OutputDir, Where, collect_runs, places_text, writable
 
 
 def plot(
@@ -88,7 +88,7 @@ def plot(
     file = writable(output, Path(f"{kind}.svg"))
     if kind == "forecast":
         paths = [folder_of(path, output_dir) for path in paths or []]
-    found = read(paths, output_dir)
+    found = collect_runs(paths, output_dir)
     records = select(found.records, where)
     if not records:
         hint = "none matches" if found.records else "'seqbench train' makes one"

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from seqbench.cli.folders import Folders, OutputDir, Where, places_text, read, writable
+from seqbench.cli.folders import Folders, OutputDir, Where, collect_runs, places_text, writable
 
 # Bytes above which a page is slow to open and too large for an e-mail.
 LARGE = 20_000_000
@@ -46,7 +46,7 @@ def report(
         named = file.with_suffix(".html") if file.stem.strip(".") else file / "report.html"
         raise ConfigError(f"a report is an HTML file: -o {named}")
     file = writable(output, DEFAULT)
-    found = read(paths, output_dir)
+    found = collect_runs(paths, output_dir)
     everyone: list[Record | Unfinished] = [*found.records]
     everyone += map(read_unfinished, found.unfinished)
     chosen = select(everyone, where)

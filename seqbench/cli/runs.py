@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seqbench.cli.folders import Folders, OutputDir, to_read
+from seqbench.cli.folders import Folders, OutputDir, run_roots
 from seqbench.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ class Status(str, Enum):
 COLOURS = {"completed": "green", "diverged": "red", "failed": "red", "unfinished": "yellow"}
 NUMBERS = ("seed", "score", "steps", "took")
 # On a narrow terminal, the settings column is first cut to SHORT characters. If the table is still
-# too wide, the columns in SPARE are dropped in this order, and finally the settings column.
+# too wide, OPTIONAL_COLUMNS are dropped in this order, and finally the settings column.
 SETTINGS, SHORT = "settings", 20
-SPARE = ("device", "took", "budget", "steps")
+OPTIONAL_COLUMNS = ("device", "took", "budget", "steps")
 # Minimum seconds between refreshes, and maximum share of a CPU core for reading the runs.
-PICTURE, SHARE = 1.0, 0.1
+REFRESH_SECONDS, MAX_CPU_SHARE = 1.0, 0.1
 
 
 def runs(
@@ -63,35 +63,35 @@ def runs(
     from rich.live import Live
 
     console = Console(highlight=False)
-    found = Runs(to_read(paths, output_dir), status, where)
+    found = Runs(run_roots(paths, output_dir), status, where)
     if watch and (not console.is_terminal or console.is_dumb_terminal):
         raise ConfigError(
             "--watch: expected a terminal as stdout, got a file, a pipe or TERM=dumb: omit --watch"
         )
-    found.look()
+    found.refresh()
     if watch:
         # Handle SIGTERM like Ctrl-C, so that the terminal is restored.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         cost = 0.0
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
-                live.update(picture(found, limit, console.width, console.height), refresh=True)
-                time.sleep(max(PICTURE, cost / SHARE))
+                live.update(view(found, limit, console.width, console.height), refresh=True)
+                time.sleep(max(REFRESH_SECONDS, cost / MAX_CPU_SHARE))
                 begin = time.process_time()
-                found.look()
+                found.refresh()
                 cost = time.process_time() - begin
     for line in found.unreadable:
         typer.echo(f"left out: {line}", err=True)
     if not found.running and not found.others:
-        typer.echo(found.none, err=True)
+        typer.echo(found.empty_message, err=True)
         return
-    console.print(picture(found, limit, console.width))
+    console.print(view(found, limit, console.width))
     if limit and (more := len(found.others) - limit) > 0:
         typer.echo(f"{more} more: --limit 0 shows all", err=True)
 
 
 class Runs:
-    """The runs in some folders that match a filter, as read by the last call of `look`.
+    """The runs in some folders that match a filter, as read by the last call of `refresh`.
 
     Args:
         folders: folders to search for runs, with their subfolders.
@@ -104,10 +104,10 @@ class Runs:
         self.running: list[tuple[Unfinished, Progress]] = []
         self.others: list[Record | Unfinished] = []
         self.unreadable: list[str] = []
-        self.none = ""
+        self.empty_message = ""
         self.seen: dict[Path, Progress] = {}
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Read all runs from disk, and update the attributes.
 
         Raises:
@@ -130,7 +130,7 @@ class Runs:
             if some
             else "try 'seqbench train model=tcn task=adding budget=quick'"
         )
-        self.none = f"no runs in {', '.join(map(str, self.folders))}: {hint}"
+        self.empty_message = f"no runs in {', '.join(map(str, self.folders))}: {hint}"
         self.unreadable = collected.unreadable
         wanted = self.status and self.status.value
         found = [run for run in select(found, self.where) if wanted in (None, run.status)]
@@ -146,7 +146,7 @@ class Runs:
         )
 
 
-def picture(runs: Runs, limit: int, width: int, height: int | None = None) -> "RenderableType":
+def view(runs: Runs, limit: int, width: int, height: int | None = None) -> "RenderableType":
     """Return the tables of the runs in progress and of all other runs.
 
     Args:
@@ -181,7 +181,7 @@ def picture(runs: Runs, limit: int, width: int, height: int | None = None) -> "R
     if others:
         parts.append(others_table(list(map(columns, others)), width))
     elif not running:
-        parts.append(Text(runs.none))
+        parts.append(Text(runs.empty_message))
     return Group(*parts)
 
 
@@ -201,7 +201,7 @@ def others_table(rows: Sequence[Mapping[str, str]], width: int) -> "Table":
     def room() -> int:
         return width - sum(widths.values()) - 2 * len(widths)
 
-    for name in (*SPARE, SETTINGS):
+    for name in (*OPTIONAL_COLUMNS, SETTINGS):
         if room() < 0:
             widths.pop(name, None)
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")

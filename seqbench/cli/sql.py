@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from seqbench.cli.folders import Folders, OutputDir, places_text, to_read
+from seqbench.cli.folders import Folders, OutputDir, places_text, run_roots
 from seqbench.errors import ConfigError
 from seqbench.wording import number, plain
 
@@ -59,7 +59,7 @@ def sql(
     from seqbench.results.collect import collect
     from seqbench.results.sql import query as answer_to
 
-    collected = collect(to_read(paths, output_dir))
+    collected = collect(run_roots(paths, output_dir))
     # Invalid UTF-8 is replaced, so that DuckDB reports it as an error in the query.
     if query == "-":
         query = sys.stdin.buffer.read().decode("utf-8-sig", "replace")

@@ -31,8 +31,10 @@ limit.
 ConfigDir = Annotated[
     str | None, typer.Option(help="A folder with custom choices (model/mine.yaml).")
 ]
-Force = Annotated[bool, typer.Option("--force", help="Run again what is finished.")]
-Retry = Annotated[bool, typer.Option("--retry", help="Run again what failed or diverged.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Train again from the start, also completed runs.")
+]
+Retry = Annotated[bool, typer.Option("--retry", help="Train failed and diverged runs again.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Sweeps: list the jobs and their estimated cost.")
 ]
@@ -208,7 +210,7 @@ def report_missing(sweep: "Sweep") -> None:
     recorded = sum(sweep.jobs[folder].needs_retry(ending) for folder, ending in failures.items())
     ways = [RESUME] if recorded < sweep.missing else []
     if recorded:
-        ways.append("--retry runs again what failed")
+        ways.append("--retry trains the failed runs again")
     raise RunError(
         f"{why}{sweep.missing} of {len(sweep.jobs)} runs are missing{failed}; {', '.join(ways)}",
         sweep.exit_code,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from seqbench.cli.folders import Folders, OutputDir, Where, places_text, read
+from seqbench.cli.folders import Folders, OutputDir, Where, collect_runs, places_text
 
 if TYPE_CHECKING:
     from seqbench.runs.record import Record
@@ -74,7 +74,7 @@ def table(
             from seqbench.wording import suggestion
 
             raise ConfigError(f"--show knows no '{name}'{suggestion(name, SHOWN)}")
-    found = read(paths, output_dir)
+    found = collect_runs(paths, output_dir)
     records = select(found.records, where)
     if down == ("method",):
         by_method(records, format)

@@ -1,8 +1,8 @@
-"""Check and name what makes a run's model smaller than that of its parent: the node `compress`.
+"""Validate the node `compress` of a config, and format it as a label.
 
-A compressed run has the config of its parent, `init_from`, and this node with one of `weights` and
-`units`, the share that is removed, or `quantize`, how the weights are stored; or both. The steps of
-its fine-tuning are those of its trainer; 0: none.
+A compressed run has its parent's config, `init_from` and this node. The node prunes (`weights` or
+`units`: the fraction that is removed), quantizes (`quantize`: the format of the stored weights), or
+both. The trainer's steps are those of fine-tuning; 0: none.
 """
 
 from seqbench.config import Config
@@ -44,15 +44,15 @@ def check_compression(config: Config) -> None:
 
 
 def check_share(name: str, share: object) -> None:
-    """Raise `ConfigError` if a value is no share that can be removed."""
+    """Raise `ConfigError` if a pruning fraction is not in [0, 1)."""
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
         raise ConfigError(f"{name} must be in [0, 1), such as 0.5 for a half, not {share!r}")
 
 
 def method(config: Config) -> str | None:
-    """Return how a run was made smaller, `units 25 % + 500 steps`; `None` for any other run.
+    """Return a label of the compression, `units 25 % + 500 steps`; `None` for any other run.
 
-    The config may be a foreign one.
+    The config may come from an untrusted folder, so types are checked.
     """
     node = config.get("compress")
     if not isinstance(node, dict):

@@ -32,7 +32,7 @@ def finish(composed: DictConfig, choices: dict[str, str]) -> Config:
     config = with_recipe(config)
     for key in ("output_dir", "data_dir"):
         if config.get(key) == "":
-            raise ConfigError(f"{key} names no folder")
+            raise ConfigError(f"expected {key}=FOLDER, got an empty value")
         if str(config.get(key)).startswith("~"):
             config[key] = str(expand_home(config[key]))
     if isinstance(config.get("task"), dict):
@@ -46,7 +46,7 @@ def finish(composed: DictConfig, choices: dict[str, str]) -> Config:
 def with_digest(task: Config) -> Config:
     """Return the node of a task with the absolute path and the digest of each of its files.
 
-    It stays as it is if it names no file, or the file is not there.
+    The node is unchanged if it names no file or the file does not exist.
     """
     for key, digest in FILES.items():
         if isinstance(task.get(key), str) and digest in task:

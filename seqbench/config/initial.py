@@ -74,7 +74,7 @@ def weights_file(source: str, output_dir: Path) -> tuple[Path, str | None]:
         ConfigError: if there is no such file or run, or the run has no weights.
     """
     if not source:
-        raise ConfigError("init_from names no run")
+        raise ConfigError("expected init_from=RUN or FILE.safetensors, got an empty value")
     path = expand_home(source)
     if path.suffix == ".safetensors":
         if not path.is_file():
@@ -84,8 +84,12 @@ def weights_file(source: str, output_dir: Path) -> tuple[Path, str | None]:
         return path.absolute(), folder.name if is_run else None
     folder = find_run(source, output_dir).absolute()
     path = folder / "checkpoints" / BEST
-    if not path.is_file() or not (folder / "record.json").is_file():
-        raise ConfigError(f"init_from={source}: run {folder.name} is not over")
+    if not (folder / "record.json").is_file():
+        raise ConfigError(
+            f"init_from={source}: run {folder.name} has not ended: wait for it, or resume it"
+        )
+    if not path.is_file():
+        raise ConfigError(f"init_from={source}: run {folder.name} has no checkpoints/{BEST}")
     return path, folder.name
 
 

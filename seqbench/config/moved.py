@@ -1,4 +1,4 @@
-"""Set where the data of a saved run are now; the run stays the same."""
+"""Change the data paths of a saved run's config; its run id stays the same."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ PLACES = ("data_dir", *(f"task.{name}" for name in FILES))
 
 
 def with_data_at(config: Config, overrides: Sequence[str]) -> Config:
-    """Return a run's config with the places of its data as the user gives them.
+    """Return a run's config with the data paths that the user gives.
 
     Args:
         config: the config of a run folder.
@@ -47,7 +47,7 @@ def with_data_at(config: Config, overrides: Sequence[str]) -> Config:
         if value is None:
             raise ConfigError(f"expected {key}=FILE, got no file")
         if not isinstance(digest, str):
-            raise ConfigError(f"{key}= is for a run whose task reads that file")
+            raise ConfigError(f"this run's task reads no such file: omit {key}=")
         check_digest(value, digest, key)
         config = config | {"task": config["task"] | {name: str(expand_home(value).absolute())}}
     return config

@@ -8,12 +8,12 @@ from seqbench.runs.identity import FILES
 
 # Keys whose values are paths.
 PATHS = ("output_dir", "data_dir", "init_from", *(f"task.{name}" for name in FILES))
-# Those of which a sweep may try several.
-SEVERAL = ("task.path", "init_from")
+# Path keys that may have several values in a sweep.
+SWEPT_PATHS = ("task.path", "init_from")
 # seqbench's names for Hydra's launcher and sweeper: `launch=slurm`, `search.trials=9`.
 SHORT = {"launch": "launcher", "search": "sweeper"}
 # Added by `for_hydra` to unset steps if the user sets epochs, and epochs if the user sets steps.
-FOLLOWS = ("trainer.steps=null", "trainer.epochs=null")
+ADDED_NULLS = ("trainer.steps=null", "trainer.epochs=null")
 # One item of a comma-separated list: a quoted string, or text up to the next comma.
 ITEM = re.compile(r"""\s*('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^,]*?)\s*,""")
 FUNCTION = re.compile(r"(choice|shuffle|sort|tag|glob|range|interval)\((.*)\)", re.DOTALL)
@@ -30,7 +30,7 @@ def as_text(override: str) -> str:
     name = key.lstrip("+")
     if name not in PATHS or not equals:
         return override
-    if name not in SEVERAL:
+    if name not in SWEPT_PATHS:
         return f"{key}={quoted(value)}"
     function = FUNCTION.fullmatch(value)
     if function and function[1] != "choice":
@@ -86,4 +86,4 @@ def for_hydra(overrides: Iterable[str], config_dir: str | None = None) -> list[s
 def as_typed(words: Iterable[str]) -> list[str]:
     """Remove the `++` and the unset steps or epochs that `for_hydra` added."""
     plain = (word.lstrip("+") for word in words)
-    return [word for word in plain if word not in FOLLOWS]
+    return [word for word in plain if word not in ADDED_NULLS]

@@ -30,7 +30,7 @@ from seqbench.user_files import expand_home, make_folders
 # Bytes of shared memory of a cluster that seqbench starts; only jobs and endings pass through it.
 OBJECT_STORE = 100 * 2**20
 # Seconds between two checks by a task: of its job, and of a request to stop.
-LOOK = 0.2
+POLL_SECONDS = 0.2
 # Seconds within which a cluster must accept a connection.
 CONNECT_TIMEOUT = 10.0
 # Seconds to wait for stopped jobs to end before disconnecting from the cluster.
@@ -88,7 +88,7 @@ class RayEngine:
         self.retries = retries
         self.works: dict[Any, Work] = {}
         self.lost: Counter[Path] = Counter()
-        self.begun: set[Path] = set()
+        self.started: set[Path] = set()
         # In /tmp, because paths of Unix sockets are limited to about 100 bytes.
         self.folder = tempfile.TemporaryDirectory(
             prefix="seqbench-ray-", dir="/tmp", ignore_cleanup_errors=True
@@ -128,7 +128,7 @@ class RayEngine:
         for job in jobs:
             make_folders(job.output.parent)
             given = with_absolute_paths(job)
-            if job.run.folder in self.begun:
+            if job.run.folder in self.started:
                 given = replace(given, retry=False, force=False)  # applied already: now resume
             gpu = bool(self.needs["GPU"])
             ref = self.task.options(name=job.label).remote(
@@ -163,7 +163,7 @@ class RayEngine:
         except errors.RayError as error:
             self.lost[folder] += 1
             if last_event(work.job) != work.last_event:
-                self.begun.add(folder)
+                self.started.add(folder)
             reason = f"Ray lost the job ({type(error).__name__})"
             if self.lost[folder] > self.retries:
                 return Ending("killed", f"{reason} for the {self.lost[folder]}th time")
@@ -281,7 +281,7 @@ def train(job: Job, threads: int, gpu: bool, folder: str, settings: dict[str, st
         try:
             engine.start([job])
             while True:
-                for _, ending in engine.ended(LOOK):
+                for _, ending in engine.ended(POLL_SECONDS):
                     return ending
                 if received() and not stopping:
                     stopping = True

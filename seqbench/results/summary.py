@@ -125,7 +125,7 @@ def unfinished_sections(run: Unfinished, progress: Section) -> dict[str, Section
         run: the run.
         progress: texts of its `step`, `loss` and `valid`; empty if unknown.
     """
-    resume = {"to go on": resume_command(run.folder)}
+    resume = {"to resume": resume_command(run.folder)}
     return {
         "": {
             "run": run.run_id,

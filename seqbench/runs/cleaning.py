@@ -23,13 +23,13 @@ class Waste:
     Attributes:
         run: the run.
         status: how it ended; `unfinished` without a record.
-        whole: True if all files of the run are deleted.
+        all_files: True if all files of the run are deleted.
         files: path -> size in bytes.
     """
 
     run: Run
     status: Status
-    whole: bool
+    all_files: bool
     files: dict[Path, int]
 
     @property
@@ -38,14 +38,14 @@ class Waste:
         return sum(self.files.values())
 
 
-def find_waste(run: Run, whole: Collection[str] = ()) -> Waste | None:
+def find_waste(run: Run, statuses: Collection[str] = ()) -> Waste | None:
     """Return the files of a run that can be deleted; `None` if all are to be kept.
 
     Only files that seqbench writes are counted, and no links are followed.
 
     Args:
         run: its folder must exist.
-        whole: statuses whose runs are deleted entirely. Other completed runs lose only the
+        statuses: runs with one of them are deleted entirely. Other completed runs lose only the
             checkpoints in `SPARE`.
 
     Raises:
@@ -55,25 +55,25 @@ def find_waste(run: Run, whole: Collection[str] = ()) -> Waste | None:
     """
     record = run.record
     status: Status = "unfinished" if record is None else record.status
-    is_whole = status in whole
+    all_files = status in statuses
     # Without its best weights, the last checkpoint holds the only ones.
-    if not is_whole and not (status == "completed" and (run.checkpoints / BEST).exists()):
+    if not all_files and not (status == "completed" and (run.checkpoints / BEST).exists()):
         return None
-    if is_whole and not RUN_ID.fullmatch(run.folder.name):
+    if all_files and not RUN_ID.fullmatch(run.folder.name):
         raise RunError(f"{run.folder} is not named by a run id, so it is not deleted")
     run.check_files()
     paths = [run.checkpoints / name for name in SPARE]
-    if is_whole:
+    if all_files:
         # The record and the config come last: if the process is killed in between, the run can
         # still be found, and deleted.
         paths += [run.checkpoints / BEST, *run.logs, run.history_path]
         paths += [run.record_path, run.config_path]
     drafts = [path.with_name(f".{path.name}.draft") for path in paths]
     files = {path: path.lstat().st_size for path in (*drafts, *paths) if path.is_file()}
-    return Waste(run, status, is_whole, files) if files else None
+    return Waste(run, status, all_files, files) if files else None
 
 
-def delete_waste(run: Run, whole: Collection[str] = ()) -> Waste | None:
+def delete_waste(run: Run, statuses: Collection[str] = ()) -> Waste | None:
     """Delete what `find_waste` returns, while this process holds the run; return it.
 
     Raises:
@@ -81,11 +81,11 @@ def delete_waste(run: Run, whole: Collection[str] = ()) -> Waste | None:
         RunError: if a file cannot be deleted, and for the reasons of `find_waste`.
     """
     with run.held():
-        waste = find_waste(run, whole)  # another process may have trained it in the meantime
+        waste = find_waste(run, statuses)  # another process may have trained it in the meantime
         if waste is not None:
             for path in waste.files:
                 path.unlink()
-            if waste.whole:
+            if waste.all_files:
                 for name in (".lease", ".lock"):
                     (run.folder / name).unlink(missing_ok=True)
                 with suppress(OSError):  # files of the user stay

@@ -1,11 +1,10 @@
 """Language modelling of a text in words, or in the tokens of byte-pair encoding.
 
-The score is the perplexity: exp of the cross-entropy of a token. It depends on the tokens, so the
-score is also in bits per character, which compares tokenizations: the bits of all tokens over the
-characters that they stand for, line ends and white space included, which counts as one character
-however long it is. There a word outside the
-vocabulary costs its spelling, too (Mielke 2019); or else a small vocabulary would look good, which
-replaces words by `<unk>`.
+The score is the perplexity, the exp of the cross-entropy per token. It depends on the tokenization,
+so bits per character (bpc) is reported, too: the bits of all tokens divided by the number of
+characters, line ends included; a run of white space counts as one. For bpc an unknown word also
+costs its spelling (Mielke 2019). Otherwise a small vocabulary, which replaces words by `<unk>`,
+would look good.
 """
 
 import math

@@ -17,7 +17,7 @@ class StepResult(NamedTuple):
 
     Attributes:
         loss: mean over the batch; `(seeds,)` where several are trained together.
-        grad_norm: before clipping, likewise; `None` without clipping.
+        grad_norm: gradient norm before clipping, a scalar or `(seeds,)`; `None` without clipping.
         tokens: time steps that the model read, over all sequences.
         carried: the model's state at the end of the batch.
     """
@@ -40,7 +40,7 @@ def train_step(
     """Compute gradients, clip them, update the weights, and clear the gradients.
 
     Args:
-        optimizer: of the weights.
+        optimizer: updates the weights.
         scaler: the loss scale of fp16; disabled otherwise.
         backward: adds the scaled gradients to the parameters.
         clip: clips the gradients and returns their norm before; `None` for no clipping.

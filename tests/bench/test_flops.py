@@ -35,7 +35,7 @@ def test_a_tcn_read_at_the_end_does_less_than_one_read_at_every_step(loop_of):
 def test_a_recurrent_step_is_three_times_its_forward_pass(loop_of, name, cell):
     sizes = ("model.hidden_size=16", "task.length=40", "task.context=8")
     loop = loop_of(f"model={name}", "task=char_markov", "recipe=none", *sizes)
-    loop.steps(1)  # the first batch of a text has no context to skip
+    loop.run_steps(1)  # the first batch of a text has no context to skip
     found, how = step_flops(loop)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         x = torch.zeros(loop.trainer.batch_size, 16)

@@ -24,7 +24,7 @@ def test_the_loop_takes_the_steps_of_the_trainer(small, tmp_path, words):
     events.close()
     torch.manual_seed(0)
     loop = Loop.of(looped)
-    assert (len(loop.steps(4)), len(loop.steps(3))) == (4, 3)
+    assert (len(loop.run_steps(4)), len(loop.run_steps(3))) == (4, 3)
     assert looped.state.progress.step == 7
     assert looped.state.progress.tokens == trained.state.progress.tokens
     expected = trained.state.model.state_dict()
@@ -35,7 +35,7 @@ def test_the_loop_takes_the_steps_of_the_trainer(small, tmp_path, words):
 def test_the_first_batch_follows_the_last_and_nothing_is_written(loop_of, tmp_path):
     loop = loop_of("model=tcn", "task=adding", "trainer.steps=2", "schedule=cosine")
     first = loop.next_batch().inputs
-    assert all(seconds > 0 for seconds in loop.steps(4))
+    assert all(seconds > 0 for seconds in loop.run_steps(4))
     assert torch.equal(loop.next_batch().inputs, first)
     assert list(tmp_path.iterdir()) == []
 

@@ -14,7 +14,7 @@ class Steady:
     def __init__(self, *rounds):
         self.rounds = [rounds[0], *rounds]  # the warm-up, too
 
-    def steps(self, count):
+    def run_steps(self, count):
         return [self.rounds.pop(0)] * count
 
 

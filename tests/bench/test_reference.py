@@ -21,13 +21,13 @@ def test_the_reference_keeps_denormals_and_is_missed_when_it_is_killed(small):
     assert (torch.tensor(1e-40) * 0.5).item() == 0
     with Reference(config, device) as reference:
         assert reference.ready() == {"threads": 1, "flushes": False}
-        times = reference.steps(3)
+        times = reference.run_steps(3)
         assert len(times) == 3
         assert min(times) > 0
         reference.process.kill()
         reference.process.join()
         with pytest.raises(RunError, match="died"):
-            reference.steps(1)
+            reference.run_steps(1)
     assert not reference.process.is_alive()
 
 

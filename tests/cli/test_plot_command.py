@@ -58,7 +58,7 @@ def test_paths_and_a_filter_choose_the_runs(outputs):
     [
         (["gone"], "there is no folder 'gone'"),
         (["-o", "plot.gif"], "a plot is a .png, .svg or .pdf file, not 'plot.gif'"),
-        (["-o", "gone/plot.svg"], "cannot write gone/plot.svg"),
+        (["-o", "gone/plot.svg"], "there is no folder 'gone': create it"),
         (["--where", "seed=9"], "no runs in outputs: none matches"),
         (["--where", "sed=9"], "did you mean 'seed'"),
         (["--metric", "los"], "no run has a curve of 'los'"),
@@ -82,7 +82,7 @@ def test_no_runs_are_told_with_what_makes_one(tmp_path):
 
 def test_a_file_that_is_there_is_replaced_only_if_it_is_named(outputs):
     (outputs / "curves.svg").write_text("mine")
-    assert "is there already" in str(plot().exception)
+    assert "curves.svg exists: -o curves.svg overwrites it" in str(plot().exception)
     assert (outputs / "curves.svg").read_text() == "mine"
     assert plot("-o", "curves.svg").exit_code == 0
     assert (outputs / "curves.svg").read_text() != "mine"

@@ -16,7 +16,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from seqbench.cli.main import app
-from seqbench.cli.runs import Runs, picture
+from seqbench.cli.runs import Runs, view
 from seqbench.config.compose import compose
 from seqbench.errors import ConfigError
 from seqbench.runs import lock
@@ -195,17 +195,17 @@ def test_filters_know_what_is_running(training, tmp_path, arguments, count, othe
 
 def test_a_second_look_tells_speed_and_what_has_ended(training, tmp_path):
     runs = Runs([tmp_path / "runs"], None, None)
-    runs.look()
+    runs.refresh()
     [(_, progress)] = runs.running
     assert progress.speed is None
     log(training, {"step": 500, "split": "train", "loss": 0.25})
-    runs.look()
+    runs.refresh()
     assert runs.running[0][1] is progress
     assert (progress.step, progress.loss) == (500, 0.25)
     assert progress.speed > 0
     assert progress.seconds_left == pytest.approx(500 / progress.speed)
     (training / ".lease").unlink()
-    runs.look()
+    runs.refresh()
     assert runs.running == []
     assert {run.status for run in runs.others} == {"completed", "unfinished"}
 
@@ -215,10 +215,10 @@ def test_a_picture_fits_into_the_terminal(tmp_path, width, height):
     for seed in range(30):
         write_run(tmp_path, make_record(seed=seed))
     runs = Runs([tmp_path / "runs"], None, None)
-    runs.look()
+    runs.refresh()
     console = Console(width=width, height=height)
     with console.capture() as capture:
-        console.print(picture(runs, 0, width, height))
+        console.print(view(runs, 0, width, height))
     lines = capture.get().splitlines()
     assert len(lines) <= height
     assert max(map(cell_len, lines)) <= width

@@ -117,11 +117,11 @@ def test_show_tells_how_far_an_unfinished_run_came(output_dir, monkeypatch):
     assert "status unfinished" in text
     assert "last step 1,400" in text
     (folder,) = (output_dir / "runs/copy/lstm").iterdir()
-    assert f"to go on seqbench train --resume {folder}" in text
+    assert f"to resume seqbench train --resume {folder}" in text
     monkeypatch.chdir(output_dir)
     (output_dir / "outputs").symlink_to(output_dir)
     text = " ".join(invoke(UNFINISHED.run_id).stdout.split())
-    assert f"to go on seqbench train --resume {UNFINISHED.run_id[:8]}" in text
+    assert f"to resume seqbench train --resume {UNFINISHED.run_id[:8]}" in text
     assert "task.length 1000" in text
 
 

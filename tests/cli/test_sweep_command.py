@@ -82,7 +82,7 @@ def test_a_failure_is_told_with_its_reason_and_its_log(seqbench, raising, tmp_pa
     )
     assert told in err
     assert err[-1] == (
-        "error: 1 of 2 runs are missing, 1 of them failed; --retry runs again what failed"
+        "error: 1 of 2 runs are missing, 1 of them failed; --retry trains the failed runs again"
     )
     code, out, err = seqbench(*words, "--dry-run")
     assert code == 0

@@ -61,7 +61,7 @@ def test_only_the_same_text_is_taken(text, tmp_path):
         with pytest.raises(error, match=reason) as caught:
             with_data_at(config, [word])
         assert "\n" not in str(caught.value)
-    with pytest.raises(ConfigError, match="is for a run whose task reads that file"):
+    with pytest.raises(ConfigError, match=r"task reads no such file: omit task\.path="):
         with_data_at(compose([*SMALL, "task=adding"]), [f"task.path={text}"])
 
 

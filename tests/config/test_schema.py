@@ -36,7 +36,7 @@ DEVICE = "device must be auto, cpu, cuda or cuda:N, not"
         ("seed=0,1", "a run takes one seed, not '0,1': 'seqbench sweep' takes several"),
         ("launch=local", "hydra/launcher is for a sweep: 'seqbench sweep'"),
         ("optimizer.lr=interval(0,1)", "optimizer.lr=interval(0,1) is for a search"),
-        ("output_dir=", "output_dir names no folder"),
+        ("output_dir=", "expected output_dir=FOLDER, got an empty value"),
         ("~model.dropout", "'model.dropout' is needed by seqbench.models.tcn.TCN"),
         ("~seed", "the configuration has no 'seed'"),
         ("trainer.steps=1.5", "trainer.steps must be int or null, not 1.5"),

@@ -380,7 +380,7 @@ def test_the_command_writes_one_file_and_replaces_it_only_if_named(tmp_path, mon
     assert result.stdout == f"report.html: 1 run, {size:.1f} MB\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["outputs", "report.html"]
     Path("report.html").write_text("mine")
-    with pytest.raises(ConfigError, match=r"report\.html is there already: -o report\.html"):
+    with pytest.raises(ConfigError, match=r"report\.html exists: -o report\.html overwrites it"):
         raise invoke().exception
     assert Path("report.html").read_text() == "mine"
     assert invoke("-o", "report.html").exit_code == 0
@@ -392,7 +392,7 @@ def test_the_command_writes_one_file_and_replaces_it_only_if_named(tmp_path, mon
     [
         (["-o", "outputs/record.json"], "a report is an HTML file"),
         (["-o", "/"], "a report is an HTML file: -o /report.html"),
-        (["-o", "nowhere/report.html"], "cannot write"),
+        (["-o", "nowhere/report.html"], "there is no folder 'nowhere': create it"),
         (["nowhere"], "there is no folder 'nowhere'"),
         (["--where", "seed=9"], "no runs in outputs: none matches"),
         (["--output-dir", "nowhere"], "no runs in nowhere: "),

@@ -149,7 +149,7 @@ def test_there_is_a_graph_for_each_form(tmp_path, taped):
     config = composed("a state", tmp_path, "trainer.graph=true", "task.train_size=2400")
     loop = loop_of(config)
     assert loop.task.steps_per_epoch == 3
-    loop.steps(4), loop.steps(5)  # a text begins at the first, fourth and seventh
+    loop.run_steps(4), loop.run_steps(5)  # a text begins at the first, fourth and seventh
     assert len(taped) == 2
 
 
@@ -247,7 +247,7 @@ def test_on_a_cpu_nothing_is_captured_and_the_run_is_the_same(tmp_path):
     config = composed("at the last step", tmp_path, "trainer.graph=true")
     assert Run.of(config).run_id == Run.of(composed("at the last step", tmp_path)).run_id
     loop = loop_of(config)
-    loop.steps(5)
+    loop.run_steps(5)
     assert isinstance(loop.state.optimizer.param_groups[0]["lr"], float)
 
 
@@ -259,9 +259,9 @@ def test_what_looks_into_a_step_takes_it_apart(taped):
     flops, _ = step_flops(loop)
     assert flops > 1000
     assert not taped
-    loop.steps(5)
+    loop.run_steps(5)
     assert taped
-    assert len(plain_loop(config, loop.device).steps(2)) == 2
+    assert len(plain_loop(config, loop.device).run_steps(2)) == 2
 
 
 @pytest.mark.parametrize("case", ["at the last step", "windows"])
