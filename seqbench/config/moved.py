@@ -10,7 +10,7 @@ from seqbench.runs.identity import FILES
 from seqbench.user_files import check_digest, expand_home
 from seqbench.wording import plain
 
-PLACES = ("data_dir", *(f"task.{name}" for name in FILES))
+DATA_KEYS = ("data_dir", *(f"task.{name}" for name in FILES))
 
 
 def with_data_at(config: Config, overrides: Sequence[str]) -> Config:
@@ -28,11 +28,11 @@ def with_data_at(config: Config, overrides: Sequence[str]) -> Config:
     """
     for word in overrides:
         key, equals, typed = word.partition("=")
-        if key not in PLACES or not equals:
+        if key not in DATA_KEYS or not equals:
             others = [
-                place for place in PLACES[2:] if place.removeprefix("task.") in config["task"]
+                place for place in DATA_KEYS[2:] if place.removeprefix("task.") in config["task"]
             ]
-            places = " or ".join(f"{place}=" for place in (*PLACES[:2], *others))
+            places = " or ".join(f"{place}=" for place in (*DATA_KEYS[:2], *others))
             raise ConfigError(
                 f"expected {places}, got '{plain(word)}': a "
                 "saved run keeps its configuration, except for the place of its data"

@@ -12,7 +12,7 @@ from seqbench.config import Config
 from seqbench.config.compose import Composer
 from seqbench.config.compression import CHANGEABLE, QUANTIZED, SHARES, check_share
 from seqbench.config.initial import weights_file
-from seqbench.config.moved import PLACES, with_data_at
+from seqbench.config.moved import DATA_KEYS, with_data_at
 from seqbench.config.schema import import_target
 from seqbench.config.trust import read
 from seqbench.errors import ConfigError
@@ -62,7 +62,7 @@ def compressed_configs(
     if steps < 0:
         raise ConfigError(f"--finetune takes a number of steps, not {steps}")
     folder = find_run(run, output_dir)
-    places = [word for word in overrides if key_of(word) in PLACES]
+    places = [word for word in overrides if key_of(word) in DATA_KEYS]
     settings = [word for word in overrides if word not in places]
     for word in settings:
         check_setting(word)
@@ -72,7 +72,7 @@ def compressed_configs(
     path, name = weights_file(str(folder), output_dir)
     record = Run(folder, folder.name).record
     if record is None or record.status != "completed":
-        how = "is not over" if record is None else record.status
+        how = "has not ended" if record is None else record.status
         raise ConfigError(f"run {folder.name} {how}: only a completed run can be compressed")
     base = {k: v for k, v in parent.items() if k not in (*ORIGIN, "compress")}
     base |= {"init_from": str(path), "init_sha256": sha256_of(path), "init_run": name}
@@ -100,7 +100,7 @@ def check_setting(word: str) -> None:
     if key in DURATION:
         raise ConfigError(f"compress takes --finetune STEPS, not {plain(word)}")
     if key not in SINGLE and not key.startswith(CHANGEABLE):
-        known = ["optimizer.lr", "trainer.eval_every", *SINGLE, *PLACES]
+        known = ["optimizer.lr", "trainer.eval_every", *SINGLE, *DATA_KEYS]
         raise ConfigError(
             f"compress changes {', '.join(f'{group}KEY' for group in CHANGEABLE)} and "
             f"{', '.join(SINGLE)} only, not {plain(key)}{suggestion(key, known)}"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from seqbench.config import Config
 from seqbench.config.compose import Composer
-from seqbench.config.moved import PLACES, with_data_at
+from seqbench.config.moved import DATA_KEYS, with_data_at
 from seqbench.config.trust import read
 from seqbench.errors import ConfigError
 from seqbench.experiment.continuation import LENGTH, check_completed
@@ -35,14 +35,14 @@ def config_to_resume(run: str, overrides: Sequence[str], trust: Sequence[str]) -
     """
     keys = {word: word.partition("=")[0].lstrip("+") for word in overrides}
     for key in keys.values():
-        if key not in (*PLACES, *CONTINUING):
+        if key not in (*DATA_KEYS, *CONTINUING):
             raise ConfigError(
                 f"--resume keeps the settings of a run, and takes no {plain(key)}"
-                f"{suggestion(key, [*PLACES, *CONTINUING])}"
+                f"{suggestion(key, [*DATA_KEYS, *CONTINUING])}"
             )
     folder = find_run(run, Path("outputs"))
     length = [word for word, key in keys.items() if key in CONTINUING]
-    places = [word for word, key in keys.items() if key in PLACES]
+    places = [word for word, key in keys.items() if key in DATA_KEYS]
     config = with_data_at(read(folder / "config.yaml", trust), places)
     folder = folder.resolve()
     outputs = folder.parents[min(3, len(folder.parents) - 1)]

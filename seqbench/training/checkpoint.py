@@ -66,7 +66,7 @@ def load_last(folder: Path) -> tuple[Loaded | None, str | None]:
                 return loaded, None
             # Replace the damaged file, or `keep_previous` would replace the intact one by it.
             path.replace(folder / LAST)
-            return loaded, f"{failures[0]}: resuming from the previous checkpoint"
+            return loaded, f"{failures[0]}: going on from the one before"
     if failures:
         raise RunError(f"{failures[-1]}; --force starts the run again")
     return None, None

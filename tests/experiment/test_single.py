@@ -337,7 +337,7 @@ def test_a_torn_checkpoint_costs_no_more_than_the_steps_since_the_one_before(don
     watch = Watch()
     assert left_behind(config, run(config, watch)) == left_behind(*done[:2])
     assert watch.starts[0]["step"] == 3
-    assert "resuming from the previous checkpoint" in watch.starts[0]["remark"]
+    assert "going on from the one before" in watch.starts[0]["remark"]
 
 
 def run_and_die(config):

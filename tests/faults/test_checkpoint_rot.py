@@ -48,7 +48,7 @@ def test_a_rotten_last_checkpoint_means_the_one_before(seed, cut_off, copied, un
     listener = Listener()
     assert run(config, listener).status == "completed"
     assert listener.step == 10
-    assert listener.remark.endswith(": resuming from the previous checkpoint")
+    assert listener.remark.endswith(": going on from the one before")
     assert str(last) in listener.remark
     assert "\n" not in listener.remark
     assert f"warning: {listener.remark}" in Run.of(config).log_path.read_text().splitlines()

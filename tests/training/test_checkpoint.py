@@ -136,7 +136,7 @@ def test_goes_on_from_the_one_before_where_the_last_is_torn(two):
     (two / checkpoint.LAST).write_bytes(whole[:-1])
     (_, facts), remark = checkpoint.load_last(two)
     assert facts == {"step": 1}
-    assert remark.endswith("resuming from the previous checkpoint")
+    assert remark.endswith("going on from the one before")
     # Setting the last one aside must not put the torn one in the place of the good one.
     checkpoint.keep_previous(two)
     assert checkpoint.load_last(two)[0][1] == {"step": 1}
