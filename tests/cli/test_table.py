@@ -187,3 +187,10 @@ def test_names_are_no_markup():
         if "red" in line
     ]
     assert line.startswith("[red]x[/red][2J")
+
+
+def test_without_compressed_runs_there_is_no_table_of_methods(output_dir):
+    result = invoke("--output-dir", output_dir, "--rows", "method")
+    assert result.stdout == ""
+    assert isinstance(result.exception, ConfigError)
+    assert "no compressed runs: 'seqbench compress RUN" in str(result.exception)

@@ -237,7 +237,7 @@ def test_other_runs_keep_their_ids_and_a_method_makes_another(tcn):
         ({"prune": ["weights=1"]}, r"must be in \[0, 1\)"),
         ({"prune": ["weights=nan"]}, r"must be in \[0, 1\)"),
         ({"prune": ["units=0.5"], "scope": "layer"}, "--scope is for --prune weights"),
-        ({"quantize": ["int4"]}, "--quantize knows no 'int4'"),
+        ({"quantize": ["int4"]}, r"knows no 'int4' \(there are: bf16, fp16, fp32, int8-weights\)$"),
         ({"quantize": ["fp16"], "steps": -1}, "a number of steps, not -1"),
     ],
 )
