@@ -12,7 +12,7 @@ from seqbench.config.schema import with_defaults
 PROGRAM = Path(sys.executable).with_name("seqbench")
 # As bash has them: a word ends before and after an equals sign.
 BASH = """
-source <("{program}" --show-completion bash)
+{completion}
 COMP_WORDS=({words})
 COMP_CWORD={cword}
 _seqbench_completion "{program}"
@@ -20,20 +20,29 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 """
 
 
-def in_bash(*words, cwd=None):
-    script = BASH.format(
-        program=PROGRAM,
-        words=" ".join(f"'{word}'" for word in ["seqbench", *words]),
-        cword=len(words),
-    )
-    done = subprocess.run(
-        ["bash", "--norc", "-c", script],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=os.environ | {"PATH": f"{PROGRAM.parent}:{os.environ['PATH']}"},
-    )
-    return done.stdout.split()
+@pytest.fixture(scope="module")
+def in_bash():
+    """Return a function that gives what bash offers for the last of some words."""
+    command = [PROGRAM, "--show-completion", "bash"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    def offered(*words, cwd=None):
+        script = BASH.format(
+            completion=shown,
+            program=PROGRAM,
+            words=" ".join(f"'{word}'" for word in ["seqbench", *words]),
+            cword=len(words),
+        )
+        done = subprocess.run(
+            ["bash", "--norc", "-c", script],
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            env=os.environ | {"PATH": f"{PROGRAM.parent}:{os.environ['PATH']}"},
+        )
+        return done.stdout.split()
+
+    return offered
 
 
 @pytest.mark.parametrize(
@@ -75,7 +84,9 @@ def test_every_key_offered_is_one_of_the_config(words):
         assert set(keys) <= config[node].keys()
 
 
-def test_a_folder_of_the_user_is_completed_and_one_that_is_wrong_completes_nothing(tmp_path):
+def test_a_folder_of_the_user_is_completed_and_one_that_is_wrong_completes_nothing(
+    in_bash, tmp_path
+):
     (tmp_path / "model").mkdir()
     (tmp_path / "model/mine.yaml").write_text("_target_: my.Model\nwidth: 3\n")
     (tmp_path / "model/wrong.yaml").write_text("off: 3\n")
@@ -97,11 +108,11 @@ def test_a_folder_of_the_user_is_completed_and_one_that_is_wrong_completes_nothi
         (["train", "-m", "laun"], ["launch=", "launch."]),
     ],
 )
-def test_bash_which_splits_words_at_the_sign(words, expected):
+def test_bash_which_splits_words_at_the_sign(in_bash, words, expected):
     assert in_bash(*words) == expected
 
 
-def test_runs(tmp_path):
+def test_runs(in_bash, tmp_path):
     (tmp_path / "outputs/runs/adding/tcn/0123456789ab").mkdir(parents=True)
     assert in_bash("train", "--resume", "01", cwd=tmp_path) == ["0123456789ab"]
     assert in_bash("train", "--resume", "../", cwd=tmp_path) == []

@@ -1,6 +1,4 @@
 import gzip
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -84,12 +82,6 @@ def test_fetch_wants_a_name():
     result = call("fetch")
     assert isinstance(result.exception, ConfigError)
     assert "--all" in str(result.exception)
-
-
-def test_to_know_the_command_nothing_heavy_is_imported():
-    code = "import sys, seqbench.cli.data; print({'torch', 'numpy', 'pooch'} & sys.modules.keys())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
 
 
 def test_describe_says_what_training_on_a_table_would_use(tmp_path):

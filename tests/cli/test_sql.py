@@ -269,23 +269,3 @@ def test_a_background_job_goes_on_ignoring_ctrl_c(monkeypatch, output_dir):
     finally:
         signal.signal(signal.SIGINT, before)
     assert seen == [signal.SIG_IGN]
-
-
-def test_duckdb_is_loaded_by_no_other_command(output_dir):
-    code = (
-        "import sys\n"
-        "from seqbench.cli import main\n"
-        "try:\n"
-        "    main.app(sys.argv[1:])\n"
-        "finally:\n"
-        "    print(sorted({'duckdb', 'numpy', 'torch', 'hydra', 'rich'} & set(sys.modules)))\n"
-    )
-    for arguments, loaded in (
-        (["--help"], []),
-        (["table", "-f", "csv"], ["rich"]),
-        (["sql", "from runs", "-f", "csv"], ["duckdb"]),
-    ):
-        command = [sys.executable, "-c", code, *arguments]
-        command += ["--output-dir", str(output_dir)] if len(arguments) > 1 else []
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert done.stdout.splitlines()[-1] == str(loaded)

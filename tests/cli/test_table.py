@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from io import StringIO
 from pathlib import Path
 
@@ -190,20 +188,8 @@ def test_names_are_no_markup():
     assert line.startswith("[red]x[/red][2J")
 
 
-def test_no_command_that_reads_records_loads_torch_or_hydra(output_dir):
-    code = (
-        "import sys, typer\n"
-        "from seqbench.cli import compare, runs, show, table\n"
-        "app = typer.Typer()\n"
-        "for command in (compare.compare, runs.runs, show.show, table.table):\n"
-        "    app.command()(command)\n"
-        "try:\n"
-        "    app(sys.argv[1:])\n"
-        "finally:\n"
-        "    print(sorted({'torch', 'hydra', 'omegaconf', 'numpy'} & set(sys.modules)))\n"
-    )
-    one, two = RECORDS[0].run_id, RECORDS[1].run_id
-    for arguments in (["table"], ["runs"], ["show", one], ["compare", one, two]):
-        command = [sys.executable, "-c", code, *arguments, "--output-dir", str(output_dir)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert done.stdout.splitlines()[-1] == "[]"
+def test_without_compressed_runs_there_is_no_table_of_methods(output_dir):
+    result = invoke("--output-dir", output_dir, "--rows", "method")
+    assert result.stdout == ""
+    assert isinstance(result.exception, ConfigError)
+    assert "no compressed runs: 'seqbench compress RUN" in str(result.exception)

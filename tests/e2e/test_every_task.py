@@ -4,18 +4,20 @@ import itertools
 
 import numpy as np
 import pytest
+import yaml
 
-from seqbench.config.choices import choices_of
+from seqbench.config.choices import CONFIG_FOLDER, choices_of
+from seqbench.config.compose import Composer, compose
 from seqbench.runs.events import read_events
 from seqbench.runs.record import read_record
 from seqbench.training import checkpoint
 
 GENERATED = ("adding", "copy", "char_markov", "char_file", "forecast_file")
 GENERATED += ("classify_file", "word_file", "sentiment_file")
-REAL = ("smnist", "pmnist", "char_ptb", "char_shakespeare", "etth1", "etth2", "ucr")
-REAL += ("spoken_digits", "jsb", "nottingham", "musedata", "piano", "word_ptb")
-REAL += ("nsmc", "char_nsmc")
-FORECASTING = ("forecast_file", "etth1", "etth2")
+REAL = ("smnist", "char_ptb", "etth1", "ucr", "spoken_digits", "jsb", "word_ptb", "nsmc")
+# Of the class of a task above, with other data: the golden traces train them.
+ALIKE = ("pmnist", "char_shakespeare", "etth2", "nottingham", "musedata", "piano", "char_nsmc")
+FORECASTING = ("forecast_file", "etth1")
 NO_FORECASTS = [task for task in GENERATED + REAL if task not in FORECASTING]
 LINEAR = {"nlinear", "dlinear"}  # models for forecasting only
 NOT_AT_HAND = ("char_text8", "char_enwik8")
@@ -60,25 +62,39 @@ def assert_is_trained(folder, model, task):
     assert {name for name in last if name.startswith("model.")} == set(best)
 
 
+PAIRS = [
+    *zip(NO_FORECASTS, itertools.cycle(sorted(set(choices_of("model")) - LINEAR)), strict=False),
+    *zip(FORECASTING, sorted(LINEAR), strict=True),
+]
+
+
 def test_every_task_is_in_one_of_the_groups():
-    assert sorted(GENERATED + REAL + NOT_AT_HAND) == choices_of("task")
+    assert sorted(GENERATED + REAL + ALIKE + NOT_AT_HAND) == choices_of("task")
+    assert {model for _, model in PAIRS} == {*choices_of("model")}
+    composer = Composer()
+    trained, alike = (
+        {composer.compose([f"task={task}"])["task"]["_target_"] for task in tasks}
+        for tasks in (GENERATED + REAL, ALIKE)
+    )
+    assert alike <= trained
 
 
-# The golden traces train every pair; here, each task and each model has a command.
-@pytest.mark.parametrize(
-    ("task", "model"),
-    [
-        *zip(
-            NO_FORECASTS, itertools.cycle(sorted(set(choices_of("model")) - LINEAR)), strict=False
-        ),
-        *zip(FORECASTING, itertools.cycle(sorted(LINEAR)), strict=False),
-    ],
-)
+# The golden traces train every pair; here, each class of tasks and each model has a command.
+@pytest.mark.parametrize(("task", "model"), PAIRS)
 def test_every_task_and_every_model_trains(task, model, tmp_path, seqbench, request):
     data = str(request.getfixturevalue("real_data")) if task in REAL else ""
     done = seqbench(*command(model, task, tmp_path), SEQBENCH_DATA=data)
     assert done.returncode == 0, done.stderr
     assert_is_trained(tmp_path, model, task)
+
+
+@pytest.mark.parametrize("task", ALIKE)
+def test_a_task_that_is_like_another_finds_its_recipe(task, tmp_path):
+    config = compose(command("tcn", task, tmp_path)[1:])
+    assert config["choices"] == {"task": task, "model": "tcn"}
+    recipe = yaml.safe_load((CONFIG_FOLDER / f"recipe/{task}_tcn.yaml").read_text("utf-8"))
+    assert config["recipe"]["source"] == recipe["recipe"]["source"]
+    assert config["model"].items() >= recipe["model"].items()
 
 
 def test_a_linear_forecasting_model_refuses_other_tasks_in_one_line(tmp_path, seqbench):

@@ -75,6 +75,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", BROKEN)
 def test_a_storm_sees_what_is_lost(fault, tmp_path, capsys):
     with BROKEN[fault]():

@@ -3,7 +3,6 @@ import hashlib
 import json
 import os
 import re
-import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -413,16 +412,3 @@ def test_a_filter_and_a_folder_choose(tmp_path):
     write_unfinished(tmp_path, make_record(seed=3), "")
     file = tmp_path / "a.html"
     assert invoke(tmp_path, "--where", "seed>0", "-o", file).stdout.startswith(f"{file}: 3 runs")
-
-
-def test_neither_torch_nor_hydra_is_loaded(tmp_path):
-    write_run(tmp_path, make_record())
-    words = ["report", str(tmp_path), "-o", str(tmp_path / "a.html")]
-    program = (
-        "import sys; from seqbench.cli.main import app; from typer.testing import CliRunner\n"
-        f"result = CliRunner().invoke(app, {words})\n"
-        "assert result.exit_code == 0, result.output\n"
-        "assert not {'torch', 'hydra', 'omegaconf'} & sys.modules.keys()"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
