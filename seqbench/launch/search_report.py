@@ -18,8 +18,6 @@ from seqbench.launch.search_space import overrides
 from seqbench.launch.sweep import Sweep
 from seqbench.runs import atomic
 
-# Overrides that a command need not repeat when it uses the recipe of a search.
-IN_RECIPE = {"model", "task", "recipe"}
 WORDS = {
     TrialState.COMPLETE: "completed",
     TrialState.PRUNED: "stopped early",
@@ -51,8 +49,8 @@ def report(study: Study, sweep: Sweep, fixed: list[str], metric: str, folder: Pa
             raise RunError(f"{failed}; --retry runs them again")
         return f"no trial completed yet: {counts}"
     best = study.best_trial
-    # Compare with a config without a recipe: what the recipe in force sets is kept, too.
-    bare = [word for word in fixed if not word.lstrip("+").startswith("recipe=")]
+    # Compare with a config of the same task, budget and duration: the recipe holds all else.
+    bare = [word for word in fixed if not in_recipe(word)]
     chosen = overrides(best.params)
     job, without = sweep.compose([[*fixed, *chosen], [*bare, "recipe=none", *chosen]])
     task, model = job.config["choices"]["task"], job.config["choices"]["model"]
@@ -61,11 +59,8 @@ def report(study: Study, sweep: Sweep, fixed: list[str], metric: str, folder: Pa
     text = yaml.safe_dump(recipe(job, without, metric, best, len(trials)), sort_keys=False)
     atomic.write(file, f"# @package _global_\n{text}".encode())
     write_trials(file.with_suffix(".trials.csv"), trials, metric)
-    shared = as_typed(fixed)
-    # Drop overrides that would replace a node of the recipe, such as optimizer=adam.
-    replaced = IN_RECIPE | {key.partition(".")[0] for key in best.params}
-    rest = [word for word in shared if word.partition("=")[0] not in replaced]
-    command = ["seqbench", "train", *shared, *chosen]
+    rest = [word for word in as_typed(bare) if word.partition("=")[0] not in ("model", "task")]
+    command = ["seqbench", "train", *as_typed(fixed), *chosen]
     with_recipe = ["--config-dir", str(folder), f"model={model}", f"task={task}", *rest]
     return (
         f"best of {len(trials)} trials ({counts}): valid {metric} {best.value:.4g}\n"
@@ -73,6 +68,14 @@ def report(study: Study, sweep: Sweep, fixed: list[str], metric: str, folder: Pa
         f"as a recipe, with its trials: {file}\n"
         f"  {shlex.join(['seqbench', 'train', *with_recipe])}"
     )
+
+
+def in_recipe(word: str) -> bool:
+    """Return True if a recipe holds what an override sets: all but task, budget and duration."""
+    key = word.lstrip("+~").partition("=")[0]
+    nodes = ("model.", "optimizer.", "schedule.", "trainer.")
+    chosen = key in ("recipe", "optimizer", "schedule") or key.startswith(nodes)
+    return chosen and key not in ("trainer.steps", "trainer.epochs")
 
 
 def write_trials(path: Path, trials: list[FrozenTrial], metric: str) -> None:
@@ -89,11 +92,12 @@ def write_trials(path: Path, trials: list[FrozenTrial], metric: str) -> None:
 def recipe(job: Job, without: Job, metric: str, best: FrozenTrial, count: int) -> dict[str, Any]:
     """Return the best trial in the format of `configs/recipe`.
 
-    It holds the searched hyperparameters, and what the recipe in force during the search had set.
+    It holds the searched hyperparameters, and what the recipe in force during the search and the
+    overrides that all trials share had set.
 
     Args:
         job: job of the best trial.
-        without: the same job composed with `recipe=none`.
+        without: the job of the same task, budget and duration with `recipe=none`.
         metric: metric of the score.
         best: the best trial.
         count: number of trials.

@@ -46,11 +46,11 @@ def study_of(done, folder):
 
 
 def test_the_recipe_keeps_what_the_one_in_force_says(tmp_path):
-    """A found recipe keeps the settings of the pair's own recipe that were not searched."""
+    """A found recipe keeps settings of the pair's own recipe, and those that all trials share."""
     words = [word for word in SMALL if not word.startswith(("model", "recipe", "optimizer"))]
     searched = ["optimizer.lr=tag(log,interval(1e-4,1e-1))", "search=optuna", "search.trials=1"]
     more = ["model=gru", "search.pruner=none", f"output_dir={tmp_path}"]
-    done = sweep([*words, *more, *searched])
+    done = sweep([*words, *more, *searched, "trainer.clip=0.7", "model.num_layers=1"])
     (job,) = done.jobs.values()
     place = tmp_path / "sweeps" / done.id
     again = compose([*words, "model=gru", f"output_dir={tmp_path}"], str(place))
