@@ -43,25 +43,25 @@ def file_splits(
 def stratified(
     labels: Sequence[str], fractions: dict[Split, float], seed: int, path: str
 ) -> dict[Split, NDArray[np.int64]]:
-    """Return the places of the sequences of each split, in the order of the file.
+    """Return the places of the examples of each split, in the order of the file.
 
     Args:
-        labels: the class of each sequence.
-        fractions: split -> fraction of the sequences of each class, at least one; the others are
+        labels: the class of each example.
+        fractions: split -> fraction of the examples of each class, at least one; the others are
             for training.
         seed: of the random choice.
         path: the file, for errors.
 
     Raises:
         ConfigError: if fractions are not above 0, or leave nothing for training.
-        DataError: if a class has not a sequence for each split.
+        DataError: if a class has fewer examples than there are splits.
     """
     for name, fraction in fractions.items():
         if not 0 < fraction < 1:
             raise ConfigError(f"task.{name}_size must be above 0 and below 1, not {fraction}")
     if sum(fractions.values()) >= 1:
         sizes = " and ".join(f"task.{name}_size={size}" for name, size in fractions.items())
-        raise ConfigError(f"{sizes} leave no sequences for training")
+        raise ConfigError(f"{sizes} leave no examples for training")
     # RandomState's streams never change, so every version of numpy gives the same splits.
     random = np.random.RandomState(seed)
     # Of objects: in an array of texts, each takes the memory of the longest.
@@ -71,12 +71,12 @@ def stratified(
         rows = random.permutation(np.flatnonzero(names == label))
         if len(rows) <= len(fractions):
             raise DataError(
-                f"{path}: class '{plain(label)}' has {len(rows)} sequences, expected at least "
+                f"{path}: class '{plain(label)}' has {len(rows)} examples, expected at least "
                 f"{len(fractions) + 1}, one for each of train, {' and '.join(fractions)}"
             )
         size = len(rows)
         for i, (name, fraction) in enumerate(fractions.items()):
-            # At least one sequence remains for each later split and for training.
+            # At least one example remains for each later split and for training.
             taken = min(max(1, round(fraction * size)), len(rows) - len(fractions) + i)
             own, rows = rows[:taken], rows[taken:]
             found[name].append(own)

@@ -69,7 +69,10 @@ class TextClassification(Classification):
         used = {**rows, "train": fewer(data.labels, rows["train"], train_size, split_seed)}
         self.set_sequences(features, sequences, data.labels, data.path, used)
         self.spec = replace(self.spec, length=longest)
+        trained = {data.texts[i] for i in used["train"]}
         for split, own in self.rows.items():
+            seen = 0 if split == "train" else sum(data.texts[i] in trained for i in own)
+            self.notes |= {f"{split}_texts_in_train": seen} if seen else {}
             cut, unknown = features.unread(data.texts[i] for i in own)
             self.notes |= {f"cut_{split}": cut} if cut else {}
             self.notes |= {f"unknown_{split}": unknown} if unknown else {}

@@ -23,7 +23,8 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 @pytest.fixture(scope="module")
 def in_bash():
     """Return a function that gives what bash offers for the last of some words."""
-    command = [PROGRAM, "--show-completion", "bash"]
+    # A bash that goes on afterwards, since the program looks for the shell that called it.
+    command = ["bash", "--norc", "-c", f'"{PROGRAM}" --show-completion bash && true']
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     def offered(*words, cwd=None):

@@ -13,7 +13,7 @@ from seqbench.results.summary import metrics
 from seqbench.runs import lock
 
 FAILED = make_record("copy", "gru", seed=7, status="failed")
-TWO = make_record(seed=2, model__kernel_size=7, value=0.25)
+TWO = make_record(seed=2, model__kernel_size=7, value=0.25, source="0123456789ab")
 UNFINISHED = make_record("copy", "lstm", seed=3)
 IMAGES = make_record("smnist", "gru", value=0.97)
 START = {"event": "started", "step": 0, "total_steps": 2000}

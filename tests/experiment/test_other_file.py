@@ -105,10 +105,12 @@ def test_the_windows_of_the_test_have_its_score(forecaster, tmp_path):
     assert kept.overrides == {"input": str(new)}
     assert kept.naive == pytest.approx(record.naive)
     digest = kept.data["new.csv"][:8]
-    shown = evaluations(forecaster)[f"test input=new.csv {digest}"]
+    shown = evaluations(forecaster, record.config)[f"test input=new.csv {digest}"]
     assert shown.startswith("MSE ")
     assert f"seasonal naive MSE {kept.naive['seasonal naive']:.3g}" in shown
     assert "step 1 " not in shown
+    assert "older code" not in shown
+    assert "older code" in evaluations(forecaster, {})[f"test input=new.csv {digest}"]
 
 
 def test_series_shorter_than_a_window_are_left_out(forecaster, tmp_path):

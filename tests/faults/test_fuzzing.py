@@ -148,10 +148,10 @@ def test_any_record_is_shown_or_left_out(finished, data):
         show.sections_of(record, Path(name))
         compare.facts(record)
         cells = aggregate(collected.records)
-        lines = export.rows_of(cells, "", "tcn2018")
+        lines = export.rows_of(cells, "tcn2018")
         assert len(json.loads(export.to_json(lines))) == 1
         export.to_csv(lines)
-        table = build_table(cells, "", "tcn2018")
+        table = build_table(cells, "tcn2018")
         for render in RENDERERS.values():
             assert render(table).encode()
         with Console(file=None, quiet=True) as console:

@@ -14,6 +14,7 @@ from seqbench.errors import ConfigError
 from seqbench.results.cells import aggregate
 from seqbench.results.collect import collect
 from seqbench.results.metric import ranked_by
+from seqbench.results.plots.axes import styles_of
 from seqbench.results.plots.figures import learning_curves, pareto, scaling, write
 
 HOSTILE = [
@@ -379,3 +380,13 @@ def test_times_of_different_devices_are_told():
     records[1] = replace(records[1], measured=records[1].measured | {"device": "cuda"})
     assert "times are of different devices" in texts(pareto(aggregate(records)))
     assert "different devices" not in texts(pareto(aggregate(records), "parameters"))
+
+
+def test_more_configs_of_a_model_than_markers_look_different():
+    records = [
+        make_record(model=model, model__dropout=i / 100)
+        for model in ("tcn", "gru")
+        for i in range(9)
+    ]
+    styles = styles_of(aggregate(records))
+    assert len({(style.colour, style.marker) for style in styles.values()}) == len(styles) == 18

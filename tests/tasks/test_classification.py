@@ -190,11 +190,11 @@ def test_splits_are_disjoint_and_have_the_fractions_of_each_class(counts, seed):
 
 
 def test_a_class_with_too_few_sequences_is_named():
-    with pytest.raises(DataError, match="class 'b' has 2 sequences, expected at least 3, one for"):
+    with pytest.raises(DataError, match="class 'b' has 2 examples, expected at least 3, one for"):
         stratified([*"aaabb"], {"valid": 0.2, "test": 0.2}, 0, "f")
     with pytest.raises(ConfigError, match=r"task.valid_size must be above 0 and below 1, not 1.5"):
         stratified([*"aaabb"], {"valid": 1.5}, 0, "f")
-    with pytest.raises(ConfigError, match="leave no sequences for training"):
+    with pytest.raises(ConfigError, match="leave no examples for training"):
         stratified([*"aaabb"], {"valid": 0.5, "test": 0.5}, 0, "f")
 
 

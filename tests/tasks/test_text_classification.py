@@ -158,3 +158,14 @@ def test_nsmc_is_split_by_its_rows_and_its_language_model_reads_the_same_splits(
     assert (task.notes["train_sequences"], task.spec.length) == (100, 152)
     assert not any(name.startswith("cut") for name in task.notes)
     assert int(task.targets[task.rows["train"]].sum()) == 50
+
+
+def test_texts_of_validation_and_test_that_are_also_in_training_are_counted(classify):
+    texts, labels = reviews()
+    assert not any(name.endswith("_in_train") for name in classify(texts, labels).notes)
+    texts[1::2] = ["the same"] * len(texts[1::2])
+    task = classify(texts, labels)
+    places = {split: task.rows[split].tolist() for split in ("valid", "test")}
+    expected = {f"{split}_texts_in_train": sum(i % 2 for i in own) for split, own in places.items()}
+    assert {name: task.notes[name] for name in expected} == expected
+    assert all(expected.values())

@@ -94,14 +94,16 @@ def styles_of(cells: Iterable[Cell]) -> dict[str, Style]:
     """
     looks = looks_of(cells)
     alone = len({look.model for look in looks}) == 1 < len(looks)
-    return {
-        look.label: Style(
-            COLOURS[i % len(COLOURS) if alone else look.colour],
-            DASHES[look.dash],
-            MARKERS[i % len(MARKERS)],
-        )
-        for i, look in enumerate(looks)
-    }
+    used: set[tuple[str, str]] = set()
+    styles = {}
+    for i, look in enumerate(looks):
+        colour = COLOURS[i % len(COLOURS) if alone else look.colour]
+        markers = [MARKERS[(i + k) % len(MARKERS)] for k in range(len(MARKERS))]
+        # No two configs look alike, unless there are more than markers in a colour.
+        marker = next((m for m in markers if (colour, m) not in used), markers[0])
+        used.add((colour, marker))
+        styles[look.label] = Style(colour, DASHES[look.dash], marker)
+    return styles
 
 
 def draw_points(axes: Axes, points: Iterable[Point], styles: Styles) -> Iterable[str]:
