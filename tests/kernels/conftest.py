@@ -35,7 +35,9 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> None:
 def target(request, native, tmp_path_factory) -> Iterator[str]:
     """Have the kernels compiled for each target that this processor can run.
 
-    All but `native` are compiled at -O1 and without float64, in a quarter of the time.
+    All but `native` are compiled without float64, and those without AVX-512 at -O1, in a quarter of
+    the time. With AVX-512, gcc 12 computes wrong gradients of a residual block's weights at -O1 and
+    -O2, in tiles of 7 and 8 rows. They are right at -O3, which users have, and at -O1 -fno-ivopts.
     """
     if request.param == "native":
         yield request.param
@@ -47,7 +49,8 @@ def target(request, native, tmp_path_factory) -> Iterator[str]:
         pytest.skip("CXX names one target")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CXX", compiler)
-        patch.setattr(build, "FLAGS", [flag.replace("-O3", "-O1") for flag in build.FLAGS])
+        if request.param != "x86-64-v4":
+            patch.setattr(build, "FLAGS", [flag.replace("-O3", "-O1") for flag in build.FLAGS])
         build.compiled.cache_clear()
         compile_all(request.param, LIBRARIES, tmp_path_factory)
         yield request.param
