@@ -1,6 +1,6 @@
 # Two commands on a fresh machine with Python >=3.10 (venv), make and git:
 #   make demo    install, train a TCN on the adding problem, and see what it reached
-#   make test    install the development tools; linters, types and tests: 6 to 11 minutes on two cores
+#   make test    install the development tools; linters, types and tests: 5 to 12 minutes on two cores
 # Before a change lands:
 #   make slow-tests   clusters, browser, storms of kills, other processors, commands of the docs
 PYTHON ?= python3

@@ -236,6 +236,16 @@ def test_equal_remarks_are_one_note():
     )
 
 
+def test_an_amount_that_a_label_says_is_no_footnote():
+    table = build([make_record(trainer__epochs=epochs) for epochs in (1, 15)])
+    labels = [row.label for row in table.rows if not row.bound]
+    assert labels == ["tcn (epochs=1)", "tcn (epochs=15)"]
+    assert [entry(table, label).marks for label in labels] == ["", ""]
+    assert not [note for note in table.notes if "instead of" in note]
+    started = make_record(init_sha256="ab" * 32)
+    assert "¹ started from other weights" not in build([started]).notes
+
+
 def test_no_cells_are_an_empty_table():
     assert build([]) == Table("Test scores", (), (), ())
 

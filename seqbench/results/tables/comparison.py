@@ -1,5 +1,6 @@
 """Build a comparison of models as a table."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -243,12 +244,19 @@ def _entry(
         flags.append("a seed counts twice")
     mark = OLDER if any(record.run_id in older for record in cell.records) else ""
     for text in amount_differences(cell.records[0].config).values():
-        here = f"{START}=" if text == STARTED else text.partition(" instead of ")[0]
-        if here not in labels:
+        if not _is_in(labels, text):
             mark += remarks.mark(text)
     if better := _better_naive(cell):
         mark += remarks.mark(f"no better than the {better}")
     return replace(entry, flags=tuple(flags), marks=entry.marks + mark)
+
+
+def _is_in(labels: str, difference: str) -> bool:
+    """Return True if the labels of a row and a column say how an amount differs, as `epochs=1`."""
+    if difference == STARTED:
+        return f"{START}=" in labels
+    here = re.escape(difference.partition(" instead of ")[0])
+    return re.search(rf"\b{here}(?![\w.])", labels) is not None
 
 
 def _better_naive(cell: Cell) -> str | None:
