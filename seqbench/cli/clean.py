@@ -88,7 +88,7 @@ def waste_of(folders: list[Path], statuses: Sequence[str]) -> "list[Waste]":
 
     found = []
     for folder in dict.fromkeys(run for path in folders for run in run_folders(path)):
-        run = Run(folder, folder.name)
+        run = Run(folder)
         try:
             waste = find_waste(run, statuses)
             if waste is not None and lock.is_held(folder):

@@ -96,7 +96,7 @@ def compress(
         terminal = Terminal(config, ())
         with terminal.closed_at_the_end():
             records.append(train(config, terminal, force=force, retry=retry))
-    parent = Run(Path(configs[0]["init_from"]).parent.parent, configs[0]["init_run"]).record
+    parent = Run.of_weights(Path(configs[0]["init_from"])).record
     show_results([*([] if parent is None else [parent]), *records])
     lost = [record for record in records if record.status != "completed"]
     if lost:

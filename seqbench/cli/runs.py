@@ -137,8 +137,7 @@ class Runs:
         running = [run for run in found if isinstance(run, Unfinished) and run.status == "running"]
         # Keep the Progress objects: a speed is computed from two reads of the same run.
         self.seen = {
-            run.folder: self.seen.get(run.folder) or Progress(Run(run.folder, run.run_id))
-            for run in running
+            run.folder: self.seen.get(run.folder) or Progress(Run(run.folder)) for run in running
         }
         self.running = [(run, self.seen[run.folder].look()) for run in running]
         self.others = sorted(

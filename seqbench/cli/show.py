@@ -85,7 +85,7 @@ def sections_of(run: "Record | Unfinished", folder: Path) -> dict[str, dict[str,
 
     if isinstance(run, Record):
         return record_sections(run, folder)
-    return unfinished_sections(run, figures(Progress(Run(folder, run.run_id)).look()))
+    return unfinished_sections(run, figures(Progress(Run(folder)).look()))
 
 
 def learning_curves(run: "Record | Unfinished", folder: Path) -> dict[tuple[str, str], "Curve"]:
@@ -95,7 +95,7 @@ def learning_curves(run: "Record | Unfinished", folder: Path) -> dict[tuple[str,
     from seqbench.runs.run import Run
 
     score = getattr(run, "score", None)
-    metric = score.metric if score else Progress(Run(folder, run.run_id)).look().metric
+    metric = score.metric if score else Progress(Run(folder)).look().metric
     curves = read_curves(folder)
     shown = (("valid", metric), ("test", metric), ("train", "loss"))
     return {key: curves[key] for key in curves if key in shown}

@@ -5,17 +5,15 @@ the id of the run that it belongs to. Of these, only the SHA-256 counts for the 
 """
 
 import inspect
-import json
 from pathlib import Path
-
-from safetensors import SafetensorError, safe_open
 
 from seqbench.config import Config
 from seqbench.config.precedence import INITIAL
 from seqbench.config.schema import import_target
 from seqbench.errors import ConfigError
 from seqbench.runs.find import find_run
-from seqbench.runs.run import BEST
+from seqbench.runs.run import BEST, Run
+from seqbench.runs.weights_file import not_weights, read_facts
 from seqbench.user_files import expand_home, sha256_of
 
 # U+FFFD, which stands for characters outside a vocabulary.
@@ -79,18 +77,17 @@ def weights_file(source: str, output_dir: Path) -> tuple[Path, str | None]:
     if path.suffix == ".safetensors":
         if not path.is_file():
             raise ConfigError(f"init_from={source}: there is no such file")
-        folder = path.absolute().parent.parent
-        is_run = path.name == BEST and (folder / "config.yaml").is_file()
-        return path.absolute(), folder.name if is_run else None
-    folder = find_run(source, output_dir).absolute()
-    path = folder / "checkpoints" / BEST
-    if not (folder / "record.json").is_file():
+        run = Run.of_weights(path)
+        is_run = path.name == BEST and run.config_path.is_file()
+        return path.absolute(), run.run_id if is_run else None
+    run = Run(find_run(source, output_dir).absolute())
+    if not run.record_path.is_file():
         raise ConfigError(
-            f"init_from={source}: run {folder.name} has not ended: wait for it, or resume it"
+            f"init_from={source}: run {run.run_id} has not ended: wait for it, or resume it"
         )
-    if not path.is_file():
-        raise ConfigError(f"init_from={source}: run {folder.name} has no checkpoints/{BEST}")
-    return path, folder.name
+    if not (run.checkpoints / BEST).is_file():
+        raise ConfigError(f"init_from={source}: run {run.run_id} has no checkpoints/{BEST}")
+    return run.checkpoints / BEST, run.run_id
 
 
 def characters_of(path: Path) -> str | None:
@@ -99,11 +96,8 @@ def characters_of(path: Path) -> str | None:
     Raises:
         ConfigError: if the file cannot be read.
     """
+    codes = read_facts(path).get("preprocessing", {}).get("vocabulary")
     try:
-        with safe_open(path, framework="numpy") as file:
-            facts = json.loads((file.metadata() or {}).get("facts", "{}"))
-        state = (facts.get("preprocessing") or {}).get("vocabulary")
-        codes = [code for code in state or () if code != UNKNOWN]
-        return "".join(map(chr, codes)) or None
-    except (AttributeError, OSError, OverflowError, SafetensorError, TypeError, ValueError) as e:
-        raise ConfigError(f"{path} is not a file of weights: {e}") from e
+        return "".join(chr(code) for code in codes or () if code != UNKNOWN) or None
+    except (OverflowError, TypeError, ValueError) as error:
+        raise not_weights(path, error) from error

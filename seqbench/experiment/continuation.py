@@ -57,7 +57,7 @@ class Origin:
 def parent_of(folder: Run, config: Config) -> Run | None:
     """Return the run that a config continues; `None` if it continues none."""
     name = config.get("continues")
-    return None if name is None else Run(folder.folder.parent / name, name)
+    return None if name is None else Run(folder.folder.parent / name)
 
 
 def read_origin(experiment: Experiment, folder: Run, *, force: bool) -> Origin | None:

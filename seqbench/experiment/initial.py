@@ -15,6 +15,7 @@ from seqbench.config.compression import method
 from seqbench.errors import ConfigError, DataError, RunError
 from seqbench.experiment.compression import Pruned, pruned
 from seqbench.models.sequence_model import SequenceModel
+from seqbench.runs.weights_file import not_weights, read_facts
 from seqbench.tasks.tokenization import KINDS
 from seqbench.training.state import weights
 from seqbench.training.stored import unpacked
@@ -156,26 +157,17 @@ def read_tensors(path: Path) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
     Raises:
         ConfigError: if the file is damaged or of another kind.
     """
+    facts = read_facts(path)
     try:
         with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {}).get("facts", "{}"))
-            # Names in seqbench's checkpoints begin with `model.`.
-            prefix = "model." if facts else ""
             tensors = {name: file.get_tensor(name) for name in list(file.keys())}
-            if prefix:
-                tensors = unpacked(tensors)
-            plain = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-            return plain, dict(facts.get("preprocessing") or {})
-    except (
-        AttributeError,
-        OSError,
-        RunError,
-        RuntimeError,
-        SafetensorError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise ConfigError(f"{path} is not a file of weights: {error}") from error
+        if not facts:
+            return tensors, {}
+        # Names in seqbench's checkpoints begin with `model.`.
+        named = {name.removeprefix("model."): t for name, t in unpacked(tensors).items()}
+        return named, facts["preprocessing"]
+    except (OSError, RunError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
+        raise not_weights(path, error) from error
 
 
 def check_meanings(kept: Mapping[str, Any], here: Mapping[str, Any]) -> None:

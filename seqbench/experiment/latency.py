@@ -14,6 +14,7 @@ from seqbench.config.trust import read
 from seqbench.errors import SeqbenchError
 from seqbench.experiment.build import build_model
 from seqbench.models.sequence_model import SequenceModel
+from seqbench.runs.run import Run
 from seqbench.tasks.task import Batch, Task
 from seqbench.training import checkpoint
 from seqbench.training.prediction import predict
@@ -54,7 +55,7 @@ def parent_model(path: Path, config: Config, task: Task) -> SequenceModel:
         SeqbenchError: if the run cannot be read, or names code that the compressed run does not.
     """
     target = config["model"]["_target_"]
-    before = read(path.parent.parent / "config.yaml", [target.rpartition(".")[0]])
+    before = read(Run.of_weights(path).config_path, [target.rpartition(".")[0]])
     parent = build_model(before, task.spec)
     load_weights(parent, checkpoint.load(path)[0])
     return parent

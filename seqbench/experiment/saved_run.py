@@ -84,7 +84,7 @@ class SavedRun:
         self.model = build_model(self.config, spec)
         load_weights(self.model, tensors)
         self.model.to(self.device).eval()
-        self.run = Run(folder, folder.name)
+        self.run = Run(folder)
         record, now = None, user_code_hashes(self.config)
         with suppress(RecordError):
             record = self.run.record

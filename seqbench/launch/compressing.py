@@ -1,12 +1,9 @@
 """Compose the configs of runs that make the model of a completed run smaller."""
 
-import json
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
-
-from safetensors import SafetensorError, safe_open
 
 from seqbench.config import Config
 from seqbench.config.compose import Composer
@@ -19,6 +16,7 @@ from seqbench.errors import ConfigError
 from seqbench.runs.find import find_run
 from seqbench.runs.identity import run_id
 from seqbench.runs.run import Run
+from seqbench.runs.weights_file import read_facts
 from seqbench.spec import SequenceSpec
 from seqbench.user_files import sha256_of
 from seqbench.wording import plain, suggestion
@@ -61,26 +59,26 @@ def compressed_configs(
     nodes = combined(prunings(prune, scope), storages(quantize))
     if steps < 0:
         raise ConfigError(f"--finetune takes a number of steps, not {steps}")
-    folder = find_run(run, output_dir)
+    parent = Run(find_run(run, output_dir).resolve())
     places = [word for word in overrides if key_of(word) in DATA_KEYS]
     settings = [word for word in overrides if word not in places]
     for word in settings:
         check_setting(word)
         if not steps and key_of(word).startswith(CHANGEABLE):
             raise ConfigError(f"{plain(word)} changes fine-tuning: add --finetune STEPS")
-    parent = with_data_at(read(folder / "config.yaml", trust), places)
-    path, name = weights_file(str(folder), output_dir)
-    record = Run(folder, folder.name).record
+    config = with_data_at(read(parent.config_path, trust), places)
+    path, _ = weights_file(str(parent.folder), output_dir)
+    record = parent.record
     if record is None or record.status != "completed":
         how = "has not ended" if record is None else record.status
-        raise ConfigError(f"run {folder.name} {how}: only a completed run can be compressed")
-    base = {k: v for k, v in parent.items() if k not in (*ORIGIN, "compress")}
-    base |= {"init_from": str(path), "init_sha256": sha256_of(path), "init_run": name}
+        raise ConfigError(f"run {parent.run_id} {how}: only a completed run can be compressed")
+    base = {k: v for k, v in config.items() if k not in (*ORIGIN, "compress")}
+    base |= {"init_from": str(path), "init_sha256": sha256_of(path), "init_run": parent.run_id}
     # Fine-tuning takes its steps, also where the parent has solved the task.
     base["trainer"] |= {"steps": steps, "epochs": None}
     if base["trainer"].get("stop_when_solved"):
         base["trainer"] |= {"stop_when_solved": False}
-    base["output_dir"] = str(outputs_of(folder, output_dir))
+    base["output_dir"] = str(parent.output_dir or output_dir)
     composer = Composer()
     configs = [
         composer.changed(base | {"compress": node, "model": model_of(base, path, node)}, settings)
@@ -196,17 +194,6 @@ def spec_of(path: Path) -> SequenceSpec:
         ConfigError: if the file has no spec.
     """
     try:
-        with safe_open(path, framework="numpy") as file:
-            facts = json.loads((file.metadata() or {})["facts"])
-        return SequenceSpec.from_json(facts["spec"])
-    except (KeyError, OSError, SafetensorError, TypeError, ValueError) as error:
+        return SequenceSpec.from_json(read_facts(path)["spec"])
+    except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path} does not say what its model reads: {error}") from error
-
-
-def outputs_of(folder: Path, output_dir: Path) -> Path:
-    """Return the output folder that a run is in; `output_dir` if it is in no such folder."""
-    parents = folder.resolve().parents
-    if len(parents) > 3 and parents[2].name == "runs":
-        is_default = parents[3] == Path("outputs").resolve()
-        return Path("outputs") if is_default else parents[3]
-    return output_dir

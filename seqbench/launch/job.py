@@ -1,5 +1,7 @@
 """Define a job of a sweep, which trains one run in some process, and how a job ends."""
 
+import faulthandler
+import os
 import sys
 import traceback
 from contextlib import suppress
@@ -73,6 +75,13 @@ class Job:
             return True  # without reading the record, which may be damaged
         state = self.state()
         return state in ("new", "resume") or (self.retry and state in ("failed", "diverged"))
+
+    def take_output(self) -> None:
+        """Redirect all that this process prints to `output`."""
+        file = os.open(self.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        faulthandler.enable()
 
     def needs_retry(self, ending: "Ending") -> bool:
         """Return True if a failure is on record, so that only --retry or --force repeats it."""

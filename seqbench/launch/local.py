@@ -5,7 +5,6 @@ nothing itself, and forks a process per job in milliseconds. That process starts
 one and as clean as a new one, so it computes the same bits. A crash or a leak ends with its job.
 """
 
-import faulthandler
 import multiprocessing
 import os
 import signal
@@ -168,10 +167,7 @@ def child(job: Job, sender: Connection, environment: dict[str, str]) -> None:
     os.environ.update(environment)
     # Ctrl-C reaches every process of a terminal; only the launcher may stop the job for it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    output = os.open(job.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    faulthandler.enable()
+    job.take_output()
     threading.Thread(target=die_with_parent, daemon=True).start()
     ending = train_job(job)
     sys.stderr.flush()

@@ -45,8 +45,7 @@ def config_to_resume(run: str, overrides: Sequence[str], trust: Sequence[str]) -
     places = [word for word, key in keys.items() if key in DATA_KEYS]
     config = with_data_at(read(folder / "config.yaml", trust), places)
     folder = folder.resolve()
-    outputs = folder.parents[min(3, len(folder.parents) - 1)]
-    config["output_dir"] = "outputs" if outputs == Path("outputs").resolve() else str(outputs)
+    config["output_dir"] = str(Run(folder).output_dir or folder.parent)
     if Run.of(config).folder.resolve() != folder:
         reason = f"{folder / 'config.yaml'} is not the configuration of this folder's run"
         if custom := " and ".join(config[node]["_target_"] for node in user_code_hashes(config)):
@@ -54,5 +53,5 @@ def config_to_resume(run: str, overrides: Sequence[str], trust: Sequence[str]) -
         raise ConfigError(reason)
     if not length:
         return config
-    check_completed(Run(folder, folder.name))
+    check_completed(Run(folder))
     return Composer().changed(config | {"continues": folder.name}, length)

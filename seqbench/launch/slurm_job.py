@@ -1,6 +1,5 @@
 """Identify a job on a SLURM cluster, train it on its node, and write its ending to a file."""
 
-import faulthandler
 import json
 import logging
 import os
@@ -77,10 +76,7 @@ def run_on_node(job: Job, ticket: Ticket, threads: int, max_requeue: int) -> Non
         max_requeue: number of times that it may be requeued.
     """
     logging.getLogger("submitit").setLevel(logging.WARNING)  # keeps it out of the job's output
-    output = os.open(job.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    faulthandler.enable()
+    job.take_output()
     # Training sets its own handlers. Before and after it these signals must end the job, in place
     # of submitit's handlers, which requeue by the elapsed time.
     for number in (signal.SIGTERM, *WARNINGS):

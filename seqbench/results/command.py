@@ -13,7 +13,9 @@ from seqbench.errors import ConfigError
 from seqbench.results.recipe import Nodes, choices, compare, nodes_of
 from seqbench.results.where import MISSING
 from seqbench.runs.config_file import read_config
+from seqbench.runs.find import OUTPUTS
 from seqbench.runs.identity import RUN_ID
+from seqbench.runs.run import Run
 
 # Untrusted words that are safe on a command line: names, keys and unquoted values.
 NAME = re.compile(r"\w[\w.-]*")
@@ -82,10 +84,10 @@ def _compress_command(config: dict[str, Any]) -> str:
     """Return the command line that makes a compressed run from its parent; see `command`."""
     check_compression(config)
     node, parent = config["compress"], str(config.get("init_run"))
-    folder = Path(str(config["init_from"])).parent.parent
-    if not RUN_ID.fullmatch(parent) or folder.name != parent:
+    compressed = Run.of_weights(Path(str(config["init_from"])))
+    if not RUN_ID.fullmatch(parent) or compressed.run_id != parent:
         raise ConfigError("the folder of the run that was compressed is not known")
-    before = nodes_of(read_config(folder / "config.yaml"))
+    before = nodes_of(read_config(compressed.config_path))
     words = [f"--prune={key}={_value(node[key])}" for key in SHARES if key in node]
     words += [f"--{key}={node[key]}" for key in ("scope", "quantize") if key in node]
     nodes = nodes_of(config)
@@ -117,10 +119,8 @@ def resume_command(folder: Path) -> str:
 
 def elsewhere(folder: Path) -> str:
     """Return the ` output_dir=...` that a command needs for a run's folder; empty for `outputs`."""
-    outputs = folder.parents[min(3, len(folder.parents) - 1)]
-    if outputs.resolve() == Path("outputs").resolve():
-        return ""
-    return f" output_dir={shlex.quote(str(outputs))}"
+    outputs = Run(folder).output_dir or folder.parent
+    return "" if outputs == OUTPUTS else f" output_dir={shlex.quote(str(outputs))}"
 
 
 def _choice_of(group: str, target: Any) -> str:

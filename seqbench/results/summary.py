@@ -19,6 +19,7 @@ from seqbench.runs.code_hash import source_hash
 from seqbench.runs.evaluations import read_evaluations
 from seqbench.runs.identity import DIGESTS, FILES, RUN_ID
 from seqbench.runs.record import Record, RecordError, bounds, read_record
+from seqbench.runs.run import Run
 from seqbench.wording import amount, count, duration, number, plain, score, task_with_size
 
 MOST_SETTINGS = 4
@@ -160,7 +161,7 @@ def _start(config: dict[str, Any]) -> Section:
         lines[source] = source
         config = {}
         with suppress(RecordError):
-            parent = read_record(Path(source).parent.parent / "record.json")
+            parent = read_record(Run.of_weights(Path(source)).record_path)
             name = f"run {parent.run_id}, {parent.model} on {parent.task}"
             config, lines[source] = parent.config, f"{name}: {source}"
     return {"starts from": "\n".join(map(plain, lines.values()))} if lines else {}

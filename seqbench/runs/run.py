@@ -24,6 +24,7 @@ from seqbench.errors import RunError
 from seqbench.runs import lock
 from seqbench.runs.atomic import append_line
 from seqbench.runs.config_file import write_config
+from seqbench.runs.find import OUTPUTS
 from seqbench.runs.identity import run_id
 from seqbench.runs.record import Record, read_record, write_record
 from seqbench.user_files import make_folders
@@ -36,13 +37,12 @@ class Run:
     """A run on disk.
 
     Args:
-        folder: the run's folder; `held` creates it.
-        run_id: 12 hex digits that name its config.
+        folder: the run's folder, named by its run id; `held` creates it.
     """
 
-    def __init__(self, folder: Path, run_id: str) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.run_id = run_id
+        self.run_id = folder.name
         self.config_path = folder / "config.yaml"
         self.record_path = folder / "record.json"
         self.history_path = folder / "history.jsonl"
@@ -56,10 +56,23 @@ class Run:
     @classmethod
     def of(cls, config: dict[str, Any]) -> "Run":
         """Return the run of a resolved config."""
-        name = run_id(config)
         choices = config["choices"]
-        parts = Path(config["output_dir"]) / "runs" / choices["task"] / choices["model"] / name
-        return cls(parts, name)
+        runs = Path(config["output_dir"]) / "runs"
+        return cls(runs / choices["task"] / choices["model"] / run_id(config))
+
+    @classmethod
+    def of_weights(cls, path: Path) -> "Run":
+        """Return the run that a file in `checkpoints` belongs to."""
+        return cls(path.absolute().parent.parent)
+
+    @property
+    def output_dir(self) -> Path | None:
+        """Return the run's `output_dir`, `OUTPUTS` if it is the default; `None` outside of one."""
+        is_short = len(self.folder.parents) < 4
+        parents = (self.folder.absolute() if is_short else self.folder).parents
+        if len(parents) < 4 or parents[2].name != "runs":
+            return None
+        return OUTPUTS if parents[3].resolve() == OUTPUTS.resolve() else parents[3]
 
     @property
     def record(self) -> Record | None:

@@ -29,7 +29,7 @@ def trained(tmp_path_factory):
 def completed(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "outputs")
     (folder,) = (tmp_path / "outputs/runs/char_markov/gru").iterdir()
-    return Run(folder, folder.name)
+    return Run(folder)
 
 
 def ended(completed, status, digit):
@@ -42,7 +42,7 @@ def ended(completed, status, digit):
         (folder / name).touch()
     if status == "unfinished":
         (folder / "record.json").unlink()
-    return Run(folder, folder.name)
+    return Run(folder)
 
 
 def names(run):
@@ -138,7 +138,7 @@ def test_a_run_that_a_process_holds_is_left_as_it_is(completed, seqbench):
 def test_links_and_folders_of_others_are_left_alone(completed, seqbench, tmp_path):
     outside = tmp_path / "outside"
     shutil.copytree(completed.folder, outside / completed.run_id)
-    before = names(Run(outside, ""))
+    before = names(Run(outside))
     (tmp_path / "outputs/runs/linked").symlink_to(outside)
     linked = ended(completed, "unfinished", "c")
     shutil.rmtree(linked.checkpoints)
@@ -154,7 +154,7 @@ def test_links_and_folders_of_others_are_left_alone(completed, seqbench, tmp_pat
         line.endswith("project is not named by a run id, so it is not deleted") for line in err
     )
     assert any(f"{linked.checkpoints.name} is a link or special file" in line for line in err)
-    assert names(Run(outside, "")) == before
+    assert names(Run(outside)) == before
     assert (project / "config.yaml").exists()
     assert (linked.folder / "config.yaml").exists()
 

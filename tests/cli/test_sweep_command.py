@@ -205,7 +205,7 @@ def test_a_time_that_is_none_costs_a_line(text):
 
 def job(tmp_path, *words, task="adding", model="tcn"):
     config = {"choices": {"task": task, "model": model}, "seed": 0}
-    return Job(words, config, Run(tmp_path / "-".join(words), "0" * 12), tmp_path)
+    return Job(words, config, Run(tmp_path / "-".join(words)), tmp_path)
 
 
 def test_jobs_are_named_by_what_tells_them_apart(tmp_path):
@@ -242,7 +242,7 @@ def in_work(*progress, waiting=0, stopped=None):
 
 def test_the_time_left_follows_from_the_speed_until_runs_have_ended(tmp_path, monkeypatch):
     view = Terminal()
-    runs = [Run(tmp_path / name, "0" * 12) for name in "ab"]
+    runs = [Run(tmp_path / name) for name in "ab"]
     # Ten seconds each, two at a time: 5 seconds for each run that is left.
     working = [Progress(run, step=50, total_steps=100, speed=10.0) for run in runs]
     assert view.seconds_left(in_work(*working, waiting=3)) == pytest.approx(5 * (3 + 1))
@@ -258,7 +258,7 @@ def test_a_log_gets_a_sign_of_life_now_and_then_and_what_stops_the_sweep(tmp_pat
     view.console = Console(file=io.StringIO(), width=200, highlight=False)
     now = 1000.0
     monkeypatch.setattr(sweep_view.time, "monotonic", lambda: now)
-    progress = Progress(Run(tmp_path, "0" * 12), 5, 10, 0.25, "accuracy", "max", 0.5, 2.0)
+    progress = Progress(Run(tmp_path), 5, 10, 0.25, "accuracy", "max", 0.5, 2.0)
     for _ in range(121):
         view.look(in_work(progress))
         now += 1

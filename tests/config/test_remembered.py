@@ -35,7 +35,7 @@ def project(tmp_path, monkeypatch):
 def typed(project):
     """Return the config of a run that the user has typed, in a run folder."""
     config = compose(["model=mine", "task=adding"], "own")
-    run = Run(project / "run", "0" * 12)
+    run = Run(project / "run")
     run.folder.mkdir()
     run.write_config(config)
     return run.folder / "config.yaml"

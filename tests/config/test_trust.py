@@ -22,7 +22,7 @@ def saved(tmp_path, **nodes):
 
 def test_what_a_run_keeps_reads_back(tmp_path):
     config = compose(["model=llama", "task=copy", "optimizer=adamw", "schedule=step"])
-    run = Run(tmp_path, "0" * 12)
+    run = Run(tmp_path)
     run.write_config(config)
     assert read(tmp_path / "config.yaml") == config
 

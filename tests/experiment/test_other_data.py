@@ -231,5 +231,5 @@ def test_lines_that_are_no_evaluations_are_skipped(folder):
     path.write_bytes(b'{"split": "test"}\n[1]\n\xff\n{"split"')  # the last is cut off
     append_evaluation(path, kept)
     assert read_evaluations(path) == [kept]
-    Run(folder, folder.name).start_over()
+    Run(folder).start_over()
     assert not path.exists(), "they are of other weights"

@@ -24,7 +24,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from seqbench.runs.run import Run
-with Run(Path(sys.argv[1]), Path(sys.argv[1]).name).held():
+with Run(Path(sys.argv[1])).held():
     print("held", flush=True)
     sys.stdin.read()
 """

@@ -114,7 +114,7 @@ def test_any_events_are_events_or_refused(finished, data):
 @fuzz
 def test_a_run_goes_on_after_any_history(finished, data):
     with TemporaryDirectory() as name:
-        folder = Run(Path(name), "x")
+        folder = Run(Path(name))
         path = folder.folder / "history.jsonl"
         before = drawn(data, finished.folder / "history.jsonl")
         path.write_bytes(before)

@@ -279,7 +279,7 @@ def test_a_run_without_prospects_is_stopped(slow):
 def test_a_score_is_reported_once_at_the_step_of_its_evaluation(tmp_path):
     study = optuna.create_study()
     trial = study.ask()
-    run = Run(tmp_path, "0" * 8)
+    run = Run(tmp_path)
     run.history_path.write_text('{"event": "start", "metric": "loss", "total_steps": 9}\n')
     train = '{"step": %d, "split": "train", "loss": 1.0}\n'
     run.events_path.write_text(train % 2)

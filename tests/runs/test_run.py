@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 from seqbench.runs.run import Run
 
-with Run(Path(sys.argv[1]), "0123456789ab").held():
+with Run(Path(sys.argv[1])).held():
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -30,7 +30,7 @@ with Run(Path(sys.argv[1]), "0123456789ab").held():
 
 @pytest.fixture
 def run(tmp_path):
-    return Run(tmp_path / "run", "0123456789ab")
+    return Run(tmp_path / "0123456789ab")
 
 
 @contextmanager
@@ -95,7 +95,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with (
         pytest.raises(RunError, match="Not a directory"),
-        Run(tmp_path / "file" / "run", "0").held(),
+        Run(tmp_path / "file" / "run").held(),
     ):
         pytest.fail("held")
 
@@ -148,7 +148,7 @@ def test_starting_over_forgets_all_but_the_history(run):
 
 def test_a_draft_that_vanishes_while_the_folder_is_looked_at_is_no_link(tmp_path, monkeypatch):
     """The process that holds the run renames it meanwhile."""
-    run = Run(tmp_path / "run", "abc")
+    run = Run(tmp_path / "abc")
     listed = Path.iterdir
     monkeypatch.setattr(Path, "iterdir", lambda path: [*listed(path), path / ".config.yaml.draft"])
     with run.held():
