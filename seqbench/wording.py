@@ -116,6 +116,11 @@ def count(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, `1 run` or `2,000 runs`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def task_with_size(task: str, length: object) -> str:
     """Return a task's name and length for tables: `adding T=200`."""
     return f"{plain(task)} T={length}" if isinstance(length, int) else plain(task)

@@ -65,7 +65,10 @@ def compress(
     trust: Trust = None,
     output_dir: OutputDir = Path("outputs"),
 ) -> None:
-    """Prune or quantize a completed run, and compare score, file size and latency with it."""
+    """Prune or quantize a completed run.
+
+    Prints score, file size and latency beside those of the run.
+    """
     from seqbench.errors import RunError
     from seqbench.launch.compressing import compressed_configs
     from seqbench.runs.run import Run

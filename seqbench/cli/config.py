@@ -53,7 +53,7 @@ def explain(
         str | None, typer.Option(help="A folder with choices of your own.")
     ] = None,
 ) -> None:
-    """Print the settings of a choice with their defaults and their meaning, as its YAML file."""
+    """Print the YAML file of a choice: settings, defaults, meaning."""
     from seqbench.config.choices import choices_of, folders, groups, unknown_choice_error
     from seqbench.errors import ConfigError
     from seqbench.wording import plain, suggestion

@@ -10,7 +10,7 @@ from seqbench.datasets.catalog import DATASETS, find
 from seqbench.errors import ConfigError, DataError
 
 app = typer.Typer(
-    help="Download and verify datasets, print their folders, describe a table.",
+    help="Download and verify datasets; describe a file.",
     no_args_is_help=True,
 )
 app.command()(describe)
@@ -55,7 +55,8 @@ def fetch(
         except DataError as error:
             failures.append(str(error))
         else:
-            typer.echo(f"{name}: ready in {data_folder(data_dir) / dataset.folder}", err=True)
+            where = data_folder(data_dir) / dataset.folder
+            typer.echo(f"{name}: ready in {where}; terms: {dataset.licence}", err=True)
     if failures:
         raise DataError("; ".join(failures))
 
@@ -92,7 +93,7 @@ def path(
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Print the folder of a dataset; without a name, the folder of all datasets.
+    """Print the folder of a dataset, or of all datasets.
 
     The folder need not exist.
 

@@ -9,7 +9,7 @@ from seqbench.cli import completion
 from seqbench.cli.eval import DataDir, Trust, opened
 from seqbench.cli.folders import RUN_HELP, OutputDir, writable
 from seqbench.errors import ConfigError
-from seqbench.wording import plain
+from seqbench.wording import counted, plain
 
 
 def export(
@@ -32,9 +32,10 @@ def export(
     data_dir: DataDir = None,
     output_dir: OutputDir = Path("outputs"),
 ) -> None:
-    """Write a run's best weights as an ONNX file, which runs without seqbench and torch.
+    """Write a run's best weights as an ONNX file.
 
-    Before that, the file is run in onnxruntime and compared with the run.
+    The file runs without seqbench and torch. It is kept only if its outputs in onnxruntime agree
+    with those of the run.
 
     Example: seqbench export 3f1b -o model.onnx
     """
@@ -49,7 +50,7 @@ def export(
         columns = f": {', '.join(map(plain, port.columns))}" if port.columns else ""
         typer.echo(f"{port.text}{columns}", err=True)
     if done.state:
-        tensors = "1 tensor" if done.state == 1 else f"{done.state} tensors"
+        tensors = counted(done.state, "tensor")
         typer.echo(f"and {tensors} of state, as inputs and as outputs", err=True)
     sizes = ", ".join(f"{batch} x {time}" for batch, time in done.sizes)
     typer.echo(

@@ -21,7 +21,9 @@ def listing(
     if kind == "datasets":
         from seqbench.datasets.catalog import DATASETS
 
-        rows = [(name, dataset.description) for name, dataset in DATASETS.items()]
+        rows = []
+        for name, dataset in DATASETS.items():
+            rows += [(name, dataset.description), ("", f"terms: {dataset.licence}")]
     else:
         from seqbench.config.choices import folders, plugins
 

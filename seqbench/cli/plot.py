@@ -62,7 +62,7 @@ def plot(
     trust: Trust = None,
     output_dir: OutputDir = Path("outputs"),
 ) -> None:
-    """Draw learning curves, scores against size or cost, or forecasts.
+    """Draw learning curves, scores against cost, or forecasts.
 
     Example: seqbench plot --where task=adding -o curves.svg
 

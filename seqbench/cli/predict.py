@@ -43,7 +43,7 @@ def predict(
     trust: Trust = None,
     output_dir: OutputDir = Path("outputs"),
 ) -> None:
-    """Forecast the next time steps of each series of a file, or classify its sequences.
+    """Forecast the series of a file, or classify its sequences.
 
     Example: seqbench predict 3f1b --input new.csv -o forecast.csv
     """

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from seqbench.cli.folders import Folders, OutputDir, Where, collect_runs, places_text, writable
+from seqbench.wording import counted
 
 # Bytes above which a page is slow to open and too large for an e-mail.
 LARGE = 20_000_000
@@ -62,7 +63,7 @@ def report(
     )
     page = render(content).encode()
     atomic.write(file, page)
-    count = "1 run" if len(chosen) == 1 else f"{len(chosen):,} runs"
+    count = counted(len(chosen), "run")
     typer.echo(f"{file}: {count}, {len(page) / 1e6:.1f} MB")
     if len(page) > LARGE:
         typer.echo("that is large for a browser and an e-mail: --where selects runs", err=True)

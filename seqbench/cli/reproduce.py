@@ -15,6 +15,7 @@ from seqbench.cli.sweep import (
     show_plan,
     watched,
 )
+from seqbench.wording import counted
 
 EXAMPLES = """
 \b
@@ -72,7 +73,7 @@ def reproduce(
     if only and (unknown := without_a_row(paper, choices_of("model"), only)):
         typer.echo(f"warning: --only: no row has {' or '.join(unknown)}", err=True)
     if left_out:
-        number = "1 cell" if left_out == 1 else f"{left_out} cells"
+        number = counted(left_out, "cell")
         typer.echo(f"{number} left out: no released code that can be repeated", err=True)
     settings = [f"budget={budget}", f"protocol={protocol}"]
     policy = Policy(retry, False, fail_fast, seconds(max_time), dry_run, wait)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from seqbench.cli import completion
-from seqbench.wording import duration
+from seqbench.wording import counted, duration
 
 if TYPE_CHECKING:
     from seqbench.cli.sweep_view import Terminal
@@ -158,7 +158,7 @@ def show_plan(sweep: "Sweep") -> None:
         if finish is not None:
             parts.append(f"done after {duration(finish[0])} with {finish[1]} at a time")
     if unknown := counts["to run"] + counts["to resume"] - len(costs):
-        runs = "1 run" if unknown == 1 else f"{unknown} runs"
+        runs = counted(unknown, "run")
         parts.append(f"{runs} without a cost estimate")
     summary = ", ".join(f"{count} {state}" for state, count in counts.items())
     if names.shared:

@@ -72,9 +72,18 @@ def train(
     if multirun and resume is None:
         sweep.sweep(words, config_dir, force, retry, dry_run, fail_fast, max_time, wait)
         return
-    for_sweeps = any(word.startswith(("launch", "search")) for word in words)
-    if multirun or dry_run or fail_fast or max_time is not None or not wait or for_sweeps:
-        raise ConfigError(f"that is for sweeps: {'add -m' if resume is None else NO_RESUME}")
+    options = {
+        "-m": multirun,
+        "--dry-run": dry_run,
+        "--fail-fast": fail_fast,
+        "--max-time": max_time is not None,
+        "--no-wait": not wait,
+    }
+    for_sweeps = [name for name, given in options.items() if given]
+    for_sweeps += [word for word in words if word.startswith(("launch", "search"))]
+    if for_sweeps:
+        hint = "add -m" if resume is None else NO_RESUME
+        raise ConfigError(f"{for_sweeps[0]} is for sweeps: {hint}")
     seeds = [word for word in words if word.startswith("seeds=")]
     if seeds and resume is None:
         others = [word for word in words if word not in seeds]

@@ -57,7 +57,9 @@ def test_verify_and_fetch_are_content_with_the_real_files(real_data):
     fetched = call("fetch", "mnist", "--data-dir", real_data)
     assert fetched.exit_code == 0
     assert fetched.stdout == ""
-    assert fetched.stderr == f"mnist: ready in {real_data / 'mnist'}\n"
+    assert fetched.stderr == (
+        f"mnist: ready in {real_data / 'mnist'}; terms: {DATASETS['mnist'].licence}\n"
+    )
 
 
 def test_fetch_goes_on_with_the_rest_and_names_what_failed(tmp_path, real_data):

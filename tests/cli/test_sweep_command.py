@@ -153,10 +153,10 @@ def test_a_dry_run_tells_from_which_step_a_run_goes_on(seqbench, tmp_path):
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (["train", "--dry-run"], "that is for sweeps: add -m"),
-        (["train", "launch=slurm"], "that is for sweeps: add -m"),
-        (["train", "--max-time", "8h"], "that is for sweeps: add -m"),
-        (["train", "-m", "--resume", "0123"], "that is for sweeps: leave out --resume"),
+        (["train", "--dry-run"], "--dry-run is for sweeps: add -m"),
+        (["train", "launch=slurm"], "launch=slurm is for sweeps: add -m"),
+        (["train", "--max-time", "8h"], "--max-time is for sweeps: add -m"),
+        (["train", "-m", "--resume", "0123"], "-m is for sweeps: leave out --resume"),
         (["train", "seed=0,1"], "a run takes one seed, not '0,1': 'seqbench sweep' takes several"),
         (
             ["sweep", "model=tcm,gru"],

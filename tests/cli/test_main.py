@@ -1,0 +1,23 @@
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from seqbench.cli.main import app
+
+
+def groups(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if hasattr(command, "commands"):
+        yield words
+        for name, inner in command.commands.items():
+            yield from groups(inner, (*words, name))
+
+
+@pytest.mark.parametrize("words", list(groups(typer.main.get_command(app))), ids=" ".join)
+def test_no_summary_is_cut_in_a_terminal_of_80_columns(words):
+    text = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "80"}).stdout
+    summaries = text.partition("Commands:")[2].splitlines()
+    assert len(summaries) > 1
+    assert not [line for line in summaries if line.endswith("...")]
