@@ -17,7 +17,8 @@ def groups(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...
 
 @pytest.mark.parametrize("words", list(groups(typer.main.get_command(app))), ids=" ".join)
 def test_no_summary_is_cut_in_a_terminal_of_80_columns(words):
-    text = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "80"}).stdout
+    text = CliRunner().invoke(app, [*words, "--help"]).stdout
     summaries = text.partition("Commands:")[2].splitlines()
     assert len(summaries) > 1
-    assert not [line for line in summaries if line.endswith("...")]
+    # In a terminal of 80 columns, lines have 78; the test runner gives them 80.
+    assert not [line for line in summaries if line.endswith("...") or len(line) > 78]
