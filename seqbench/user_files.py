@@ -32,6 +32,23 @@ def expand_home(path: str) -> Path:
         ) from None
 
 
+def existing(path: str, hint: str = "") -> Path:
+    """Return a file that the user names.
+
+    Args:
+        path: as for `expand_home`.
+        hint: ends the error.
+
+    Raises:
+        ConfigError: as for `expand_home`.
+        DataError: if there is no such file.
+    """
+    file = expand_home(path)
+    if not file.is_file():
+        raise DataError(f"{path} is {'not a file' if file.exists() else 'not there'}{hint}")
+    return file
+
+
 def make_folders(path: Path) -> None:
     """Create a folder and its missing parents, see `share`.
 
@@ -79,10 +96,7 @@ def check_digest(path: str, sha256: str | None, key: str = "task.path") -> str:
         ConfigError: if its SHA-256 differs.
         DataError: if it is not there or cannot be read.
     """
-    file = expand_home(path)
-    if not file.is_file():
-        problem = "not a file" if file.exists() else "not there"
-        raise DataError(f"{path} is {problem}: if the file has moved, add {key}=NEW")
+    file = existing(path, f": if the file has moved, add {key}=NEW")
     try:
         found = sha256_of(file)
     except OSError as error:

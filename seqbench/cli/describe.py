@@ -121,7 +121,7 @@ def describe_sequences(config: "Config", console: "Console") -> None:
     from rich.text import Text
 
     from seqbench.config.build import build
-    from seqbench.datasets.labelled import read_labelled
+    from seqbench.datasets.labelled_file import read_labelled
     from seqbench.experiment.build import build_task
     from seqbench.tasks.classify_file import ClassifyFile
     from seqbench.wording import count, plain, score

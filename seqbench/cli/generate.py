@@ -70,7 +70,7 @@ def prompt_text(prompt: str | None, file: str | None) -> str:
         ConfigError: if not exactly one of text and file is given.
         DataError: if the file cannot be read, is empty or is not UTF-8 text.
     """
-    from seqbench.datasets.text import decoded, plain_text, read_bytes
+    from seqbench.datasets.text_file import decoded, plain_text, read_bytes
 
     if prompt is not None and file is None:
         return plain_text(prompt)

@@ -1,9 +1,8 @@
-"""Read labelled sequences from a file: npz, `.ts`, or a long CSV or Parquet table."""
+"""Define sequences of numbers that have classes, as they are read from a file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,41 +126,6 @@ def class_names(labels: Sequence[str]) -> list[str]:
         return sorted(names, key=float)
     except ValueError:
         return names
-
-
-def read_labelled(
-    path: str,
-    id: str = "id",
-    time: str | None = None,
-    label: str = "label",
-    *,
-    with_labels: bool = True,
-) -> Labelled:
-    """Read labelled sequences from a file.
-
-    Args:
-        path: `.npz`, `.ts`, or a table with a row per time step: Parquet if its name ends with
-            `.parquet` or `.pq`, else CSV.
-        id: of a table, the column that names the sequence of a row.
-        time: of a table, the column of times, which must increase within each sequence; `None`:
-            `time` if there is such a column, else the order of the file.
-        label: of a table, the column of classes.
-        with_labels: read the classes, if the file has some.
-
-    Raises:
-        ConfigError: if a named column does not exist.
-        DataError: if the file cannot be read.
-    """
-    from seqbench.datasets.long_table import read_long_table
-    from seqbench.datasets.npz_file import read_npz
-    from seqbench.datasets.ts_file import read_ts
-
-    suffix = Path(path).suffix.lower()
-    if suffix == ".npz":
-        return read_npz(path, with_labels=with_labels)
-    if suffix == ".ts":
-        return read_ts(path, with_labels=with_labels)
-    return read_long_table(path, id, time, label, with_labels=with_labels)
 
 
 def quoted(text: str) -> str:

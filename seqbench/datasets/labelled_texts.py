@@ -10,7 +10,7 @@ import numpy as np
 
 from seqbench.datasets.csv_file import COMPRESSED, SEPARATOR
 from seqbench.datasets.table import PARQUET, check_kind, read_columns
-from seqbench.datasets.text import decoded, read_bytes
+from seqbench.datasets.text_file import decoded, read_bytes
 from seqbench.errors import ConfigError, DataError
 from seqbench.user_files import expand_home
 from seqbench.wording import plain, suggestion

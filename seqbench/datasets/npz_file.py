@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from seqbench.datasets.labelled import Labelled, numbered_channels
 from seqbench.datasets.wav_archive import ZIP_ERRORS
 from seqbench.errors import DataError
-from seqbench.user_files import expand_home
+from seqbench.user_files import existing
 from seqbench.wording import plain
 
 # What numpy raises, beyond those of zipfile, if a member is no array or too large.
@@ -80,9 +80,7 @@ def read_arrays(path: str, names: Iterable[str]) -> dict[str, NDArray[np.generic
     Raises:
         DataError: if one cannot be read, or holds objects.
     """
-    file = expand_home(path)
-    if not file.is_file():
-        raise DataError(f"{path} is {'not a file' if file.exists() else 'not there'}")
+    file = existing(path)
     found: dict[str, NDArray[np.generic]] = {}
     name = ""
     try:

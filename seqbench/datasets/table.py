@@ -20,7 +20,7 @@ from seqbench.datasets.csv_file import (
 )
 from seqbench.datasets.time_steps import DAY
 from seqbench.errors import ConfigError, DataError
-from seqbench.user_files import SEQUENCE_FILES, expand_home
+from seqbench.user_files import SEQUENCE_FILES, existing
 from seqbench.wording import plain, suggestion
 
 # Reading a file must not download or load an extension of DuckDB.
@@ -185,9 +185,7 @@ def read_columns(path: str, keys: Sequence[str]) -> tuple[dict[str, str], dict[s
     """
     import duckdb
 
-    file = expand_home(path)
-    if not file.is_file():
-        raise DataError(f"{path} is {'not a file' if file.exists() else 'not there'}")
+    file = existing(path)
     if not file.stat().st_size:
         raise DataError(f"{path} is empty")
     check_kind(file, path)

@@ -1,10 +1,8 @@
-"""Load texts for character-level language models: benchmark texts and a user's own file.
+"""Load texts for language models: benchmark texts and a user's own file, in three splits.
 
-Case, white space and Unicode form are left as they are. The only changes are to a user's file: line
-ends become newlines, and a byte order mark is dropped.
+Case, white space and Unicode form are left as they are.
 """
 
-import codecs
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +10,8 @@ from fractions import Fraction
 
 from seqbench.datasets.catalog import find
 from seqbench.datasets.download import ensure
+from seqbench.datasets.nsmc import load_nsmc
+from seqbench.datasets.text_file import decoded, read_bytes
 from seqbench.errors import ConfigError, DataError
 from seqbench.user_files import expand_home
 
@@ -74,8 +74,6 @@ def load_text(name: str, data_dir: str | None = None) -> Text:
 
 def reviews_as_text(data_dir: str | None, checksums: dict[str, str]) -> Text:
     """Return the reviews of NSMC, a line each; see `load_text`."""
-    from seqbench.datasets.nsmc import load_nsmc
-
     reviews, rows = load_nsmc(data_dir)
     parts = {k: "".join(f"{reviews.texts[i]}\n" for i in own) for k, own in rows.items()}
     return Text(parts["train"], parts["valid"], parts["test"], checksums)
@@ -101,52 +99,6 @@ def load_text_file(path: str, splits: Sequence[float] = SPLITS) -> Text:
         raise DataError(f"{path} has {len(text)} characters, under the {SHORTEST} that are needed")
     parts = split(text, splits)
     return Text(*parts, checksums={expand_home(path).name: hashlib.sha256(data).hexdigest()})
-
-
-def read_bytes(path: str) -> bytes:
-    """Return the content of a user's file.
-
-    Raises:
-        DataError: if it cannot be read.
-    """
-    file = expand_home(path)
-    if not file.is_file():
-        raise DataError(f"{path} is {'not a file' if file.exists() else 'not there'}")
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-
-
-def decoded(data: bytes, name: str) -> str:
-    """Return a user's text of UTF-8 bytes, as `plain_text` does.
-
-    Args:
-        data: the content of a file.
-        name: of the file, for messages.
-
-    Raises:
-        DataError: if it is empty or not UTF-8 text.
-    """
-    if not data:
-        raise DataError(f"{name} is empty")
-    body = data.removeprefix(codecs.BOM_UTF8)
-    try:
-        text = body.decode()
-    except UnicodeDecodeError as error:
-        at = error.start + len(data) - len(body)
-        raise DataError(
-            f"{name} is not UTF-8 text: byte 0x{data[at]:02x} at offset {at} ({error.reason})"
-        ) from error
-    # A NUL byte is valid UTF-8, but marks a binary file.
-    if 0 in data:
-        raise DataError(f"{name} is not text: byte 0x00 at offset {data.index(0)}")
-    return plain_text(text)
-
-
-def plain_text(text: str) -> str:
-    r"""Return a user's text without a byte order mark, and with `\n` as line ends."""
-    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def split(text: str, splits: Sequence[float] = SPLITS) -> tuple[str, str, str]:

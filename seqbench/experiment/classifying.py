@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from seqbench.datasets.labelled import Labelled, read_labelled
+from seqbench.datasets.labelled import Labelled
+from seqbench.datasets.labelled_file import read_labelled
 from seqbench.datasets.labelled_texts import LabelledTexts, read_labelled_texts
 from seqbench.errors import ConfigError, RunError
 from seqbench.experiment.saved_run import SavedRun

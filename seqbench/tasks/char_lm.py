@@ -43,6 +43,7 @@ class CharLM(CharTask):
         train_size: number of leading characters used of the training text; `None`: all.
         eval_size: number of leading characters used of the validation and of the test text; `None`:
             all.
+        shuffle: read the training windows in random order, and do not carry state in training.
         characters: characters of the vocabulary; `None`: those of the training text.
 
     Raises:
@@ -57,6 +58,7 @@ class CharLM(CharTask):
         context: int,
         train_size: int | None,
         eval_size: int | None,
+        shuffle: bool = False,
         characters: str | None = None,
         *,
         batch_size: int,
@@ -71,6 +73,7 @@ class CharLM(CharTask):
             context,
             train_size,
             eval_size,
+            shuffle,
             batch_size=batch_size,
             seed=seed,
             data_dir=data_dir,
@@ -98,6 +101,7 @@ class CharFile(CharTask):
         train_size: number of leading characters used of the training text; `None`: all.
         eval_size: number of leading characters used of the validation and of the test text; `None`:
             all.
+        shuffle: read the training windows in random order, and do not carry state in training.
         characters: characters of the vocabulary; `None`: those of the training text.
 
     Raises:
@@ -113,6 +117,7 @@ class CharFile(CharTask):
         context: int,
         train_size: int | None,
         eval_size: int | None,
+        shuffle: bool = False,
         characters: str | None = None,
         *,
         batch_size: int,
@@ -127,6 +132,7 @@ class CharFile(CharTask):
             context,
             train_size,
             eval_size,
+            shuffle,
             batch_size=batch_size,
             seed=seed,
             data_dir=data_dir,

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from seqbench.datasets.labelled import likely_counters, read_labelled
+from seqbench.datasets.labelled import likely_counters
+from seqbench.datasets.labelled_file import read_labelled
 from seqbench.errors import ConfigError
 from seqbench.tasks.class_splits import file_splits
 from seqbench.tasks.classification import Classification, Pool, chosen_channels, fitting

@@ -10,7 +10,8 @@ state some past, and are not scored again, so that each prediction is scored exa
     window 2              g h i j k        scored: after i, j (k has no target)
 
 Each row of a batch reads a contiguous run of windows: row 0 the first run, row 1 the next, and so
-on. In every row a batch continues the previous batch, so a model can carry its state.
+on. In every row a batch continues the previous batch, so a model can carry its state. A model
+without state learns more from training windows in random order, which resemble each other less.
 """
 
 import math
@@ -25,7 +26,7 @@ from torch.nn import functional as F
 
 from seqbench.errors import ConfigError
 from seqbench.spec import Classes, SequenceSpec, Tokens
-from seqbench.tasks.task import Batch, Primary, Split, Task, generator
+from seqbench.tasks.task import Batch, Primary, Split, Task, generator, shuffled
 from seqbench.tasks.tokenization import Tokenization
 
 # Evaluation batch size, fixed so that a score does not depend on the training batch size. Each row
@@ -44,6 +45,7 @@ class SegmentTask(Task):
         vocabulary: maps between ids and texts.
         length: positions in a window.
         context: leading positions of a window that repeat the previous window.
+        shuffle: read the training windows in random order, and do not carry state in training.
 
     Attributes:
         vocabulary: maps between ids and texts.
@@ -60,6 +62,7 @@ class SegmentTask(Task):
         vocabulary: Tokenization,
         length: int,
         context: int,
+        shuffle: bool = False,
         *,
         batch_size: int,
         seed: int,
@@ -86,6 +89,7 @@ class SegmentTask(Task):
         self.vocabulary = vocabulary
         self.length = length
         self.context = context
+        self.shuffle = shuffle
         self.stride = stride
         size = len(vocabulary)
         self.spec = SequenceSpec(Tokens(size), Classes(size), "every", length)
@@ -101,12 +105,18 @@ class SegmentTask(Task):
     def train_batch(self, step: int) -> Batch:
         epoch, segment = divmod(step, self.steps_per_epoch)
         text = self.texts["train"]
+        windows = self.batch_size * self.steps_per_epoch
         # The full batches of an epoch leave over at least stride - 1 tokens. How many of them
         # are before the first window is drawn each epoch, so that the windows differ and no part
         # of the text is always left out.
-        spare = len(text) - 1 - self._reach(self.batch_size * self.steps_per_epoch)
+        spare = len(text) - 1 - self._reach(windows)
         text = text[shift(spare, self.seed, epoch) :]
-        return self._segment(text, self.batch_size, self.steps_per_epoch, segment)
+        if not self.shuffle:
+            return self._segment(text, self.batch_size, self.steps_per_epoch, segment)
+        order = shuffled(windows, self.seed, epoch, text.device)
+        tokens, scored = self._read(text, order[segment * self.batch_size :][: self.batch_size])
+        scored[:, : self.context] = False
+        return self._batch(tokens, scored, fresh=True, context=self.context)
 
     def eval_batches(self, split: Split) -> Iterator[Batch]:
         yield from self.windows(self.texts[split])
@@ -133,20 +143,31 @@ class SegmentTask(Task):
             segments: windows per row.
             segment: index of the window within each row.
         """
-        first = torch.arange(segment, rows * segments, segments, device=text.device) * self.stride
-        offsets = torch.arange(self.length + 1, device=text.device)
-        places = first[:, None] + offsets
-        window = text[places.clamp(max=len(text) - 1)].long()
-        scored = places[:, 1:] < len(text)
+        numbers = torch.arange(segment, rows * segments, segments, device=text.device)
+        tokens, scored = self._read(text, numbers)
         # Score the context of the text's first window: no previous window has scored it.
         scored[1 if segment == 0 else 0 :, : self.context] = False
-        return Batch(
-            window[:, :-1].contiguous(),  # for user models that call view()
-            window[:, 1:],
-            scored,
-            fresh=segment == 0,
-            context=0 if segment == 0 else self.context,
-        )
+        context = 0 if segment == 0 else self.context
+        return self._batch(tokens, scored, fresh=segment == 0, context=context)
+
+    def _read(self, text: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """Read windows of a text.
+
+        Args:
+            text: the ids of the text.
+            windows: the numbers of the windows, `(rows,)`.
+
+        Returns:
+            Ids, `(rows, length + 1)`, and which targets are in the text, `(rows, length)`.
+        """
+        offsets = torch.arange(self.length + 1, device=text.device)
+        places = windows[:, None] * self.stride + offsets
+        return text[places.clamp(max=len(text) - 1)].long(), places[:, 1:] < len(text)
+
+    @staticmethod
+    def _batch(tokens: Tensor, scored: Tensor, *, fresh: bool, context: int) -> Batch:
+        inputs = tokens[:, :-1].contiguous()  # for user models that call view()
+        return Batch(inputs, tokens[:, 1:], scored, fresh=fresh, context=context)
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Return the mean cross-entropy of the scored positions, in nats."""

@@ -19,6 +19,7 @@ class TextTask(SegmentTask):
         train_size: number of leading characters used of the training text; `None`: all.
         eval_size: number of leading characters used of the validation and of the test text; `None`:
             all.
+        shuffle: read the training windows in random order, and do not carry state in training.
 
     Raises:
         ConfigError: if a size is under 2, or as for `SegmentTask`.
@@ -32,6 +33,7 @@ class TextTask(SegmentTask):
         context: int,
         train_size: int | None,
         eval_size: int | None,
+        shuffle: bool = False,
         *,
         batch_size: int,
         seed: int,
@@ -43,6 +45,7 @@ class TextTask(SegmentTask):
             vocabulary,
             length,
             context,
+            shuffle,
             batch_size=batch_size,
             seed=seed,
             data_dir=data_dir,

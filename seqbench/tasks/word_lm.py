@@ -55,6 +55,7 @@ class WordTask(TextTask):
         context: int,
         train_size: int | None,
         eval_size: int | None,
+        shuffle: bool = False,
         *,
         batch_size: int,
         seed: int,
@@ -67,6 +68,7 @@ class WordTask(TextTask):
             context,
             train_size,
             eval_size,
+            shuffle,
             batch_size=batch_size,
             seed=seed,
             data_dir=data_dir,
@@ -135,6 +137,7 @@ class WordLM(WordTask):
         train_size: number of leading characters used of the training text; `None`: all.
         eval_size: number of leading characters used of the validation and of the test text; `None`:
             all.
+        shuffle: read the training windows in random order, and do not carry state in training.
 
     Raises:
         ConfigError: as for `TextTask`.
@@ -148,6 +151,7 @@ class WordLM(WordTask):
         context: int,
         train_size: int | None,
         eval_size: int | None,
+        shuffle: bool = False,
         *,
         batch_size: int,
         seed: int,
@@ -161,6 +165,7 @@ class WordLM(WordTask):
             context,
             train_size,
             eval_size,
+            shuffle,
             batch_size=batch_size,
             seed=seed,
             data_dir=data_dir,
@@ -182,6 +187,7 @@ class WordFile(WordTask):
         train_size: number of leading characters used of the training text; `None`: all.
         eval_size: number of leading characters used of the validation and of the test text; `None`:
             all.
+        shuffle: read the training windows in random order, and do not carry state in training.
         preprocessing: of a run, which has the tokenization; `None`: that of the training text.
 
     Raises:
@@ -201,6 +207,7 @@ class WordFile(WordTask):
         context: int,
         train_size: int | None,
         eval_size: int | None,
+        shuffle: bool = False,
         preprocessing: dict[str, Any] | None = None,
         *,
         batch_size: int,
@@ -223,6 +230,7 @@ class WordFile(WordTask):
             context,
             train_size,
             eval_size,
+            shuffle,
             batch_size=batch_size,
             seed=seed,
             data_dir=data_dir,

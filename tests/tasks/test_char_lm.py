@@ -113,10 +113,10 @@ def test_penn_treebank_has_the_vocabulary_and_size_of_the_paper(real_data):
         ("word_file", WordFile),
     ],
 )
-def test_configs_set_every_parameter_without_a_default(name, target):
+def test_configs_set_every_parameter_without_a_default_and_shuffle(name, target):
     config = OmegaConf.load(CONFIGS / f"{name}.yaml")
     assert config._target_ == f"{target.__module__}.{target.__qualname__}"
     given = set(config) - {"_target_", "_partial_"}
     parameters = inspect.signature(target).parameters.values()
     needed = {p.name for p in parameters if p.default is inspect.Parameter.empty}
-    assert given | set(BUILD) == needed
+    assert given | set(BUILD) == needed | {"shuffle"}

@@ -15,13 +15,12 @@ from seqbench.tasks.vocabulary import Vocabulary
 PLACES = Vocabulary("".join(map(chr, range(0x4E00, 0x4E00 + 2000))))
 
 
-def places(train, test, length, context, batch_size=1, seed=0):
+def places(train, test, length, context, batch_size=1, seed=0, *, shuffle=False):
     """Return a task whose token at position t is t, so that each target is its position."""
     text = np.arange(2000, dtype=PLACES.dtype)
     texts = {"train": text[:train], "valid": text[:2], "test": text[:test]}
-    return SegmentTask(
-        texts, PLACES, length, context, batch_size=batch_size, seed=seed, data_dir=None
-    )
+    build = {"batch_size": batch_size, "seed": seed, "data_dir": None}
+    return SegmentTask(texts, PLACES, length, context, shuffle, **build)
 
 
 @st.composite
@@ -87,6 +86,37 @@ def test_training_batches_are_full_and_each_continues_the_previous_one(
     assert max(scored) < size
     read = torch.cat([batch.without_context().inputs for batch in batches], 1)
     assert torch.equal(read, read[:, :1] + torch.arange(read.shape[1]))
+
+
+@given(windows(), st.integers(1, 5), st.integers(0, 300), st.integers(0, 9), st.integers(0, 9))
+def test_shuffled_windows_are_those_of_the_epoch_each_read_once(window, rows, extra, seed, epoch):
+    length, context = window
+    size = rows * (length - context) + length + extra
+    read = []
+    for shuffle in (False, True):
+        task = places(size, 2, length, context, rows, seed, shuffle=shuffle)
+        steps = range(epoch * task.steps_per_epoch, (epoch + 1) * task.steps_per_epoch)
+        batches = [task.train_batch(step) for step in steps]
+        read.append(sorted(int(row[0]) for batch in batches for row in batch.inputs))
+    assert read[0] == read[1]
+    for batch in batches:
+        assert batch.fresh
+        assert batch.context == context
+        assert torch.equal(batch.targets, batch.inputs + 1)
+        assert batch.scored[:, context:].all()
+        assert not batch.scored[:, :context].any()
+
+
+def test_the_order_of_shuffled_windows_depends_on_the_epoch_and_the_seed():
+    def order(epoch, seed):
+        task = places(2000, 2, 20, 5, 4, seed, shuffle=True)
+        steps = range(epoch * task.steps_per_epoch, (epoch + 1) * task.steps_per_epoch)
+        firsts = torch.cat([task.train_batch(step).inputs[:, 0] for step in steps])
+        return ((firsts - firsts.min()) // 15).tolist()
+
+    orders = [order(0, 0), order(1, 0), order(0, 1)]
+    assert all(sorted(one) == [*range(len(one))] != one for one in orders)
+    assert len(set(map(tuple, orders))) == 3
 
 
 def test_a_training_batch_depends_only_on_the_step_and_the_seed():

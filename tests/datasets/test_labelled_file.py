@@ -8,7 +8,7 @@ import duckdb
 import numpy as np
 import pytest
 
-from seqbench.datasets.labelled import read_labelled
+from seqbench.datasets.labelled_file import read_labelled
 from seqbench.datasets.ts_file import read_ts
 from seqbench.errors import ConfigError, DataError
 
