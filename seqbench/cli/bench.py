@@ -110,19 +110,12 @@ def bench(
 
 def show(found: "Measurement", console: "Console") -> None:
     """Print a measurement as a panel."""
-    from rich.panel import Panel
-    from rich.table import Table
-    from rich.text import Text
+    from seqbench.cli.rich_tables import facts_panel
 
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim")
-    grid.add_column(overflow="fold")
-    for name, line in lines(found).items():
-        grid.add_row(name, Text(plain(line)))
     title = (
         f"{found.model} on {found.task}, {found.parameters:,} parameters, {found.length} time steps"
     )
-    console.print(Panel(grid, title=Text(plain(title)), title_align="left", width=100))
+    console.print(facts_panel(title, lines(found).items()))
 
 
 def lines(found: "Measurement") -> dict[str, str]:
@@ -167,14 +160,14 @@ def spread(median: float | None, p10: float | None, p90: float | None) -> str:
 
 def show_growth(grown: "Growth", console: "Console") -> None:
     """Print the measurements of a sweep as a table, and the fitted exponents below it."""
-    from rich.table import Table
     from rich.text import Text
 
+    from seqbench.cli.rich_tables import columns_table
+
     compared = grown.reference_exponent is not None
-    table = Table()
-    names = [plain(grown.key), "step ms", "tokens/s", "memory MiB"]
-    for name in [*names, *(["plain ms", "ratio"] if compared else [])]:
-        table.add_column(Text(name), justify="right")
+    header = [grown.key, "step ms", "tokens/s", "memory MiB"]
+    header += ["plain ms", "ratio"] if compared else []
+    rows = []
     for value, point in zip(grown.values, grown.points, strict=True):
         row = [
             str(value),
@@ -187,8 +180,8 @@ def show_growth(grown: "Growth", console: "Console") -> None:
                 number(point.reference_step_ms),
                 spread(point.ratio, point.ratio_p10, point.ratio_p90),
             ]
-        table.add_row(*row)
-    console.print(table)
+        rows.append(row)
+    console.print(columns_table(header, rows, header))
     key = plain(grown.key)
     # The error is zero if each point has one timed step only.
     sure = f" (± {grown.exponent_error:.2f} by the spread of steps)" if grown.exponent_error else ""

@@ -103,27 +103,21 @@ def waste_of(folders: list[Path], statuses: Sequence[str]) -> "list[Waste]":
 
 def table_of(found: "Sequence[Waste]") -> "Table":
     """Return a table with the files and bytes of each run, and their total."""
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    table.show_footer = True
-    files, size = sum(len(waste.files) for waste in found), sum(waste.size for waste in found)
-    table.add_column("run", "total", overflow="fold")
-    for name in ("task", "model", "status", "deletes"):
-        table.add_column(name, overflow="fold")
-    for name, total in (("files", files), ("bytes", size)):
-        table.add_column(name, f"{total:,}", justify="right", no_wrap=True)
+    from seqbench.cli.rich_tables import columns_table
+
+    rows: list[list[str | Text]] = []
     for waste in found:
         task, model, run_id = waste.run.folder.parts[-3:] if named(waste.run) else ("", "", "")
-        table.add_row(
-            Text(plain(run_id or str(waste.run.folder)), "bold"),
-            *(Text(plain(text)) for text in (task, model, waste.status)),
-            "all files" if waste.all_files else "last checkpoints",
-            f"{len(waste.files):,}",
-            f"{waste.size:,}",
-        )
-    return table
+        name = Text(plain(run_id or str(waste.run.folder)), "bold")
+        deletes = "all files" if waste.all_files else "last checkpoints"
+        sizes = f"{len(waste.files):,}", f"{waste.size:,}"
+        rows.append([name, task, model, waste.status, deletes, *sizes])
+    sizes = f"{sum(len(waste.files) for waste in found):,}", f"{sum(w.size for w in found):,}"
+    rows.append([Text("total", "bold"), "", "", "", "", *sizes])
+    header = ("run", "task", "model", "status", "deletes", "files", "bytes")
+    return columns_table(header, rows, ("files", "bytes"))
 
 
 def named(run: "Run") -> bool:

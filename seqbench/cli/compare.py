@@ -36,11 +36,10 @@ def compare(
 
     Example: seqbench compare 3f1b 88a0
     """
-    from rich.box import SIMPLE
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
+    from seqbench.cli.rich_tables import columns_table
     from seqbench.cli.text_plot import print_curves
     from seqbench.results.collect import read_run
     from seqbench.runs.find import find_run
@@ -51,19 +50,17 @@ def compare(
     folders = [find_run(run, output_dir) for run in runs]
     found = [read_run(folder) for folder in folders]
     console = Console(highlight=False)
-    table = Table(box=SIMPLE, show_edge=False, pad_edge=False)
-    table.add_column("", overflow="fold")
-    for marker, run in zip(markers, found, strict=False):
-        table.add_column(Text(f"{marker}  {plain(run.run_id)}"), overflow="fold")
-    for facts_of, only_differences in ((facts, True), (metrics_of, False), (speed, False)):
-        rows = side_by_side([facts_of(run) for run in found])
-        if only_differences and all(len(set(values)) == 1 for values in rows.values()):
-            console.print("no setting differs")
-        for name, values in rows.items():
-            if not only_differences or len(set(values)) > 1:
-                table.add_row(Text(plain(name), "dim"), *(Text(plain(value)) for value in values))
-        table.add_section()
-    console.print(table)
+    settings = side_by_side([facts(run) for run in found])
+    settings = {name: values for name, values in settings.items() if len(set(values)) > 1}
+    if not settings:
+        console.print("no setting differs")
+    groups = [settings, *(side_by_side([of(run) for run in found]) for of in (metrics_of, speed))]
+    rows: list[list[str | Text]] = []
+    for group in filter(None, groups):
+        rows += [[]] if rows else []
+        rows += [[Text(plain(name), "dim"), *values] for name, values in group.items()]
+    header = [f"{marker}  {run.run_id}" for marker, run in zip(markers, found, strict=False)]
+    console.print(columns_table(["", *header], rows))
     curves: dict[tuple[str, str], dict[str, Curve]] = {}
     bounds: dict[tuple[str, str], set[tuple[float, str]]] = {}
     for marker, run, folder in zip(markers, found, folders, strict=False):

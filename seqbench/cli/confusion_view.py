@@ -6,6 +6,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
+from seqbench.cli.rich_tables import columns_table
 from seqbench.wording import amount, count, score
 
 if TYPE_CHECKING:
@@ -33,28 +34,23 @@ def print_confusion(console: "Console", matrix: "ConfusionMatrix") -> None:
 
 def grid(matrix: "ConfusionMatrix") -> Table:
     """Return a table with the true classes as rows and the predicted classes as columns."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("true", style="dim", justify="right")
-    for name in matrix.names:
-        table.add_column(Text(name), justify="right", no_wrap=True)
-    table.add_column("recall", style="dim", justify="right")
-    rows = zip(matrix.names, matrix.counts, matrix.recalls, strict=True)
-    for true, (name, row, recall) in enumerate(rows):
+    header = ["true", *matrix.names, "recall"]
+    rows = []
+    of_classes = zip(matrix.names, matrix.counts, matrix.recalls, strict=True)
+    for true, (name, counts, recall) in enumerate(of_classes):
         cells = [
             Text(str(n) if n else "·", style="bold" if i == true else "" if n else "dim")
-            for i, n in enumerate(row)
+            for i, n in enumerate(counts)
         ]
         shown = "-" if recall is None else amount("accuracy", recall)
-        table.add_row(Text(name), *cells, shown)
-    return table
+        rows.append([Text(name, "dim"), *cells, Text(shown, "dim")])
+    return columns_table(header, rows, header)
 
 
 def mistakes(matrix: "ConfusionMatrix") -> Table:
     """Return a table of the most frequent mistakes."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("true", "predicted", "examples"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for true, predicted, examples in matrix.mistakes(MOST_MISTAKES):
-        names = (Text(matrix.names[i]) for i in (true, predicted))
-        table.add_row(*names, count(examples))
-    return table
+    rows = [
+        (matrix.names[true], matrix.names[predicted], count(examples))
+        for true, predicted, examples in matrix.mistakes(MOST_MISTAKES)
+    ]
+    return columns_table(("true", "predicted", "examples"), rows, ("examples",))

@@ -68,15 +68,14 @@ def describe(
 def describe_table(config: "Config", console: "Console") -> None:
     """Print columns, time steps, gaps, windows of each split and naive forecasts of a table."""
     import numpy as np
-    from rich.table import Table
-    from rich.text import Text
 
+    from seqbench.cli.rich_tables import columns_table
     from seqbench.config.build import build
     from seqbench.datasets.table import moment, read_table
     from seqbench.datasets.time_steps import step_name
     from seqbench.experiment.build import build_task
     from seqbench.tasks.forecast import Forecast
-    from seqbench.wording import count, plain, score
+    from seqbench.wording import count, score
 
     node = config["task"]
     table = read_table(node["path"], node["time"], node["group"])
@@ -88,19 +87,14 @@ def describe_table(config: "Config", console: "Console") -> None:
         node["missing"] = "mask"
     task = build_task(config, build("trainer", config))
     assert isinstance(task, Forecast)
-    grid = Table(box=None, pad_edge=False, header_style="bold")
-    grid.add_column("column")
-    grid.add_column("use")
-    for name in FACTS:
-        grid.add_column(name, justify="right")
+    columns = []
     for name, values, gaps in zip(table.columns, table.values.T, missing.tolist(), strict=True):
         read = task.features
         roles = {"target": read.targets, "known ahead": read.known, "input": read.columns}
         use = next((role for role, names in roles.items() if name in names), "not read")
-        grid.add_row(Text(plain(name)), use, count(gaps), *facts_of(values))
-    for name in table.ignored:
-        grid.add_row(Text(plain(name)), "not read")
-    console.print(grid)
+        columns.append([name, use, count(gaps), *facts_of(values)])
+    columns += [[name, "not read"] for name in table.ignored]
+    console.print(columns_table(["column", "use", *FACTS], columns, FACTS))
     rows = {"rows": count(len(table.values)), "series": count(len(table.series))}
     if table.time is not None and table.step is not None:
         rows["time"] = f"{moment(table.time.min())} to {moment(table.time.max())}"
@@ -117,26 +111,23 @@ def describe_table(config: "Config", console: "Console") -> None:
 def describe_sequences(config: "Config", console: "Console") -> None:
     """Print sequences, lengths, classes by split, and channels of labelled sequences."""
     import numpy as np
-    from rich.table import Table
-    from rich.text import Text
 
+    from seqbench.cli.rich_tables import columns_table
     from seqbench.config.build import build
     from seqbench.datasets.labelled_file import read_labelled
     from seqbench.experiment.build import build_task
     from seqbench.tasks.classify_file import ClassifyFile
-    from seqbench.wording import count, plain, score
+    from seqbench.wording import count, score
 
     node = config["task"]
     columns = node["id"], node["time"], node["label"]
     data = read_labelled(node["path"], *columns)
     missing = np.isnan(data.values).sum(0)
-    grid = Table(box=None, pad_edge=False, header_style="bold")
-    grid.add_column("channel")
-    for name in FACTS:
-        grid.add_column(name, justify="right")
-    for name, values, gaps in zip(data.channels, data.values.T, missing.tolist(), strict=True):
-        grid.add_row(Text(plain(name)), count(gaps), *facts_of(values))
-    console.print(grid)
+    channels = [
+        [name, count(gaps), *facts_of(values)]
+        for name, values, gaps in zip(data.channels, data.values.T, missing.tolist(), strict=True)
+    ]
+    console.print(columns_table(["channel", *FACTS], channels, FACTS))
     rows = {"sequences": count(len(data.lengths)), "time steps": count(len(data.values))}
     rows["lengths"] = lengths_of(data.lengths)
     if data.labels is None:
@@ -178,30 +169,23 @@ def describe_texts(config: "Config", console: "Console") -> None:
 
 def print_facts(facts: dict[str, str], console: "Console") -> None:
     """Print names and texts in two columns, below an empty line."""
-    from rich.table import Table
-    from rich.text import Text
+    from seqbench.cli.rich_tables import facts_table
 
-    grid = Table.grid(padding=(0, 2))
-    for name, text in facts.items():
-        grid.add_row(Text(name, "dim"), Text(text))
     console.print()
-    console.print(grid)
+    console.print(facts_table(facts.items()))
 
 
 def classes_by_split(task: "Classification") -> "Table":
     """Return a table of the number of examples of each class in each split."""
-    from rich.table import Table
-    from rich.text import Text
+    from seqbench.cli.rich_tables import columns_table
+    from seqbench.wording import count
 
-    from seqbench.wording import count, plain
-
-    grid = Table("class", box=None, pad_edge=False, header_style="bold")
     splits = {split: task.targets[task.rows[split]] for split in ("train", "valid", "test")}
-    for split in splits:
-        grid.add_column(split, justify="right")
-    for i, name in enumerate(task.features.classes):
-        grid.add_row(Text(plain(name)), *(count(int((y == i).sum())) for y in splits.values()))
-    return grid
+    rows = [
+        [name, *(count(int((y == i).sum())) for y in splits.values())]
+        for i, name in enumerate(task.features.classes)
+    ]
+    return columns_table(["class", *splits], rows, splits)
 
 
 def lengths_of(lengths: "NDArray[np.int64]") -> str:

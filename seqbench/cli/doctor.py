@@ -13,7 +13,6 @@ from typing import Annotated
 import typer
 
 from seqbench.cli.data import DataDir
-from seqbench.wording import plain
 
 # The packages that affect results most.
 CORE = ("seqbench", "torch", "numpy", "hydra-core", "omegaconf", "safetensors")
@@ -36,8 +35,9 @@ def doctor(
     Example: seqbench doctor
     """
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
+
+    from seqbench.cli.rich_tables import print_sections
 
     console, progress = Console(highlight=False), Console(stderr=True, highlight=False)
     with progress.status("checking this machine") as status:
@@ -56,17 +56,8 @@ def doctor(
             "data": data(data_dir),
             "runs": runs(output_dir),
         }
-    for title, lines in sections.items():
-        console.print(Text(f"{title}", style="bold"))
-        grid = Table.grid(padding=(0, 2))
-        grid.add_column(style="dim")
-        grid.add_column(overflow="fold")
-        for name, line in lines.items():
-            grid.add_row(f"  {name}", Text(plain(line)))
-        console.print(grid)
-    console.print(Text("warnings", style="bold"))
-    for warning in list(warnings(output_dir, reason)) or ["none"]:
-        console.print(Text(f"  {plain(warning)}"))
+    found = list(warnings(output_dir, reason)) or ["none"]
+    print_sections(console, {**sections, "warnings": {"": "\n".join(found)}})
 
 
 def versions() -> Lines:

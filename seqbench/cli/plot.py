@@ -1,13 +1,19 @@
 """`seqbench plot`: write figures of many runs to files."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from seqbench.cli.eval import Trust
 from seqbench.cli.folders import Folders, OutputDir, Where, collect_runs, places_text, writable
+
+if TYPE_CHECKING:
+    from seqbench.results.collect import Collected
+    from seqbench.runs.forecasts import ForecastWindow
+    from seqbench.runs.record import Record
 
 
 def plot(
@@ -79,7 +85,7 @@ def plot(
     from seqbench.results.compression import with_sizes
     from seqbench.results.metric import ranked_by
     from seqbench.results.plots import figures
-    from seqbench.results.where import MISSING, select, value_of
+    from seqbench.results.where import select
 
     if window is not None and kind != "forecast":
         raise ConfigError(f"--window is for --kind forecast, not {kind}")
@@ -91,50 +97,74 @@ def plot(
     found = collect_runs(paths, output_dir)
     records = select(found.records, where)
     if not records:
-        hint = "none matches" if found.records else "'seqbench train' makes one"
-        if found.unfinished and not found.records:
-            hint = "none has ended yet, see 'seqbench runs'"
-        raise ConfigError(f"no runs in {places_text(paths, output_dir)}: {hint}")
-    if kind == "pareto":
-        records = with_sizes(records)
-    counts = Counter(record.status for record in records)
-    lost = ", ".join(f"{n} {status}" for status, n in counts.items() if status != "completed")
-    if kind != "curves" and not counts["completed"]:
-        raise ConfigError(f"there is nothing to draw: {lost}")
-    cells = aggregate(records)
+        raise ConfigError(f"no runs in {places_text(paths, output_dir)}: {hint(found)}")
+    if kind != "curves" and all(record.status != "completed" for record in records):
+        raise ConfigError(f"there is nothing to draw: {lost_text(records)}")
     if kind == "forecast":
         from seqbench.results.plots.forecasts import forecasts
 
-        chosen = None
-        if window is not None:
-            from seqbench.experiment.saved_run import SavedRun
-
-            done = [
-                record.run_id
-                for record in records
-                if record.status == "completed" and value_of(record, "task.horizon") is not MISSING
-            ]
-            if not done:
-                raise ConfigError("--window is for runs that forecast, and there are none")
-            chosen = {
-                key: SavedRun(found.folders[key], trust or ()).forecast_window(window)
-                for key in done
-            }
-        figure = forecasts(cells, found.folders, chosen)
+        chosen = None if window is None else windows_of(records, found.folders, window, trust)
+        figure = forecasts(aggregate(records), found.folders, chosen)
     elif kind == "curves":
-        figure = figures.learning_curves(cells, found.folders, metric, x or "steps", log)
+        figure = figures.learning_curves(
+            aggregate(records), found.folders, metric, x or "steps", log
+        )
     else:
-        cells = aggregate(ranked_by(records, metric) if metric else records)
+        sized = with_sizes(records) if kind == "pareto" else records
+        cells = aggregate(ranked_by(sized, metric) if metric else sized)
         if kind == "scaling":
             figure = figures.scaling(cells, x or "length", log, by)
         else:
             figure = figures.pareto(cells, x or "seconds", log, by)
     figures.write(figure, file)
-    drawn = len(records) if kind == "curves" else counts["completed"]
-    runs = "1 run" if drawn == 1 else f"{drawn:,} runs"
+    typer.echo(f"{file}: {drawn_text(records, kind)}")
+
+
+def hint(found: "Collected") -> str:
+    """Return why no run was selected, or what to do about it."""
+    if found.records:
+        return "none matches"
+    if found.unfinished:
+        return "none has ended yet, see 'seqbench runs'"
+    return "'seqbench train' makes one"
+
+
+def windows_of(
+    records: "Sequence[Record]", folders: Mapping[str, Path], window: str, trust: list[str] | None
+) -> "dict[str, list[ForecastWindow]]":
+    """Return run_id -> a window of the test, computed from the weights of each run that forecasts.
+
+    Raises:
+        ConfigError: if no completed run forecasts, or if there is no such window.
+    """
+    from seqbench.errors import ConfigError
+    from seqbench.experiment.saved_run import SavedRun
+    from seqbench.results.where import MISSING, value_of
+
+    done = [
+        record.run_id
+        for record in records
+        if record.status == "completed" and value_of(record, "task.horizon") is not MISSING
+    ]
+    if not done:
+        raise ConfigError("--window is for runs that forecast, and there are none")
+    return {key: SavedRun(folders[key], trust or ()).forecast_window(window) for key in done}
+
+
+def lost_text(records: "Sequence[Record]") -> str:
+    """Return the number of runs of each status but `completed`: `1 diverged, 2 failed`."""
+    counts = Counter(record.status for record in records if record.status != "completed")
+    return ", ".join(f"{count} {status}" for status, count in counts.items())
+
+
+def drawn_text(records: "Sequence[Record]", kind: str) -> str:
+    """Return the number of runs that are drawn, and of those that are not."""
+    lost = lost_text(records)
     # A failed run may have a curve, but never a score.
     remark = f"{lost} among them, as far as they came" if kind == "curves" else f"without {lost}"
-    typer.echo(f"{file}: {runs}{f' ({remark})' if lost else ''}")
+    drawn = sum(kind == "curves" or record.status == "completed" for record in records)
+    runs = "1 run" if drawn == 1 else f"{drawn:,} runs"
+    return f"{runs} ({remark})" if lost else runs
 
 
 def folder_of(path: Path, output_dir: Path) -> Path:

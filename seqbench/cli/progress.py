@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
+from seqbench.cli.rich_tables import facts_panel
 from seqbench.config.compression import method
 from seqbench.errors import Interrupted
 from seqbench.results.command import resume_command
@@ -144,7 +143,7 @@ class Terminal(Observer):
         if self.again:
             commands.insert(0, ["train", *self.again, f"seed={record.seed + 1}"])
         if self.console.is_terminal:
-            self.console.print(panel(outcome(record), rows))
+            self.console.print(facts_panel(outcome(record), rows.items()))
         else:
             self.lines.write(outcome(record))
             for name, value in rows.items():
@@ -156,16 +155,6 @@ class Terminal(Observer):
             for i, line in enumerate(lines):
                 label = (f"{'' if i else name:{WIDTH}}", "dim")
                 self.console.print(Text.assemble(label, line), soft_wrap=True)
-
-
-def panel(title: str, rows: dict[str, str]) -> Panel:
-    """Return a panel of names and values, the first value in bold."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim")
-    grid.add_column()
-    for i, (name, value) in enumerate(rows.items()):
-        grid.add_row(name, Text(value, style="" if i else "bold"))
-    return Panel(grid, title=title, title_align="left", border_style="green", expand=False)
 
 
 class OneOfMany(Observer):

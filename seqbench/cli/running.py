@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from seqbench.cli.rich_tables import empty_table
 from seqbench.launch.progress import Progress
 from seqbench.wording import amount, duration, number, plain, score
 
@@ -24,7 +25,7 @@ def running_table(
         live: keep columns that are still empty, since the table is redrawn.
     """
     # A fixed width keeps the table from jumping between updates; names are cut before numbers.
-    table = Table(box=None, pad_edge=False, header_style="dim", width=min(width, WIDEST))
+    table = empty_table(min(width, WIDEST))
     table.add_column("running", no_wrap=True, overflow="ellipsis", ratio=1)
     rows = [(Text(name), figures(run, brief=width < ROOM_FOR_METRIC)) for name, run in running]
     narrow = width < ROOM_FOR_SPEED

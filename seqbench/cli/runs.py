@@ -187,8 +187,9 @@ def view(runs: Runs, limit: int, width: int, height: int | None = None) -> "Rend
 def others_table(rows: Sequence[Mapping[str, str]], width: int) -> "Table":
     """Return the table of runs that are not in progress, at most `width` characters wide."""
     from rich.cells import cell_len
-    from rich.table import Table
     from rich.text import Text
+
+    from seqbench.cli.rich_tables import columns_table
 
     widths = {
         name: max(cell_len(text) for text in (name, *(r[name] for r in rows))) for name in rows[0]
@@ -203,17 +204,16 @@ def others_table(rows: Sequence[Mapping[str, str]], width: int) -> "Table":
     for name in (*OPTIONAL_COLUMNS, SETTINGS):
         if room() < 0:
             widths.pop(name, None)
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    for name in widths:
-        if name == SETTINGS:
-            wide = min(most, widths[name] + room())
-            table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=wide)
-        else:
-            table.add_column(name, justify="right" if name in NUMBERS else "left", overflow="fold")
-    for row in rows:
+    longest = widths.get(SETTINGS, 0) + room()
+
+    def cell(row: Mapping[str, str], name: str) -> Text:
         styles = {"status": COLOURS[row["status"]], "run": "bold"}
-        table.add_row(*(Text(row[name], styles.get(name, "")) for name in widths))
-    return table
+        text = Text(row[name], styles.get(name, ""))
+        if name == SETTINGS:
+            text.truncate(longest, overflow="ellipsis")
+        return text
+
+    return columns_table(widths, ([cell(row, name) for name in widths] for row in rows), NUMBERS)
 
 
 def name_of(run: "Unfinished") -> str:

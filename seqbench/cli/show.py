@@ -8,7 +8,6 @@ import typer
 from seqbench.cli import completion
 from seqbench.cli.folders import RUN_HELP, OutputDir
 from seqbench.runs.record import WITHOUT_MEMORY, Record
-from seqbench.wording import plain
 
 if TYPE_CHECKING:
     from seqbench.results.collect import Unfinished
@@ -39,10 +38,9 @@ def show(
     Example: seqbench show 3f1b
     """
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
     from seqbench.cli.confusion_view import print_confusion
+    from seqbench.cli.rich_tables import print_sections
     from seqbench.cli.text_plot import print_curves
     from seqbench.results.collect import read_run
     from seqbench.results.summary import log_end
@@ -59,17 +57,7 @@ def show(
     if found.status == "failed" and (end := log_end(folder / "log.txt")):
         sections[f"end of {folder / 'log.txt'}"] = {"": "\n".join(end.splitlines()[-LOG_LINES:])}
     console = Console(highlight=False)
-    for title, rows in sections.items():
-        if not rows:
-            continue
-        if title:
-            console.print(Text(f"\n{plain(title)}", style="bold"))
-        grid = Table.grid(padding=(0, 2))
-        grid.add_column(style="dim", overflow="fold")
-        grid.add_column(overflow="fold")
-        for name, value in rows.items():
-            grid.add_row(Text(plain(name)), Text("\n".join(map(plain, value.split("\n")))))
-        console.print(grid)
+    print_sections(console, sections)
     if (confusion := read_confusion(folder / "confusion.json")) is not None:
         print_confusion(console, confusion)
     for (split, metric), curve in learning_curves(found, folder).items():

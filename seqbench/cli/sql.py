@@ -4,6 +4,7 @@ import json
 import math
 import signal
 import sys
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -136,28 +137,16 @@ def to_markdown(answer: "Answer") -> str:
 def to_rich(answer: "Answer", width: int) -> "RenderableType":
     """Return a table, or one line per value if the table is wider than `width` columns."""
     from rich.cells import cell_len
-    from rich.table import Table
-    from rich.text import Text
+
+    from seqbench.cli.rich_tables import columns_table, facts_table
 
     columns = list(map(text, answer.columns))
     rows = [list(map(short, row)) for row in answer.rows]
     longest = (max(map(cell_len, column)) for column in zip(columns, *rows, strict=True))
     if sum(longest) + 2 * len(columns) <= width:
-        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-        for name, numeric in zip(columns, numerics(answer), strict=True):
-            table.add_column(Text(name), justify="right" if numeric else "left")
-        for row in rows:
-            table.add_row(*map(Text, row))
-        return table
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", overflow="fold")
-    grid.add_column(overflow="fold")
-    for i, row in enumerate(rows):
-        if i:
-            grid.add_row()
-        for name, value in zip(columns, row, strict=True):
-            grid.add_row(Text(name), Text(value))
-    return grid
+        return columns_table(columns, rows, [*compress(columns, numerics(answer))])
+    facts = [[("", ""), *zip(columns, row, strict=True)] for row in rows]
+    return facts_table([fact for record in facts for fact in record][1:])
 
 
 def numerics(answer: "Answer") -> list[bool]:

@@ -4,18 +4,18 @@ from dataclasses import replace
 from itertools import takewhile
 from textwrap import wrap
 
-from rich.box import SIMPLE
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from seqbench.cli.rich_tables import empty_table
 from seqbench.results.tables.table import Entry, Table
 
 # Width at which headers and flags are folded, so that they do not widen a column of numbers.
 FOLD = 18
 # Blanks between two columns.
-GAP = 3
+GAP = 2
 
 
 def show_table(table: Table, console: Console) -> None:
@@ -66,18 +66,18 @@ def blocks(table: Table, room: int) -> list[list[int]]:
 
 def rich_table(table: Table, block: list[int], label_width: int) -> RichTable:
     """Render a block of columns, without rows that are empty in it."""
-    view = RichTable(box=SIMPLE, show_edge=False, pad_edge=False, header_style="")
-    view.add_column(Text(table.stub, "bold"), width=label_width, overflow="fold")
+    view = empty_table()
+    view.add_column(Text(table.stub), width=label_width, overflow="fold")
     for i in block:
         header = table.columns[i]
-        title = Text.assemble((header.task, "bold"), "\n", (header.measure, "dim"))
-        view.add_column(title, justify="right", width=column_width(table, i))
+        title = f"{header.task}\n{header.measure}"
+        view.add_column(Text(title), justify="right", width=column_width(table, i))
     in_bounds = False
     for row in table.rows:
         if not any(row.entries[i] for i in block):
             continue
         if row.bound and not in_bounds:
-            view.add_section()
+            view.add_row()
             in_bounds = True
         cells = [entry_text(row.entries[i], row.bound, marks_width(table, i)) for i in block]
         view.add_row(Text(row.label, "dim" if row.bound else ""), *cells)

@@ -270,26 +270,8 @@ class Recording:
     ) -> Record:
         """Return the record of the run; `compiled` are the kernels' sources that it ran."""
         experiment, task = self.experiment, self.experiment.task
-        config, progress, primary = experiment.config, experiment.state.progress, task.primary
-        watches_test = experiment.trainer.watch == "test"
-        split = TEST_MEAN if watches_test else "test"
-        value = metrics.get(split, {}).get(primary.metric)
-        score = None
-        notes = dict(task.notes)
-        if "continues" in config:
-            notes["continues"] = lineage(self.folder, config)
-        if watches_test:
-            notes["score"] = f"mean of the last results on test, {TESTS_IN_MEAN} at most"
-        if value is not None:
-            score = Score(
-                metric=primary.metric, split=split, value=value, direction=primary.direction
-            )
-            if primary.solved is not None:
-                notes["solved"] = int(primary.is_solved(value))
-        if status == "completed" and "compress" in config:
-            notes["method"] = str(method(config))
-            notes["nonzero"] = experiment.parameters - zeros(experiment.state.model)
-        seconds = progress.seconds
+        config, progress = experiment.config, experiment.state.progress
+        score = self.score(metrics)
         return Record(
             run_id=self.folder.run_id,
             status=status,
@@ -314,24 +296,55 @@ class Recording:
             config=without_environment(config),
             defaults=without_environment(defaults_of(config)),
             error=error,
-            notes=notes,
-            measured={
-                "seconds": seconds,
-                "throughput": progress.tokens / seconds if seconds else None,
-                "peak_memory_bytes": machine.peak_memory(experiment.device),
-                "device": machine.device_name(experiment.device),
-                "threads": torch.get_num_threads(),
-                "compiled": sorted(compiled),
-                **({"cuda_graph": True} if experiment.captures_steps else {}),
-                **({"seeds_together": together} if together > 1 else {}),
-                **self.size(status),
-                "recipe": config["recipe"].get("source"),
-                "host": machine.host(),
-                "git": machine.git_commit(),
-                "started": self.started.isoformat(timespec="seconds"),
-                "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            },
+            notes=self.notes(status, score),
+            measured=self.measured(status, together, compiled),
         )
+
+    def score(self, metrics: Metrics) -> Score | None:
+        """Return the primary metric on test; `None` if it was not measured."""
+        primary = self.experiment.task.primary
+        split = TEST_MEAN if self.experiment.trainer.watch == "test" else "test"
+        value = metrics.get(split, {}).get(primary.metric)
+        if value is None:
+            return None
+        return Score(metric=primary.metric, split=split, value=value, direction=primary.direction)
+
+    def notes(self, status: str, score: Score | None) -> dict[str, Any]:
+        """Return the task's notes, and notes on parents, the score and compression."""
+        experiment, primary = self.experiment, self.experiment.task.primary
+        config, notes = experiment.config, dict(experiment.task.notes)
+        if "continues" in config:
+            notes["continues"] = lineage(self.folder, config)
+        if experiment.trainer.watch == "test":
+            notes["score"] = f"mean of the last results on test, {TESTS_IN_MEAN} at most"
+        value = None if score is None else score.value
+        if value is not None and primary.solved is not None:
+            notes["solved"] = int(primary.is_solved(value))
+        if status == "completed" and "compress" in config:
+            notes["method"] = str(method(config))
+            notes["nonzero"] = experiment.parameters - zeros(experiment.state.model)
+        return notes
+
+    def measured(self, status: str, together: int, compiled: Collection[str]) -> dict[str, Any]:
+        """Return what depends on the machine and the time, not on the config alone."""
+        experiment, progress = self.experiment, self.experiment.state.progress
+        seconds = progress.seconds
+        return {
+            "seconds": seconds,
+            "throughput": progress.tokens / seconds if seconds else None,
+            "peak_memory_bytes": machine.peak_memory(experiment.device),
+            "device": machine.device_name(experiment.device),
+            "threads": torch.get_num_threads(),
+            "compiled": sorted(compiled),
+            **({"cuda_graph": True} if experiment.captures_steps else {}),
+            **({"seeds_together": together} if together > 1 else {}),
+            **self.size(status),
+            "recipe": experiment.config["recipe"].get("source"),
+            "host": machine.host(),
+            "git": machine.git_commit(),
+            "started": self.started.isoformat(timespec="seconds"),
+            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
 
     def size(self, status: str) -> dict[str, Any]:
         """Return the bytes of the weights; of a compressed run also latencies."""

@@ -2,10 +2,9 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import zip_longest
 from typing import NamedTuple
 
 from seqbench.config.choices import choices_of
@@ -72,15 +71,12 @@ def build_table(
     in_paper = {row.task for row in paper_rows}
     usual_n = _usual_n(cells)
     one_protocol = len({cell.column.protocol for cell in cells}) == 1  # a note names it
-    remarks = _Remarks()
     runs = [record for cell in cells for record in cell.records]
     older = [record.run_id for record in runs if not record.is_current]
     marked = frozenset(older) if len(older) < len(runs) else frozenset()
-    names = [name for cell in cells for name in cell.bounds if name != BEST_POSSIBLE]
-    names = list(dict.fromkeys([WITHOUT_MEMORY, *names, BEST_POSSIBLE]))
-    # Build the table column by column, the bounds below the cells of each, then transpose it.
-    columns: list[tuple[Header, list[Entry | None]]] = []
-    printed: dict[int, dict[str, str]] = {}  # column -> numbers of models that seqbench lacks
+    bounds = _bounds_of(cells)
+    remarks = _Remarks()
+    columns: list[_Column] = []
     for j, texts in enumerate(grid.columns):
         members = [grid.cells.get((i, j)) for i in places]
         name = plain(next(cell.column.task for cell in members if cell))
@@ -91,46 +87,19 @@ def build_table(
             else _entry(cell, standing[i, j], usual_n, marked, f"{row} {texts[0]}", remarks)
             for i, (row, cell) in enumerate(zip(grid.rows, members, strict=True))
         ]
-        bounds = [None if grid.tasks_down else _bound(members, name) for name in names]
-        columns.append((header, means + bounds))
-        extra = [SHOWN[name] for name in show]
-        headers = [Header(shown.header, header.task, True, header.name) for shown in extra]
-        makers: list[Callable[[Cell], Entry | None]] = [shown.entry for shown in extra]
-        there = [cell for cell in members if cell]
-        pair = partial(against_entry, rivals=there, name=against)
-        if against is not None and any(map(pair, there)):
-            headers.append(Header(f"against {plain(against)}", header.task, True, header.name))
-            makers.append(pair)
+        below = {} if grid.tasks_down else {name: _bound(members, name) for name in bounds}
+        columns += [_Column(header, means, bounds=below), *_beside(header, members, show, against)]
         if paper and any(cell and cell.column.task in in_paper for cell in members):
-            headers.append(Header("published", plain(paper), True, header.name))
-            makers.append(
-                partial(_published, paper=paper, any_protocol=one_protocol, remarks=remarks)
-            )
-        for beside, make in zip(headers, makers, strict=True):
-            if beside.task == "published":
-                printed[len(columns)] = _of_others(str(paper), there[0])
-            columns.append((beside, [None if cell is None else make(cell) for cell in members]))
-    others = list(dict.fromkeys(model for texts in printed.values() for model in texts))
-    for j, (_, entries) in enumerate(columns):
-        numbers = printed.get(j, {})
-        entries[len(places) : len(places)] = [
-            Entry(numbers[model]) if model in numbers else None for model in others
-        ]
-    for name in names if grid.tasks_down else ():
+            columns.append(_beside_paper(header, members, paper, one_protocol, remarks))
+    for name in bounds if grid.tasks_down else ():
         of_rows = [[c for (i, _), c in grid.cells.items() if i == row] for row in places]
-        columns.append((Header(plain(name), ""), [_bound(members, name) for members in of_rows]))
-    labels = [*grid.rows, *map(plain, [*others, *names])]
-    across = zip_longest(*(entries for _, entries in columns))
-    table_rows = [
-        Row(label, entries, bound=i >= len(places) + len(others))
-        for i, (label, entries) in enumerate(zip(labels, across, strict=False))
-    ]
+        columns.append(_Column(Header(plain(name), ""), [_bound(cs, name) for cs in of_rows]))
     splits = {cell.column.split for cell in cells} - {None}
     return Table(
         title=("Test scores" if splits <= {"test"} else "Scores")
         + (f" beside {plain(paper)}" if paper else ""),
-        columns=tuple(header for header, _ in columns),
-        rows=tuple(row for row in table_rows if not row.bound or any(row.entries)),
+        columns=tuple(column.header for column in columns),
+        rows=tuple(_rows(grid.rows, columns, bounds)),
         notes=(
             *_explanations(cells, usual_n),
             *_of_protocols(cells, paper_rows),
@@ -143,6 +112,68 @@ def build_table(
         ),
         stub=grid.stub,
     )
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column: entries of the rows, numbers of models without a row, and bounds, by name."""
+
+    header: Header
+    entries: list[Entry | None]
+    of_others: dict[str, Entry] = field(default_factory=dict)
+    bounds: dict[str, Entry | None] = field(default_factory=dict)
+
+
+def _beside(
+    header: Header, cells: Sequence[Cell | None], show: Sequence[str], against: str | None
+) -> list[_Column]:
+    """Return the extra columns beside a mean, but for published numbers."""
+    makers: list[tuple[str, Callable[[Cell], Entry | None]]] = [
+        (SHOWN[name].header, SHOWN[name].entry) for name in show
+    ]
+    there = [cell for cell in cells if cell]
+    pair = partial(against_entry, rivals=there, name=against)
+    if against is not None and any(map(pair, there)):
+        makers.append((f"against {plain(against)}", pair))
+    return [
+        _Column(
+            Header(title, header.task, True, header.name),
+            [None if cell is None else make(cell) for cell in cells],
+        )
+        for title, make in makers
+    ]
+
+
+def _beside_paper(
+    header: Header,
+    cells: Sequence[Cell | None],
+    paper: str,
+    any_protocol: bool,
+    remarks: "_Remarks",
+) -> _Column:
+    """Return the column of a paper's numbers, those of models that seqbench lacks as well."""
+    return _Column(
+        Header("published", plain(paper), True, header.name),
+        [
+            None if cell is None else _published(cell, paper, any_protocol, remarks)
+            for cell in cells
+        ],
+        _of_others(paper, next(cell for cell in cells if cell)),
+    )
+
+
+def _rows(
+    labels: Sequence[str], columns: Sequence[_Column], bounds: Sequence[str]
+) -> Iterator[Row]:
+    """Yield the rows of the cells, of models that seqbench lacks, and of the known bounds."""
+    for i, label in enumerate(labels):
+        yield Row(label, tuple(column.entries[i] for column in columns))
+    for model in dict.fromkeys(model for column in columns for model in column.of_others):
+        yield Row(model, tuple(column.of_others.get(model) for column in columns))
+    for name in bounds:
+        entries = tuple(column.bounds.get(name) for column in columns)
+        if any(entries):
+            yield Row(plain(name), entries, bound=True)
 
 
 class _Shown(NamedTuple):
@@ -277,16 +308,22 @@ def _published(cell: Cell, paper: str, any_protocol: bool, remarks: _Remarks) ->
     return Entry(found.printed, marks="".join(map(remarks.mark, reasons)))
 
 
-def _of_others(paper: str, cell: Cell) -> dict[str, str]:
+def _of_others(paper: str, cell: Cell) -> dict[str, Entry]:
     """Return model -> published number, of the models that seqbench lacks, for a cell's task."""
     record, known = cell.records[0], choices_of("model")
     return {
-        plain(model): found.printed
+        plain(model): Entry(found.printed)
         for row, cells in load_paper(paper).items()
         if row.task == record.task and row.is_of(record.config)
         for model, found in cells.items()
         if model not in known
     }
+
+
+def _bounds_of(cells: Iterable[Cell]) -> list[str]:
+    """Return the names of all bounds: without memory first, the best possible score last."""
+    names = [name for cell in cells for name in cell.bounds if name != BEST_POSSIBLE]
+    return list(dict.fromkeys([WITHOUT_MEMORY, *names, BEST_POSSIBLE]))
 
 
 def _bound(cells: Iterable[Cell | None], name: str) -> Entry | None:
