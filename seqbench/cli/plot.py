@@ -9,6 +9,7 @@ import typer
 
 from seqbench.cli.eval import Trust
 from seqbench.cli.folders import Folders, OutputDir, Where, collect_runs, places_text, writable
+from seqbench.wording import counted
 
 if TYPE_CHECKING:
     from seqbench.results.collect import Collected
@@ -163,7 +164,7 @@ def drawn_text(records: "Sequence[Record]", kind: str) -> str:
     # A failed run may have a curve, but never a score.
     remark = f"{lost} among them, as far as they came" if kind == "curves" else f"without {lost}"
     drawn = sum(kind == "curves" or record.status == "completed" for record in records)
-    runs = "1 run" if drawn == 1 else f"{drawn:,} runs"
+    runs = counted(drawn, "run")
     return f"{runs} ({remark})" if lost else runs
 
 
