@@ -33,6 +33,15 @@ STEP = re.compile(r"_step_\d+$")
 
 Section = dict[str, str]
 
+# What is measured in units: its name for the user, a factor and the unit.
+UNITS = {
+    "bytes": ("size of weights", 1e-3, "kB"),
+    "parent_bytes": ("size of parent's weights", 1e-3, "kB"),
+    "latency": ("latency", 1e3, "ms"),
+    "parent_latency": ("latency of parent", 1e3, "ms"),
+    "peak_memory_bytes": ("peak memory", 2**-20, "MiB"),
+}
+
 
 def finished(run: Record | Unfinished) -> str:
     """Return when a run ended or wrote its last event, ISO 8601 in UTC."""
@@ -208,8 +217,14 @@ def training_facts(record: Record) -> Section:
 
 def other_measured(record: Record) -> Section:
     """Return what else was measured of a run: its device, memory and time."""
-    of_training = ("seconds", "throughput")
-    return fact_texts({k: v for k, v in record.measured.items() if k not in of_training})
+    facts: Section = {}
+    for key, value in record.measured.items():
+        if key in UNITS and isinstance(value, int | float):
+            name, factor, unit = UNITS[key]
+            facts[name] = f"{number(value * factor)} {unit}"
+        elif key not in ("seconds", "throughput"):  # see `training_facts`
+            facts |= fact_texts({key: value})
+    return facts
 
 
 def metrics(record: Record) -> Section:

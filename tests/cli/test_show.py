@@ -9,7 +9,7 @@ from seqbench.cli.main import app
 from seqbench.cli.show import LOG_LINES
 from seqbench.config.compose import compose
 from seqbench.errors import ConfigError
-from seqbench.results.summary import metrics
+from seqbench.results.summary import metrics, other_measured
 from seqbench.runs import lock
 
 FAILED = make_record("copy", "gru", seed=7, status="failed")
@@ -160,4 +160,15 @@ def test_errors_at_steps_of_the_horizon_are_in_the_row_of_their_metric():
     assert metrics(record) == {
         "test mse": "0.400; at step 2: 0.250, 12: 0.500",
         "test count_step_1": "3.00",
+    }
+
+
+def test_sizes_and_times_have_units():
+    measured = {"bytes": 152_386, "latency": 5.48e-4, "peak_memory_bytes": 400_000_000}
+    shown = other_measured(replace(make_record(), measured=measured | {"threads": 2}))
+    assert shown == {
+        "size of weights": "152 kB",
+        "latency": "0.548 ms",
+        "peak memory": "381 MiB",
+        "threads": "2",
     }
