@@ -97,6 +97,12 @@ def test_the_code_lets_the_rate_fall_after_half_of_the_epochs_on_mnist():
     assert [schedule.factor(step, 20) for step in (0, 9, 10, 19)] == [1, 1, 0.1, 0.1]
 
 
+def test_the_code_of_nanogpt_draws_windows_at_random():
+    words = ["model=llama", "task=char_shakespeare", "protocol=code"]
+    assert compose(words)["task"]["shuffle"] is True
+    assert compose([*words, "task.shuffle=false"])["task"]["shuffle"] is False
+
+
 @pytest.mark.parametrize("words", [["model=lstm"], ["model=tcn", "task=char_ptb"]])
 def test_what_there_is_no_code_for_is_refused(words):
     with pytest.raises(ConfigError, match="protocol"):
