@@ -68,8 +68,9 @@ class Run:
     @property
     def output_dir(self) -> Path | None:
         """Return the run's `output_dir`, `OUTPUTS` if it is the default; `None` outside of one."""
-        is_short = len(self.folder.parents) < 4
-        parents = (self.folder.absolute() if is_short else self.folder).parents
+        # The end of a path such as `ID` or `../ID` does not name the folders above.
+        hides = len(self.folder.parents) < 4 or ".." in self.folder.parts[-4:]
+        parents = (self.folder.resolve() if hides else self.folder).parents
         if len(parents) < 4 or parents[2].name != "runs":
             return None
         return OUTPUTS if parents[3].resolve() == OUTPUTS.resolve() else parents[3]

@@ -25,7 +25,8 @@ def read_facts(path: Path) -> dict[str, Any]:
             return {}
         facts = dict(json.loads(text))
         return facts | {"preprocessing": dict(facts.get("preprocessing") or {})}
-    except (OSError, SafetensorError, TypeError, ValueError) as error:
+    # A header of deeply nested JSON costs a RecursionError.
+    except (OSError, RecursionError, SafetensorError, TypeError, ValueError) as error:
         raise not_weights(path, error) from error
 
 

@@ -82,6 +82,18 @@ def test_a_hostile_file_is_no_file_of_weights(content, tmp_path):
         run(config_of(tmp_path, *GRU, f"init_from={path}"))
 
 
+@pytest.mark.parametrize(
+    "facts",
+    ["", "null", "3", '"text"', "[[]]", "[" * 100_000, '{"preprocessing": 3}'],
+    ids=lambda facts: facts[:20],
+)
+def test_hostile_facts_make_no_file_of_weights(facts, tmp_path):
+    path = tmp_path / "evil.safetensors"
+    save_file({"output.bias": torch.zeros(1)}, path, metadata={"facts": facts})
+    with pytest.raises(ConfigError, match="is not a file of weights"):
+        run(config_of(tmp_path, *GRU, f"init_from={path}"))
+
+
 def test_tensors_of_another_program_are_loaded_by_their_names(tmp_path):
     path = tmp_path / "foreign.safetensors"
     bias = torch.full((1,), 7.0)

@@ -119,6 +119,42 @@ def test_a_run_on_disk(run):
     assert run.log_path.read_text() == "one\ntwo\n"
 
 
+@pytest.mark.parametrize(
+    ("inside", "folder", "output_dir"),
+    [
+        ("", "outputs/runs/t/m/id", "outputs"),
+        ("", "real/runs/t/m/id", "outputs"),
+        ("", "mine/runs/t/m/id", "mine"),
+        ("", "{}/mine/runs/t/m/id", "{}/mine"),
+        ("", "mine/reference/t/m/id", None),
+        ("", "id", None),
+        ("mine", "runs/t/m/id", "."),
+        ("mine/runs", "../runs/t/m/id", ".."),
+        ("mine/runs/t/m", "id", "{}/mine"),
+        ("mine/runs/t/m/id", ".", "{}/mine"),
+        ("mine/runs/t/m/id", "../id", "{}/mine"),
+        ("mine/runs/t/m/id", "../../m/id", "{}/mine"),
+        ("mine/runs/t", "../../reference/t/m/id", None),
+        ("mine/runs", "../runs/../t/id", None),
+    ],
+)
+def test_the_output_folder_of_a_run(inside, folder, output_dir, tmp_path, monkeypatch):
+    for name in ("real", "mine"):
+        (tmp_path / name / "runs/t/m/id").mkdir(parents=True)
+    (tmp_path / "outputs").symlink_to("real")
+    monkeypatch.chdir(tmp_path / inside)
+    found = Run(Path(folder.format(tmp_path))).output_dir
+    assert found == (None if output_dir is None else Path(output_dir.format(tmp_path)))
+
+
+def test_the_run_of_a_file_of_weights(run, tmp_path, monkeypatch):
+    run.checkpoints.mkdir(parents=True)
+    monkeypatch.chdir(run.checkpoints)
+    for path in (Path("best.safetensors"), run.checkpoints / "best.safetensors"):
+        assert Run.of_weights(path).folder == run.folder
+        assert Run.of_weights(path).run_id == "0123456789ab"
+
+
 def test_the_history_grows_by_a_line_with_host_and_time(run):
     with run.held():
         run.append_history("started", step=0)
