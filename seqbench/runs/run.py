@@ -69,8 +69,8 @@ class Run:
     def output_dir(self) -> Path | None:
         """Return the run's `output_dir`, `OUTPUTS` if it is the default; `None` outside of one."""
         # The end of a path such as `ID` or `../ID` does not name the folders above.
-        hides = len(self.folder.parents) < 4 or ".." in self.folder.parts[-4:]
-        parents = (self.folder.resolve() if hides else self.folder).parents
+        is_partial = len(self.folder.parents) < 4 or ".." in self.folder.parts[-4:]
+        parents = (self.folder.resolve() if is_partial else self.folder).parents
         if len(parents) < 4 or parents[2].name != "runs":
             return None
         return OUTPUTS if parents[3].resolve() == OUTPUTS.resolve() else parents[3]
