@@ -9,7 +9,7 @@ import typer
 
 from seqbench.cli import completion
 from seqbench.cli.sweep import ConfigDir
-from seqbench.wording import number, plain
+from seqbench.wording import counted, number, plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 \b
-seqbench bench model=tcn task=adding --reference     beside the same architecture, in plain PyTorch
+seqbench bench model=tcn task=adding --reference  beside plain PyTorch
 seqbench bench model=lstm task=copy trainer.batch_size=64 threads=1
 seqbench bench model=llama task=char_markov --sweep length=96,192,384
 seqbench bench model=gru task=adding --sweep width=64,128,256 --format json
@@ -136,20 +136,21 @@ def lines(found: "Measurement") -> dict[str, str]:
         said["ratio"] = f"{ratio} times as fast as the plain implementation"
     parts = ", ".join(f"{name} {100 * share:.0f} %" for name, share in found.split.items())
     rate, peak = found.flops_per_second, found.peak_flops_per_second
-    counted = f"not counted; the machine does {number(peak / 1e9)} GFLOP/s"
+    arithmetic = f"not counted; the machine does {number(peak / 1e9)} GFLOP/s"
     if rate is not None and found.share_of_peak is not None:
-        counted = (
+        arithmetic = (
             f"{number(rate / 1e9)} of {number(peak / 1e9)} GFLOP/s, "
             f"{number(100 * found.share_of_peak, digits=2)} % ({found.flops_counted})"
         )
     return said | {
         "memory": f"{found.peak_memory_bytes / 2**20:,.0f} MiB at most, without the data",
         "time": parts,
-        "arithmetic": counted,
+        "arithmetic": arithmetic,
         "copying": f"{found.copy_bytes_per_second / 1e9:.1f} GB/s, measured on this machine",
-        "on": f"{found.device}, {found.threads} threads, {found.precision}, "
+        "on": f"{found.device}, {counted(found.threads, 'thread')}, {found.precision}, "
         f"{'CUDA graph, ' if found.cuda_graph else ''}batches of {found.batch_size}",
-        "timed": f"{found.rounds} rounds of {found.steps} steps; (10th to 90th percentile)",
+        "timed": f"{found.rounds} rounds of {found.steps} steps",
+        "in brackets": "10th to 90th percentile",
     }
 
 

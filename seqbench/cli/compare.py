@@ -118,5 +118,5 @@ def speed(run: "Record | Unfinished") -> Facts:
         "threads": fact_text(measured.get("threads", "-")),
         "compiled": fact_text(measured.get("compiled", "-")),
         "parameters": count(run.parameters),
-        "peak memory": f"{peak // 2**20:,} MiB" if isinstance(peak, int) else "-",
+        "peak memory": f"{peak / 2**20:,.0f} MiB" if isinstance(peak, int) else "-",
     }

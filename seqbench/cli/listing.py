@@ -21,9 +21,7 @@ def listing(
     if kind == "datasets":
         from seqbench.datasets.catalog import DATASETS
 
-        rows = []
-        for name, dataset in DATASETS.items():
-            rows += [(name, dataset.description), ("", f"terms: {dataset.licence}")]
+        rows = [(n, f"{data.description}; terms: {data.licence}") for n, data in DATASETS.items()]
     else:
         from seqbench.config.choices import folders, plugins
 

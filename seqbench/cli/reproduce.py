@@ -19,16 +19,16 @@ from seqbench.wording import counted
 
 EXAMPLES = """
 \b
-seqbench reproduce tcn2018 --dry-run                    what is missing, cheapest first
-seqbench reproduce tcn2018 --only 'task=adding|copy, model=tcn' --protocol paper
-seqbench reproduce tcn2018 --budget smoke --seeds 2     does it all run?
+seqbench reproduce tcn2018 --dry-run                  the missing runs
+seqbench reproduce tcn2018 --only 'task=adding, model=tcn' --protocol paper
+seqbench reproduce tcn2018 --budget smoke --seeds 2   does it all run?
 seqbench reproduce tcn2018 launch=slurm launch.partition=gpu --no-wait
 
 \b
 Protocols (configs/protocol/):
   ours    validation chooses the weights, the test split is read once
-  paper   the settings in print; the mean of the last three epochs' test results
-  code    what the released code does, quirks included; TCN, NLinear and DLinear only
+  paper   printed settings; the mean of the last three epochs' test scores
+  code    what released code does, quirks included; of some models only
 
 Run again, it trains what is missing and nothing twice. Runs in outputs/reference count, too.
 """

@@ -34,7 +34,8 @@ class Status(str, Enum):
 COLOURS = {"completed": "green", "diverged": "red", "failed": "red", "unfinished": "yellow"}
 NUMBERS = ("seed", "score", "steps", "took")
 # On a narrow terminal, the settings column is first cut to SHORT characters. If the table is still
-# too wide, OPTIONAL_COLUMNS are dropped in this order, and finally the settings column.
+# too wide, OPTIONAL_COLUMNS are dropped in this order, and finally the settings column. Those that
+# fit then come back.
 SETTINGS, SHORT = "settings", 20
 OPTIONAL_COLUMNS = ("device", "took", "budget", "steps")
 # Minimum seconds between refreshes, and maximum share of a CPU core for reading the runs.
@@ -62,6 +63,8 @@ def runs(
     from rich.console import Console
     from rich.live import Live
 
+    from seqbench.results.summary import columns
+
     console = Console(highlight=False)
     found = Runs(run_roots(paths, output_dir), status, where)
     if watch and (not console.is_terminal or console.is_dumb_terminal):
@@ -86,6 +89,9 @@ def runs(
         typer.echo(found.empty_message, err=True)
         return
     console.print(view(found, limit, console.width))
+    rows = list(map(columns, found.others[: limit or None]))
+    if hidden := hidden_columns(rows, console.width):
+        typer.echo(f"too narrow for {', '.join(hidden)}", err=True)
     if limit and (more := len(found.others) - limit) > 0:
         typer.echo(f"{more} more: --limit 0 shows all", err=True)
 
@@ -186,34 +192,53 @@ def view(runs: Runs, limit: int, width: int, height: int | None = None) -> "Rend
 
 def others_table(rows: Sequence[Mapping[str, str]], width: int) -> "Table":
     """Return the table of runs that are not in progress, at most `width` characters wide."""
-    from rich.cells import cell_len
     from rich.text import Text
 
     from seqbench.cli.rich_tables import columns_table
 
-    widths = {
-        name: max(cell_len(text) for text in (name, *(r[name] for r in rows))) for name in rows[0]
-    }
-    most = widths.pop(SETTINGS)
-    if any(row[SETTINGS] for row in rows):
-        widths[SETTINGS] = min(most, SHORT)
-
-    def room() -> int:
-        return width - sum(widths.values()) - 2 * len(widths)
-
-    for name in (*OPTIONAL_COLUMNS, SETTINGS):
-        if room() < 0:
-            widths.pop(name, None)
-    longest = widths.get(SETTINGS, 0) + room()
+    widths = fitting(rows, width)
 
     def cell(row: Mapping[str, str], name: str) -> Text:
         styles = {"status": COLOURS[row["status"]], "run": "bold"}
         text = Text(row[name], styles.get(name, ""))
         if name == SETTINGS:
-            text.truncate(longest, overflow="ellipsis")
+            text.truncate(widths[name], overflow="ellipsis")
         return text
 
     return columns_table(widths, ([cell(row, name) for name in widths] for row in rows), NUMBERS)
+
+
+def fitting(rows: Sequence[Mapping[str, str]], width: int) -> dict[str, int]:
+    """Return the columns that fit into a width, in characters, with the width of each."""
+    from rich.cells import cell_len
+
+    full = {
+        name: max(cell_len(text) for text in (name, *(r[name] for r in rows))) for name in rows[0]
+    }
+    if not any(row[SETTINGS] for row in rows):
+        del full[SETTINGS]
+    widths = {name: min(size, SHORT) if name == SETTINGS else size for name, size in full.items()}
+
+    def room() -> int:
+        return width - sum(widths.values()) - 2 * len(widths)
+
+    dropped = {}
+    for name in (*OPTIONAL_COLUMNS, SETTINGS):
+        if room() < 0 and name in widths:
+            dropped[name] = widths.pop(name)
+    for name, size in reversed(dropped.items()):
+        if size + 2 <= room():
+            widths[name] = size
+    if SETTINGS in widths:
+        widths[SETTINGS] += room()
+    return {name: widths[name] for name in full if name in widths}
+
+
+def hidden_columns(rows: Sequence[Mapping[str, str]], width: int) -> list[str]:
+    """Return the columns with values that do not fit into a width, in characters."""
+    shown = fitting(rows, width) if rows else {}
+    names = rows[0] if rows else ()
+    return [name for name in names if name not in shown and any(row[name] for row in rows)]
 
 
 def name_of(run: "Unfinished") -> str:

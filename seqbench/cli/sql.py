@@ -22,24 +22,26 @@ if TYPE_CHECKING:
 TABLES = """
 \b
 runs    a row for each run that is over:
-          run_id, status (completed, diverged, failed), task, model, seed, budget,
-          protocol, length, metric, split, score, direction (min or max: which is
-          better), solved, baseline, optimum, parameters, steps, tokens, seconds,
-          throughput (time steps/s), peak_memory_bytes, device, threads, host, git,
-          started, finished (both UTC), source, error, metrics, notes, config (JSON:
+          run_id, status (completed, diverged, failed), task, model, seed,
+          budget, protocol, length, metric, split, score, direction (min or
+          max: which is better), solved, baseline, optimum, parameters,
+          steps, tokens, seconds, throughput (time steps/s),
+          peak_memory_bytes, device, threads, host, git, started, finished
+          (both UTC), source, error, metrics, notes, config (JSON:
           config.optimizer.lr), folder
 events  a row for each metric at each step that was logged:
           run_id, task, model, seed, step, split, metric, value
-cells   a row for each model on each task, over the seeds, as in `seqbench table`:
-          task, length, budget, protocol, model, variant, parameters, metric, split,
-          direction, n, mean, sd, low, high (95% interval), geometric_mean (of errors),
-          median, min, max, solved (share), baseline, optimum, failed, diverged, older_code, run_ids
+cells   a row for each model on each task, over the seeds, as in a table:
+          task, length, budget, protocol, model, variant, parameters, metric,
+          split, direction, n, mean, sd, low, high (95% interval),
+          geometric_mean (of errors), median, min, max, solved (share),
+          baseline, optimum, failed, diverged, older_code, run_ids
 
 An average over runs pools whatever they are; a cell holds runs that differ in the seed only.
 
 \b
-seqbench sql "select model, length, avg(score) from runs where task = 'adding' group by all"
-seqbench sql -f csv "select run_id, step, value from events where metric = 'loss'"
+seqbench sql "select model, avg(score) from runs where seed < 3 group by 1"
+seqbench sql -f csv "select step, value from events where metric = 'loss'"
 
 The dialect is DuckDB's. One SELECT (or FROM, WITH, DESCRIBE, PIVOT) is answered: no file is ever
 written, and none but the runs are read. Accuracies are fractions. '-' reads the query from stdin.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 \b
-seqbench sweep model=tcn,lstm,gru,llama task=adding,copy seed=0,1,2 budget=quick
+seqbench sweep model=tcn,lstm,gru task=adding,copy seed=0,1,2 budget=quick
 seqbench sweep model=tcn 'seed=range(5)' optimizer.lr=1e-3,3e-3 --dry-run
 seqbench sweep 'model=glob(*)' task=adding launch.workers=4 --max-time 8h
 seqbench sweep model=tcn seed=0,1,2 launch=slurm launch.partition=gpu

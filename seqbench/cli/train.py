@@ -18,13 +18,13 @@ NO_RESUME = "leave out --resume"
 
 EXAMPLES = """
 \b
-seqbench train model=tcn task=adding budget=quick       two minutes on a laptop
-seqbench train model=lstm task=copy task.length=500     the task at another size
-seqbench train model=gru optimizer=sgd optimizer.lr=1   another optimizer
-seqbench train model=tcn task=adding seeds=8            eight runs as one batched model, for a GPU
+seqbench train model=tcn task=adding budget=quick      two minutes on a laptop
+seqbench train model=lstm task=copy task.length=500    another sequence length
+seqbench train model=gru optimizer=sgd optimizer.lr=1  another optimizer
+seqbench train model=tcn task=adding seeds=8           eight runs at once
 seqbench train model=llama task=char_file task.path=my.txt
-seqbench train --config-dir my_configs model=mine       a custom model
-seqbench train --resume 551aafae trainer.steps=9000     a completed run, from its last step on
+seqbench train --config-dir my_configs model=mine      a custom model
+seqbench train --resume 551aafae trainer.steps=9000    a longer training
 
 Every value of the configuration can be set as key=value: see `seqbench config show`. The settings
 of a task or a model, with their meaning: `seqbench config explain task=forecast_file`.

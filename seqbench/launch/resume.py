@@ -35,6 +35,8 @@ def config_to_resume(run: str, overrides: Sequence[str], trust: Sequence[str]) -
     """
     keys = {word: word.partition("=")[0].lstrip("+") for word in overrides}
     for key in keys.values():
+        if key == "output_dir":
+            raise ConfigError("--resume takes the path of a run in another output_dir: FOLDER/ID")
         if key not in (*DATA_KEYS, *CONTINUING):
             raise ConfigError(
                 f"--resume keeps the settings of a run, and takes no {plain(key)}"

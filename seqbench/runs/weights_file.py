@@ -23,7 +23,9 @@ def read_facts(path: Path) -> dict[str, Any]:
             text = (file.metadata() or {}).get("facts")
         if text is None:
             return {}
-        facts = dict(json.loads(text))
+        facts = json.loads(text)
+        if not isinstance(facts, dict):
+            raise TypeError("its facts are no JSON object")
         return facts | {"preprocessing": dict(facts.get("preprocessing") or {})}
     # A header of deeply nested JSON costs a RecursionError.
     except (OSError, RecursionError, SafetensorError, TypeError, ValueError) as error:

@@ -11,7 +11,8 @@ state some past, and are not scored again, so that each prediction is scored exa
 
 Each row of a batch reads a contiguous run of windows: row 0 the first run, row 1 the next, and so
 on. In every row a batch continues the previous batch, so a model can carry its state. A model
-without state learns more from training windows in random order, which resemble each other less.
+without state learns more from training windows in random order, since neighbours resemble each
+other.
 """
 
 import math

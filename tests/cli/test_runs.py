@@ -16,7 +16,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from seqbench.cli.main import app
-from seqbench.cli.runs import Runs, view
+from seqbench.cli.runs import Runs, fitting, hidden_columns, view
 from seqbench.config.compose import compose
 from seqbench.errors import ConfigError
 from seqbench.runs import lock
@@ -127,6 +127,17 @@ def test_a_narrow_terminal_gets_fewer_columns(output_dir, monkeypatch, width):
     assert lines[0].split()[:4] == ["run", "task", "model", "seed"]
     assert "device" not in lines[0]
     assert "score" in lines[0]
+    assert "device" in result.stderr.partition("too narrow for ")[2]
+
+
+def test_columns_that_fit_into_the_room_of_a_wider_one_come_back():
+    row = {"run": "r" * 8, "budget": "full", "steps": "5", "took": "1 m 00 s", "device": "cpu"}
+    row["settings"] = "s" * 90
+    assert list(fitting([row], 100)) == list(row)
+    assert list(fitting([row], 32)) == ["run", "settings"]
+    assert list(fitting([row], 31)) == ["run", "budget", "steps"]
+    assert hidden_columns([row, row], 31) == ["took", "device", "settings"]
+    assert sum(fitting([row], 100).values()) == 100 - 2 * 6
 
 
 def test_runs_of_a_folder_are_listed(output_dir):
@@ -236,7 +247,7 @@ def test_looking_at_a_run_that_is_being_trained_never_imports_torch(training, tm
     look = "import sys; from seqbench.cli.runs import runs; from pathlib import Path; "
     look += "runs(output_dir=Path(sys.argv[1])); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", look, tmp_path], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("running")
 
 

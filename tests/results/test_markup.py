@@ -69,8 +69,8 @@ def test_markdown():
         " copy T=1000 · cross-entropy (nats) ↓ (full) | published · tcn2018 |"
         " smnist T=784 · accuracy % ↑ (full) | published · tcn2018 |",
         "|---|---:|---:|---:|---:|---:|---:|",
-        "| lstm | 0.500† (n=2) | 0.164 | | | 98.0 (n=1) | 87.2 |",
-        "| tcn | **0.110 ± 0.025** (n=3) | 5.8e-5 | 1.00e-4 (n=1, 1 failed) | 3.5e-5¹ | | |",
+        "| lstm | 0.500†¹ (n=2) | 0.164 | | | 98.0 (n=1) | 87.2 |",
+        "| tcn | **0.110 ± 0.025** (n=3) | 5.8e-5 | 1.00e-4 (n=1, 1 failed) | 3.5e-5² | | |",
         "| without memory | 0.167 | | 0.0204 | | 10.0 | |",
         "| best possible | 0 | | 0 | | | |",
         "",
@@ -86,9 +86,9 @@ def test_latex_in_booktabs():
     lost = r"$1.00\mathrm{e}{-4}$ {\footnotesize(n=1, 1 failed)}"
     assert lines[start + 3 : start + 10] == [
         r"\midrule",
-        r"lstm & $0.500$$^{\dagger}$ {\footnotesize(n=2)} & $0.164$ &  &"
+        r"lstm & $0.500$$^{\dagger}$\textsuperscript{1} {\footnotesize(n=2)} & $0.164$ &  &"
         r"  & $98.0$ {\footnotesize(n=1)} & $87.2$ \\",
-        rf"tcn & {best} & {lost} & $3.5\mathrm{{e}}{{-5}}$\textsuperscript{{1}} &  &  \\",
+        rf"tcn & {best} & {lost} & $3.5\mathrm{{e}}{{-5}}$\textsuperscript{{2}} &  &  \\",
         r"\midrule",
         r"without memory & $0.167$ &  & $0.0204$ &  & $10.0$ &  \\",
         r"best possible & $0$ &  & $0$ &  &  &  \\",
@@ -149,7 +149,7 @@ def test_html():
     assert outline.caption == "Test scores beside tcn2018"
     assert outline.rows[0][:3] == ["model", "adding T=600MSE ↓ (full)", "publishedtcn2018"]
     assert [row[:2] for row in outline.rows[1:-1]] == [
-        ["lstm", "0.500† (n=2)"],
+        ["lstm", "0.500†¹ (n=2)"],
         ["tcn", "0.110 ± 0.025 (n=3)"],
         ["without memory", "0.167"],
         ["best possible", "0"],

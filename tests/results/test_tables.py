@@ -77,6 +77,13 @@ def test_naive_forecasts_are_below_and_a_model_that_does_not_beat_them_is_marked
     assert "¹ no better than the last value" in table.notes
 
 
+def test_a_model_that_does_not_beat_a_predictor_without_memory_is_marked():
+    values = {"lstm": 0.172, "tcn": 0.1}
+    table = build([make_record(model=model, value=value) for model, value in values.items()])
+    assert [entry(table, model).marks for model in values] == ["¹", ""]
+    assert "¹ no better than a predictor without memory" in table.notes
+
+
 def test_a_column_names_the_dataset_unless_the_task_does():
     of = [make_record("ucr", task__dataset="GunPoint"), make_record("etth1", task__dataset="etth1")]
     titles = [str(column) for column in build(of).columns]

@@ -277,8 +277,8 @@ def _entry(
     for text in amount_differences(cell.records[0].config).values():
         if not _is_in(labels, text):
             mark += remarks.mark(text)
-    if better := _better_naive(cell):
-        mark += remarks.mark(f"no better than the {better}")
+    if better := _better_baseline(cell):
+        mark += remarks.mark(f"no better than {better}")
     return replace(entry, flags=tuple(flags), marks=entry.marks + mark)
 
 
@@ -290,14 +290,16 @@ def _is_in(labels: str, difference: str) -> bool:
     return re.search(rf"\b{here}(?![\w.])", labels) is not None
 
 
-def _better_naive(cell: Cell) -> str | None:
-    """Return the best naive predictor, if the mean does not beat it."""
+def _better_baseline(cell: Cell) -> str | None:
+    """Return the predictor without memory or the best naive one, if the mean does not beat it."""
     first, sample = cell.records[0], cell.statistics
-    if not first.naive or first.baseline is None or sample is None:
+    if first.baseline is None or sample is None:
         return None
     off = sample.mean - first.baseline
-    beats = off > 0 if cell.column.direction == "max" else off < 0
-    return None if beats else plain(first.baseline_name)
+    if off > 0 if cell.column.direction == "max" else off < 0:
+        return None
+    name = first.baseline_name
+    return "a predictor without memory" if name == WITHOUT_MEMORY else f"the {plain(name)}"
 
 
 def _published(cell: Cell, paper: str, any_protocol: bool, remarks: _Remarks) -> Entry | None:
