@@ -16,7 +16,7 @@ from seqbench.results.recipe import amount_differences
 from seqbench.results.statistics import Statistics, describe, distinguishable
 from seqbench.results.variants import CODE, METHOD, START, canonical, shown, tell_apart
 from seqbench.results.where import flatten
-from seqbench.runs.identity import without_environment
+from seqbench.runs.identity import completed, without_environment
 from seqbench.runs.record import Record
 from seqbench.user_files import SEQUENCE_FILES
 from seqbench.wording import plain
@@ -25,7 +25,7 @@ from seqbench.wording import plain
 DECADES = 100
 # Options of tasks that change what a model reads or how it is trained, and not what is scored: they
 # distinguish models, not columns. So does the look-back of forecasts.
-READING = frozenset({"pool", "class_weight", "normalize", "calendar", "inputs"})
+READING = frozenset({"pool", "class_weight", "normalize", "calendar", "inputs", "shuffle"})
 # Options of texts that change neither the text nor its number of characters.
 TOKENS = frozenset({"tokens", "min_count", "vocab_size", "length", "context"})
 # Options that name columns, which do not count for files of sequences.
@@ -344,7 +344,9 @@ def _task_node(record: Record, is_reading: bool) -> Any:
     node = record.config.get("task")
     if not isinstance(node, dict):
         return {} if is_reading else node
-    if "init_sha256" in record.config:  # the characters are those of the run that it started from
+    node = completed(node)
+    # The characters are those of the training text, or of the run that it started from.
+    if "init_sha256" in record.config or node.get("characters") is None:
         node = {key: value for key, value in node.items() if key != "characters"}
     reading = READING | {"length"} if "horizon" in node else READING
     if _is_per_character(record, node):

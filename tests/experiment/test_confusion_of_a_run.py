@@ -28,6 +28,7 @@ def train(monkeypatch, tmp_path):
 
     def begin(*overrides):
         words = ["task=smnist", "model=gru", "model.hidden_size=2", "threads=1", "trainer.steps=2"]
+        words += ["model.num_layers=2", "model.chrono=null", "model.forget_bias=1.0"]
         words += ["task.train_size=20", "task.eval_size=30", "trainer.batch_size=10"]
         config = compose([*words, "task.valid_size=20", f"output_dir={tmp_path}", *overrides])
         return run(config), Run.of(config)

@@ -234,3 +234,15 @@ def test_a_record_from_before_an_option_is_pooled_with_those_that_have_it():
         ("norm=layer", 1),
         ("norm=rms", 2),
     ]
+
+
+def test_an_option_of_a_task_that_a_record_lacks_is_at_its_default():
+    target = {"task___target_": "seqbench.tasks.mnist.SequentialMnist"}
+    old = make_record("smnist", "gru", 0, value=0.9, **target)
+    new = make_record("smnist", "gru", 1, value=0.9, **target, task__valid_size=5000)
+    other = make_record("smnist", "gru", 2, value=0.9, **target, task__valid_size=0)
+    cells = aggregate([old, new, other])
+    assert [(cell.column.variant, len(cell.records)) for cell in cells] == [
+        ("valid_size=0", 1),
+        ("valid_size=5000", 2),
+    ]
