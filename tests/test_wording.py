@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqbench.wording import duration, mean_and_spread, metric_name, number, plain, score
+from seqbench.wording import counted, duration, mean_and_spread, metric_name, number, plain, score
 
 
 @pytest.mark.parametrize(
@@ -107,3 +107,8 @@ def test_plain_text_cannot_move_the_cursor_or_turn_the_line():
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+def test_only_one_is_singular():
+    texts = [counted(number, "run") for number in (0, 1, 2, 2000)]
+    assert texts == ["0 runs", "1 run", "2 runs", "2,000 runs"]

@@ -167,6 +167,7 @@ def test_a_run_that_patience_ended_is_continued_from_its_end(tmp_path):
             ["trainer.steps=24", "optimizer.lr=1"],
             "takes no optimizer.lr .there are: data_dir, task.path",
         ),
+        (["output_dir=there"], "takes the path of a run in another output_dir: FOLDER/ID"),
         (["trainer.step=24"], r"no trainer.step \(did you mean 'trainer.steps'\?\)"),
         (["trainer.steps=24,36"], "a run takes one trainer.steps"),
         (["trainer.steps=many"], "trainer.steps must be int or null, not 'many'"),
