@@ -19,7 +19,7 @@ from seqbench.runs.events import read_events
 # Training losses that are kept of a run; metrics on validation are few, and all kept.
 MOST_LOSSES = 200
 ROOT = Path(__file__).parents[1]
-TABLE = re.compile(r"(<!-- (seqbench table .*?) -->\n).*?(?=\n<!-- end)", re.DOTALL)
+TABLE = re.compile(r"(<!-- (seqbench table .*?) -->\n).*?(?=<!-- end)", re.DOTALL)
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
             keep(folder, target / record.task / record.model / record.run_id)
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         text = page.read_text(encoding="utf-8")
-        page.write_text(TABLE.sub(lambda m: m[1] + printed(m[2]), text), encoding="utf-8")
+        page.write_text(TABLE.sub(lambda m: f"{m[1]}{printed(m[2])}\n", text), encoding="utf-8")
 
 
 def printed(command: str) -> str:

@@ -87,7 +87,7 @@ def test_a_model_that_does_not_beat_a_predictor_without_memory_is_marked():
 def test_a_column_names_the_dataset_unless_the_task_does():
     of = [make_record("ucr", task__dataset="GunPoint"), make_record("etth1", task__dataset="etth1")]
     titles = [str(column) for column in build(of).columns]
-    assert titles == ["etth1 T=600 · MSE ↓ (full)", "ucr T=600 [dataset=GunPoint] · MSE ↓ (full)"]
+    assert titles == ["etth1 T=600 · MSE ↓", "ucr T=600 [dataset=GunPoint] · MSE ↓"]
 
 
 def test_what_a_model_reads_tells_models_apart_and_not_columns():
@@ -112,7 +112,7 @@ def test_what_a_model_reads_tells_models_apart_and_not_columns():
 
 def test_a_column_names_the_horizon_of_a_forecast():
     one = make_record("adding", task__horizon=96)
-    assert str(build([one]).columns[0]) == "adding [horizon=96] · MSE ↓ (full)"
+    assert str(build([one]).columns[0]) == "adding [horizon=96] · MSE ↓"
     two = build([one, make_record("adding", task__horizon=192)])
     assert [column.task for column in two.columns] == [
         "adding [horizon=96]",
@@ -149,7 +149,7 @@ def test_an_unusual_number_of_seeds_is_said():
     table = build(records)
     assert entry(table, "lstm").flags == ("n=3",)
     assert entry(table, "gru").flags == ()
-    assert build(seeds(None)).columns[0].measure == "no score (full)"
+    assert build(seeds(None)).columns[0].measure == "no score"
 
 
 @pytest.mark.parametrize(
@@ -180,17 +180,17 @@ def test_the_best_of_several_means_that_compare_is_marked(tcn, lstm, best):
 def test_older_code_is_marked_unless_all_of_it_is_older():
     table = build([make_record(seed=0), make_record(seed=1, source="older"), make_record("copy")])
     assert [e and e.marks for e in entries(table, "tcn")] == ["†", ""]
-    old = make_record(seed=1, source="older").run_id
-    assert f"† run with older code: {old[:8]}" in table.notes
+    assert "† runs with older code" in table.notes
     table = build([make_record(seed=0, source="older"), make_record("copy", source="older")])
     assert [e and e.marks for e in entries(table, "tcn")] == ["", ""]
     assert "all runs with older code" in table.notes
 
 
-def test_protocols_stand_in_the_header_where_they_differ_and_below_where_not():
+def test_budget_and_protocol_stand_in_the_header_where_they_differ_and_below_where_not():
     table = build([make_record(), make_record(protocol="paper")])
-    assert [c.measure for c in table.columns] == ["MSE ↓ (full, ours)", "MSE ↓ (full, paper)"]
-    assert "protocol: ours" in build([make_record()]).notes
+    assert [c.measure for c in table.columns] == ["MSE ↓ (ours)", "MSE ↓ (paper)"]
+    assert "budget full" in table.notes
+    assert "budget full, protocol ours" in build([make_record()]).notes
 
 
 def test_variants_of_a_model_have_rows_of_their_own():
@@ -237,10 +237,8 @@ def test_equal_remarks_are_one_note():
     assert table.notes[-1] == "¹ epochs=1 instead of epochs=10"
     beside = build([*records, make_record(model="gru")], paper="tcn2018")
     assert entry(beside, "tcn", 1).marks == "¹"
-    assert beside.notes[-2:] == (
-        "protocol: ours; published: paper",
-        "¹ epochs=1 instead of epochs=10",
-    )
+    assert beside.notes[-1] == "¹ epochs=1 instead of epochs=10"
+    assert "budget full, protocol ours (published: paper)" in beside.notes
 
 
 def test_an_amount_that_a_label_says_is_no_footnote():
@@ -327,17 +325,22 @@ def test_any_names_and_values_can_be_written(task, model, budget, value, metric)
     assert len(export.to_csv(rows).splitlines()) == len(rows) + 1
 
 
-def test_models_of_very_different_size_on_a_task_are_named():
-    similar = [
-        make_record("copy", "tcn", parameters=12_530),
-        make_record("copy", "gru", parameters=16_040),
-    ]
-    assert not any("size" in note for note in build(similar).notes)
+def test_models_of_different_size_on_a_task_are_named():
+    def said(*records):
+        return [note for note in build(records).notes if "parameters" in note]
+
+    tcn = make_record("copy", "tcn", parameters=12_530)
+    similar = make_record("copy", "gru", parameters=13_700)
     large = make_record("copy", "llama", parameters=72_000)
     alone = make_record("smnist", "lstm", parameters=700_000)
     unknown = make_record("copy", "rnn", parameters=None, status="failed")
-    (note,) = [n for n in build([*similar, large, alone, unknown]).notes if "size" in n]
-    assert note == "models of different size, in parameters (copy T=1000: tcn 12,530, llama 72,000)"
+    assert said(tcn, alone, unknown) == []
+    within = "numbers of parameters within 10% of each other on each task"
+    assert said(tcn, similar, alone, unknown) == [within]
+    apart = "(copy T=1000: tcn 12,530, llama 72,000)"
+    assert said(tcn, similar, large) == [f"models of different size, in parameters {apart}"]
+    of_adding = [make_record("adding", model, parameters=70_000) for model in ("tcn", "gru")]
+    assert said(tcn, large, *of_adding) == [f"{within}, with exceptions {apart}"]
 
 
 def test_differences_to_a_model_are_paired_over_shared_seeds():

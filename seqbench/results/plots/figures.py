@@ -282,7 +282,7 @@ def _figure(
     remarks: dict[str, None] = {}
     for i, column in enumerate(columns):
         axes = figure.add_subplot(down, across, i + 1)
-        task, protocol = measured_on_texts(column, False)[0], column.protocol if several else None
+        task, protocol = measured_on_texts(column)[0], column.protocol if several else None
         title = ", ".join(filter(None, [task, column.budget, protocol]))
         axes.set_title(fitted(plain(title), TITLE))
         remarks |= dict.fromkeys(draw(axes, panels[column], styles))

@@ -32,7 +32,7 @@ def verdicts_of(cells: Sequence[Cell], paper: str | None) -> list[dict[str, Any]
     return [
         {
             "task": plain(cell.column.task),
-            "size": measured_on_texts(cell.column, False)[0],
+            "size": measured_on_texts(cell.column)[0],
             "label": cell.label,
             "metric": metric_name(cell.column.metric or theirs.row.metric),
             "ours": _ours(cell),
@@ -62,7 +62,7 @@ def figures_of(
     figures = [
         {
             "task": plain(column.task),
-            **dict(zip(("title", "measure"), measured_on_texts(column, True), strict=True)),
+            **dict(zip(("title", "measure"), measured_on_texts(column), strict=True)),
             "baseline": _bound(members, "baseline", column.metric),
             "baseline_name": plain(members[0].records[0].baseline_name),
             "optimum": _bound(members, "optimum", column.metric),

@@ -13,16 +13,15 @@ from seqbench.results.cells import Cell, Column, Standing, standings
 from seqbench.results.papers import PaperRow, cell_differences, load_paper, protocols, published
 from seqbench.results.recipe import STARTED, amount_differences
 from seqbench.results.statistics import FEWEST_SEEDS
-from seqbench.results.tables.layout import COLS, ROWS, arrange, measured_on_texts
+from seqbench.results.tables.layout import CHOICES, COLS, ROWS, arrange, measured_on_texts
 from seqbench.results.tables.paired import against_entry, against_note
 from seqbench.results.tables.table import FACTOR, Entry, Header, Row, Table, superscript
 from seqbench.results.variants import START
 from seqbench.runs.record import BEST_POSSIBLE, WITHOUT_MEMORY
 from seqbench.wording import count, duration, mean_and_spread, number, plain, suggestion
 
-LISTED_RUNS = 5
-# A note names models of one task whose numbers of parameters differ by more than this factor.
-SIMILAR_SIZES = 2
+# Models of a task have similar sizes if their numbers of parameters differ by at most this factor.
+SIMILAR_SIZES = 1.1
 TIED, OLDER = "≈", "†"
 FACTOR_NOTE = (
     f"{FACTOR}: geometric mean and the factor of its 95% confidence interval, where the errors of a"
@@ -102,9 +101,9 @@ def build_table(
         rows=tuple(_rows(grid.rows, columns, bounds)),
         notes=(
             *_explanations(cells, usual_n),
-            *_of_protocols(cells, paper_rows),
+            *_of_choices(cells, paper_rows),
             *([] if "parameters" in (*rows, *cols) else _of_sizes(cells)),
-            *_of_older_code(older, len(runs)),
+            *_of_older_code(len(older), len(runs)),
             *([TIED_NOTE] if "tied" in standing.values() else []),
             *(SHOWN[name].note for name in show if SHOWN[name].note),
             *([against_note(against)] if against is not None else []),
@@ -345,28 +344,29 @@ def _usual_n(cells: Iterable[Cell]) -> int | None:
     return usual if usual >= FEWEST_SEEDS else None
 
 
-def _of_older_code(older: Sequence[str], runs: int) -> list[str]:
-    """Return a note on the runs whose ids are in `older`, if there are any."""
-    if older and len(older) == runs:
-        return ["all runs with older code"]
-    listed = ", ".join(plain(run_id)[:8] for run_id in older[:LISTED_RUNS])
-    more = ", ..." if len(older) > LISTED_RUNS else ""
-    return [f"{OLDER} run with older code: {listed}{more}"] if older else []
+def _of_older_code(older: int, runs: int) -> list[str]:
+    """Return a note on the runs with older code, if there are any."""
+    return [("all runs" if older == runs else f"{OLDER} runs") + " with older code"] * bool(older)
 
 
 def _of_sizes(cells: Iterable[Cell]) -> list[str]:
-    """Return a note on the tasks whose models differ much in size, if there are any."""
+    """Return a note on how similar the sizes of the models of each task are, if any compare."""
     sizes: dict[Column, list[tuple[int, str]]] = {}
     for cell in cells:
         if cell.parameters:
             sizes.setdefault(cell.column, []).append((cell.parameters, plain(cell.model)))
+    compared = {column: models for column, models in sizes.items() if len(models) > 1}
     found = []
-    for column, models in sizes.items():
+    for column, models in compared.items():
         (least, small), (most, large) = min(models), max(models)
         if most > SIMILAR_SIZES * least:
-            task, _ = measured_on_texts(column, False)
+            task, _ = measured_on_texts(column)
             found.append(f"{task}: {small} {count(least)}, {large} {count(most)}")
-    return [f"models of different size, in parameters ({'; '.join(found)})"] if found else []
+    similar = f"numbers of parameters within {SIMILAR_SIZES - 1:.0%} of each other"
+    listed = f" ({'; '.join(found)})"
+    if len(found) == len(compared):
+        return [f"models of different size, in parameters{listed}"] if found else []
+    return [f"{similar} on each task" + (f", with exceptions{listed}" if found else "")]
 
 
 def _explanations(cells: Sequence[Cell], usual_n: int | None) -> list[str]:
@@ -382,10 +382,13 @@ def _explanations(cells: Sequence[Cell], usual_n: int | None) -> list[str]:
     return lines
 
 
-def _of_protocols(cells: Iterable[Cell], paper_rows: Iterable[PaperRow]) -> list[str]:
-    """Return a note on the protocol, if all cells have the same one, and on a paper's."""
-    here = {cell.column.protocol for cell in cells}
-    if len(here) != 1 or not (protocol := here.pop()):
-        return []
-    other = sorted({row.protocol for row in paper_rows} & protocols() - {protocol})
-    return [f"protocol: {plain(protocol)}" + (f"; published: {', '.join(other)}" if other else "")]
+def _of_choices(cells: Iterable[Cell], paper_rows: Iterable[PaperRow]) -> list[str]:
+    """Return a note on the budget and the protocol that all cells share, and on a paper's."""
+    columns = [cell.column for cell in cells]
+    shared = {name: {getattr(column, name) for column in columns} for name in CHOICES}
+    here = {name: values.pop() for name, values in shared.items() if len(values) == 1}
+    said = [f"{name} {plain(value)}" for name, value in here.items() if value]
+    other = {row.protocol for row in paper_rows} & protocols() - {here.get("protocol")}
+    if other and here.get("protocol"):
+        said[-1] += f" (published: {', '.join(sorted(other))})"
+    return [", ".join(said)] if said else []

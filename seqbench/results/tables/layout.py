@@ -6,7 +6,7 @@ that the other side names are shown there instead. Cells that still share a plac
 labelled with the options that distinguish them.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -19,6 +19,8 @@ from seqbench.wording import metric_name, plain
 ROWS, COLS = ("model",), ("task",)
 MOST_KEYS = 3
 ARROWS = {"min": "↓", "max": "↑"}
+# Fields of `Column` that headers name where cells differ in them, and a note where not.
+CHOICES = ("budget", "protocol")
 # Config key -> field of `Column` that holds its value.
 MEASURED_ON = {
     "task": "task",
@@ -69,7 +71,7 @@ class Grid:
     Attributes:
         stub: the header of the row labels.
         rows: the label of each row.
-        columns: the two header lines of each column: `adding T=200`, `MSE ↓ (quick)`.
+        columns: the two header lines of each column: `adding T=200`, `MSE ↓`.
         cells: (row, column) -> cell.
         tasks_down: True if tasks are in rows, not in columns.
     """
@@ -109,11 +111,11 @@ def arrange(cells: Sequence[Cell], rows: Sequence[str] = ROWS, cols: Sequence[st
     downward = sorted({row for row, _ in placed}, key=lambda side: side.order)
     across = sorted({column for _, column in placed}, key=lambda side: side.order)
     at = {side: i for sides in (downward, across) for i, side in enumerate(sides)}
-    several = len({cell.column.protocol for cell in cells}) > 1
+    differ = [name for name in CHOICES if len({getattr(c.column, name) for c in cells}) > 1]
     return Grid(
         stub=plain(", ".join(rows)),
-        rows=[" · ".join(filter(None, _texts(side, rows, several))) for side in downward],
-        columns=[_texts(side, cols, several) for side in across],
+        rows=[" · ".join(filter(None, _texts(side, rows, differ))) for side in downward],
+        columns=[_texts(side, cols, differ) for side in across],
         cells={(at[row], at[column]): cell for (row, column), cell in placed.items()},
         tasks_down=down,
     )
@@ -130,8 +132,13 @@ def setting_text(cell: Cell, key: str) -> str:
     return _value(key, setting(cell, key)).text
 
 
-def measured_on_texts(column: Column, with_protocol: bool) -> tuple[str, str]:
-    """Return a column's two header lines, as in `adding T=200` and `MSE ↓ (quick)`."""
+def measured_on_texts(column: Column, choices: Iterable[str] = CHOICES) -> tuple[str, str]:
+    """Return a column's two header lines, as in `adding T=200` and `MSE ↓ (quick, ours)`.
+
+    Args:
+        column: the column.
+        choices: those of `CHOICES` that are shown.
+    """
     task = plain(column.task or "")
     if column.length is not None:
         task += f" T={column.length}"
@@ -142,17 +149,15 @@ def measured_on_texts(column: Column, with_protocol: bool) -> tuple[str, str]:
         measure = f"{plain(column.split)} {measure}"
     if column.direction:
         measure += f" {ARROWS[column.direction]}"
-    choices = [column.budget, column.protocol if with_protocol else None]
-    if any(choices):
-        measure += f" ({', '.join(plain(choice) for choice in choices if choice)})"
-    return task, measure
+    chosen = [plain(value) for name in choices if (value := getattr(column, name))]
+    return task, measure + (f" ({', '.join(chosen)})" if chosen else "")
 
 
-def _texts(side: Side, keys: Sequence[str], with_protocol: bool) -> tuple[str, str]:
+def _texts(side: Side, keys: Sequence[str], choices: Iterable[str]) -> tuple[str, str]:
     task, measure = "", ""
     parts = []
     if side.measured_on:
-        task, measure = measured_on_texts(side.measured_on, with_protocol)
+        task, measure = measured_on_texts(side.measured_on, choices)
     for key, value in zip(keys, side.values, strict=True):
         if not (side.measured_on and key in MEASURED_ON):
             parts.append(value.text)

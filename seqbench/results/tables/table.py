@@ -13,11 +13,11 @@ FACTOR = "\N{MULTIPLICATION SIGN}÷"
 
 @dataclass(frozen=True)
 class Header:
-    """The two header lines of a column: `adding T=200` over `MSE ↓ (quick)`.
+    """The two header lines of a column: `adding T=200` over `MSE ↓`.
 
     Attributes:
         task: the task with its length; in an extra column its quantity: `published`, `median`.
-        measure: metric, direction and budget; in an extra column the paper or the task.
+        measure: metric and direction; in an extra column the paper or the task.
         beside: True for an extra column, which belongs to the last column before it that is not
             one.
         name: name of the task; empty if the tasks are in the rows.
