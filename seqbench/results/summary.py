@@ -98,6 +98,7 @@ def record_sections(record: Record, folder: Path) -> dict[str, Section]:
     status = record.error or record.status
     if not status.startswith(record.status):
         status = f"{record.status}: {status}"
+    set_here = settings(record.config)
     retry: Section = {}
     if record.status == "failed":
         with suppress(ConfigError):  # no command line reproduces this config
@@ -123,8 +124,10 @@ def record_sections(record: Record, folder: Path) -> dict[str, Section]:
         "versions": record.versions
         | {"source": record.source + ("" if record.is_current else " (older code)")},
         "data (SHA-256)": record.data,
-        "configuration": settings(record.config),
-        "not set, at their defaults": settings(record.defaults),
+        "configuration": set_here,
+        "not set, at their defaults": {
+            key: value for key, value in settings(record.defaults).items() if key not in set_here
+        },
     }
 
 
