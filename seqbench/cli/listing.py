@@ -1,23 +1,49 @@
 """`seqbench list`: list the available models, tasks, datasets and other choices."""
 
 import re
+import shutil
+import sys
+import textwrap
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from seqbench.cli.sweep import ConfigDir
-from seqbench.wording import plain
+from seqbench.errors import ConfigError
+from seqbench.wording import plain, suggestion
 
-Kind = Literal[
-    "models", "tasks", "optimizers", "schedules", "recipes", "budgets", "papers", "datasets"
-]
+KINDS = (
+    "models",
+    "tasks",
+    "optimizers",
+    "schedules",
+    "recipes",
+    "budgets",
+    "protocols",
+    "papers",
+    "datasets",
+)
+
+
+def kinds(incomplete: str) -> list[str]:
+    """Return the kinds that begin with a text, for the shell."""
+    return [kind for kind in KINDS if kind.startswith(incomplete)]
 
 
 def listing(
-    kind: Annotated[Kind, typer.Argument(help="What to list.")], config_dir: ConfigDir = None
+    kind: Annotated[
+        str,
+        typer.Argument(metavar="KIND", help=f"{', '.join(KINDS)}.", autocompletion=kinds),
+    ],
+    config_dir: ConfigDir = None,
 ) -> None:
-    """List the available choices of a kind, with descriptions."""
+    """List the available choices of a kind, with descriptions.
+
+    A line each; a terminal wraps long ones below their description.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"nothing to list of kind '{kind}'{suggestion(kind, KINDS)}")
     if kind == "datasets":
         from seqbench.datasets.catalog import DATASETS
 
@@ -34,7 +60,11 @@ def listing(
         rows = sorted(described.items())
     width = max((len(name) for name, _ in rows), default=0)
     for name, text in rows:
-        print(f"{name:<{width}}  {text}".rstrip())
+        line = f"{name:<{width}}  {text}".rstrip()
+        if sys.stdout.isatty():
+            columns = shutil.get_terminal_size().columns
+            line = textwrap.fill(line, columns, subsequent_indent=" " * (width + 2))
+        print(line)
 
 
 def header(path: Path) -> str:

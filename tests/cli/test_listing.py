@@ -1,3 +1,4 @@
+import pytest
 from typer.testing import CliRunner
 
 from seqbench.cli.main import app
@@ -24,6 +25,20 @@ def test_choices_of_the_users_folder_are_listed_too(tmp_path):
     own = set(listed("recipes", "--config-dir", tmp_path)) - set(listed("recipes"))
     assert [line.split(maxsplit=1) for line in own] == [["copy_mine", "by hand"]]
     assert "Another GRU" not in " ".join(listed("models"))
+
+
+@pytest.mark.parametrize(
+    "kind", ["models", "tasks", "optimizers", "schedules", "budgets", "protocols", "papers"]
+)
+def test_every_choice_has_a_description_that_fits_a_terminal(kind):
+    for line in listed(kind):
+        assert len(line.split(maxsplit=1)) == 2, line
+        assert len(line) <= 80, line
+
+
+def test_an_unknown_kind_is_told_the_nearest():
+    done = CliRunner().invoke(app, ["list", "task"])
+    assert str(done.exception) == "nothing to list of kind 'task' (did you mean 'tasks'?)"
 
 
 def test_what_cannot_be_listed_costs_one_line(tmp_path):
