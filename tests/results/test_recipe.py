@@ -51,6 +51,14 @@ def test_a_training_cut_short_or_drawn_out_is_told(composer, words, said):
     assert ", ".join(found.values()) == said
 
 
+@pytest.mark.parametrize(("epochs", "differs"), [(10, False), (20, False), (5, True)])
+def test_the_amount_of_another_protocol_is_as_good_as_that_of_the_recipe(composer, epochs, differs):
+    # 10 epochs with its recipe, 20 in the released code.
+    config = composer.compose(["task=pmnist", "model=tcn", f"trainer.epochs={epochs}"])
+    said = amount_differences(without_environment(config), "code").values()
+    assert list(said) == [f"epochs={epochs} instead of epochs=10"] * differs
+
+
 @pytest.mark.parametrize("trainer", [None, [], {}, {"steps": "many"}, {"epochs": None}, "x"])
 def test_of_what_a_stranger_wrote_no_amount_is_told(composer, trainer):
     config = without_environment(composer.compose([])) | {"trainer": trainer, "task": trainer}
