@@ -1,15 +1,16 @@
-"""Keep records and thinned events of completed runs, and print the tables of the docs anew.
+"""Keep records and thinned events of completed runs, and renew the tables and figures of the docs.
 
     python scripts/keep_reference.py outputs/runs outputs/reference/tcn2018
-    python scripts/keep_reference.py                    the tables only
+    python scripts/keep_reference.py                    tables and figures only
 
-Each table in README.md and docs/ stands below the command that prints it. A change of the code that
-computes results changes them, too: tables say which runs are of older code.
+Each table and figure in README.md and docs/ stands beside the command that makes it. A change of
+the code that computes results changes tables, too: they say which runs are of older code.
 """
 
 import argparse
 import json
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from seqbench.runs.events import read_events
 # Training losses that are kept of a run; metrics on validation are few, and all kept.
 MOST_LOSSES = 200
 ROOT = Path(__file__).parents[1]
+FIGURE = re.compile(
+    r"^(?:<!-- )?(seqbench plot outputs/reference(?:[^\n]*\\\n)*[^\n]*\.svg)", re.MULTILINE
+)
 TABLE = re.compile(r"(<!-- (seqbench table .*?) -->\n).*?(?=<!-- end)", re.DOTALL)
 
 
@@ -34,11 +38,15 @@ def main() -> None:
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         text = page.read_text(encoding="utf-8")
         page.write_text(TABLE.sub(lambda m: f"{m[1]}{printed(m[2])}\n", text), encoding="utf-8")
+        for figure in FIGURE.findall(text):
+            printed(figure.replace("\\\n", " "))
 
 
 def printed(command: str) -> str:
     """Return the output of a command."""
-    done = subprocess.run(command.split(), cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        shlex.split(command), cwd=ROOT, capture_output=True, text=True, check=True
+    )
     return done.stdout.strip()
 
 

@@ -24,9 +24,11 @@ KINDS = (
     "papers",
     "datasets",
 )
+# Minimum room for a description in a terminal, in characters.
+NARROWEST = 30
 
 
-def kinds(incomplete: str) -> list[str]:
+def complete_kind(incomplete: str) -> list[str]:
     """Return the kinds that begin with a text, for the shell."""
     return [kind for kind in KINDS if kind.startswith(incomplete)]
 
@@ -34,7 +36,7 @@ def kinds(incomplete: str) -> list[str]:
 def listing(
     kind: Annotated[
         str,
-        typer.Argument(metavar="KIND", help=f"{', '.join(KINDS)}.", autocompletion=kinds),
+        typer.Argument(metavar="KIND", help=f"{', '.join(KINDS)}.", autocompletion=complete_kind),
     ],
     config_dir: ConfigDir = None,
 ) -> None:
@@ -62,8 +64,10 @@ def listing(
     for name, text in rows:
         line = f"{name:<{width}}  {text}".rstrip()
         if sys.stdout.isatty():
-            columns = shutil.get_terminal_size().columns
-            line = textwrap.fill(line, columns, subsequent_indent=" " * (width + 2))
+            room = max(shutil.get_terminal_size().columns, width + NARROWEST)
+            line = textwrap.fill(
+                line, room, subsequent_indent=" " * (width + 2), break_on_hyphens=False
+            )
         print(line)
 
 

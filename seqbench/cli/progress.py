@@ -137,8 +137,7 @@ class Terminal(Observer):
         rows |= {name: score(metric, bound) for name, bound in record.bounds.items()}
         cell = next(filter(None, (published(paper, record) for paper in papers())), None)
         if cell is not None:
-            shown = score(cell.row.metric, cell.value)
-            rows["published"] = f"{shown} in {cell.row.paper} ({comparability(record, cell)})"
+            rows["published"] = f"{cell.text} in {cell.row.paper} ({comparability(record, cell)})"
         commands = [["table", *self.place], ["show", record.run_id[:8], *self.place]]
         if self.again:
             commands.insert(0, ["train", *self.again, f"seed={record.seed + 1}"])

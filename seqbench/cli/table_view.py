@@ -19,29 +19,30 @@ GAP = 2
 
 
 def show_table(table: Table, console: Console) -> None:
-    """Print a table; if it is too wide, print blocks of its columns one below the other."""
-    if not console.is_terminal:
-        table = starred(table)
+    """Print a table; if it is too wide, print blocks of its columns one below the other.
+
+    A star marks the best means in output without bold type.
+    """
+    star = "" if console.is_terminal else "*"
     console.print(Text(table.title, style="bold"))
     labels = [table.stub, *(row.label for row in table.rows)]
     label_width = min(max(map(len, labels)), max(24, console.width // 3))
-    for block in blocks(table, console.width - label_width):
+    view = starred(table) if star else table
+    for block in blocks(view, console.width - label_width):
         console.print()
-        console.print(rich_table(table, block, label_width))
+        console.print(rich_table(view, block, label_width))
     console.print()
-    for note in table.notes:
+    for note in table.notes_with(star or "bold"):
         console.print(Text(note, style="dim"))
 
 
 def starred(table: Table) -> Table:
-    """Mark the best means with a star, for output without bold type."""
+    """Mark the best means with a star."""
     rows = []
     for row in table.rows:
         entries = [replace(e, marks=f"*{e.marks}") if e and e.best else e for e in row.entries]
         rows.append(replace(row, entries=tuple(entries)))
-    if not any(entry and entry.best for row in rows for entry in row.entries):
-        return table
-    return replace(table, rows=tuple(rows), notes=("* best mean on its task", *table.notes))
+    return replace(table, rows=tuple(rows))
 
 
 def blocks(table: Table, room: int) -> list[list[int]]:
@@ -70,7 +71,8 @@ def rich_table(table: Table, block: list[int], label_width: int) -> RichTable:
     view.add_column(Text(table.stub), width=label_width, overflow="fold")
     for i in block:
         header = table.columns[i]
-        title = f"{header.task}\n{header.measure}"
+        measure = header.measure.replace(" ↓", "\u00a0↓").replace(" ↑", "\u00a0↑")
+        title = f"{header.task}\n{measure}"
         view.add_column(Text(title), justify="right", width=column_width(table, i))
     in_bounds = False
     for row in table.rows:

@@ -269,7 +269,8 @@ def standings(cells: Sequence[Cell]) -> list[Standing | None]:
     `best` has the best mean; `tied` does not differ significantly from it over their shared seeds.
     All others have `None`, as do cells that do not compete: those of a single run, those with a
     diverged run, since the mean of the remaining runs is biased, those trained for longer or
-    shorter than most cells of the column, and the only cell that is left.
+    shorter than most cells of the column, and the only cell that is left. If a single run, trained
+    for as long, is better than the best mean, nothing is known to be best.
     """
     columns = _grouped(cells, (cell.column for cell in cells))
     competing = {column: _competing(members) for column, members in columns.items()}
@@ -278,14 +279,16 @@ def standings(cells: Sequence[Cell]) -> list[Standing | None]:
 
 def _competing(cells: list[Cell]) -> list[Cell]:
     """Return the cells of a column that compete, the best one first."""
-    sound = [cell for cell in cells if len(cell.scores) > 1 and not cell.diverged]
+    sound = [cell for cell in cells if cell.scores and not cell.diverged]
     amounts = [amount_differences(cell.records[0].config) for cell in sound]
+    several = [a for cell, a in zip(sound, amounts, strict=True) if len(cell.scores) > 1]
     # Among equally common amounts, that of the recipe.
-    usual = max(amounts, key=lambda amount: (amounts.count(amount), not amount), default=None)
+    usual = max(several, key=lambda amount: (several.count(amount), not amount), default=None)
     alike = [cell for cell, amount in zip(sound, amounts, strict=True) if amount == usual]
-    if len(alike) < 2:
+    if sum(len(cell.scores) > 1 for cell in alike) < 2:
         return []
-    return sorted(alike, key=_mean_score, reverse=alike[0].column.direction == "max")
+    alike.sort(key=_mean_score, reverse=alike[0].column.direction == "max")
+    return [] if len(alike[0].scores) == 1 else [cell for cell in alike if len(cell.scores) > 1]
 
 
 def _standing(cell: Cell, competing: list[Cell]) -> Standing | None:

@@ -259,12 +259,12 @@ def differences(
     """
     row = cell.row
     if record.score and record.score.metric != row.metric:
-        yield f"published {row.metric}, here {record.score.metric}"
+        yield f"{record.score.metric} instead of {row.metric}"
     if record.score and record.score.split not in ON_TEST:
-        yield f"published on test, here on {record.score.split}"
+        yield f"on {record.score.split} instead of test"
     if row.length is not None and record.length != row.length:
         here = "no length" if record.length is None else f"T={record.length}"
-        yield f"published at T={row.length}, here {here}"
+        yield f"{here} instead of T={row.length}"
     if record.budget != row.budget:
         here = f"budget {record.budget}" if record.budget else "custom budget"
         yield f"{here} instead of {row.budget}"
@@ -281,7 +281,7 @@ def differences(
 def comparability(record: Record, cell: PublishedCell) -> str:
     """Return a run's comparability to a published number in words."""
     reason = ", ".join(differences(record, cell))
-    return f"not like for like: {reason}" if reason else LIKE
+    return f"not like for like: here {reason}" if reason else LIKE
 
 
 def cell_differences(

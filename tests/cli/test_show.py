@@ -73,7 +73,7 @@ def test_show_tells_the_score_its_bounds_and_the_published_one(output_dir):
         "reached MSE 0.250 on test (lower is better)",
         "without memory MSE 0.167",
         "best possible MSE 0",
-        "tcn2018 5.8e-5 not like for like: protocol ours instead of paper",
+        "tcn2018 5.8e-5 not like for like: here protocol ours instead of paper",
         "model.kernel_size 7",
         "not set, at their defaults trainer.watch valid",
         "valid mse 0.250",

@@ -85,7 +85,7 @@ def test_where_and_paper(output_dir):
     assert "n=1" in result.stdout
     assert "lstm" not in result.stdout
     assert "5.8e-5" in result.stdout
-    assert "protocol ours (published: paper)" in result.stdout
+    assert "published scores: protocol paper" in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,7 @@ def test_the_last_value_scores_what_is_printed_if_the_last_batch_is_left_out(rea
     [
         ({}, {}, ""),
         ({}, {"split": "test_mean"}, ""),
-        ({"task__length": 200}, {}, "published at T=600, here T=200"),
+        ({"task__length": 200}, {}, "T=200 instead of T=600"),
         ({"budget": "quick"}, {}, "budget quick instead of full"),
         ({"budget": None}, {}, "custom budget instead of full"),
         ({"trainer__epochs": 1}, {}, "epochs=1 instead of epochs=10"),
@@ -188,8 +188,7 @@ def test_the_last_value_scores_what_is_printed_if_the_last_batch_is_left_out(rea
         (
             {"budget": "quick"},
             {"metric": "mae", "split": "valid"},
-            "published mse, here mae, published on test, here on valid, "
-            "budget quick instead of full",
+            "mae instead of mse, on valid instead of test, budget quick instead of full",
         ),
     ],
 )
@@ -252,7 +251,7 @@ def test_print_from_the_same_distribution_is_seldom_better_or_worse(n):
     ("changes", "reason"),
     [
         ({"protocol": "mine"}, "protocol mine instead of paper"),
-        ({"task__length": 200}, "published at T=600, here T=200"),
+        ({"task__length": 200}, "T=200 instead of T=600"),
         ({"budget": "quick"}, "budget quick instead of full"),
     ],
 )

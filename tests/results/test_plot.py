@@ -156,10 +156,10 @@ def test_panels_and_legend_do_not_overlap_and_nothing_is_cut_off(figures, kind):
     figure = figures[kind]
     titles = [axes.get_title("left").split("\n")[0] for axes in figure.axes]
     assert titles == [
-        "adding T=600, full",
-        "char_ptb T=400, full",
-        "copy T=1000, full",
-        "smnist T=784, full",
+        "adding T=600",
+        "char_ptb T=400",
+        "copy T=1000",
+        "smnist T=784",
     ]
     figure.draw_without_rendering()  # things get their places when they are drawn
     (found,) = figure.legends
@@ -288,7 +288,7 @@ def test_another_metric_is_held_against_a_predictor_without_memory_too(tmp_path)
 def test_a_bound_that_a_logarithmic_axis_cannot_show_is_told(sample):
     cells, folders = sample
     figure = learning_curves(cells, folders)
-    assert [axes.get_yscale() for axes in figure.axes] == ["log", "linear", "log", "linear"]
+    assert [axes.get_yscale() for axes in figure.axes] == ["log", "linear", "log", "logit"]
     assert "best possible" not in legend(figure)
     assert "best possible: 0, which a logarithmic axis cannot show" in texts(figure)
 

@@ -162,6 +162,8 @@ def test_an_unusual_number_of_seeds_is_said():
             "lstm",
         ),
         (seeds(0.2, 0.3), seeds(0.1, model="lstm"), None),
+        ([*seeds(0.2, 0.3), *seeds(0.1, model="gru")], seeds(0.3, 0.4, model="lstm"), None),
+        ([*seeds(0.2, 0.3), *seeds(0.5, model="gru")], seeds(0.3, 0.4, model="lstm"), "tcn"),
         (seeds(0.2, 0.3), [], None),
         (seeds(0.1, 0.1, None), seeds(0.2, 0.3, model="lstm"), None),
         (seeds(0.1, 0.2), seeds(0.2, 0.3, model="lstm", trainer__epochs=1), None),
@@ -212,7 +214,7 @@ def test_published_numbers_stand_beside_measured_ones_with_remarks():
     assert entry(table, "tcn", 1) == Entry("5.8e-5", marks="¹")
     assert entries(table, "llama")[1] is None
     assert entry(table, "tcn", 3) == Entry("3.5e-5")
-    assert "¹ protocol ours instead of paper" in table.notes
+    assert "¹ here protocol ours instead of paper" in table.notes
     with pytest.raises(ConfigError, match="no paper named"):
         build([make_record()], paper="nobody1999")
 
@@ -236,9 +238,21 @@ def test_equal_remarks_are_one_note():
     assert marks == {"gru": "", "lstm": "¹", "tcn": "¹"}
     assert table.notes[-1] == "¹ epochs=1 instead of epochs=10"
     beside = build([*records, make_record(model="gru")], paper="tcn2018")
-    assert entry(beside, "tcn", 1).marks == "¹"
+    assert entry(beside, "tcn", 1).marks == ""  # the measured number has the mark
     assert beside.notes[-1] == "¹ epochs=1 instead of epochs=10"
-    assert "budget full, protocol ours (published: paper)" in beside.notes
+    assert "published scores: protocol paper" in beside.notes
+
+
+def test_several_remarks_on_a_number_are_apart():
+    chance = seeds(0.17, 0.17, 0.17, trainer__epochs=1)
+    table = build([*chance, *seeds(0.1, 0.1, 0.1, model="gru")])
+    assert entry(table, "tcn").marks == "¹,²"
+
+
+def test_a_mean_that_is_printed_as_the_baseline_does_not_beat_it():
+    note = "¹ no better than a predictor without memory"
+    assert note in build(seeds(0.166_664, 0.166_665, 0.166_666)).notes
+    assert note not in build(seeds(0.1658, 0.1657, 0.1659)).notes
 
 
 def test_an_amount_that_a_label_says_is_no_footnote():
@@ -335,12 +349,33 @@ def test_models_of_different_size_on_a_task_are_named():
     alone = make_record("smnist", "lstm", parameters=700_000)
     unknown = make_record("copy", "rnn", parameters=None, status="failed")
     assert said(tcn, alone, unknown) == []
-    within = "numbers of parameters within 10% of each other on each task"
+    within = "models of similar size (parameters within 10%)"
     assert said(tcn, similar, alone, unknown) == [within]
-    apart = "(copy T=1000: tcn 12,530, llama 72,000)"
-    assert said(tcn, similar, large) == [f"models of different size, in parameters {apart}"]
+    apart = "copy T=1000: 12,530 (tcn) to 72,000 (llama)"
+    assert said(tcn, similar, large) == [f"models of different size, in parameters: {apart}"]
     of_adding = [make_record("adding", model, parameters=70_000) for model in ("tcn", "gru")]
-    assert said(tcn, large, *of_adding) == [f"{within}, with exceptions {apart}"]
+    assert said(tcn, large, *of_adding) == [f"{within}, except on {apart}"]
+    # Sizes compare over protocols and budgets, too.
+    other = [replace(large, protocol="code", run_id="b" * 12), replace(large, budget="quick")]
+    assert said(tcn, similar, *other) == [f"models of different size, in parameters: {apart}"]
+    assert not [
+        n for n in build_table(aggregate([tcn, large]), show=["parameters"]).notes if apart in n
+    ]
+
+
+def test_a_note_names_the_tasks_whose_sizes_differ_most():
+    records = [
+        make_record(task, model, parameters=10_000 * (1 + k * (model == "gru")))
+        for k, task in enumerate(("adding", "copy", "smnist", "pmnist", "char_ptb"), start=1)
+        for model in ("tcn", "gru")
+    ]
+    (note,) = [note for note in build(records).notes if "parameters" in note]
+    assert [part.split(" T=")[0] for part in note.partition("parameters: ")[2].split("; ")] == [
+        "char_ptb",
+        "pmnist",
+        "smnist",
+        "and on 2 more tasks",
+    ]
 
 
 def test_differences_to_a_model_are_paired_over_shared_seeds():

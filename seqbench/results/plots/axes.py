@@ -62,7 +62,15 @@ AXES = {
     "steps": "training step",
     "epochs": "epoch",
 }
-DASHES_OF_BASELINE, DASHES_OF_OPTIMUM = (0, (2, 2)), (0, (8, 2, 1, 2))
+# The first is also that of a baseline that is alone in a figure.
+DASHES_OF_BASELINES: tuple[Any, ...] = ((0, (2, 2)), (0, (5, 1.5)), (0, (4, 1.5, 1, 1.5, 1, 1.5)))
+DASHES_OF_OPTIMUM = (0, (8, 2, 1, 2))
+# Curves of accuracies have a logit axis if the best is above this.
+NEAR_PERFECT = 0.95
+# Ticks of a logit axis, and those between them if it spans less than `FINE` in logits.
+LOGIT_TICKS = (0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
+FINE_LOGIT_TICKS = (0.02, 0.05, 0.2, 0.3, 0.7, 0.8, 0.95, 0.98, 0.995)
+FINE = 8.0
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,8 @@ class Style:
 
 
 Styles = Mapping[str, Style]
+# Of an axis: linear, logarithmic, or logit.
+Scale = bool | Literal["logit"]
 
 
 def styles_of(cells: Iterable[Cell]) -> dict[str, Style]:
@@ -141,7 +151,7 @@ def draw_bound(
 ) -> Iterable[str]:
     """Draw the bound called `name`; yield a remark instead if a log axis cannot show it."""
     xs, ys = zip(*points, strict=True)
-    dashes = DASHES_OF_OPTIMUM if name == BEST_POSSIBLE else DASHES_OF_BASELINE
+    dashes = DASHES_OF_OPTIMUM if name == BEST_POSSIBLE else DASHES_OF_BASELINES[0]
     style: dict[str, Any] = {"color": GREY, "linewidth": 1, "zorder": 1.5, "linestyle": dashes}
     if log and not is_log(ys, None, True):
         yield f"{name}: {number(min(ys), metric)}, which a logarithmic axis cannot show"
@@ -157,7 +167,7 @@ def label_axes(
     metric: str,
     direction: str | None,
     split: str | None,
-    log: tuple[bool, bool],
+    log: tuple[Scale, Scale],
     places: Sequence[float] = (),
 ) -> None:
     """Set labels, scales and ticks.
@@ -168,7 +178,7 @@ def label_axes(
         metric: quantity of the y axis.
         direction: `min` or `max`, whichever is better; `None` to name none.
         split: split that the metric was measured on.
-        log: True for a logarithmic x axis, and for a logarithmic y axis.
+        log: scale of the x axis, and of the y axis.
         places: x values to label, if they are far enough apart.
     """
     better = {"min": "lower", "max": "higher"}.get(direction or "")
@@ -189,21 +199,34 @@ def is_log(values: Iterable[float], wanted: bool | None, default: bool) -> bool:
     return min(values) > 1 / LARGEST and (default if wanted is None else wanted)
 
 
+def is_logit(accuracies: Sequence[float]) -> bool:
+    """Return True if accuracies need a logit axis: some are near 100 %, and none is 0 or 100 %."""
+    return min(accuracies) > 0 and NEAR_PERFECT < max(accuracies) < 1
+
+
 def set_ticks(
-    axes: Axes, which: Literal["x", "y"], log: bool, metric: str = "", places: Sequence[float] = ()
+    axes: Axes,
+    which: Literal["x", "y"],
+    log: Scale,
+    metric: str = "",
+    places: Sequence[float] = (),
 ) -> None:
     """Set scale and ticks; ticks are at `places` if these are far enough apart to be labelled."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     if log:
-        axes.set(**{f"{which}scale": "log"})
+        axes.set(**{f"{which}scale": log if log == "logit" else "log"})
     low, high = axis.get_view_interval()
     minor: ticker.Locator = ticker.NullLocator()
     major: ticker.Locator = ticker.MaxNLocator(5 if which == "x" else 7, steps=[1, 2, 2.5, 5, 10])
-    if log and high / low >= 4:
+    if log == "logit":
+        span = math.log(high / (1 - high)) - math.log(low / (1 - low))
+        more = FINE_LOGIT_TICKS if span < FINE else ()
+        major = ticker.FixedLocator([*LOGIT_TICKS, *more])
+    elif log and high / low >= 4:
         subs = (1.0, 2.0, 5.0) if high / low < 100 else (1.0,)
         major = ticker.LogLocator(subs=subs)
         minor = ticker.LogLocator(subs="auto")
-    if places and _stand_apart(places, log):
+    if places and _stand_apart(places, bool(log)):
         major, minor = ticker.FixedLocator(places), ticker.NullLocator()
     axis.set_major_locator(major)
     axis.set_minor_locator(minor)

@@ -10,6 +10,7 @@ import math
 import textwrap
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,8 +26,9 @@ from seqbench.results.plots.data import (
     point_panels,
     power_law,
 )
-from seqbench.results.tables.layout import measured_on_texts
+from seqbench.results.tables.layout import CHOICES, task_text
 from seqbench.runs import atomic
+from seqbench.runs.record import BEST_POSSIBLE
 from seqbench.wording import is_accuracy, number, plain
 
 try:
@@ -36,14 +38,17 @@ try:
     from matplotlib.lines import Line2D
 
     from seqbench.results.plots.axes import (
+        DASHES_OF_BASELINES,
         GREY,
         STYLE,
+        Scale,
         Styles,
         bounds_of,
         draw_bound,
         draw_points,
         fitted,
         is_log,
+        is_logit,
         label_axes,
         styles_of,
     )
@@ -88,7 +93,8 @@ def learning_curves(
         metric: name of the metric, taken from the first of validation, test and training that has
             it; `None` for the metric that ranks models.
         x: `steps`, or `epochs` for runs whose duration was set in epochs.
-        log: use a logarithmic y axis; `None` to do so if the values span decades.
+        log: use a logarithmic y axis; `None` to do so if the values span decades, and to use a
+            logit axis for accuracies near 100 %.
 
     Raises:
         ConfigError: if no run has such a curve.
@@ -99,6 +105,7 @@ def learning_curves(
         shown = metric or cell.column.metric or ""
         values = [value for line in lines for value in line.band.median]
         log_y = is_log(values, log, not is_accuracy(shown) and spans_decades(values))
+        logit_y = log is None and is_accuracy(shown) and is_logit(values)
         for i, line in enumerate(lines):
             style, together = styles[line.cell.label], line.band
             every = math.ceil(len(line.xs) / MARKED)
@@ -112,11 +119,14 @@ def learning_curves(
                 yield "line: median over seeds; band: from the lowest to the highest"
         for name, value in bounds_of(cell, shown).items():
             yield from draw_bound(axes, name, [(0, value)], shown, log_y)
+        if logit_y:
+            yield "accuracies near 100 % on a logit axis"
         axes.set_xlim(left=0)
         direction = "max" if is_accuracy(shown) else "min" if shown == "loss" else None
         if shown == cell.column.metric:
             direction = cell.column.direction
-        label_axes(axes, x, shown, direction, lines[0].split, (False, log_y))
+        scale: Scale = "logit" if logit_y else log_y
+        label_axes(axes, x, shown, direction, lines[0].split, (False, scale))
 
     return _figure(curve_panels(cells, folders, metric, x), draw, {"markersize": 4})
 
@@ -269,7 +279,9 @@ def _figure(
         raise ConfigError(
             f"{len(columns)} panels with {len(styles)} lines are too many: --where narrows them"
         )
-    across = len(columns) if len(columns) <= 3 else math.ceil(math.sqrt(len(columns)))
+    across = len(columns)
+    if across > 3:  # a figure with a legend and two panels across fits a page
+        across = 2 if across <= 6 else math.ceil(math.sqrt(across))
     down = math.ceil(len(columns) / across)
     names = [fitted(name, 30) for name in styles]
     lines = 3 + sum(1 + name.count("\n") for name in names)
@@ -278,18 +290,25 @@ def _figure(
         figsize=(across * PANEL[0] + max(room, 1.7), max(down * PANEL[1], 0.19 * lines) + 0.3),
         layout="constrained",
     )
-    several = len({column.protocol for column in columns}) > 1
+    differ = [name for name in CHOICES if len({getattr(column, name) for column in columns}) > 1]
     remarks: dict[str, None] = {}
     for i, column in enumerate(columns):
         axes = figure.add_subplot(down, across, i + 1)
-        task, protocol = measured_on_texts(column)[0], column.protocol if several else None
-        title = ", ".join(filter(None, [task, column.budget, protocol]))
+        chosen: list[str | None] = [getattr(column, name) for name in differ]
+        title = ", ".join(filter(None, [task_text(column), *chosen]))
         axes.set_title(fitted(plain(title), TITLE))
         remarks |= dict.fromkeys(draw(axes, panels[column], styles))
     handles = [Line2D([], [], **{**s.points, **s.line, **handle}) for s in styles.values()]
     of_panels = (line for axes in figure.axes for line in axes.get_lines())
-    bounds = {text: line for line in of_panels if (text := str(line.get_label()))[:1] != "_"}
-    handles += bounds.values()
+    bounds: dict[str, list[Line2D]] = {}
+    for line in of_panels:
+        if (text := str(line.get_label()))[:1] != "_":
+            bounds.setdefault(text, []).append(line)
+    baselines = [name for name in bounds if name != BEST_POSSIBLE]
+    for name, dashes in zip(baselines, cycle(DASHES_OF_BASELINES)):
+        for line in bounds[name]:
+            line.set_linestyle(dashes)
+    handles += [lines[0] for lines in bounds.values()]
     names += bounds
     figure.legend(handles, names, loc="outside right upper")
     width = int(figure.get_figwidth() * 18)

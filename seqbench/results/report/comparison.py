@@ -8,7 +8,7 @@ from seqbench.results.curves import Curve, Curves, band
 from seqbench.results.papers import load_paper, papers, published, verdict
 from seqbench.results.report.run_page import MOST_CURVES, rounded
 from seqbench.results.tables.comparison import measured
-from seqbench.results.tables.layout import measured_on_texts
+from seqbench.results.tables.layout import measure_text, task_text
 from seqbench.wording import is_accuracy, metric_name, plain
 
 # Maximum number of points of a line; a chart is about 700 pixels wide.
@@ -32,7 +32,7 @@ def verdicts_of(cells: Sequence[Cell], paper: str | None) -> list[dict[str, Any]
     return [
         {
             "task": plain(cell.column.task),
-            "size": measured_on_texts(cell.column)[0],
+            "size": task_text(cell.column),
             "label": cell.label,
             "metric": metric_name(cell.column.metric or theirs.row.metric),
             "ours": _ours(cell),
@@ -62,7 +62,8 @@ def figures_of(
     figures = [
         {
             "task": plain(column.task),
-            **dict(zip(("title", "measure"), measured_on_texts(column), strict=True)),
+            "title": task_text(column),
+            "measure": measure_text(column),
             "baseline": _bound(members, "baseline", column.metric),
             "baseline_name": plain(members[0].records[0].baseline_name),
             "optimum": _bound(members, "optimum", column.metric),

@@ -10,27 +10,17 @@ from typing import NamedTuple
 from seqbench.config.choices import choices_of
 from seqbench.errors import ConfigError
 from seqbench.results.cells import Cell, Column, Standing, standings
-from seqbench.results.papers import PaperRow, cell_differences, load_paper, protocols, published
+from seqbench.results.papers import cell_differences, load_paper, published
 from seqbench.results.recipe import STARTED, amount_differences
 from seqbench.results.statistics import FEWEST_SEEDS
-from seqbench.results.tables.layout import CHOICES, COLS, ROWS, arrange, measured_on_texts
+from seqbench.results.tables import notes
+from seqbench.results.tables.layout import COLS, ROWS, arrange
+from seqbench.results.tables.notes import OLDER, TIED
 from seqbench.results.tables.paired import against_entry, against_note
-from seqbench.results.tables.table import FACTOR, Entry, Header, Row, Table, superscript
+from seqbench.results.tables.table import Entry, Header, Row, Table, superscript
 from seqbench.results.variants import START
 from seqbench.runs.record import BEST_POSSIBLE, WITHOUT_MEMORY
 from seqbench.wording import count, duration, mean_and_spread, number, plain, suggestion
-
-# Models of a task have similar sizes if their numbers of parameters differ by at most this factor.
-SIMILAR_SIZES = 1.1
-TIED, OLDER = "≈", "†"
-FACTOR_NOTE = (
-    f"{FACTOR}: geometric mean and the factor of its 95% confidence interval, where the errors of a"
-    " task span decades"
-)
-TIED_NOTE = (
-    f"{TIED} not significantly different from the best: the 95% interval of their mean difference "
-    "over shared seeds (Student's t, paired) contains zero"
-)
 
 
 def build_table(
@@ -62,7 +52,7 @@ def build_table(
     if against is not None and against not in (models := {cell.model for cell in cells}):
         raise ConfigError(f"no run of a model '{against}'{suggestion(against, models)}")
     if paper and (tuple(rows), tuple(cols)) != (ROWS, COLS):
-        raise ConfigError("published numbers stand beside models down and tasks across only")
+        raise ConfigError("--paper takes rows and columns as they are by default")
     grid = arrange(cells, rows, cols)
     places = range(len(grid.rows))
     standing = dict(zip(grid.cells, standings(list(grid.cells.values())), strict=True))
@@ -100,11 +90,11 @@ def build_table(
         columns=tuple(column.header for column in columns),
         rows=tuple(_rows(grid.rows, columns, bounds)),
         notes=(
-            *_explanations(cells, usual_n),
-            *_of_choices(cells, paper_rows),
-            *([] if "parameters" in (*rows, *cols) else _of_sizes(cells)),
-            *_of_older_code(len(older), len(runs)),
-            *([TIED_NOTE] if "tied" in standing.values() else []),
+            *notes.explanations(cells, usual_n),
+            *notes.of_choices(cells, paper_rows),
+            *([] if "parameters" in (*rows, *cols, *show) else notes.of_sizes(cells)),
+            *notes.of_older_code(len(older), len(runs)),
+            *([notes.TIED_NOTE] if "tied" in standing.values() else []),
             *(SHOWN[name].note for name in show if SHOWN[name].note),
             *([against_note(against)] if against is not None else []),
             *remarks.lines(),
@@ -273,12 +263,15 @@ def _entry(
     if len({record.seed for record in cell.records}) < len(cell.records):
         flags.append("a seed counts twice")
     mark = OLDER if any(record.run_id in older for record in cell.records) else ""
-    for text in amount_differences(cell.records[0].config).values():
-        if not _is_in(labels, text):
-            mark += remarks.mark(text)
+    texts = [
+        text
+        for text in amount_differences(cell.records[0].config).values()
+        if not _is_in(labels, text)
+    ]
     if better := _better_baseline(cell):
-        mark += remarks.mark(f"no better than {better}")
-    return replace(entry, flags=tuple(flags), marks=entry.marks + mark)
+        texts.append(f"no better than {better}")
+    marks = entry.marks + mark + ",".join(map(remarks.mark, texts))
+    return replace(entry, flags=tuple(flags), marks=marks)
 
 
 def _is_in(labels: str, difference: str) -> bool:
@@ -290,12 +283,16 @@ def _is_in(labels: str, difference: str) -> bool:
 
 
 def _better_baseline(cell: Cell) -> str | None:
-    """Return the predictor without memory or the best naive one, if the mean does not beat it."""
+    """Return the predictor without memory or the best naive one, if the mean does not beat it.
+
+    A mean that is printed with the same digits does not beat it.
+    """
     first, sample = cell.records[0], cell.statistics
     if first.baseline is None or sample is None:
         return None
-    off = sample.mean - first.baseline
-    if off > 0 if cell.column.direction == "max" else off < 0:
+    metric, sign = cell.column.metric, -1 if cell.column.direction == "max" else 1
+    beats = sign * sample.mean < sign * first.baseline
+    if beats and number(sample.mean, metric) != number(first.baseline, metric):
         return None
     name = first.baseline_name
     return "a predictor without memory" if name == WITHOUT_MEMORY else f"the {plain(name)}"
@@ -306,7 +303,10 @@ def _published(cell: Cell, paper: str, any_protocol: bool, remarks: _Remarks) ->
     if found is None:
         return None
     reasons = cell_differences(cell, found, any_protocol=any_protocol)
-    return Entry(found.printed, marks="".join(map(remarks.mark, reasons)))
+    # The measured number beside it says how amounts differ.
+    amounts = amount_differences(cell.records[0].config).values()
+    marks = [remarks.mark(f"here {reason}") for reason in reasons if reason not in amounts]
+    return Entry(found.printed, marks=",".join(marks))
 
 
 def _of_others(paper: str, cell: Cell) -> dict[str, Entry]:
@@ -342,53 +342,3 @@ def _usual_n(cells: Iterable[Cell]) -> int | None:
     counts = Counter(cell.statistics.n for cell in cells if cell.statistics)
     usual = max(counts, key=lambda n: (counts[n], n), default=0)
     return usual if usual >= FEWEST_SEEDS else None
-
-
-def _of_older_code(older: int, runs: int) -> list[str]:
-    """Return a note on the runs with older code, if there are any."""
-    return [("all runs" if older == runs else f"{OLDER} runs") + " with older code"] * bool(older)
-
-
-def _of_sizes(cells: Iterable[Cell]) -> list[str]:
-    """Return a note on how similar the sizes of the models of each task are, if any compare."""
-    sizes: dict[Column, list[tuple[int, str]]] = {}
-    for cell in cells:
-        if cell.parameters:
-            sizes.setdefault(cell.column, []).append((cell.parameters, plain(cell.model)))
-    compared = {column: models for column, models in sizes.items() if len(models) > 1}
-    found = []
-    for column, models in compared.items():
-        (least, small), (most, large) = min(models), max(models)
-        if most > SIMILAR_SIZES * least:
-            task, _ = measured_on_texts(column)
-            found.append(f"{task}: {small} {count(least)}, {large} {count(most)}")
-    similar = f"numbers of parameters within {SIMILAR_SIZES - 1:.0%} of each other"
-    listed = f" ({'; '.join(found)})"
-    if len(found) == len(compared):
-        return [f"models of different size, in parameters{listed}"] if found else []
-    return [f"{similar} on each task" + (f", with exceptions{listed}" if found else "")]
-
-
-def _explanations(cells: Sequence[Cell], usual_n: int | None) -> list[str]:
-    lines = []
-    sizes = [cell.statistics.n for cell in cells if cell.statistics]
-    if max(sizes, default=0) >= FEWEST_SEEDS:
-        seeds = f"; n={usual_n} seeds where no n is given" if usual_n else ""
-        lines.append(f"mean ± half of its 95% confidence interval (Student's t){seeds}")
-    if any(cell.log for cell in cells):
-        lines.append(FACTOR_NOTE)
-    if min(sizes, default=FEWEST_SEEDS) < FEWEST_SEEDS:
-        lines.append(f"fewer than {FEWEST_SEEDS} seeds give no interval")
-    return lines
-
-
-def _of_choices(cells: Iterable[Cell], paper_rows: Iterable[PaperRow]) -> list[str]:
-    """Return a note on the budget and the protocol that all cells share, and on a paper's."""
-    columns = [cell.column for cell in cells]
-    shared = {name: {getattr(column, name) for column in columns} for name in CHOICES}
-    here = {name: values.pop() for name, values in shared.items() if len(values) == 1}
-    said = [f"{name} {plain(value)}" for name, value in here.items() if value]
-    other = {row.protocol for row in paper_rows} & protocols() - {here.get("protocol")}
-    if other and here.get("protocol"):
-        said[-1] += f" (published: {', '.join(sorted(other))})"
-    return [", ".join(said)] if said else []

@@ -1,12 +1,12 @@
 """Arrange cells in a grid whose rows and columns are keyed by config keys.
 
 The side (rows or columns) that names the task also shows the rest of each cell's `Column`: length,
-budget, metric. So cells measured on different things never share a row or column unnoticed. Keys
-that the other side names are shown there instead. Cells that still share a place get a row each,
-labelled with the options that distinguish them.
+metric, and budget and protocol where cells differ in them. So cells measured on different things
+never share a row or column unnoticed. Keys that the other side names are shown there instead. Cells
+that still share a place get a row each, labelled with the options that distinguish them.
 """
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -14,12 +14,12 @@ from seqbench.errors import ConfigError
 from seqbench.results.cells import Cell, Column, model_options, task_options
 from seqbench.results.variants import canonical, leaf, shown, tell_apart
 from seqbench.results.where import MISSING, unknown_key, value_of
-from seqbench.wording import metric_name, plain
+from seqbench.wording import metric_name, plain, task_with_size
 
 ROWS, COLS = ("model",), ("task",)
 MOST_KEYS = 3
 ARROWS = {"min": "↓", "max": "↑"}
-# Fields of `Column` that headers name where cells differ in them, and a note where not.
+# Fields of `Column` that headers name only if cells differ in them; otherwise a note does.
 CHOICES = ("budget", "protocol")
 # Config key -> field of `Column` that holds its value.
 MEASURED_ON = {
@@ -71,7 +71,8 @@ class Grid:
     Attributes:
         stub: the header of the row labels.
         rows: the label of each row.
-        columns: the two header lines of each column: `adding T=200`, `MSE ↓`.
+        columns: the two header lines of each column: `adding T=200` and `MSE ↓`, or `MSE ↓ (quick)`
+            if budgets differ.
         cells: (row, column) -> cell.
         tasks_down: True if tasks are in rows, not in columns.
     """
@@ -132,32 +133,33 @@ def setting_text(cell: Cell, key: str) -> str:
     return _value(key, setting(cell, key)).text
 
 
-def measured_on_texts(column: Column, choices: Iterable[str] = CHOICES) -> tuple[str, str]:
-    """Return a column's two header lines, as in `adding T=200` and `MSE ↓ (quick, ours)`.
+def task_text(column: Column) -> str:
+    """Return the task of a column with its length and variant, as in `adding T=200`."""
+    task = task_with_size(column.task or "", column.length)
+    return f"{task} [{plain(column.variant)}]" if column.variant else task
+
+
+def measure_text(column: Column, choices: Sequence[str] = CHOICES) -> str:
+    """Return what a column measures, as in `MSE ↓ (quick, ours)`.
 
     Args:
         column: the column.
         choices: those of `CHOICES` that are shown.
     """
-    task = plain(column.task or "")
-    if column.length is not None:
-        task += f" T={column.length}"
-    if column.variant:
-        task += f" [{plain(column.variant)}]"
     measure = metric_name(column.metric) if column.metric else "no score"
     if column.split and column.split != "test":
         measure = f"{plain(column.split)} {measure}"
     if column.direction:
         measure += f" {ARROWS[column.direction]}"
     chosen = [plain(value) for name in choices if (value := getattr(column, name))]
-    return task, measure + (f" ({', '.join(chosen)})" if chosen else "")
+    return measure + (f" ({', '.join(chosen)})" if chosen else "")
 
 
-def _texts(side: Side, keys: Sequence[str], choices: Iterable[str]) -> tuple[str, str]:
+def _texts(side: Side, keys: Sequence[str], choices: Sequence[str]) -> tuple[str, str]:
     task, measure = "", ""
     parts = []
     if side.measured_on:
-        task, measure = measured_on_texts(side.measured_on, choices)
+        task, measure = task_text(side.measured_on), measure_text(side.measured_on, choices)
     for key, value in zip(keys, side.values, strict=True):
         if not (side.measured_on and key in MEASURED_ON):
             parts.append(value.text)

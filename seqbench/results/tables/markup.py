@@ -83,7 +83,7 @@ def markdown(table: Table) -> str:
             "|---" + "|---:" * len(table.columns) + "|",
             *(line([escape_markdown(row.label), *map(entry, row.entries)]) for row in table.rows),
             "",
-            *(f"- {escape_markdown(note)}" for note in table.notes),
+            *(f"- {escape_markdown(note)}" for note in table.notes_with("bold")),
             "",
         ]
     )
@@ -112,9 +112,9 @@ def html(table: Table) -> str:
     ]
     for rows in filter(None, bodies):
         lines += ["<tbody>", *rows, "</tbody>"]
-    if table.notes:
+    if notes := table.notes_with("bold"):
         lines += ["<tfoot>", f'<tr><td colspan="{len(head)}"><ul>']
-        lines += [f"<li>{escape_html(note)}</li>" for note in table.notes]
+        lines += [f"<li>{escape_html(note)}</li>" for note in notes]
         lines += ["</ul></td></tr>", "</tfoot>"]
     return "\n".join([*lines, "</table>", ""])
 
@@ -151,10 +151,10 @@ def latex(table: Table) -> str:
             in_bounds = row.bound
         lines.append(line([escape_latex(row.label), *map(entry, row.entries)]))
     lines += [r"\bottomrule", r"\end{tabular}"]
-    if table.notes:
+    if notes := table.notes_with("bold"):
         # A minipage wraps long notes.
         lines += ["", r"\smallskip", r"\begin{minipage}{\linewidth}", r"\footnotesize"]
-        lines += [rf"{escape_latex(note)}\par" for note in table.notes]
+        lines += [rf"{escape_latex(note)}\par" for note in notes]
         lines.append(r"\end{minipage}")
     return "\n".join([*lines, r"\end{table}", ""])
 

@@ -7,14 +7,9 @@ from typing import Any
 from seqbench.results.cells import Cell, aggregate, standings
 from seqbench.results.papers import PublishedCell, explanation, load_paper, read_paper, verdict
 from seqbench.results.statistics import FEWEST_SEEDS
-from seqbench.results.tables.comparison import (
-    FACTOR_NOTE,
-    OLDER,
-    SHOWN,
-    TIED_NOTE,
-    measured,
-)
+from seqbench.results.tables.comparison import SHOWN, measured
 from seqbench.results.tables.layout import ARROWS
+from seqbench.results.tables.notes import FACTOR_NOTE, OLDER, TIED_NOTE
 from seqbench.results.tables.table import Entry, Header, Row, Table, superscript
 from seqbench.results.targets import Target
 from seqbench.runs.record import Record

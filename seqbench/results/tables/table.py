@@ -17,7 +17,8 @@ class Header:
 
     Attributes:
         task: the task with its length; in an extra column its quantity: `published`, `median`.
-        measure: metric and direction; in an extra column the paper or the task.
+        measure: metric and direction, budget and protocol if they differ; in an extra column the
+            paper or the task.
         beside: True for an extra column, which belongs to the last column before it that is not
             one.
         name: name of the task; empty if the tasks are in the rows.
@@ -86,6 +87,12 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     stub: str = "model"
+
+    def notes_with(self, best: str) -> tuple[str, ...]:
+        """Return the notes; the first one explains `best`, the look of the best means, if any."""
+        if not any(entry and entry.best for row in self.rows for entry in row.entries):
+            return self.notes
+        return (f"{best}: best mean on its task", *self.notes)
 
 
 def superscript(number: int) -> str:
