@@ -231,6 +231,16 @@ def test_models_that_seqbench_lacks_are_rows_above_the_bounds():
     assert entries(table, "fcn") == (None, Entry("100.0"), None, Entry("97.7"))
 
 
+def test_a_published_baseline_stands_beside_the_measured_one():
+    naive = {"last value": 1.29, "train mean": 1.1}
+    [run] = seeds(0.5, task="etth1", task__horizon=96, task__target="all", protocol="code")
+    table = build([replace(run, naive=naive, length=336)], paper="ltsf2023")
+    found = {row.label: row.entries for row in table.rows if row.bound}
+    assert found["last value"] == (Entry("1.29"), Entry("1.295"))
+    assert found["train mean"] == (Entry("1.10"), None)
+    assert "last_value" not in [row.label for row in table.rows]
+
+
 def test_equal_remarks_are_one_note():
     records = [make_record(model=m, trainer__epochs=1) for m in ("tcn", "lstm")]
     table = build([*records, make_record(model="gru")])

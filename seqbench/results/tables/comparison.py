@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
@@ -59,7 +59,8 @@ def build_table(
     paper_rows = list(load_paper(paper)) if paper else []
     in_paper = {row.task for row in paper_rows}
     usual_n = _usual_n(cells)
-    one_protocol = len({cell.column.protocol for cell in cells}) == 1  # a note names it
+    here = {cell.column.protocol for cell in cells}
+    any_protocol = len(here) == 1 and None not in here  # a note names it
     runs = [record for cell in cells for record in cell.records]
     older = [record.run_id for record in runs if not record.is_current]
     marked = frozenset(older) if len(older) < len(runs) else frozenset()
@@ -79,7 +80,7 @@ def build_table(
         below = {} if grid.tasks_down else {name: _bound(members, name) for name in bounds}
         columns += [_Column(header, means, bounds=below), *_beside(header, members, show, against)]
         if paper and any(cell and cell.column.task in in_paper for cell in members):
-            columns.append(_beside_paper(header, members, paper, one_protocol, remarks))
+            columns.append(_beside_paper(header, members, paper, any_protocol, remarks))
     for name in bounds if grid.tasks_down else ():
         of_rows = [[c for (i, _), c in grid.cells.items() if i == row] for row in places]
         columns.append(_Column(Header(plain(name), ""), [_bound(cs, name) for cs in of_rows]))
@@ -109,8 +110,8 @@ class _Column:
 
     header: Header
     entries: list[Entry | None]
-    of_others: dict[str, Entry] = field(default_factory=dict)
-    bounds: dict[str, Entry | None] = field(default_factory=dict)
+    of_others: Mapping[str, Entry] = field(default_factory=dict)
+    bounds: Mapping[str, Entry | None] = field(default_factory=dict)
 
 
 def _beside(
@@ -140,14 +141,19 @@ def _beside_paper(
     any_protocol: bool,
     remarks: "_Remarks",
 ) -> _Column:
-    """Return the column of a paper's numbers, those of models that seqbench lacks as well."""
+    """Return the column of a paper's numbers, those of bounds and other models as well."""
+    there = [cell for cell in cells if cell]
+    others = _of_others(paper, there[0])
+    of_bounds = {model: plain(model).replace("_", " ") for model in others}
+    bounds = {name for cell in there for name in cell.bounds}
     return _Column(
         Header("published", plain(paper), True, header.name),
         [
             None if cell is None else _published(cell, paper, any_protocol, remarks)
             for cell in cells
         ],
-        _of_others(paper, next(cell for cell in cells if cell)),
+        {model: entry for model, entry in others.items() if of_bounds[model] not in bounds},
+        {name: others[model] for model, name in of_bounds.items() if name in bounds},
     )
 
 
