@@ -38,9 +38,9 @@ def test_cheap_cells_come_first(reproduce):
     code, out, _ = reproduce("tcn2018", "--only", "model=tcn", "--seeds", "1", "--dry-run")
     assert code == 0
     tasks = [line.split()[2] for line in out]
-    # Sequential MNIST takes twice the epochs of the permuted one.
-    first = ["jsb", "copy", "nottingham", "adding", "pmnist", "smnist"]
-    assert tasks == [*first, "char_ptb", "char_text8"]
+    cheap, costly = ["jsb", "copy", "nottingham", "adding"], ["char_ptb", "char_text8"]
+    assert tasks[:4] + tasks[-2:] == cheap + costly
+    assert sorted(tasks[4:-2]) == ["pmnist", "smnist"]
 
 
 def test_a_dry_run_says_what_its_rows_share_and_which_of_them_is_not_there(reproduce):
@@ -57,8 +57,9 @@ def test_the_code_has_a_tcn_only(reproduce):
     words = ["tcn2018", "--protocol", "code", "--seeds", "1", "--dry-run"]
     code, out, err = reproduce(*words)
     assert code == 0
-    assert [line.split()[2] for line in out] == ["copy", "adding", "smnist", "pmnist"]
-    assert err[0] == "36 cells left out: no released code that can be repeated"
+    tasks = ["jsb", "copy", "nottingham", "adding", "smnist", "pmnist"]
+    assert [line.split()[2] for line in out] == tasks
+    assert err[0] == "34 cells left out: no released code that can be repeated"
     assert reproduce(*words, "--only", "model=gru")[0] == 2
 
 

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from seqbench.config.compose import compose
+from seqbench.runs.identity import run_id
+
 ROOT = Path(__file__).parents[2]
 README, KOREAN = ROOT / "README.md", ROOT / "README.ko.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
@@ -122,6 +125,14 @@ def test_links_lead_to_files(page: Path) -> None:
     links = LINK.findall(page.read_text(encoding="utf-8"))
     local = [link for link in links if not re.match(r"[a-z]+:", link)]
     assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+def test_run_ids_are_those_of_the_commands_shown() -> None:
+    command = ["model=tcn", "task=adding", "budget=quick"]
+    first, second = run_id(compose(command)), run_id(compose([*command, "seed=1"]))
+    assert f"outputs/runs/adding/tcn/{first}\n" in README.read_text(encoding="utf-8")
+    guide = (ROOT / "docs" / "getting_started.md").read_text(encoding="utf-8")
+    assert f"seqbench compare {first[:8]} {second[:8]} " in guide
 
 
 def test_the_readme_is_short() -> None:
