@@ -245,7 +245,7 @@ def test_the_traceback_is_shown_on_request(installed):
     assert "ConfigError: no model named 'tcm' (did you mean 'tcn'?)" in done.stderr
 
 
-@pytest.mark.parametrize("words", [(), ("--nosuch",), ("trian",), ("list", "modells")])
+@pytest.mark.parametrize("words", [(), ("--nosuch",), ("trian",), ("list", "--nosuch")])
 def test_an_unknown_command_is_code_2_and_shows_the_usage(installed, words):
     done = installed(*words)
     assert done.returncode == 2
