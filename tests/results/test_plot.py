@@ -14,7 +14,7 @@ from seqbench.errors import ConfigError
 from seqbench.results.cells import aggregate
 from seqbench.results.collect import collect
 from seqbench.results.metric import ranked_by
-from seqbench.results.plots.axes import styles_of
+from seqbench.results.plots.axes import is_logit, styles_of
 from seqbench.results.plots.figures import learning_curves, pareto, scaling, write
 
 HOSTILE = [
@@ -291,6 +291,13 @@ def test_a_bound_that_a_logarithmic_axis_cannot_show_is_told(sample):
     assert [axes.get_yscale() for axes in figure.axes] == ["log", "linear", "log", "logit"]
     assert "best possible" not in legend(figure)
     assert "best possible: 0, which a logarithmic axis cannot show" in texts(figure)
+
+
+@pytest.mark.parametrize(
+    ("values", "logit"), [((0.1, 0.96), True), ((0.1, 0.9), False), ((0.98, 1), False)]
+)
+def test_accuracies_near_100_percent_need_a_logit_axis(values, logit):
+    assert is_logit(values) is logit
 
 
 def test_scaling_draws_a_power_law_through_the_means():

@@ -105,7 +105,8 @@ def learning_curves(
         shown = metric or cell.column.metric or ""
         values = [value for line in lines for value in line.band.median]
         log_y = is_log(values, log, not is_accuracy(shown) and spans_decades(values))
-        logit_y = log is None and is_accuracy(shown) and is_logit(values)
+        bounds = bounds_of(cell, shown)
+        logit_y = log is None and is_accuracy(shown) and is_logit([*values, *bounds.values()])
         for i, line in enumerate(lines):
             style, together = styles[line.cell.label], line.band
             every = math.ceil(len(line.xs) / MARKED)
@@ -117,7 +118,7 @@ def learning_curves(
                 shade: dict[str, Any] = {"color": style.colour, "alpha": 0.16, "linewidth": 0}
                 axes.fill_between(line.xs, together.low, together.high, **shade)
                 yield "line: median over seeds; band: from the lowest to the highest"
-        for name, value in bounds_of(cell, shown).items():
+        for name, value in bounds.items():
             yield from draw_bound(axes, name, [(0, value)], shown, log_y)
         if logit_y:
             yield "accuracies near 100 % on a logit axis"
