@@ -1,4 +1,8 @@
-"""Hash the code that computes a result; comments, docstrings and layout do not count."""
+"""Hash the code that computes a result; comments, docstrings and layout do not count.
+
+The code of seqbench is hashed so that a result is called older only if its code changed what it
+computes: classes that the run does not use and the messages of errors do not count either.
+"""
 
 import ast
 import hashlib
@@ -35,8 +39,8 @@ def source_hash(config: dict[str, Any]) -> str:
     """Return 12 hex digits of the SHA-256 of the sources of seqbench that compute a run.
 
     These are the modules of the trainer and of the classes that the config builds, and what they
-    import of `COMPUTES`; a change of another model or task does not count. If the config builds a
-    user's class, which may import anything, they are all of `COMPUTES`.
+    import of `COMPUTES`, without the classes that no such code names. If the config builds a user's
+    class, which may import anything, they are all of `COMPUTES`.
 
     Args:
         config: the run's config; it may come from an untrusted record, and nothing is imported.
@@ -50,9 +54,10 @@ def source_hash(config: dict[str, Any]) -> str:
 def _source_hash(targets: frozenset[str]) -> str:
     built = [target for target in targets if not target.startswith("torch.")]
     found = dict(_own_modules([TRAINER, *(target.rpartition(".")[0] for target in built)]))
-    if not all(target.rpartition(".")[0] in found for target in built):
+    is_known = all(target.rpartition(".")[0] in found for target in built)
+    if not is_known:
         found = {}
-    folders = [PACKAGE / part for part in (COMPUTES if not found else ())]
+    folders = [PACKAGE / part for part in (() if is_known else COMPUTES)]
     if any(name.startswith(KERNELS) for name in found):
         folders.append(PACKAGE / "kernels" / "csrc")
     files = {
@@ -60,7 +65,13 @@ def _source_hash(targets: frozenset[str]) -> str:
         for path in [*found.values(), *folders, *(p for f in folders for p in f.rglob("*"))]
         if path.suffix in SUFFIXES
     }
-    return hash_of({name: _own_code(path) for name, path in files.items()})[:12]
+    modules = {name: _statements(path) for name, path in files.items() if path.suffix == ".py"}
+    if is_known:
+        used = frozenset(target.rpartition(".")[2] for target in built)
+        modules = without_unused_classes(modules, used)
+    codes = {name: b"\n".join(map(_own_code, nodes)) for name, nodes in modules.items()}
+    codes |= {name: _own_cpp(path) for name, path in files.items() if name not in modules}
+    return hash_of(codes)[:12]
 
 
 def _own_modules(names: Iterable[str]) -> Iterator[tuple[str, Path]]:
@@ -87,8 +98,64 @@ def _own_imports(name: str, file: Path) -> frozenset[str]:
 
 
 @cache
-def _own_code(path: Path) -> bytes:
+def _own_cpp(path: Path) -> bytes:
     return code_of(path)
+
+
+@cache
+def _statements(path: Path) -> list[ast.stmt]:
+    """Return a module's statements without the arguments of raised errors, which are messages.
+
+    Those of `Interrupted` and the like carry results.
+    """
+    tree = ast.parse(path.read_bytes())
+    for node in ast.walk(tree):
+        match node:
+            case ast.Raise(exc=ast.Call(func=ast.Name(id=name) as error)) if name.endswith("Error"):
+                node.exc = error
+    return tree.body[1:] if _has_docstring(tree) else tree.body
+
+
+@cache
+def _own_code(statement: ast.stmt) -> bytes:
+    return _text_of(statement)
+
+
+def without_unused_classes(
+    modules: dict[str, list[ast.stmt]], used: frozenset[str]
+) -> dict[str, list[ast.stmt]]:
+    """Return modules without those of their classes that no other code of the modules names.
+
+    Args:
+        modules: the statements of each module by its name.
+        used: names of classes that are used elsewhere.
+    """
+    statements = {node for nodes in modules.values() for node in nodes}
+    # A decorator may register its class, which is then used without its name.
+    unused = {n for n in statements if isinstance(n, ast.ClassDef) and not n.decorator_list}
+    new = statements - unused
+    while new:
+        used = used.union(*map(_named, new))
+        new = {node for node in unused if node.name in used}
+        unused -= new
+    return {name: [n for n in nodes if n not in unused] for name, nodes in modules.items()}
+
+
+@cache
+def _named(statement: ast.stmt) -> frozenset[str]:
+    """Return the names in code by which it may mean a class of seqbench."""
+    names = set()
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Name):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            is_of_torch = isinstance(node.value, ast.Name) and node.value.id == "nn"
+            names |= set() if is_of_torch else {node.attr}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names.add(node.value)
+        elif isinstance(node, ast.alias) and node.asname:
+            names.add(node.name)
+    return frozenset(names)
 
 
 @cache
@@ -162,6 +229,10 @@ def code_of(path: Path) -> bytes:
         tree = ast.parse(content)
     except (SyntaxError, ValueError):
         return content
+    return _text_of(tree)
+
+
+def _text_of(tree: ast.AST) -> bytes:
     return "\n".join(_canonical(tree)).encode("utf-8", "surrogatepass")
 
 

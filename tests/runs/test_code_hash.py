@@ -1,3 +1,4 @@
+import ast
 import importlib
 import sys
 
@@ -194,15 +195,55 @@ def test_the_source_hash_of_a_class_that_is_not_seqbenchs_covers_all_that_comput
                 assert path.relative_to(PACKAGE).as_posix() in files
 
 
-def test_the_source_hash_changes_with_a_file_that_computes(monkeypatch):
-    config, before = config_of(TCN, ADDING), source_hash(config_of(TCN, ADDING))
-    own = code_hash._own_code
-    for name, same in (("models/tcn.py", False), ("models/llama.py", True)):
-        changed = PACKAGE / name
-        code = lambda path, changed=changed: own(path) + b"x" * (path == changed)  # noqa: E731
-        monkeypatch.setattr(code_hash, "_own_code", code)
+@pytest.fixture
+def edited(tmp_path, monkeypatch):
+    """Return a function that replaces text in a module of seqbench, for its hash only."""
+
+    def replace(name, old, new):
+        text = (PACKAGE / name).read_text()
+        assert old in text
+        (tmp_path / "edited.py").write_text(text.replace(old, new))
+        own = code_hash._statements
+        monkeypatch.setattr(
+            code_hash,
+            "_statements",
+            lambda path: own(tmp_path / "edited.py" if path == PACKAGE / name else path),
+        )
         code_hash._source_hash.cache_clear()
-        assert (source_hash(config) == before) == same
+
+    yield replace
     monkeypatch.undo()
     code_hash._source_hash.cache_clear()
-    assert source_hash(config) == before
+
+
+LSTM = "seqbench.models.rnn.LSTM"
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "old", "new", "same"),
+    [
+        (TCN, "models/tcn.py", "class TCN(", "class TCN(object, ", False),
+        (TCN, "models/tcn.py", "class Block(", "class Block(object, ", False),
+        (TCN, "models/llama.py", "class Block(", "class Block(object, ", True),
+        (LSTM, "models/rnn.py", "class GRU(", "class GRU(object, ", True),
+        (LSTM, "models/rnn.py", "class Gated(", "class Gated(object, ", False),
+        (LSTM, "models/rnn.py", "class Recurrent(", "class Recurrent(object, ", False),
+        (LSTM, "models/rnn.py", "must be at least 1", "must be 1 or more", True),
+        (LSTM, "models/rnn.py", "if hidden_size < 1", "if hidden_size < 2", False),
+        (LSTM, "training/step.py", "import torch", "import torch\nx = 1", False),
+    ],
+)
+def test_code_that_a_run_does_not_use_and_messages_do_not_count(
+    edited, model, name, old, new, same
+):
+    config = config_of(model, ADDING)
+    before = source_hash(config)
+    edited(name, old, new)
+    assert (source_hash(config) == before) == same
+
+
+def test_a_class_that_only_unused_classes_name_does_not_count():
+    module = ast.parse("class A: x = B\nclass B: pass\nclass C: pass\nclass D(C): pass\ny = D\n")
+    kept = code_hash.without_unused_classes({"m": module.body}, frozenset())["m"]
+    assert [getattr(node, "name", "y") for node in kept] == ["C", "D", "y"]
+    assert len(code_hash.without_unused_classes({"m": module.body}, frozenset("A"))["m"]) == 5
