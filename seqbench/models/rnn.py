@@ -1,13 +1,14 @@
 """Recurrent networks: LSTM (Hochreiter and Schmidhuber 1997), GRU (Cho et al. 2014) and the vanilla
 tanh RNN (Elman 1990).
 
-How long a gated network remembers depends strongly on the initial bias of the gate that keeps the
-old state. It can be set to one value (`forget_bias`), or spread over a range of time scales
-(`chrono`; Tallec and Ollivier 2018).
+How long a network remembers depends strongly on its initial weights. For a gated network they are
+the bias of the gate that keeps the old state: one value (`forget_bias`), or a range of time scales
+(`chrono`; Tallec and Ollivier 2018). For the vanilla RNN it is the matrix from state to state
+(`recurrent_init`; Le, Jaitly and Hinton 2015; Henaff, Szlam and LeCun 2016).
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -158,10 +159,52 @@ class Recurrent(SequenceModel):
 
 
 class RNN(Recurrent):
-    """Vanilla tanh recurrent network; see `Recurrent`."""
+    """Vanilla tanh recurrent network.
+
+    Args:
+        spec: as for `Recurrent`, like the next five.
+        hidden_size: width of each layer's state.
+        num_layers: recurrent layers.
+        dropout: probability of dropping a value between layers and before the output layer.
+        embedding_dim: width of the token embedding; `None`: `hidden_size`.
+        tied: share the embedding's weight with the output layer.
+        init_uniform: as for `Recurrent`.
+        recurrent_init: `orthogonal` or `identity`: each layer's matrix from state to state starts
+            as a random orthogonal one (Henaff, Szlam and LeCun 2016) or as the identity (Le, Jaitly
+            and Hinton 2015, there with ReLU), and its biases at 0. A small state then neither fades
+            nor grows with the time steps. `None`: as PyTorch's default.
+
+    Raises:
+        ConfigError: as for `Recurrent`, or if both `init_uniform` and `recurrent_init` are given.
+    """
 
     kind = "rnn_tanh"
     layer_type = nn.RNN
+
+    def __init__(
+        self,
+        spec: SequenceSpec,
+        hidden_size: int,
+        num_layers: int,
+        dropout: float,
+        embedding_dim: int | None,
+        tied: bool,
+        init_uniform: float | None = None,
+        recurrent_init: Literal["orthogonal", "identity"] | None = None,
+    ) -> None:
+        super().__init__(spec, hidden_size, num_layers, dropout, embedding_dim, tied, init_uniform)
+        if recurrent_init is None:
+            return
+        if init_uniform is not None:
+            raise ConfigError(
+                "model.recurrent_init and model.init_uniform set the same weights: "
+                "leave one of them null"
+            )
+        for layer in self.layers:
+            start = nn.init.eye_ if recurrent_init == "identity" else nn.init.orthogonal_
+            start(layer.get_parameter("weight_hh_l0"))
+            nn.init.zeros_(layer.get_parameter("bias_ih_l0"))
+            nn.init.zeros_(layer.get_parameter("bias_hh_l0"))
 
 
 class Gated(Recurrent):

@@ -1,7 +1,7 @@
 """Hash the code that computes a result; comments, docstrings and layout do not count.
 
-The code of seqbench is hashed so that a result is called older only if its code changed what it
-computes: classes that the run does not use and the messages of errors do not count either.
+Of seqbench's own code, classes that the run does not use and the messages of errors do not count
+either: a new option of another model does not make a result one of older code.
 """
 
 import ast
@@ -104,16 +104,23 @@ def _own_cpp(path: Path) -> bytes:
 
 @cache
 def _statements(path: Path) -> list[ast.stmt]:
-    """Return a module's statements without the arguments of raised errors, which are messages.
+    """Return a module's statements without messages of errors; imports have one name each.
 
-    Those of `Interrupted` and the like carry results.
+    What is raised with `Interrupted` and the like is no message and stays.
     """
     tree = ast.parse(path.read_bytes())
     for node in ast.walk(tree):
         match node:
             case ast.Raise(exc=ast.Call(func=ast.Name(id=name) as error)) if name.endswith("Error"):
                 node.exc = error
-    return tree.body[1:] if _has_docstring(tree) else tree.body
+    statements: list[ast.stmt] = []
+    for statement in tree.body[1:] if _has_docstring(tree) else tree.body:
+        match statement:
+            case ast.ImportFrom(module=module, names=names, level=level):
+                statements += [ast.ImportFrom(module, [name], level) for name in names]
+            case _:
+                statements.append(statement)
+    return statements
 
 
 @cache
@@ -124,7 +131,9 @@ def _own_code(statement: ast.stmt) -> bytes:
 def without_unused_classes(
     modules: dict[str, list[ast.stmt]], used: frozenset[str]
 ) -> dict[str, list[ast.stmt]]:
-    """Return modules without those of their classes that no other code of the modules names.
+    """Return modules without the classes that no other code of them names, nor what these import.
+
+    Functions stay, since code outside of `COMPUTES` may call them, and so do imports of seqbench.
 
     Args:
         modules: the statements of each module by its name.
@@ -138,23 +147,35 @@ def without_unused_classes(
         used = used.union(*map(_named, new))
         new = {node for node in unused if node.name in used}
         unused -= new
-    return {name: [n for n in nodes if n not in unused] for name, nodes in modules.items()}
+    kept = {}
+    for name, nodes in modules.items():
+        left = [node for node in nodes if node not in unused]
+        here = frozenset[str]().union(*map(_named, left))
+        kept[name] = [node for node in left if _from_library(node) in here | {None}]
+    return kept
+
+
+def _from_library(statement: ast.stmt) -> str | None:
+    """Return the name that a statement imports from a library; `None` if it does something else."""
+    match statement:
+        case ast.ImportFrom(module=str(module), names=[alias], level=0):
+            is_own = module.partition(".")[0] == "seqbench"
+            return None if is_own else alias.asname or alias.name
+    return None
 
 
 @cache
 def _named(statement: ast.stmt) -> frozenset[str]:
-    """Return the names in code by which it may mean a class of seqbench."""
+    """Return the names by which a statement may mean a class or an import."""
     names = set()
     for node in ast.walk(statement):
-        if isinstance(node, ast.Name):
-            names.add(node.id)
-        elif isinstance(node, ast.Attribute):
-            is_of_torch = isinstance(node.value, ast.Name) and node.value.id == "nn"
-            names |= set() if is_of_torch else {node.attr}
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            names.add(node.value)
-        elif isinstance(node, ast.alias) and node.asname:
-            names.add(node.name)
+        match node:
+            case ast.Attribute(value=ast.Name(id="nn")):
+                pass  # torch.nn.GRU is not seqbench's
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.Constant(value=str(name)):
+                names.add(name)
+            case ast.alias(name=name, asname=str()):
+                names.add(name)
     return frozenset(names)
 
 

@@ -179,6 +179,25 @@ def test_all_weights_start_uniformly_within_a_range_but_for_set_biases(make, nam
 
 
 @pytest.mark.parametrize(
+    ("start", "low", "high"),
+    [("orthogonal", 0.99, 1.0), ("identity", 0.99, 1.0), (None, 0.0, 1e-4)],
+)
+def test_a_small_state_of_the_rnn_fades_unless_recurrent_init_is_given(make, start, low, high):
+    torch.manual_seed(0)
+    model = make("rnn", EVERY, hidden_size=40, num_layers=2, recurrent_init=start).double()
+    before = 1e-3 * torch.randn(1, 40, dtype=torch.float64)
+    zeros = torch.zeros_like(before)
+    x = torch.zeros(1, 20, 3, dtype=torch.float64)
+    (_, (moved,)), (_, (rested,)) = (model(x, ((zeros,), (h,)))[1] for h in (before, zeros))
+    assert low <= (moved - rested).norm() / before.norm() <= high
+
+
+def test_recurrent_init_and_init_uniform_exclude_each_other(make):
+    with pytest.raises(ConfigError, match=r"model\.recurrent_init and model\.init_uniform"):
+        make("rnn", EVERY, recurrent_init="identity", init_uniform=0.1)
+
+
+@pytest.mark.parametrize(
     ("key", "value"),
     [
         ("hidden_size", 0),

@@ -242,8 +242,22 @@ def test_code_that_a_run_does_not_use_and_messages_do_not_count(
     assert (source_hash(config) == before) == same
 
 
-def test_a_class_that_only_unused_classes_name_does_not_count():
-    module = ast.parse("class A: x = B\nclass B: pass\nclass C: pass\nclass D(C): pass\ny = D\n")
-    kept = code_hash.without_unused_classes({"m": module.body}, frozenset())["m"]
-    assert [getattr(node, "name", "y") for node in kept] == ["C", "D", "y"]
-    assert len(code_hash.without_unused_classes({"m": module.body}, frozenset("A"))["m"]) == 5
+def test_classes_that_only_unused_ones_name_do_not_count_nor_what_they_import():
+    module = ast.parse("""
+from a import B
+from seqbench import C
+from a import D as E
+class F: x = B
+class G: pass
+@register
+class H: x = E
+class I(G): pass
+def j(): return I
+""")
+
+    def kept(*used):
+        nodes = code_hash.without_unused_classes({"m": module.body}, frozenset(used))["m"]
+        return [module.body.index(node) for node in nodes]
+
+    assert kept() == [1, 2, 4, 5, 6, 7]
+    assert kept("F") == [0, 1, 2, 3, 4, 5, 6, 7]
