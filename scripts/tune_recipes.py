@@ -203,7 +203,7 @@ def tune(task: str, model: str) -> None:
         )
         writer.writerows(rows)
     source = (
-        f"ours, tuned: best of {len(rows)} trials out of 48 settings at "
+        f"tuned: best of {len(rows)} trials out of 48 settings at "
         f"{' '.join(SIZES[task])}; all of them in {task}_{model}.trials.csv"
     )
     if best_score[0] > 0.98 * baseline:
@@ -212,7 +212,7 @@ def tune(task: str, model: str) -> None:
     write(task, model, best, source, expected | {"at": " ".join(SIZES[task])})
     for other, origin in TAKEN_OVER.items():
         if origin == task:
-            source = f"ours, not tuned here: the settings of {task}_{model}"
+            source = f"not tuned on this task: the settings of {task}_{model}"
             nodes = best
             if other in SIZED_AS:
                 source += " at 3M parameters"
