@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from seqbench.runs.code_hash import source_hash
 from seqbench.runs.record import Record, Score, write_record
+from seqbench.runs.source_hash import source_hash
 
 MODELS: dict[str, dict[str, Any]] = {
     "tcn": {"channels": [24] * 8, "kernel_size": 8, "dropout": 0.0, "dropout_kind": "channel"},

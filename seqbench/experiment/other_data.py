@@ -18,11 +18,11 @@ from seqbench.experiment.forecasting import is_forecaster
 from seqbench.experiment.other_file import task_on_file
 from seqbench.experiment.saved_run import SavedRun
 from seqbench.models.sequence_model import SequenceModel
-from seqbench.runs.code_hash import source_hash
 from seqbench.runs.defaults import signature_defaults
 from seqbench.runs.evaluations import Evaluation
 from seqbench.runs.events import finite
 from seqbench.runs.identity import FILES, result_config
+from seqbench.runs.source_hash import source_hash
 from seqbench.tasks.task import Split, Task
 from seqbench.tasks.vocabulary import Vocabulary
 from seqbench.training.predictions import Columns

@@ -29,7 +29,6 @@ from seqbench.experiment.build import Experiment
 from seqbench.experiment.compression import zeros
 from seqbench.experiment.continuation import Origin, lineage
 from seqbench.experiment.latency import compared_with_parent
-from seqbench.runs.code_hash import source_hash
 from seqbench.runs.confusion import write_confusion
 from seqbench.runs.events import EventLog, read_events
 from seqbench.runs.forecasts import write_forecasts
@@ -38,6 +37,7 @@ from seqbench.runs.log import LineLog
 from seqbench.runs.observer import Observer, Observers
 from seqbench.runs.record import Record, Score
 from seqbench.runs.run import Run
+from seqbench.runs.source_hash import source_hash
 from seqbench.tasks.window_task import WindowTask
 from seqbench.trackers.tracker import Guarded
 from seqbench.training import checkpoint

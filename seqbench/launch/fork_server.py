@@ -8,7 +8,7 @@ codes of the jobs. It reads the sources of seqbench once, for the hashes of all 
 import os
 import signal
 
-from seqbench.runs.code_hash import source_hash
+from seqbench.runs.source_hash import source_hash
 
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))

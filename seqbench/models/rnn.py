@@ -1,10 +1,10 @@
 """Recurrent networks: LSTM (Hochreiter and Schmidhuber 1997), GRU (Cho et al. 2014) and the vanilla
 tanh RNN (Elman 1990).
 
-How long a network remembers depends strongly on its initial weights. For a gated network they are
-the bias of the gate that keeps the old state: one value (`forget_bias`), or a range of time scales
-(`chrono`; Tallec and Ollivier 2018). For the vanilla RNN it is the matrix from state to state
-(`recurrent_init`; Le, Jaitly and Hinton 2015; Henaff, Szlam and LeCun 2016).
+How long a network remembers depends strongly on its initialization: for a gated network, on the
+bias of the gate that keeps the old state, which can be one value (`forget_bias`) or spread over a
+range of time scales (`chrono`; Tallec and Ollivier 2018); for the vanilla RNN, on the matrix from
+state to state (`recurrent_init`; Le, Jaitly and Hinton 2015; Henaff, Szlam and LeCun 2016).
 """
 
 from collections.abc import Sequence
@@ -172,7 +172,7 @@ class RNN(Recurrent):
         recurrent_init: `orthogonal` or `identity`: each layer's matrix from state to state starts
             as a random orthogonal one (Henaff, Szlam and LeCun 2016) or as the identity (Le, Jaitly
             and Hinton 2015, there with ReLU), and its biases at 0. A small state then neither fades
-            nor grows with the time steps. `None`: as PyTorch's default.
+            nor grows with the time steps. `None`: as `init_uniform` says.
 
     Raises:
         ConfigError: as for `Recurrent`, or if both `init_uniform` and `recurrent_init` are given.
@@ -200,8 +200,8 @@ class RNN(Recurrent):
                 "model.recurrent_init and model.init_uniform set the same weights: "
                 "leave one of them null"
             )
+        start = {"orthogonal": nn.init.orthogonal_, "identity": nn.init.eye_}[recurrent_init]
         for layer in self.layers:
-            start = nn.init.eye_ if recurrent_init == "identity" else nn.init.orthogonal_
             start(layer.get_parameter("weight_hh_l0"))
             nn.init.zeros_(layer.get_parameter("bias_ih_l0"))
             nn.init.zeros_(layer.get_parameter("bias_hh_l0"))

@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 from seqbench.config.precedence import baseline
 from seqbench.results.where import MISSING, flatten
-from seqbench.runs.code_hash import NODES
 from seqbench.runs.identity import plain_numbers, without_environment
+from seqbench.runs.source_hash import NODES
 
 # Data sizes in a task's config; `None` means all data.
 SIZES = ("train_size", "valid_size", "eval_size")

@@ -15,11 +15,11 @@ from seqbench.results.papers import comparability, papers, published
 from seqbench.results.recipe import differences
 from seqbench.results.variants import leaf, shown
 from seqbench.results.where import MISSING, flatten, value_of
-from seqbench.runs.code_hash import source_hash
 from seqbench.runs.evaluations import read_evaluations
 from seqbench.runs.identity import DIGESTS, FILES, RUN_ID
 from seqbench.runs.record import Record, RecordError, bounds, read_record
 from seqbench.runs.run import Run
+from seqbench.runs.source_hash import source_hash
 from seqbench.wording import amount, count, duration, number, plain, score, task_with_size
 
 MOST_SETTINGS = 4

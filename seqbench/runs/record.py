@@ -14,8 +14,8 @@ from typing import Any, Literal, TypedDict, get_args, get_origin, get_type_hints
 
 from seqbench.errors import RunError, SeqbenchError
 from seqbench.runs import atomic, foreign
-from seqbench.runs.code_hash import source_hash
 from seqbench.runs.config_file import MAX_DEPTH
+from seqbench.runs.source_hash import source_hash
 
 SCHEMA = 1
 # Most bytes; a record that seqbench writes has three thousand.

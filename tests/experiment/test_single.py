@@ -18,11 +18,11 @@ from seqbench.errors import ConfigError, Interrupted, RunError
 from seqbench.experiment import run
 from seqbench.experiment.build import build_model, build_task
 from seqbench.machine import PROC, flushes_denormals
-from seqbench.runs.code_hash import source_hash
 from seqbench.runs.identity import without_environment
 from seqbench.runs.observer import Observer
 from seqbench.runs.record import read_record
 from seqbench.runs.run import Run
+from seqbench.runs.source_hash import source_hash
 from seqbench.tasks.adding import Adding
 from seqbench.training import checkpoint
 

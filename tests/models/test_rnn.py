@@ -190,6 +190,8 @@ def test_a_small_state_of_the_rnn_fades_unless_recurrent_init_is_given(make, sta
     x = torch.zeros(1, 20, 3, dtype=torch.float64)
     (_, (moved,)), (_, (rested,)) = (model(x, ((zeros,), (h,)))[1] for h in (before, zeros))
     assert low <= (moved - rested).norm() / before.norm() <= high
+    eye, weights = torch.eye(40).double(), [layer.weight_hh_l0 for layer in model.layers]
+    assert [torch.equal(weight, eye) for weight in weights] == [start == "identity"] * 2
 
 
 def test_recurrent_init_and_init_uniform_exclude_each_other(make):

@@ -1,11 +1,10 @@
-import ast
 import importlib
 import sys
 
 import pytest
 
 from seqbench.runs import code_hash
-from seqbench.runs.code_hash import PACKAGE, code_of, source_hash, user_code_hash
+from seqbench.runs.code_hash import code_of, user_code_hash
 
 MODEL = '''"""A model."""
 from torch import nn
@@ -144,120 +143,3 @@ def test_comments_of_cpp_do_not_count(tmp_path, before, after, same):
     for name, text in (("before.cpp", before), ("after.cpp", after)):
         (tmp_path / name).write_text(text)
     assert (code_of(tmp_path / "before.cpp") == code_of(tmp_path / "after.cpp")) == same
-
-
-def config_of(model, task):
-    return {
-        "model": {"_target_": model},
-        "task": {"_target_": task},
-        "trainer": {"_target_": "seqbench.training.trainer.Trainer"},
-        "optimizer": {"_target_": "torch.optim.Adam"},
-    }
-
-
-@pytest.fixture
-def hashed(monkeypatch):
-    """Return a function that returns the names of the files that `source_hash` covers."""
-    seen = []
-    monkeypatch.setattr(code_hash, "hash_of", lambda codes: seen.append(set(codes)) or "0" * 64)
-
-    def files(config):
-        code_hash._source_hash.cache_clear()
-        source_hash(config)
-        return seen.pop()
-
-    yield files
-    code_hash._source_hash.cache_clear()
-
-
-TCN, ADDING = "seqbench.models.tcn.TCN", "seqbench.tasks.adding.Adding"
-
-
-def test_the_source_hash_covers_what_computes_the_run(hashed):
-    files = hashed(config_of(TCN, ADDING))
-    needed = {"spec.py", "models/tcn.py", "models/sequence_model.py", "tasks/adding.py"}
-    needed |= {"training/trainer.py", "training/step.py", "kernels/ops.py", "kernels/build.py"}
-    assert needed < files
-    assert any(name.startswith("kernels/csrc/") for name in files)
-    others = {"models/llama.py", "tasks/music.py", "datasets/music.py", "training/together.py"}
-    assert not files & (others | {"runs/code_hash.py", "errors.py"})
-    music = hashed(config_of(TCN, "seqbench.tasks.music.Music"))
-    assert {"tasks/music.py", "datasets/music.py"} < music
-
-
-@pytest.mark.parametrize("target", ["mine.Net", "seqbench.models.none.Net", "seqbench./.x", "x"])
-def test_the_source_hash_of_a_class_that_is_not_seqbenchs_covers_all_that_computes(hashed, target):
-    files = hashed(config_of(target, ADDING))
-    for part in ("spec.py", "datasets", "kernels", "models", "tasks", "training"):
-        own = [PACKAGE / part] if part.endswith(".py") else (PACKAGE / part).rglob("*")
-        for path in own:
-            if path.is_file() and path.suffix not in (".pyc", ".md"):
-                assert path.relative_to(PACKAGE).as_posix() in files
-
-
-@pytest.fixture
-def edited(tmp_path, monkeypatch):
-    """Return a function that replaces text in a module of seqbench, for its hash only."""
-
-    def replace(name, old, new):
-        text = (PACKAGE / name).read_text()
-        assert old in text
-        (tmp_path / "edited.py").write_text(text.replace(old, new))
-        own = code_hash._statements
-        monkeypatch.setattr(
-            code_hash,
-            "_statements",
-            lambda path: own(tmp_path / "edited.py" if path == PACKAGE / name else path),
-        )
-        code_hash._source_hash.cache_clear()
-
-    yield replace
-    monkeypatch.undo()
-    code_hash._source_hash.cache_clear()
-
-
-LSTM = "seqbench.models.rnn.LSTM"
-
-
-@pytest.mark.parametrize(
-    ("model", "name", "old", "new", "same"),
-    [
-        (TCN, "models/tcn.py", "class TCN(", "class TCN(object, ", False),
-        (TCN, "models/tcn.py", "class Block(", "class Block(object, ", False),
-        (TCN, "models/llama.py", "class Block(", "class Block(object, ", True),
-        (LSTM, "models/rnn.py", "class GRU(", "class GRU(object, ", True),
-        (LSTM, "models/rnn.py", "class Gated(", "class Gated(object, ", False),
-        (LSTM, "models/rnn.py", "class Recurrent(", "class Recurrent(object, ", False),
-        (LSTM, "models/rnn.py", "must be at least 1", "must be 1 or more", True),
-        (LSTM, "models/rnn.py", "if hidden_size < 1", "if hidden_size < 2", False),
-        (LSTM, "training/step.py", "import torch", "import torch\nx = 1", False),
-    ],
-)
-def test_code_that_a_run_does_not_use_and_messages_do_not_count(
-    edited, model, name, old, new, same
-):
-    config = config_of(model, ADDING)
-    before = source_hash(config)
-    edited(name, old, new)
-    assert (source_hash(config) == before) == same
-
-
-def test_classes_that_only_unused_ones_name_do_not_count_nor_what_they_import():
-    module = ast.parse("""
-from a import B
-from seqbench import C
-from a import D as E
-class F: x = B
-class G: pass
-@register
-class H: x = E
-class I(G): pass
-def j(): return I
-""")
-
-    def kept(*used):
-        nodes = code_hash.without_unused_classes({"m": module.body}, frozenset(used))["m"]
-        return [module.body.index(node) for node in nodes]
-
-    assert kept() == [1, 2, 4, 5, 6, 7]
-    assert kept("F") == [0, 1, 2, 3, 4, 5, 6, 7]
