@@ -1,7 +1,8 @@
 """The adding problem (Hochreiter and Schmidhuber 1997; Bai, Kolter, Koltun 2018, section 4.1).
 
 Two numbers in a long sequence are marked; the target is their sum. The baseline is a model without
-memory: it predicts the mean, 1, and its mean squared error is the variance of the sum, 1/6.
+memory: it predicts the mean, 1. Its mean squared error on the test split is near the variance of
+the sum, 1/6, but for the sampling error of that split: 0.006 with 1,000 sequences.
 """
 
 from typing import Literal
@@ -36,7 +37,6 @@ class Adding(ExampleTask):
     """
 
     primary = Primary("mse", "min", solved=1e-3)
-    baseline = 1 / 6
     optimum = 0.0
 
     def __init__(
@@ -67,6 +67,7 @@ class Adding(ExampleTask):
             splits[split] = inputs, numbers.gather(1, places).sum(1, keepdim=True)
             self.checksums[split] = checksum(*splits[split])
         self.notes["markers"] = markers
+        self.baseline = float((splits["test"][1].double() - 1).square().mean())
         self.set_splits(splits)
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
