@@ -30,6 +30,7 @@ from seqbench.results.statistics import (
 )
 from seqbench.runs.config_file import YamlLoader
 from seqbench.runs.record import Record
+from seqbench.wording import number
 
 # Largest accepted ratio of parameter counts: published ones are rounded, and some differ by a third
 # from what the published settings give.
@@ -42,8 +43,9 @@ EXPLAINED = {"reproduced", "better", "worse", "cannot tell"}
 EXPLANATION = (
     "reproduced: the published value lies within the 95% prediction interval of one more run"
     " (t sd sqrt(1 + 1/n), of log errors or of the logit of accuracies), or equals the mean as"
-    " rounded in print; better, worse: it lies outside; cannot tell: the interval reaches more than"
-    " a tenth of the way from the published value to the baseline"
+    " rounded in print; better, worse: it lies outside; cannot tell: the interval reaches further"
+    " than scores that count as alike, which are up to a tenth of the way from the published value"
+    " to the baseline"
 )
 # A difference that matters, as a share of the way from the published value to the baseline; and the
 # smallest one, a factor of the error or of the odds.
@@ -70,7 +72,8 @@ class PaperRow:
         tokens: time steps in one pass over the training data, rounded; only for tasks that seqbench
             has.
         budget: the budget that reproduces the paper's training.
-        protocol: the protocol that reproduces the paper's choices.
+        protocol: the protocol that reproduces the paper's choices; `published` if none does.
+        split: the split of the published scores.
     """
 
     paper: str
@@ -86,6 +89,7 @@ class PaperRow:
     tokens: int | None
     budget: str
     protocol: str
+    split: str
 
     @property
     def name(self) -> str:
@@ -215,6 +219,7 @@ def load_paper(name: str) -> dict[PaperRow, dict[str, PublishedCell]]:
             settings=_options(paper.get("settings", {})),
             budget=paper["budget"],
             protocol=paper["protocol"],
+            split=paper.get("split", "test"),
             **facts,
         )
         table[row] = {}
@@ -255,13 +260,16 @@ def differences(
     Args:
         record: the run's record.
         cell: the published number.
-        any_protocol: accept every protocol that comes with seqbench, not only the paper's.
+        any_protocol: accept every protocol that comes with seqbench, not only the paper's, and a
+            score on test where the paper's is on another split.
     """
     row = cell.row
     if record.score and record.score.metric != row.metric:
         yield f"{record.score.metric} instead of {row.metric}"
     if record.score and record.score.split not in ON_TEST:
-        yield f"on {record.score.split} instead of test"
+        yield f"on {record.score.split} instead of {row.split}"
+    elif row.split not in ON_TEST and not any_protocol:
+        yield f"on test instead of {row.split}"
     if row.length is not None and record.length != row.length:
         here = "no length" if record.length is None else f"T={record.length}"
         yield f"{here} instead of T={row.length}"
@@ -335,10 +343,11 @@ def verdict(cell: Cell | None, published: PublishedCell | None) -> Verdict:
         return Verdict(better, protocol)
     smallest = SMALLEST_THAT_MATTERS * (abs(published.value) if scale is IDENTITY else 1)
     ways = [abs(scale.to(published.value) - scale.to(bound)) for bound in bounds]
-    if half > max([smallest, *(SHARE_THAT_MATTERS * way for way in ways)]):
-        reason = "the interval of one more run is too wide"
-        return Verdict("cannot tell", f"{reason}; {protocol}" if protocol else reason)
-    return Verdict("reproduced", protocol)
+    matters = max([smallest, *(SHARE_THAT_MATTERS * way for way in ways)])
+    ends = (scale.back(scale.to(published.value) + side * matters) for side in (-1, 1))
+    low, high = (number(end, published.row.metric) for end in ends)
+    reason = "; ".join(filter(None, [f"scores of {low} to {high} count as alike", protocol]))
+    return Verdict("cannot tell" if half > matters else "reproduced", reason)
 
 
 def explanation(said: Iterable[str]) -> list[str]:

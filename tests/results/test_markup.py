@@ -74,7 +74,7 @@ def test_markdown():
         "| without memory | 0.167 | | 0.0204 | | 10.0 | |",
         "| best possible | 0 | | 0 | | | |",
         "",
-        "- bold: best mean on its task",
+        "- bold: best mean on its task, of several runs and equal training",
     ]
 
 

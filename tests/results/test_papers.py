@@ -262,10 +262,18 @@ def test_what_was_measured_otherwise_is_not_comparable(changes, reason):
 @pytest.mark.parametrize("protocol", ["ours", "code"])
 def test_another_protocol_of_ours_is_said_beside_the_verdict(protocol):
     said = f"protocol {protocol} instead of paper"
-    assert judged([5.5e-5, 6e-5, 6.5e-5], protocol=protocol) == ("reproduced", said)
     assert judged([1e-5], protocol=protocol) == ("n=1: looks better", said)
-    both = f"the interval of one more run is too wide; {said}"
+    # A tenth of the way to the baseline, 1/6, in logarithms: a factor of 2.22.
+    both = f"scores of 2.62e-5 to 1.29e-4 count as alike; {said}"
+    assert judged([5.5e-5, 6e-5, 6.5e-5], protocol=protocol) == ("reproduced", both)
     assert judged([1e-5, 2e-5, 0.16], protocol=protocol) == ("cannot tell", both)
+
+
+def test_scores_of_another_split_are_another_protocol():
+    row = replace(number("adding", "tcn").row, split="valid")
+    printed = replace(number("adding", "tcn"), row=row)
+    said = verdict(cell([1e-5]), printed)
+    assert said == ("n=1: looks better", "on test instead of valid")
 
 
 def test_what_is_missing_is_said():

@@ -45,7 +45,7 @@ COMMANDS = {
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     "†": r"$^{\dagger}$",
-    "≈": r"$^{\approx}$",
+    "‡": r"$^{\ddagger}$",
     **{digit: rf"\textsuperscript{{{i}}}" for i, digit in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
 }
 # Pairs of these form ligatures, too.

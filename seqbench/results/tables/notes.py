@@ -13,13 +13,14 @@ from seqbench.wording import count, counted, plain
 SIMILAR_SIZES = 1.1
 # Maximum number of tasks that a note lists, those whose sizes differ most.
 LISTED_TASKS = 3
-TIED, OLDER = "≈", "†"
+TIED, OLDER = "‡", "†"
+OLDER_CODE = "with older code: of model, task or trainer, which has changed since"
 FACTOR_NOTE = (
     f"{FACTOR}: geometric mean and the factor of its 95% confidence interval, where the errors of a"
     " task span decades"
 )
 TIED_NOTE = (
-    f"{TIED} not significantly different from the best: the 95% interval of their mean difference "
+    f"{TIED} these seeds cannot tell it from the best: the 95% interval of their mean difference "
     "over shared seeds (Student's t, paired) contains zero"
 )
 
@@ -35,7 +36,7 @@ def explanations(cells: Sequence[Cell], usual_n: int | None) -> list[str]:
     sizes = [cell.statistics.n for cell in cells if cell.statistics]
     if max(sizes, default=0) >= FEWEST_SEEDS:
         seeds = f"; n={usual_n} seeds where no n is given" if usual_n else ""
-        lines.append(f"mean ± half of its 95% confidence interval (Student's t){seeds}")
+        lines.append(f"mean ± half of its 95% confidence interval over seeds (Student's t){seeds}")
     if any(cell.log for cell in cells):
         lines.append(FACTOR_NOTE)
     if min(sizes, default=FEWEST_SEEDS) < FEWEST_SEEDS:
@@ -92,4 +93,4 @@ def of_older_code(older: int, runs: int) -> list[str]:
     """
     if not older:
         return []
-    return ["all runs with older code" if older == runs else f"{OLDER} runs with older code"]
+    return [f"{'all' if older == runs else OLDER} runs {OLDER_CODE}"]

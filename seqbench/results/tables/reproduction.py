@@ -5,11 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 from seqbench.results.cells import Cell, aggregate, standings
+from seqbench.results.metric import ranked_by
 from seqbench.results.papers import PublishedCell, explanation, load_paper, read_paper, verdict
 from seqbench.results.statistics import FEWEST_SEEDS
 from seqbench.results.tables.comparison import SHOWN, measured
 from seqbench.results.tables.layout import ARROWS
-from seqbench.results.tables.notes import FACTOR_NOTE, OLDER, TIED_NOTE
+from seqbench.results.tables.notes import FACTOR_NOTE, OLDER, OLDER_CODE, TIED_NOTE
 from seqbench.results.tables.table import Entry, Header, Row, Table, superscript
 from seqbench.results.targets import Target
 from seqbench.runs.record import Record
@@ -31,6 +32,7 @@ def build_reproduction(
         found: target -> its records; empty if it was not measured.
         seeds: number of seeds requested.
     """
+    found = {target: _in_metric(target.row.metric, records) for target, records in found.items()}
     # A target has one cell, or several if its runs differ in more than the seed (such as the data).
     cells = aggregate(record for records in found.values() for record in records)
     rows: list[tuple[Target, Cell | None]] = []
@@ -72,16 +74,23 @@ def build_reproduction(
         rows=tuple(table_rows),
         notes=(
             *_notes(paper, [target for target, _ in rows]),
-            f"measured: mean ± half of its 95% confidence interval (Student's t), over n runs or"
-            f" {seeds}; fewer than {FEWEST_SEEDS} give no interval, and a hint at most",
+            f"measured: mean ± half of its 95% confidence interval over seeds (Student's t), n runs"
+            f" or {seeds}; fewer than {FEWEST_SEEDS} give no interval, and a hint at most",
             *([FACTOR_NOTE] if any(cell.log for cell in cells) else []),
             *explanation(said.words for said in verdicts),
             *([TIED_NOTE] if "tied" in standing.values() else []),
-            *([f"{OLDER} run with older code"] if is_older else []),
+            *([f"{OLDER} run {OLDER_CODE}"] if is_older else []),
             *(f"{superscript(i)} {plain(reason)}" for i, reason in enumerate(reasons, start=1)),
         ),
         stub="task, model",
     )
+
+
+def _in_metric(metric: str, records: Sequence[Record]) -> Sequence[Record]:
+    """Return the records with the metric as their score; unchanged if none has it."""
+    scores = ((record, record.score) for record in records if record.score)
+    known = any(metric in record.metrics.get(score.split, {}) for record, score in scores)
+    return ranked_by(records, metric) if known else records
 
 
 def _difference(cell: Cell, published: PublishedCell) -> str:

@@ -92,7 +92,7 @@ class Table:
         """Return the notes; the first one explains `best`, the look of the best means, if any."""
         if not any(entry and entry.best for row in self.rows for entry in row.entries):
             return self.notes
-        return (f"{best}: best mean on its task", *self.notes)
+        return (f"{best}: best mean on its task, of several runs and equal training", *self.notes)
 
 
 def superscript(number: int) -> str:
