@@ -205,7 +205,7 @@ class Recording:
     def test(self) -> Metrics:
         """Return the metrics of the weights with the best validation score; test is read here.
 
-        With `trainer.watch=test` there are no such weights: the score is the mean of the last
+        With `trainer.watch=test` these are the last weights, and the score is the mean of the last
         results on test.
         """
         task, state, trainer = (
@@ -213,20 +213,21 @@ class Recording:
             self.experiment.state,
             self.experiment.trainer,
         )
+        try:
+            tensors, facts = checkpoint.load(self.folder.checkpoints / checkpoint.BEST)
+        except RunError as error:
+            raise RunError(f"{error}; --force starts the run again") from error
+        load_weights(state.model, tensors)
         if trainer.watch == "test":
             events = [e for e in read_events(self.folder.events_path) if e["split"] == "test"]
-            last = events[-TESTS_IN_MEAN:]
+            # A compressed run is scored before its first step, too.
+            last = [e for e in events if e["step"]][-TESTS_IN_MEAN:] or events
             results = {k: [e[k] for e in last] for k in last[-1] if k not in ("step", "split")}
             # Values that were not finite are `None`.
             mean = {k: None if None in v else fmean(v) for k, v in results.items()}
             if has_confusion(task) or isinstance(task, WindowTask):
                 self.evaluate_test()
             return {"test": {k: v[-1] for k, v in results.items()}, TEST_MEAN: mean}
-        try:
-            tensors, facts = checkpoint.load(self.folder.checkpoints / checkpoint.BEST)
-        except RunError as error:
-            raise RunError(f"{error}; --force starts the run again") from error
-        load_weights(state.model, tensors)
         test = self.evaluate_test()
         metric = task.primary.metric
         check_finite(f"test {metric}", test[metric], state.progress)

@@ -2,6 +2,7 @@
 
 import shutil
 from functools import cache
+from statistics import fmean
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from seqbench.experiment import latency, run
 from seqbench.experiment.saved_run import SavedRun
 from seqbench.launch.compressing import compressed_configs
 from seqbench.models.effective import matrices, to_effective
+from seqbench.runs.events import read_events
 from seqbench.runs.identity import run_id
 from seqbench.runs.observer import Observer
 from seqbench.runs.run import Run
@@ -125,6 +127,26 @@ def test_what_is_loaded_is_what_was_scored(parent, kind):
     for name, tensor in first.items():
         torch.testing.assert_close(second[name], tensor, rtol=1e-6, atol=0)
         assert kind == "int8-weights" or torch.equal(second[name], tensor)
+
+
+@pytest.mark.parametrize("steps", [0, 4])
+def test_where_test_is_watched_the_score_is_that_of_the_stored_weights(tmp_path, steps):
+    load = [f"{i},{i % 7 + i % 3}" for i in range(120)]
+    (tmp_path / "load.csv").write_text("\n".join(["time,load", *load]))
+    words = ["task=forecast_file", f"task.path={tmp_path}/load.csv", "task.target=load"]
+    words += ["task.length=8", "task.horizon=2", "trainer.watch=test", f"output_dir={tmp_path}"]
+    config = compose([*[w for w in SMALL if "task" not in w], *MODELS["gru"], *words])
+    run(config)
+    changes = {"prune": ["weights=0.9"], "quantize": ["int8-weights"], "steps": steps}
+    config = config_of(Run.of(config), *["optimizer.lr=0.05"][:steps], **changes)
+    record, folder = run(config), Run.of(config)
+    events = [event for event in read_events(folder.events_path) if event["split"] == "test"]
+    assert [event["step"] for event in events] == [0, 3, 4][: 1 + steps]
+    assert record.score.value == fmean(event["mse"] for event in events[1:] or events)
+    kept = folder.forecasts_path.read_text()
+    folder.forecasts_path.unlink()
+    SavedRun(folder.folder).keep_forecasts()
+    assert folder.forecasts_path.read_text() == kept
 
 
 def test_int8_is_off_by_half_a_step_at_most(parent):
