@@ -30,6 +30,8 @@ from seqbench.user_files import expand_home
 
 # Options of a task on which its tokens depend.
 TOKENIZATION = {f"task.{key}" for key in ("tokens", "min_count", "vocab_size")}
+# Options of a task that draw its splits.
+SPLITS = {f"task.{key}" for key in ("split_seed", "valid_size", "test_size")}
 
 
 def evaluate_on(
@@ -51,7 +53,8 @@ def evaluate_on(
         same text in another place.
 
     Raises:
-        ConfigError: if an override is wrong, or changes what the model reads or predicts.
+        ConfigError: if an override is wrong, or changes the splits or what the model reads or
+            predicts.
         DataError: if the data cannot be loaded.
         RunError: if the model cannot read the data.
     """
@@ -89,9 +92,9 @@ def evaluate_file(
 
 
 def names_data(overrides: Sequence[str]) -> bool:
-    """Return True if an override names a file or a dataset."""
-    names = {*FILES, "dataset"}
-    return any(word.partition("=")[0].removeprefix("task.") in names for word in overrides)
+    """Return True if an override names a file, a dataset or how it is split."""
+    names = SPLITS | {f"task.{key}" for key in (*FILES, "dataset")}
+    return any(word.partition("=")[0] in names for word in overrides)
 
 
 def score_on(
@@ -183,7 +186,7 @@ def other_task(saved: SavedRun, config: Config, words: str) -> tuple[dict[str, A
         The values by key, without any if it is still the run's task; and the task.
 
     Raises:
-        ConfigError: if an override changes what the model reads or predicts.
+        ConfigError: if an override changes the splits, or what the model reads or predicts.
         DataError: if the data cannot be loaded.
     """
     node, was = config["task"], saved.config["task"]
@@ -194,6 +197,9 @@ def other_task(saved: SavedRun, config: Config, words: str) -> tuple[dict[str, A
         for path, digest in FILES.items():
             if changes.pop(f"task.{digest}", None) is not None:
                 changes[f"task.{path}"] = node[path]
+    # Without its test file, a task splits the test off the training file.
+    if SPLITS & changes.keys() or changes.get("task.test_path", "") is None:
+        raise ConfigError(f"{words} draws other splits, so training examples would be scored")
     config["task"] = known_tokens(saved, changes) | node
     # Where the training batch does not matter, its rows would need a longer text.
     size = 1 if changes and not node.get("drop_last") else saved.trainer.batch_size

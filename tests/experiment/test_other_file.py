@@ -185,6 +185,23 @@ def test_other_ways_to_name_a_file_lead_to_the_option(forecaster, classifier, tm
         assert str(failed) == f"--input scores all of a file, so it takes no {named}"
 
 
+def test_other_splits_would_score_training_examples(tmp_path):
+    reviews = [f"{i} {word},{word}" for i in range(20) for word in ("good", "bad")]
+    for name in ("reviews.csv", "test.csv"):
+        (tmp_path / name).write_text("\n".join(["text,label", *reviews]))
+    words = ["task=sentiment_file", f"task.path={tmp_path}/reviews.csv", *MODEL, *TRAINING]
+    words += ["task.text=text", "task.label=label", f"output_dir={tmp_path}"]
+    config = compose([*words, f"task.test_path={tmp_path}/test.csv"])
+    record, folder = run(config), Run.of(config).folder
+    said = " draws other splits, so training examples would be scored; seqbench eval RUN --input"
+    for word in ("split_seed=7", "valid_size=0.5", "test_size=0.5", "test_path=null"):
+        failed = invoke(folder, f"task.{word}").exception
+        assert f"task.{word}{said}" in str(failed)
+        assert failed.exit_code == 2
+    own = invoke(folder, "task.split_seed=0", "task.test_size=0.2")
+    assert json.loads(own.stdout)["accuracy"] == record.metrics["test"]["accuracy"]
+
+
 def test_runs_of_other_tasks_name_their_way(tmp_path):
     (tmp_path / "my.txt").write_text("the cat sat on the mat. " * 200)
     tasks = {
