@@ -164,8 +164,12 @@ def table_of(
     )
 
 
-def mean_differences(features: TableFeatures, table: Table, rows: Sequence[Rows]) -> torch.Tensor:
+def mean_differences(
+    features: TableFeatures, table: Table, rows: Sequence[Rows]
+) -> torch.Tensor | None:
     """Return the mean absolute seasonal difference of each scaled target over the training rows.
+
+    `None` if that of a target is 0 or does not exist, as in less than a season of training rows.
 
     Args:
         features: name and scale the targets.
@@ -182,7 +186,7 @@ def mean_differences(features: TableFeatures, table: Table, rows: Sequence[Rows]
         strict=True,
     )
     found = np.sum(sums, axis=0) / np.maximum(np.sum(counts, axis=0), 1)
-    return torch.from_numpy(np.where(found > 0, found, 1.0)).float()
+    return torch.from_numpy(found).float() if found.all() else None
 
 
 def chosen_columns(

@@ -229,6 +229,15 @@ def test_metrics_are_those_of_the_original_values(forecast):
     assert len(found) == 6 * 5  # in all, and at the steps 1 to 4
 
 
+def test_without_a_seasonal_difference_there_is_no_mase(forecast):
+    columns = {"t": hours(90), "load": waves(90, 1)[:, 0], "constant": [5] * 90}
+    assert "mase" in scores(forecast(columns, target="load"), zeros)
+    assert not any("mase" in name for name in scores(forecast(columns), zeros))
+    # A season has 24 rows.
+    short = forecast(columns, target="load", splits=[24, 20, 46])
+    assert not any("mase" in name for name in scores(short, zeros))
+
+
 def test_a_missing_value_is_neither_read_nor_scored(forecast):
     data = waves(100).astype(object)
     data[[90, 93], [0, 1]] = ""
