@@ -17,7 +17,7 @@ from seqbench.runs.weights_file import not_weights, read_facts
 from seqbench.user_files import expand_home, sha256_of
 
 # U+FFFD, which stands for characters outside a vocabulary.
-UNKNOWN = 0xFFFD
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 
 
 def with_initial_weights(config: Config) -> Config:
@@ -98,6 +98,6 @@ def characters_of(path: Path) -> str | None:
     """
     codes = read_facts(path).get("preprocessing", {}).get("vocabulary")
     try:
-        return "".join(chr(code) for code in codes or () if code != UNKNOWN) or None
+        return "".join(map(chr, codes or ())).removeprefix(UNKNOWN) or None
     except (OverflowError, TypeError, ValueError) as error:
         raise not_weights(path, error) from error

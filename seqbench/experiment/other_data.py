@@ -170,7 +170,7 @@ def known_tokens(saved: SavedRun, changes: dict[str, Any]) -> dict[str, Any]:
     if not changes or TOKENIZATION & changes.keys():
         return {}
     if defaults.get("characters", "") is None and isinstance(saved.tokenization, Vocabulary):
-        return {"characters": saved.tokenization.characters}
+        return {"characters": saved.tokenization.known}
     return {"preprocessing": saved.preprocessing} if "preprocessing" in defaults else {}
 
 

@@ -2,7 +2,7 @@
 
 A vocabulary is built from the training text alone, so that no score profits from knowing the test
 set's alphabet. A character that is only in the validation or test text, or in a prompt, is unknown
-and has id 0.
+and has id 0, which is written as U+FFFD. If that is in the training text, it has another id, too.
 """
 
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ class Vocabulary:
     """A bijection between characters and ids; unknown characters have id 0.
 
     Args:
-        characters: the character of each id; all distinct.
+        characters: the character of each id; all distinct, but U+FFFD may be the last one, too.
     """
 
     unit: ClassVar[str] = "characters"
@@ -40,8 +40,9 @@ class Vocabulary:
 
     @classmethod
     def from_text(cls, train: str) -> "Vocabulary":
-        """Build from a training text: id 0 is U+FFFD (unknown), then its characters, sorted."""
-        return cls(REPLACEMENT + "".join(sorted(set(train) - {REPLACEMENT})))
+        """Build from a training text: id 0 is of unknown ones, then its characters, sorted."""
+        # U+FFFD is the last, so that the other ids do not depend on it.
+        return cls(REPLACEMENT + "".join(sorted(set(train), key=lambda c: (c == REPLACEMENT, c))))
 
     @classmethod
     def from_state(cls, state: Iterable[int]) -> "Vocabulary":
@@ -56,13 +57,18 @@ class Vocabulary:
         return len(self.characters)
 
     @property
+    def known(self) -> str:
+        """Return the characters without that of id 0 if it is of unknown ones, for `from_text`."""
+        return self.characters.removeprefix(REPLACEMENT)
+
+    @property
     def names(self) -> list[str]:
         """Return the character of each id, in a list."""
         return list(self.characters)
 
     @property
     def unwritten(self) -> list[int]:
-        """Return the id of U+FFFD, in a list that is empty if the vocabulary has none."""
+        """Return the ids of U+FFFD, in a list that is empty if the vocabulary has none."""
         return [i for i, character in enumerate(self.characters) if character == REPLACEMENT]
 
     def encode(self, text: str) -> NDArray[Any]:
@@ -80,4 +86,4 @@ class Vocabulary:
 
     def unknown_count(self, text: str) -> int:
         """Return the number of characters of a text that are not in the vocabulary."""
-        return sum(text.count(character) for character in set(text) - set(self.characters))
+        return sum(text.count(character) for character in set(text) - set(self.known))

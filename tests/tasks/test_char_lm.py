@@ -41,6 +41,15 @@ def test_an_unknown_character_costs_the_choice_among_all_code_points():
     assert (float(bits), count) == (pytest.approx(4 * math.log2(0x110000)), 8)
 
 
+def test_a_replacement_character_of_the_training_text_is_known():
+    task = text_task(Text("ab\ufffd" * 40, "ab" * 10, "a\ufffd" * 3 + "x", {}))
+    (batch,) = task.eval_batches("test")
+    sure = 50 * torch.nn.functional.one_hot(batch.targets, len(task.vocabulary)).float()
+    bits, count = task.metrics(sure, batch)["bpc"]
+    assert (float(bits), count) == (pytest.approx(math.log2(0x110000)), 6)
+    assert task.notes["unknown_test"] == 1
+
+
 def test_train_size_and_eval_size_keep_the_beginning_of_each_split():
     text = Text("ab" * 50 + "c", "ab" * 10 + "c", "ba" * 10, {})
     task = text_task(text, train_size=60, eval_size=4)
