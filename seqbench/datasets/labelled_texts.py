@@ -113,6 +113,7 @@ def quoted_rows(content: str, separator: str, path: str) -> list[list[str]]:
     """Return the values of each row of a file in which values may be quoted; see `rows_of`."""
     lines = csv.reader(io.StringIO(content, newline=""), delimiter=separator, strict=True)
     rows = []
+    usual = csv.field_size_limit(len(content))
     try:
         for row in lines:
             if row:
@@ -121,6 +122,8 @@ def quoted_rows(content: str, separator: str, path: str) -> list[list[str]]:
         raise DataError(
             f"{path}, line {lines.line_num}: {error}; quotes inside a quoted text are doubled"
         ) from error
+    finally:
+        csv.field_size_limit(usual)
     return alike(rows, path)
 
 

@@ -1,5 +1,7 @@
 """Texts are read as they are written, also with quotes, and a bad file costs one line."""
 
+import csv
+
 import duckdb
 import pytest
 
@@ -32,6 +34,14 @@ def read(tmp_path):
 )
 def test_texts_are_as_written_whatever_separates_and_quotes_them(name, content, texts, read):
     assert read(content, name) == (texts, ("1", "0"))
+
+
+def test_a_text_may_be_as_long_as_the_file(read):
+    limit, text = csv.field_size_limit(), "ab" * 100_000
+    assert read(f'text,label\n"{text}",1\n') == ((text,), ("1",))
+    with pytest.raises(DataError, match="unexpected end of data"):
+        read(f'text,label\n"{text},1\n')
+    assert csv.field_size_limit() == limit
 
 
 def test_parquet_gives_the_same_as_csv(tmp_path):
