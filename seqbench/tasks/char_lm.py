@@ -22,11 +22,13 @@ class CharTask(TextTask):
     their number: all of them have the same id, which is easy to predict in a text full of them.
     """
 
+    unknown_bits = math.log2(CODE_POINTS)
+
     def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[Tensor, int]]:
         found = super().metrics(outputs, batch)
         bits, count = found["bpc"]
         unknown = (scored_targets(batch) == UNKNOWN).sum()
-        return found | {"bpc": (bits + unknown * math.log2(CODE_POINTS), count)}
+        return found | {"bpc": (bits + unknown * self.unknown_bits, count)}
 
 
 class CharLM(CharTask):

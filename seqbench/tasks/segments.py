@@ -29,6 +29,7 @@ from seqbench.errors import ConfigError
 from seqbench.spec import Classes, SequenceSpec, Tokens
 from seqbench.tasks.task import Batch, Primary, Split, Task, generator, shuffled
 from seqbench.tasks.tokenization import Tokenization
+from seqbench.tasks.vocabulary import UNKNOWN
 
 # Evaluation batch size, fixed so that a score does not depend on the training batch size. Each row
 # starts with no past but its context, so fewer rows score better; more rows run faster. With 32, a
@@ -50,12 +51,14 @@ class SegmentTask(Task):
 
     Attributes:
         vocabulary: maps between ids and texts.
+        unknown_bits: bits that an unknown token costs beside its id; 0 where tokens are counted.
 
     Raises:
         ConfigError: if a text is too short, or `context` is not in `[0, length)`.
     """
 
     primary = Primary(metric="bpc", direction="min")
+    unknown_bits = 0.0
 
     def __init__(
         self,
@@ -94,8 +97,9 @@ class SegmentTask(Task):
         self.stride = stride
         size = len(vocabulary)
         self.spec = SequenceSpec(Tokens(size), Classes(size), "every", length)
-        self.baseline = math.log2(size)
-        self.notes["unigram_bpc"] = entropy(torch.bincount(train, minlength=size))
+        test = self.texts["test"]
+        unknown = float((test[1:] == UNKNOWN).double().mean()) * self.unknown_bits
+        self.baseline = unigram_nats(train, test, size) / math.log(2) + unknown
 
     def preprocessing(self) -> dict[str, Any]:
         return {self.vocabulary.key: self.vocabulary.state()}
@@ -203,10 +207,18 @@ def cross_entropy(outputs: Tensor, targets: Tensor, reduction: str) -> Tensor:
     return F.cross_entropy(logits, targets.flatten(), ignore_index=UNSCORED, reduction=reduction)
 
 
-def entropy(counts: Tensor) -> float:
-    """Return the entropy in bits of a distribution given by counts."""
-    p = counts[counts > 0].double() / counts.sum()
-    return -float((p * p.log2()).sum())
+def unigram_nats(train: Tensor, test: Tensor, size: int) -> float:
+    """Return the cross-entropy of the predictions of a text by the token frequencies of another.
+
+    Half an observation is added to each count, so that no probability is 0.
+
+    Args:
+        train: the ids that are counted, `(tokens,)`.
+        test: the ids that are predicted, but for the first.
+        size: number of ids.
+    """
+    counts = torch.bincount(train, minlength=size).double() + 0.5
+    return -float((counts / counts.sum()).log()[test[1:].long()].mean())
 
 
 @lru_cache(maxsize=64)

@@ -81,15 +81,12 @@ class WordTask(TextTask):
             self.notes["tokenizers"] = metadata.version("tokenizers")
         self.notes["unknown_train"] = vocabulary.unknown_count(self.parts["train"])
         self.notes |= {f"{split}_tokens": len(self.texts[split]) for split in ("train", "test")}
-        nats = unigram_nats(self.texts["train"], self.texts["test"], len(vocabulary))
+        characters, spelled = (int(size[1:].sum()) for size in self.sizes("test"))
+        bits = self.baseline * (len(self.texts["test"]) - 1) + spelled * vocabulary.spelling_bits
+        self.notes["baseline_bpc"] = bits / characters
+        self.notes["baseline_cross_entropy"] = nats = self.baseline * math.log(2)
         self.baseline = math.exp(nats)
         self.naive = {UNIGRAM: self.baseline}
-        characters, spelled = (int(size[1:].sum()) for size in self.sizes("test"))
-        bits = nats / math.log(2) * (len(self.texts["test"]) - 1)
-        bits += spelled * vocabulary.spelling_bits
-        self.notes["baseline_bpc"] = bits / characters
-        self.notes["baseline_cross_entropy"] = nats
-        del self.notes["unigram_bpc"]
 
     def sizes(self, split: Split) -> tuple[Tensor, Tensor]:
         """Return the characters of each token, and these once more if it is unknown, else 0.
@@ -256,17 +253,3 @@ def tokenization_of(
     if tokens == "word":
         return Words.from_text(text.train, min_count, vocab_size)
     return BytePairs.from_text(text.train, vocab_size or USUAL_VOCAB_SIZE)
-
-
-def unigram_nats(train: Tensor, test: Tensor, size: int) -> float:
-    """Return the cross-entropy of the predictions of a text by the token frequencies of another.
-
-    Half an observation is added to each count, so that no probability is 0.
-
-    Args:
-        train: the ids that are counted, `(tokens,)`.
-        test: the ids that are predicted, but for the first.
-        size: number of ids.
-    """
-    counts = torch.bincount(train, minlength=size).double() + 0.5
-    return -float((counts / counts.sum()).log()[test[1:].long()].mean())

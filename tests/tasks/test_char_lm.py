@@ -26,8 +26,10 @@ def test_notes_and_checksums_describe_the_text():
     text = Text("ab" * 50, "abc cab", "abd", {"my.txt": "5e"})
     task = text_task(text)
     assert task.spec.output_dim == len(task.vocabulary) == 3
-    assert task.baseline == pytest.approx(math.log2(3))
-    assert task.notes == {"unigram_bpc": 1.0, "unknown_valid": 3, "unknown_test": 1}
+    # After the first a: b, known as half of the text, and d, which is unknown.
+    shares = 50.5 / 101.5, 0.5 / 101.5 / 0x110000
+    assert task.baseline == pytest.approx(-sum(map(math.log2, shares)) / 2)
+    assert task.notes == {"unknown_valid": 3, "unknown_test": 1}
     assert task.checksums == {"my.txt": "5e"}
     (batch,) = task.eval_batches("valid")
     assert batch.targets[batch.scored].tolist() == [2, 0, 0, 0, 1, 2]
@@ -84,7 +86,7 @@ def test_statistics_of_korean_movie_reviews_are_plausible(real_data):
     start = path.read_text(encoding="utf-8")[:50]
     assert task.vocabulary.decode(task.vocabulary.encode(start)) == start
     assert 1000 < len(task.vocabulary) < 2500
-    assert 4 < task.notes["unigram_bpc"] < task.baseline
+    assert 4 < task.baseline < math.log2(len(task.vocabulary))
     assert 0 < task.notes["unknown_test"] < 1000
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from seqbench.errors import ConfigError
 from seqbench.tasks import segments
-from seqbench.tasks.segments import SegmentTask
+from seqbench.tasks.segments import SegmentTask, unigram_nats
 from seqbench.tasks.vocabulary import Vocabulary
 
 PLACES = Vocabulary("".join(map(chr, range(0x4E00, 0x4E00 + 2000))))
@@ -156,14 +156,24 @@ def test_an_evaluation_text_of_one_character_raises():
         places(100, 1, 4, 0)
 
 
-def test_the_baseline_is_the_score_of_a_uniform_predictor():
-    task = places(200, 150, 12, 3)
+def test_the_baseline_is_the_score_of_the_token_frequencies_of_train():
+    text = np.repeat(np.array([5, 0, 2, 0, 5], PLACES.dtype), 60)
+    texts = {"train": text, "valid": text, "test": text[:200]}
+    task = SegmentTask(texts, PLACES, 12, 3, batch_size=1, seed=0, data_dir=None)
+    counts = torch.bincount(task.texts["train"], minlength=task.spec.output_dim)
+    total, terms = 0.0, 0
     for batch in task.eval_batches("test"):
-        outputs = torch.zeros(*batch.inputs.shape, task.spec.output_dim)
+        outputs = (counts + 0.5).log().expand(*batch.inputs.shape, -1)
         bits, count = task.metrics(outputs, batch)["bpc"]
         assert count == int(batch.scored.sum())
-        assert float(bits) / count == pytest.approx(task.baseline)
-        assert float(task.loss(outputs, batch)) == pytest.approx(task.baseline * math.log(2))
+        assert float(task.loss(outputs, batch)) == pytest.approx(float(bits) / count * math.log(2))
+        total, terms = total + float(bits), terms + count
+    assert total / terms == pytest.approx(task.baseline, rel=1e-6)
+
+
+def test_unigram_frequencies_of_a_small_text():
+    nats = unigram_nats(torch.tensor([0, 0, 1]), torch.tensor([9, 0, 1]), 2)
+    assert nats == pytest.approx(-(math.log(2.5 / 4) + math.log(1.5 / 4)) / 2)
 
 
 def test_loss_and_metrics_ignore_positions_that_are_not_scored():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from seqbench.datasets.text import Text
 from seqbench.errors import ConfigError
 from seqbench.tasks.byte_pairs import BytePairs
-from seqbench.tasks.word_lm import WordFile, WordLM, WordTask, unigram_nats
+from seqbench.tasks.word_lm import WordFile, WordLM, WordTask
 from seqbench.tasks.words import Words
 
 LINE = "the cat sat on the mat and the dog sat on the log 12\n"
@@ -81,11 +81,6 @@ def test_the_baseline_is_the_score_of_the_word_frequencies_of_train():
     assert found["cross_entropy"] == pytest.approx(task.notes["baseline_cross_entropy"])
     assert task.naive == {"unigram": task.baseline}
     assert word_task(LINE).baseline < len(task.vocabulary) < task.baseline
-
-
-def test_unigram_frequencies_of_a_small_text():
-    nats = unigram_nats(torch.tensor([0, 0, 1]), torch.tensor([9, 0, 1]), 2)
-    assert nats == pytest.approx(-(math.log(2.5 / 4) + math.log(1.5 / 4)) / 2)
 
 
 def test_a_huge_loss_is_an_infinite_perplexity():
