@@ -74,11 +74,12 @@ def describe_table(config: "Config", console: "Console") -> None:
     from seqbench.datasets.table import moment, read_table
     from seqbench.datasets.time_steps import step_name
     from seqbench.experiment.build import build_task
-    from seqbench.tasks.forecast import Forecast
+    from seqbench.tasks.forecast import Forecast, named_columns
     from seqbench.wording import count, score
 
     node = config["task"]
-    table = read_table(node["path"], node["time"], node["group"])
+    read = named_columns(node["target"], node["inputs"], node["known"])
+    table = read_table(node["path"], node["time"], node["group"], read)
     if {"id", "label"} <= {*table.columns, *table.ignored}:
         console.print("If each id is a sequence with a label, add task=classify_file.\n")
     missing = np.isnan(table.values).sum(0)
@@ -89,8 +90,8 @@ def describe_table(config: "Config", console: "Console") -> None:
     assert isinstance(task, Forecast)
     columns = []
     for name, values, gaps in zip(table.columns, table.values.T, missing.tolist(), strict=True):
-        read = task.features
-        roles = {"target": read.targets, "known ahead": read.known, "input": read.columns}
+        used = task.features
+        roles = {"target": used.targets, "known ahead": used.known, "input": used.columns}
         use = next((role for role, names in roles.items() if name in names), "not read")
         columns.append([name, use, count(gaps), *facts_of(values)])
     columns += [[name, "not read"] for name in table.ignored]
@@ -116,11 +117,12 @@ def describe_sequences(config: "Config", console: "Console") -> None:
     from seqbench.config.build import build
     from seqbench.datasets.labelled_file import read_labelled
     from seqbench.experiment.build import build_task
+    from seqbench.tasks.classification import named_channels
     from seqbench.tasks.classify_file import ClassifyFile
     from seqbench.wording import count, score
 
     node = config["task"]
-    columns = node["id"], node["time"], node["label"]
+    columns = node["id"], node["time"], node["label"], named_channels(node["channels"])
     data = read_labelled(node["path"], *columns)
     missing = np.isnan(data.values).sum(0)
     channels = [

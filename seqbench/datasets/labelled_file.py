@@ -1,5 +1,6 @@
 """Read labelled sequences from a file: npz, `.ts`, or a long CSV or Parquet table."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from seqbench.datasets.labelled import Labelled
@@ -13,6 +14,7 @@ def read_labelled(
     id: str = "id",
     time: str | None = None,
     label: str = "label",
+    channels: Collection[str] | None = None,
     *,
     with_labels: bool = True,
 ) -> Labelled:
@@ -25,6 +27,8 @@ def read_labelled(
         time: of a table, the column of times, which must increase within each sequence; `None`:
             `time` if there is such a column, else the order of the file.
         label: of a table, the column of classes.
+        channels: of a table, the columns that are read, which must not hold broken numbers; `None`:
+            all.
         with_labels: read the classes, if the file has some.
 
     Raises:
@@ -36,4 +40,4 @@ def read_labelled(
         return read_npz(path, with_labels=with_labels)
     if suffix == ".ts":
         return read_ts(path, with_labels=with_labels)
-    return read_long_table(path, id, time, label, with_labels=with_labels)
+    return read_long_table(path, id, time, label, channels, with_labels=with_labels)

@@ -1,5 +1,6 @@
 """Read labelled sequences from a long table: a row per time step, with columns id, time, label."""
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from seqbench.datasets.table import (
     NUMERIC,
     TEMPORAL,
     as_time,
-    check_text,
+    number_columns,
     read_columns,
     series_of,
 )
@@ -19,7 +20,13 @@ from seqbench.wording import plain, suggestion
 
 
 def read_long_table(
-    path: str, id: str, time: str | None, label: str, *, with_labels: bool = True
+    path: str,
+    id: str,
+    time: str | None,
+    label: str,
+    channels: Collection[str] | None = None,
+    *,
+    with_labels: bool = True,
 ) -> Labelled:
     """Read sequences from a CSV or Parquet file; see `read_labelled`.
 
@@ -38,14 +45,11 @@ def read_long_table(
             hint = suggestion(name, kinds)
             raise ConfigError(f"task.{key}: {path} has no column '{plain(name)}'{hint}")
     others = {name: kind for name, kind in kinds.items() if name not in (id, time, label)}
-    for name, kind in others.items():
-        if kind == "VARCHAR":
-            check_text(found[name], name, path)
-    channels = tuple(name for name, kind in others.items() if NUMERIC.fullmatch(kind))
-    if not channels:
+    names = tuple(number_columns(others, found, path, channels))
+    if not names:
         raise DataError(f"{path} has no column of numbers beside id, time and label")
     order, series = series_of(found[id], path, id)
-    columns = [np.ma.asarray(found[name]).astype(np.float64) for name in channels]
+    columns = [np.ma.asarray(found[name]).astype(np.float64) for name in names]
     values = np.stack([np.ma.filled(column, np.nan) for column in columns], 1)[order]
     slices = list(series.values())
     if time is not None:
@@ -55,7 +59,7 @@ def read_long_table(
         texts = texts_of(found[label], path, label)[order]
         labels = tuple(label_of(texts[own], order[own], path, label) for own in slices)
     lengths = np.array([own.stop - own.start for own in slices], np.int64)
-    return Labelled(path, channels, values, lengths, labels, tuple(series))
+    return Labelled(path, names, values, lengths, labels, tuple(series))
 
 
 def time_column(column: Any, kind: str, path: str, name: str) -> NDArray[np.generic]:

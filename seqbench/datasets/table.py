@@ -1,12 +1,12 @@
 """Read a table of time series from a CSV or Parquet file, with DuckDB."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,13 +131,19 @@ class Table:
                 raise DataError(f"{place}: {name} is missing; {hint}")
 
 
-def read_table(path: str, time: str | None = None, group: str | None = None) -> Table:
+def read_table(
+    path: str,
+    time: str | None = None,
+    group: str | None = None,
+    read: Collection[str] | None = None,
+) -> Table:
     """Read a CSV or Parquet file.
 
     Args:
         path: the file; Parquet if its name ends with `.parquet` or `.pq`, else CSV.
         time: name of the time column; `None`: the first column of dates or timestamps, if any.
         group: name of the column that names the series of a row; `None`: one series.
+        read: names of the columns that are read, which must not hold broken numbers; `None`: all.
 
     Raises:
         ConfigError: if a named column does not exist.
@@ -149,13 +155,10 @@ def read_table(path: str, time: str | None = None, group: str | None = None) -> 
         if name is not None and name not in kinds:
             hint = suggestion(name, kinds)
             raise ConfigError(f"{key}: {path} has no column '{plain(name)}'{hint}")
-    if time is None:
-        time = next((name for name, kind in kinds.items() if TEMPORAL.fullmatch(kind)), None)
     others = {name: kind for name, kind in kinds.items() if name not in (time, group)}
-    columns = [name for name, kind in others.items() if NUMERIC.fullmatch(kind)]
-    for name, kind in others.items():
-        if kind == "VARCHAR":
-            check_text(found[name], name, path)
+    columns = number_columns(others, found, path, read)
+    if time is None:
+        time = first_time(others, found, path)
     if not columns:
         raise DataError(f"{path} has no column of numbers beside the time: {', '.join(kinds)}")
     values = np.empty((len(found[columns[0]]), len(columns)))
@@ -167,7 +170,7 @@ def read_table(path: str, time: str | None = None, group: str | None = None) -> 
         order, series = series_of(found[group], path, group)
         values, numbers = values[order], numbers[order]
         times = None if times is None else times[order]
-    ignored = tuple(name for name in others if name not in columns)
+    ignored = tuple(name for name in others if name not in (time, *columns))
     table = Table(path, tuple(columns), values, numbers, times, time, series, ignored)
     check_order(table)
     return table
@@ -227,21 +230,61 @@ def check_kind(file: Path, path: str) -> None:
         raise DataError(f"{path} {ends}, {expected}; task=classify_file also reads .npz and .ts")
 
 
-def check_text(column: Any, name: str, path: str) -> None:
+def number_columns(
+    kinds: Mapping[str, str],
+    found: Mapping[str, Any],
+    path: str,
+    read: Collection[str] | None,
+) -> list[str]:
+    """Return the names of the columns of numbers.
+
+    Args:
+        kinds: the types of the columns in question, by name.
+        found: the values of each column.
+        path: the file, for errors.
+        read: names of the columns that are read; `None`: all but texts and codes such as `01`.
+
+    Raises:
+        DataError: if a column that is read holds broken numbers.
+    """
+    for name, kind in kinds.items():
+        if kind == "VARCHAR" and (name in read if read is not None else not is_code(found[name])):
+            check_text(found[name], name, path, "number")
+    return [name for name, kind in kinds.items() if NUMERIC.fullmatch(kind)]
+
+
+def first_time(kinds: Mapping[str, str], found: Mapping[str, Any], path: str) -> str | None:
+    """Return the name of the first column of dates or timestamps; `None` if there is none.
+
+    Raises:
+        DataError: if a column before it holds broken times.
+    """
+    for name, kind in kinds.items():
+        if TEMPORAL.fullmatch(kind):
+            return name
+        if kind == "VARCHAR":
+            check_text(found[name], name, path, "time")
+    return None
+
+
+def check_text(column: Any, name: str, path: str, kind: Literal["number", "time"]) -> None:
     """Raise `DataError` if most texts of a column are numbers or times, and the others are not."""
+    is_valid, example = (is_number, "0.5") if kind == "number" else (is_time, "2020-12-31 23:00")
     texts = [str(text) for text in np.ma.asarray(column).compressed()]
-    for kind, example, similar, valid in (
-        ("a number", "0.5", lambda text: is_number(text.replace(",", ".")), is_number),
-        ("a time", "2020-12-31 23:00", is_time, is_time),
-    ):
-        expected = f"{kind} such as {example}"
-        if 2 * sum(map(similar, texts)) > len(texts):
-            rows = enumerate(np.ma.asarray(column).filled(""), 1)
-            wrong = ((row, str(x)) for row, x in rows if str(x) and not valid(str(x)))
-            if (found := next(wrong, None)) is None:
-                raise DataError(f"{path}: {name} is stored as text, expected values like {example}")
-            row, text = found
-            raise DataError(f"{path}, row {row}: {name} is '{plain(text)}', expected {expected}")
+    if 2 * sum(is_valid(text.replace(",", ".")) for text in texts) <= len(texts):
+        return
+    rows = enumerate(np.ma.asarray(column).filled(""), 1)
+    wrong = ((row, str(x)) for row, x in rows if str(x) and not is_valid(str(x)))
+    if (found := next(wrong, None)) is None:
+        raise DataError(f"{path}: {name} is stored as text, expected values like {example}")
+    row, text = found
+    expected = f"a {kind} such as {example}"
+    raise DataError(f"{path}, row {row}: {name} is '{plain(text)}', expected {expected}")
+
+
+def is_code(column: Any) -> bool:
+    """Return True if a column of texts has one with a leading zero, as `01` and `01234`."""
+    return any(re.fullmatch(r"0\d+", str(text)) for text in np.ma.asarray(column).compressed())
 
 
 def is_number(text: str) -> bool:

@@ -81,9 +81,8 @@ def read_new(
                 path, features.text, features.label, with_labels=with_labels
             )
             return features, features.of(texts), texts
-        data = read_labelled(
-            path, features.id, features.time, features.label, with_labels=with_labels
-        )
+        columns = features.id, features.time, features.label, features.channels
+        data = read_labelled(path, *columns, with_labels=with_labels)
     except ConfigError as error:
         expected = "a new file has the columns of the run: rename the one that holds it"
         raise ConfigError(f"{error}; {expected}") from error

@@ -119,7 +119,7 @@ def read_new_table(saved: SavedRun, path: str) -> tuple[TableFeatures, Table]:
         RunError: if the features cannot be read.
     """
     features = features_of(saved)
-    table = read_table(path, features.time, features.group)
+    table = read_table(path, features.time, features.group, features.columns)
     table.check_columns(features.columns, "columns of the run")
     check_time_step(table, features)
     return features, table

@@ -259,5 +259,11 @@ def chosen_channels(data: Labelled, channels: str | Sequence[str]) -> Labelled:
             f"{data.path} has no classes: expected an array y in an npz file, @classLabel true in "
             "a .ts file, or the column that task.label names in a table"
         )
+    names = named_channels(channels)
+    return data if names is None else data.of_channels(names, "task.channels")
+
+
+def named_channels(channels: str | Sequence[str]) -> list[str] | None:
+    """Return the channels that `task.channels` names; `None`: all."""
     names = [channels] if isinstance(channels, str) else list(channels)
-    return data if names == ["all"] else data.of_channels(names, "task.channels")
+    return None if names == ["all"] else names

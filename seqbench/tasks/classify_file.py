@@ -7,7 +7,13 @@ from seqbench.datasets.labelled import likely_counters
 from seqbench.datasets.labelled_file import read_labelled
 from seqbench.errors import ConfigError
 from seqbench.tasks.class_splits import file_splits
-from seqbench.tasks.classification import Classification, Pool, chosen_channels, fitting
+from seqbench.tasks.classification import (
+    Classification,
+    Pool,
+    chosen_channels,
+    fitting,
+    named_channels,
+)
 from seqbench.tasks.sequence_features import Missing
 from seqbench.user_files import check_digest, expand_home
 from seqbench.wording import plain
@@ -73,7 +79,7 @@ class ClassifyFile(Classification):
         )
         if path is None:
             raise ConfigError("no file is given: set task.path=my.npz, my.ts or my.csv")
-        whole = read_labelled(path, id, time, label)
+        whole = read_labelled(path, id, time, label, named_channels(channels))
         data = chosen_channels(whole, channels)
         self.complete(data)
         self.checksums[expand_home(path).name] = check_digest(path, sha256)
@@ -88,7 +94,8 @@ class ClassifyFile(Classification):
         assert data.labels is not None
         labels, test_count = data.labels, None
         if test_path is not None:
-            test = fitting(read_labelled(test_path, id, time, label), data, len(whole.channels))
+            test = read_labelled(test_path, id, time, label, data.channels)
+            test = fitting(test, data, len(whole.channels))
             self.complete(test)
             digest = check_digest(test_path, test_sha256, "task.test_path")
             self.checksums[expand_home(test_path).name] = digest

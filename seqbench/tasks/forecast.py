@@ -83,8 +83,8 @@ class Forecast(WindowTask):
         for name, value in {"length": length, "horizon": horizon, "eval_size": eval_size}.items():
             if value is not None and value < 1:
                 raise ConfigError(f"task.{name} must be at least 1, not {value}")
-        table, checksums = table_of(path, sha256, time, group, dataset, data_dir)
-        ahead = names_of(known)
+        ahead, read = names_of(known), named_columns(target, inputs, known)
+        table, checksums = table_of(path, sha256, time, group, read, dataset, data_dir)
         targets, columns = chosen_columns(table, target, inputs, ahead)
         indices = [table.columns.index(name) for name in columns]
         table.check_complete(indices, missing=missing == "mask")
@@ -142,6 +142,7 @@ def table_of(
     sha256: str | None,
     time: str | None,
     group: str | None,
+    read: list[str] | None,
     dataset: str | None,
     data_dir: str | None,
 ) -> tuple[Table, dict[str, str]]:
@@ -152,11 +153,11 @@ def table_of(
         DataError: if the file cannot be read.
     """
     if path is not None and dataset is None:
-        table = read_table(path, time, group)
+        table = read_table(path, time, group, read)
         return table, {expand_home(path).name: check_digest(path, sha256)}
     if path is None and dataset is not None:
         (file,) = ensure(dataset, data_dir).values()
-        return read_table(str(file), time, group), find(dataset).checksums
+        return read_table(str(file), time, group, read), find(dataset).checksums
     if path is None:
         raise ConfigError("no table is given: set task.path=my.csv")
     raise ConfigError(
@@ -210,6 +211,14 @@ def chosen_columns(
     if leaked := [name for name in known if name in targets]:
         raise ConfigError(f"task.known: '{leaked[0]}' is a target, which is not known ahead")
     return targets, list(dict.fromkeys([*targets, *others, *known]))
+
+
+def named_columns(
+    target: str | Sequence[str], inputs: str | Sequence[str], known: str | Sequence[str]
+) -> list[str] | None:
+    """Return the columns that settings of the task name; `None` if these ask for all."""
+    names = [*names_of(target), *names_of(inputs), *names_of(known)]
+    return None if "all" in names else names
 
 
 def names_of(names: str | Sequence[str]) -> list[str]:

@@ -277,6 +277,13 @@ def test_a_table_that_does_not_fit_is_refused(tmp_path, text, said):
         read_labelled(str(tmp_path / "x.csv"))
 
 
+def test_a_broken_column_that_is_not_read_is_no_channel(tmp_path):
+    (tmp_path / "x.csv").write_text("id,subject,label,x\na,7,1,2\nb,8,1,2\nc,9b,1,2\n")
+    assert read_labelled(str(tmp_path / "x.csv"), channels=["x"]).channels == ("x",)
+    with pytest.raises(DataError, match="row 3: subject is '9b', expected a number"):
+        read_labelled(str(tmp_path / "x.csv"))
+
+
 def test_a_column_that_is_not_there_is_named(tmp_path):
     (tmp_path / "x.csv").write_text("ids,label,x\na,1,1\n")
     with pytest.raises(ConfigError, match=r"task.id: .* has no column 'id' \(did you mean 'ids'"):

@@ -198,3 +198,19 @@ def test_numbers_stored_as_text_are_refused(tmp_path):
     duckdb.sql("select '1_000' as a, 2.5 as b from range(5)").write_parquet(path)
     with pytest.raises(DataError, match=r"a is stored as text, expected values like 0\.5$"):
         read_table(path)
+
+
+def test_a_broken_column_that_is_not_read_is_left_out(tmp_path):
+    rows = [f"{row},{102 if i % 3 else 'B12'},{i % 2:02}" for i, row in enumerate(lines())]
+    file = write(tmp_path / "t.csv", rows, "time,a,b,room,code")
+    with pytest.raises(DataError, match="row 1: room is 'B12', expected a number"):
+        read_table(file)
+    table = read_table(file, read=["a"])
+    assert (table.columns, table.ignored) == (("a", "b"), ("room", "code"))
+    with pytest.raises(DataError, match="code is stored as text, expected values"):
+        read_table(file, read=["a", "code"])
+
+
+def test_numbers_with_leading_zeros_are_codes(tmp_path):
+    rows = [f"{row},{9999 + i:05}" for i, row in enumerate(lines())]
+    assert read_table(write(tmp_path / "t.csv", rows, "time,a,b,zip")).ignored == ("zip",)

@@ -325,6 +325,13 @@ def test_wrong_settings_are_refused(forecast, values, said):
         forecast({"t": hours(100), "a": range(100)}, **values)
 
 
+def test_columns_that_no_setting_names_may_be_broken(forecast):
+    columns = {"t": hours(100), "a": range(100), "room": ["B12", *["7"] * 99]}
+    with pytest.raises(DataError, match="row 1: room is 'B12', expected a number"):
+        forecast(columns)
+    assert forecast(columns, target="a", inputs=[]).notes["columns_not_read"] == "room"
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
