@@ -55,6 +55,8 @@ def read_csv(
     path: str,
     keys: Sequence[str],
     separator: str | None,
+    *,
+    all_rows: bool = False,
 ) -> "DuckDBPyRelation":
     """Return the rows of a CSV file, which DuckDB reads later.
 
@@ -67,8 +69,9 @@ def read_csv(
         connection: to DuckDB.
         name: the file, as DuckDB wants it.
         path: the file, for errors.
-        keys: columns that are not read as quantities.
+        keys: columns that are read as texts, so that `1.1` and `1.10` differ.
         separator: of values, see `separator_of`.
+        all_rows: all rows give the types of the columns.
 
     Raises:
         DataError: if it cannot be told whether commas separate decimals or thousands.
@@ -76,11 +79,17 @@ def read_csv(
     options: dict[str, Any] = {"na_values": list(MISSING), "hive_partitioning": False}
     if separator is not None:
         options["sep"] = separator
+    if all_rows:
+        options["sample_size"] = -1
     rows = connection.read_csv(name, **options)
-    if "VARCHAR" in map(str, rows.types):
-        rows = connection.read_csv(name, sample_size=-1, **options)
+    if keys := [key for key in keys if key in rows.columns]:
+        options["dtype"] = dict.fromkeys(keys, "VARCHAR")
+        rows = connection.read_csv(name, **options)
+    if texts_in(rows) > len(keys):
+        options["sample_size"] = -1
+        rows = connection.read_csv(name, **options)
         if separator is not None:
-            comma = connection.read_csv(name, sample_size=-1, decimal=",", **options)
+            comma = connection.read_csv(name, decimal=",", **options)
             if texts_in(comma) < texts_in(rows):
                 check_thousands(rows, comma, path)
                 rows, options = comma, options | {"decimal": ","}
@@ -88,12 +97,12 @@ def read_csv(
         for pattern, form in DAY_FIRST.items():
             if any(re.fullmatch(pattern, value) for value in first):
                 options |= form
-                rows = connection.read_csv(name, sample_size=-1, **options)
+                rows = connection.read_csv(name, **options)
     types = dict(zip(rows.columns, map(str, rows.types), strict=True))
-    integers = {k: "DOUBLE" for k, v in types.items() if "INT" in v and k not in keys}
+    integers = {k: "DOUBLE" for k, v in types.items() if "INT" in v}
     if not integers:
         return rows
-    return connection.read_csv(name, dtype=types | integers, **options)
+    return connection.read_csv(name, **options | {"dtype": types | integers})
 
 
 def texts_in(rows: "DuckDBPyRelation") -> int:

@@ -14,6 +14,7 @@ from seqbench.datasets.table import (
     number_columns,
     read_columns,
     series_of,
+    texts_of,
 )
 from seqbench.errors import ConfigError, DataError
 from seqbench.wording import plain, suggestion
@@ -56,7 +57,7 @@ def read_long_table(
         check_times(time_column(found[time], kinds[time], path, time)[order], slices, order, path)
     labels = None
     if with_labels and label in kinds:
-        texts = texts_of(found[label], path, label)[order]
+        texts = np.array(texts_of(found[label], path, label), object)[order]
         labels = tuple(label_of(texts[own], order[own], path, label) for own in slices)
     lengths = np.array([own.stop - own.start for own in slices], np.int64)
     return Labelled(path, names, values, lengths, labels, tuple(series))
@@ -89,19 +90,6 @@ def check_times(
                 f"{path}, row {row}: the time is not later than that of the sequence's row before: "
                 "sort the file by time, and give each sequence an id of its own"
             )
-
-
-def texts_of(column: Any, path: str, name: str) -> NDArray[np.object_]:
-    """Return the values of a column as texts.
-
-    Raises:
-        DataError: if one is missing.
-    """
-    values = np.ma.asarray(column)
-    missing = np.ma.getmaskarray(values)
-    if missing.any():
-        raise DataError(f"{path}, row {int(missing.argmax()) + 1}: {name} is missing")
-    return np.array([str(value) for value in values.data.tolist()], dtype=object)
 
 
 def label_of(texts: NDArray[np.object_], rows: NDArray[np.intp], path: str, label: str) -> str:

@@ -150,7 +150,7 @@ def read_table(
         DataError: if the file cannot be read, has no rows or no column of numbers, or if times are
             missing, duplicate or not in order.
     """
-    kinds, found = read_columns(path, keys=[key for key in (time, group) if key is not None])
+    kinds, found = read_columns(path, keys=[] if group is None else [group])
     for key, name in (("task.time", time), ("task.group", group)):
         if name is not None and name not in kinds:
             hint = suggestion(name, kinds)
@@ -181,7 +181,7 @@ def read_columns(path: str, keys: Sequence[str]) -> tuple[dict[str, str], dict[s
 
     Args:
         path: the file.
-        keys: columns that are not read as quantities.
+        keys: columns of a CSV file that are read as texts.
 
     Raises:
         DataError: if the file cannot be read or has no rows.
@@ -197,12 +197,18 @@ def read_columns(path: str, keys: Sequence[str]) -> tuple[dict[str, str], dict[s
             name = re.sub(r"[*?[]", r"[\g<0>]", str(file))  # a name, not a pattern of names
             if file.suffix.lower() in PARQUET:
                 rows = connection.read_parquet(name, hive_partitioning=False)
+                columns = rows.fetchnumpy()
             else:
-                rows = read_csv(connection, name, path, keys, separator_of(file, path))
+                given = connection, name, path, keys, separator_of(file, path)
+                rows = read_csv(*given)
                 if len(rows.columns) == 1:  # what DuckDB makes of lines of different lengths
                     check_lines(file, path)
+                try:
+                    columns = rows.fetchnumpy()
+                except duckdb.ConversionException:  # the first rows gave the types
+                    rows = read_csv(*given, all_rows=True)
+                    columns = rows.fetchnumpy()
             kinds = dict(zip(rows.columns, map(str, rows.types), strict=True))
-            columns = rows.fetchnumpy()
     except duckdb.Error as error:
         if "sniffing" in str(error):
             check_lines(file, path)
@@ -312,10 +318,7 @@ def as_time(column: Any, kind: str, path: str, name: str) -> NDArray[np.datetime
         DataError: if it is not a column of times, or a time is missing.
     """
     if not TEMPORAL.fullmatch(kind):
-        raise DataError(
-            f"{path}: column {name} is of type {kind.lower()}, expected dates or timestamps such "
-            "as 2020-12-31 23:00"
-        )
+        raise DataError(f"{path}: {name} holds no dates or timestamps such as 2020-12-31 23:00")
     times: NDArray[np.datetime64] = np.ma.asarray(column).astype("datetime64[us]")
     missing = np.ma.getmaskarray(times) | np.isnat(np.ma.getdata(times))
     if missing.any():
@@ -329,15 +332,25 @@ def series_of(column: Any, path: str, name: str) -> tuple[NDArray[np.intp], dict
     Raises:
         DataError: if the series of a row is missing.
     """
-    names = np.ma.asarray(column)
-    missing = np.ma.getmaskarray(names)
-    if missing.any():
-        raise DataError(f"{path}, row {int(missing.argmax()) + 1}: {name} is missing")
     codes: dict[str, int] = {}
-    code = np.array([codes.setdefault(str(x), len(codes)) for x in names.data.tolist()])
+    code = np.array([codes.setdefault(x, len(codes)) for x in texts_of(column, path, name)])
     ends = np.bincount(code).cumsum().tolist()
     places = map(slice, [0, *ends[:-1]], ends)
     return code.argsort(kind="stable"), dict(zip(codes, places, strict=True))
+
+
+def texts_of(column: Any, path: str, name: str) -> list[str]:
+    """Return the values of a column as texts, numbers without blanks around them.
+
+    Raises:
+        DataError: if one is missing.
+    """
+    values = np.ma.asarray(column)
+    missing = np.ma.getmaskarray(values)
+    if missing.any():
+        raise DataError(f"{path}, row {int(missing.argmax()) + 1}: {name} is missing")
+    texts = map(str, values.data.tolist())
+    return [text.strip() if is_number(text) else text for text in texts]
 
 
 def check_order(table: Table) -> None:

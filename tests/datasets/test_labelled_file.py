@@ -277,6 +277,20 @@ def test_a_table_that_does_not_fit_is_refused(tmp_path, text, said):
         read_labelled(str(tmp_path / "x.csv"))
 
 
+def test_ids_and_labels_are_texts_as_they_are_written(tmp_path):
+    # DuckDB takes types from the first 20,480 rows.
+    rows = [f"{1 + i // 7000}, {i},{1 + i // 7000}" for i in range(21_000)]
+    rows += ["1.1,0.5,10", "1.10,1,other"]
+    (tmp_path / "x.csv").write_text("\n".join(["id,x,label", *rows]) + "\n")
+    found = read_labelled(str(tmp_path / "x.csv"))
+    assert found.names == ("1", "2", "3", "1.1", "1.10")
+    assert found.labels == ("1", "2", "3", "10", "other")
+    assert found.values[-2:].tolist() == [[0.5], [1]]
+    (tmp_path / "x.csv").write_text("id, x, label\n1, 2, 10\n2, 3, 9\n")
+    found = read_labelled(str(tmp_path / "x.csv"))
+    assert (found.names, found.labels) == (("1", "2"), ("10", "9"))
+
+
 def test_a_broken_column_that_is_not_read_is_no_channel(tmp_path):
     (tmp_path / "x.csv").write_text("id,subject,label,x\na,7,1,2\nb,8,1,2\nc,9b,1,2\n")
     assert read_labelled(str(tmp_path / "x.csv"), channels=["x"]).channels == ("x",)

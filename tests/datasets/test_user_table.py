@@ -92,7 +92,7 @@ def test_a_bad_file_is_refused_in_one_line(rows, said, tmp_path):
 
 def test_a_text_far_down_in_a_column_of_numbers_is_found(tmp_path):
     rows = [str(i) for i in range(30_000)] + ["oops"]
-    with pytest.raises(DataError, match=r"line 30002: a is 'oops', expected a number"):
+    with pytest.raises(DataError, match=r"row 30001: a is 'oops', expected a number"):
         read_table(write(tmp_path / "t.csv", rows, "a"))
 
 
@@ -108,7 +108,7 @@ def test_a_mistyped_column_is_told_what_there_is(tmp_path):
     file = write(tmp_path / "t.csv", [f"{row},word" for row in lines()], "time,a,b,c")
     with pytest.raises(ConfigError, match=r"task\.time: .* 'tim' \(did you mean 'time'\?\)"):
         read_table(file, time="tim")
-    with pytest.raises(DataError, match="column a is of type bigint, expected dates"):
+    with pytest.raises(DataError, match="a holds no dates or timestamps such as"):
         read_table(file, time="a")
     table = read_table(file)
     with pytest.raises(ConfigError, match=r"column 'c' of .* holds no numbers"):
