@@ -2,18 +2,25 @@
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from seqbench.errors import DataError
+from seqbench.user_files import existing
 from seqbench.wording import plain
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
+# Reading a file must not download or load an extension of DuckDB.
+SETTINGS: dict[str, str | bool | int | float | list[str]] = {
+    "threads": "2",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
 # DuckDB reads a CSV file that is compressed, if its name ends with one of these.
 COMPRESSED = (".gz", ".zst")
 # Texts of a CSV file that stand for a missing value.
@@ -25,6 +32,8 @@ DAY_FIRST = {
     r"\d+\.\d+\.\d{4} \d+:\d+": {"timestamp_format": "%d.%m.%Y %H:%M"},
     r"\d+\.\d+\.\d{4} \d+:\d+:\d+": {"timestamp_format": "%d.%m.%Y %H:%M:%S"},
 }
+# Dates such as `01/02/2010`.
+DAY_OR_MONTH_FIRST = re.compile(r"([0-2]?\d|3[01])[/-]([0-2]?\d|3[01])[/-](\d{4}|\d\d)")
 # Numbers with commas between thousands, or with three decimals after one comma.
 THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(,\d{3})+")
 
@@ -129,6 +138,45 @@ def check_thousands(texts: "DuckDBPyRelation", numbers: "DuckDBPyRelation", path
                     f"{path}: {name} has values like '{plain(known[0])}', which may be thousands "
                     "or decimals: write decimals with a point"
                 )
+
+
+def check_date_order(texts: Iterable[str], path: str, name: str) -> None:
+    """Raise `DataError` if the day and the month of all dates of a column may be exchanged."""
+    example = None
+    for text in texts:
+        date = DAY_OR_MONTH_FIRST.match(text)
+        if date is None or max(int(date[1]), int(date[2])) > 12:
+            return
+        if int(date[1]) != int(date[2]):
+            example = example or text
+    if example is not None:
+        raise DataError(
+            f"{path}: {name} has values like '{plain(example)}', which may have the day or the "
+            "month first: write dates as 2020-12-31"
+        )
+
+
+def texts_of_column(path: str, name: str) -> list[str]:
+    """Return the values of a column of a CSV file as they are written, without missing ones."""
+    import duckdb
+
+    file = existing(path)
+    separator = separator_of(file, path)
+    with duckdb.connect(config=SETTINGS) as connection:
+        rows = connection.read_csv(
+            escaped(file),
+            na_values=list(MISSING),
+            hive_partitioning=False,
+            sep=separator,
+            dtype={name: "VARCHAR"},
+        )
+        column = rows.select(duckdb.ColumnExpression(name)).fetchnumpy()[name]
+    return [str(text) for text in np.ma.asarray(column).compressed()]
+
+
+def escaped(file: Path) -> str:
+    """Return the name of a file for DuckDB, which takes a name for a pattern of names."""
+    return re.sub(r"[*?[]", r"[\g<0>]", str(file))
 
 
 def check_lines(file: Path, path: str) -> None:

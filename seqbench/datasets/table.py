@@ -13,22 +13,21 @@ from numpy.typing import NDArray
 
 from seqbench.datasets.csv_file import (
     COMPRESSED,
+    DAY_OR_MONTH_FIRST,
+    SETTINGS,
+    check_date_order,
     check_lines,
+    escaped,
     in_one_line,
     read_csv,
     separator_of,
+    texts_of_column,
 )
 from seqbench.datasets.time_steps import DAY
 from seqbench.errors import ConfigError, DataError
 from seqbench.user_files import SEQUENCE_FILES, existing
 from seqbench.wording import plain, suggestion
 
-# Reading a file must not download or load an extension of DuckDB.
-SETTINGS: dict[str, str | bool | int | float | list[str]] = {
-    "threads": "2",
-    "autoinstall_known_extensions": "false",
-    "autoload_known_extensions": "false",
-}
 PARQUET = (".parquet", ".pq")
 NUMERIC = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|BOOLEAN|DECIMAL.*")
 TEMPORAL = re.compile(r"DATE|TIMESTAMP.*")
@@ -194,7 +193,7 @@ def read_columns(path: str, keys: Sequence[str]) -> tuple[dict[str, str], dict[s
     check_kind(file, path)
     try:
         with duckdb.connect(config=SETTINGS) as connection:
-            name = re.sub(r"[*?[]", r"[\g<0>]", str(file))  # a name, not a pattern of names
+            name = escaped(file)
             if file.suffix.lower() in PARQUET:
                 rows = connection.read_parquet(name, hive_partitioning=False)
                 columns = rows.fetchnumpy()
@@ -277,7 +276,10 @@ def check_text(column: Any, name: str, path: str, kind: Literal["number", "time"
     """Raise `DataError` if most texts of a column are numbers or times, and the others are not."""
     is_valid, example = (is_number, "0.5") if kind == "number" else (is_time, "2020-12-31 23:00")
     texts = [str(text) for text in np.ma.asarray(column).compressed()]
-    if 2 * sum(is_valid(text.replace(",", ".")) for text in texts) <= len(texts):
+    similar = [text for text in texts if is_valid(text.replace(",", "."))]
+    if kind == "time":
+        similar += filter(DAY_OR_MONTH_FIRST.match, texts)
+    if 2 * len(similar) <= len(texts):
         return
     rows = enumerate(np.ma.asarray(column).filled(""), 1)
     wrong = ((row, str(x)) for row, x in rows if str(x) and not is_valid(str(x)))
@@ -315,7 +317,8 @@ def as_time(column: Any, kind: str, path: str, name: str) -> NDArray[np.datetime
     """Return a time column as datetime64[us].
 
     Raises:
-        DataError: if it is not a column of times, or a time is missing.
+        DataError: if it is not a column of times, a time is missing, or the day and the month of
+            all dates may be exchanged.
     """
     if not TEMPORAL.fullmatch(kind):
         raise DataError(f"{path}: {name} holds no dates or timestamps such as 2020-12-31 23:00")
@@ -323,6 +326,8 @@ def as_time(column: Any, kind: str, path: str, name: str) -> NDArray[np.datetime
     missing = np.ma.getmaskarray(times) | np.isnat(np.ma.getdata(times))
     if missing.any():
         raise DataError(f"{path}, row {int(missing.argmax()) + 1}: {name} is missing")
+    if Path(path).suffix.lower() not in PARQUET:
+        check_date_order(texts_of_column(path, name), path, name)
     return np.ma.getdata(times)
 
 

@@ -174,6 +174,19 @@ def test_times_with_the_day_first_are_read(form, separator, mark, tmp_path):
     assert table.values[:, 0].tolist() == [i / 4 for i in range(9)]
 
 
+@pytest.mark.parametrize("form", ["{a}/{b}/2010", "{a:02}-{b:02}-2010", "{a}/{b}/2010 10:00"])
+def test_dates_are_refused_if_the_day_or_the_month_may_be_first(form, tmp_path):
+    def table(dates):
+        texts = [form.format(a=a, b=b) for a, b in dates]
+        return read_table(write(tmp_path / "t.csv", [f"{t},1" for t in texts], "time,a"))
+
+    with pytest.raises(DataError, match=r"2010.*(write dates as|expected a time such as) 2020-12"):
+        table([(month, 1) for month in range(1, 13)])
+    if ":" not in form:
+        assert table([(day, 1) for day in range(1, 14)]).step == np.timedelta64(1, "D")
+        assert table([(1, day) for day in range(1, 14)]).step == np.timedelta64(1, "D")
+
+
 @pytest.mark.parametrize(
     ("header", "rows", "said"),
     [
