@@ -99,6 +99,7 @@ def describe_table(config: "Config", console: "Console") -> None:
     rows = {"rows": count(len(table.values)), "series": count(len(table.series))}
     if table.time is not None and table.step is not None:
         rows["time"] = f"{moment(table.time.min())} to {moment(table.time.max())}"
+        rows["time"] += " (UTC)" if table.utc else ""
         rows["time step"] = step_name(table.step)
         rows["gaps"] = count(table.gaps)
     rows["season"] = f"{table.period} time steps" if table.period else "none found"

@@ -34,6 +34,8 @@ DAY_FIRST = {
 }
 # Dates such as `01/02/2010`.
 DAY_OR_MONTH_FIRST = re.compile(r"([0-2]?\d|3[01])[/-]([0-2]?\d|3[01])[/-](\d{4}|\d\d)")
+# The offset from UTC at the end of a time.
+OFFSET = re.compile(r"([+-])(\d\d):?(\d\d)?$|Z$")
 # Numbers with commas between thousands, or with three decimals after one comma.
 THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(,\d{3})+")
 
@@ -154,6 +156,17 @@ def check_date_order(texts: Iterable[str], path: str, name: str) -> None:
             f"{path}: {name} has values like '{plain(example)}', which may have the day or the "
             "month first: write dates as 2020-12-31"
         )
+
+
+def offset_of(texts: Iterable[str]) -> np.timedelta64 | None:
+    """Return the offset from UTC of all times of a column; `None` if they have several or none."""
+    found = {match[0] if (match := OFFSET.search(text)) else "" for text in texts}
+    match = OFFSET.search(found.pop())
+    if found or match is None:
+        return None
+    sign, hours, minutes = match.groups(default="0")
+    offset = np.timedelta64(60 * int(hours) + int(minutes), "m")
+    return -offset if sign == "-" else offset
 
 
 def texts_of_column(path: str, name: str) -> list[str]:

@@ -70,7 +70,7 @@ def time_column(column: Any, kind: str, path: str, name: str) -> NDArray[np.gene
         DataError: if it is of another type, or a value is missing.
     """
     if TEMPORAL.fullmatch(kind) or not NUMERIC.fullmatch(kind):
-        return as_time(column, kind, path, name)
+        return as_time(column, kind, path, name)[0]
     numbers = np.ma.asarray(column).astype(np.float64)
     times: NDArray[np.float64] = np.ma.filled(numbers, np.nan)
     if (missing := np.isnan(times)).any():

@@ -19,6 +19,7 @@ from seqbench.datasets.csv_file import (
     check_lines,
     escaped,
     in_one_line,
+    offset_of,
     read_csv,
     separator_of,
     texts_of_column,
@@ -46,6 +47,7 @@ class Table:
         time_column: its name.
         series: name -> the rows of a series; one without a name unless the table has a group.
         ignored: names of the columns that are neither numbers nor the time nor the group.
+        utc: the times are in UTC, as the file has no single offset from it.
     """
 
     path: str
@@ -56,6 +58,7 @@ class Table:
     time_column: str | None
     series: dict[str, slice]
     ignored: tuple[str, ...]
+    utc: bool = False
 
     @cached_property
     def step(self) -> np.timedelta64 | None:
@@ -163,14 +166,16 @@ def read_table(
     values = np.empty((len(found[columns[0]]), len(columns)))
     for i, name in enumerate(columns):
         values[:, i] = np.ma.filled(np.ma.asarray(found.pop(name)).astype(np.float64), np.nan)
-    times = None if time is None else as_time(found[time], kinds[time], path, time)
+    times, utc = None, False
+    if time is not None:
+        times, utc = as_time(found[time], kinds[time], path, time)
     numbers, series = np.arange(1, len(values) + 1), {"": slice(0, len(values))}
     if group is not None:
         order, series = series_of(found[group], path, group)
         values, numbers = values[order], numbers[order]
         times = None if times is None else times[order]
     ignored = tuple(name for name in others if name not in (time, *columns))
-    table = Table(path, tuple(columns), values, numbers, times, time, series, ignored)
+    table = Table(path, tuple(columns), values, numbers, times, time, series, ignored, utc)
     check_order(table)
     return table
 
@@ -313,8 +318,11 @@ def is_time(text: str) -> bool:
     return True
 
 
-def as_time(column: Any, kind: str, path: str, name: str) -> NDArray[np.datetime64]:
-    """Return a time column as datetime64[us].
+def as_time(column: Any, kind: str, path: str, name: str) -> tuple[NDArray[np.datetime64], bool]:
+    """Return a time column as datetime64[us] in local time, and False; or in UTC, and True.
+
+    Times with offsets, such as `2020-12-31 23:00+09:00`, are local if all have the same offset.
+    Parquet files hold UTC.
 
     Raises:
         DataError: if it is not a column of times, a time is missing, or the day and the month of
@@ -326,9 +334,13 @@ def as_time(column: Any, kind: str, path: str, name: str) -> NDArray[np.datetime
     missing = np.ma.getmaskarray(times) | np.isnat(np.ma.getdata(times))
     if missing.any():
         raise DataError(f"{path}, row {int(missing.argmax()) + 1}: {name} is missing")
-    if Path(path).suffix.lower() not in PARQUET:
-        check_date_order(texts_of_column(path, name), path, name)
-    return np.ma.getdata(times)
+    local, zoned = np.ma.getdata(times), "ZONE" in kind
+    if Path(path).suffix.lower() in PARQUET:
+        return local, zoned
+    texts = texts_of_column(path, name)
+    check_date_order(texts, path, name)
+    offset = offset_of(texts) if zoned else np.timedelta64(0, "m")
+    return (local, True) if offset is None else (local + offset, False)
 
 
 def series_of(column: Any, path: str, name: str) -> tuple[NDArray[np.intp], dict[str, slice]]:

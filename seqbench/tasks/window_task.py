@@ -107,7 +107,7 @@ class WindowTask(Task):
         self.baseline = min(self.naive.values())
 
     def _note(self, table: Table) -> None:
-        """Set the notes: numbers of windows and series, season, columns that are not read."""
+        """Set the notes: numbers of windows and series, season, gaps, columns that are not read."""
         self.notes |= {f"{split}_windows": len(at) for split, at in self.origins.items()}
         if len(table.series) > 1:
             self.notes["series"] = len(table.series)
@@ -115,6 +115,8 @@ class WindowTask(Task):
             self.notes["season"] = f"{table.period} time steps"
         if table.gaps:
             self.notes["gaps_in_time"] = table.gaps
+        if table.utc:
+            self.notes["time_zone"] = "UTC"
         if table.ignored:
             self.notes["columns_not_read"] = ", ".join(table.ignored)
 

@@ -188,6 +188,23 @@ def test_dates_are_refused_if_the_day_or_the_month_may_be_first(form, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("first", "second", "hour", "utc"),
+    [
+        ("+09:00", "+09:00", 1, False),
+        ("-0330", "-0330", 1, False),
+        ("+02", "+02", 1, False),
+        ("Z", "Z", 1, False),
+        ("+01:00", "+00:00", 0, True),
+    ],
+)
+def test_times_with_one_offset_are_local(first, second, hour, utc, tmp_path):
+    rows = [f"2023-03-05 01:00:00{first},1", f"2023-03-05 02:00:00{second},2"]
+    table = read_table(write(tmp_path / "t.csv", rows, "time,a"))
+    assert table.time is not None
+    assert (table.time[0], table.utc) == (np.datetime64(f"2023-03-05T{hour:02}:00"), utc)
+
+
+@pytest.mark.parametrize(
     ("header", "rows", "said"),
     [
         ("a;b", ["1,5;2.5", "1,6;2.5"], r"t\.csv, row 1: a is '1,5', expected a number such as"),
