@@ -24,7 +24,7 @@ from seqbench.datasets.csv_file import (
     separator_of,
     texts_of_column,
 )
-from seqbench.datasets.time_steps import DAY
+from seqbench.datasets.time_steps import DAY, is_business_days
 from seqbench.errors import ConfigError, DataError
 from seqbench.user_files import SEQUENCE_FILES, existing
 from seqbench.wording import plain, suggestion
@@ -73,10 +73,14 @@ class Table:
     def period(self) -> int | None:
         """Time steps of the natural season: a day, a week of days, a year of weeks or months.
 
+        A week of a series without weekends has five days.
+
         `None` without a time column, or if the time step fits none of them.
         """
-        if self.step is None:
+        if self.step is None or self.time is None:
             return None
+        if is_business_days(self.time, self.step):
+            return 5
         if self.step < DAY:
             return None if DAY % self.step else int(DAY / self.step)
         for least, most, steps in ((1, 1, 7), (7, 7, 52), (28, 31, 12), (89, 92, 4)):

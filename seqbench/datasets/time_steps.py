@@ -37,6 +37,12 @@ def step_name(step: np.timedelta64) -> str:
     return str(step.astype("timedelta64[us]").astype(object)).removesuffix(", 0:00:00")
 
 
+def is_business_days(times: NDArray[np.datetime64], step: np.timedelta64) -> bool:
+    """Return True if times with a step of a day are business days, and more than five."""
+    days = times.astype("datetime64[D]")
+    return step == DAY and len(times) > 5 and bool(np.is_busday(days).all())
+
+
 def following(
     times: NDArray[np.datetime64], step: np.timedelta64, count: int
 ) -> NDArray[np.datetime64]:
@@ -57,7 +63,7 @@ def following(
             return (later + 1).astype(times.dtype) - ends[-1]
         if (begins == begins[-1]).all():
             return later.astype(times.dtype) + begins[-1]
-    if step == DAY and len(times) > 5 and np.is_busday(days).all():
+    if is_business_days(times, step):
         later = np.busday_offset(days[-1], ahead)
         return later.astype(times.dtype) + (last - days[-1])
     result: NDArray[np.datetime64] = last + step * ahead

@@ -54,12 +54,21 @@ def test_the_series_of_a_group_are_put_together_in_the_order_of_the_file(tmp_pat
 
 @pytest.mark.parametrize(
     ("step", "period", "gaps"),
-    [("15m", 96, 0), ("7h", None, 0), ("1D", 7, 0), ("7D", 52, 0), ("1M", 12, None)],
+    [
+        ("15m", 96, 0),
+        ("7h", None, 0),
+        ("1D", 7, 0),
+        ("1B", 5, None),
+        ("7D", 52, 0),
+        ("1M", 12, None),
+    ],
 )
 def test_the_season_follows_from_the_time_step(step, period, gaps, tmp_path):
-    unit = np.timedelta64(int(step[:-1]), step[-1])
+    unit = np.timedelta64(int(step[:-1]), step[-1].replace("B", "D"))
     start = np.datetime64("2024-01-01T00:00" if step[-1] in "mh" else "2024-01")
     times = [str(start + i * unit) for i in range(40)]
+    if step == "1B":  # business days
+        times = [str(np.busday_offset("2024-01-01", i)) for i in range(40)]
     times = [f"{time}-01" if step == "1M" else time for time in times]
     table = read_table(
         write(tmp_path / "t.csv", [f"{time},{i}" for i, time in enumerate(times)], "t,a")
