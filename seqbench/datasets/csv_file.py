@@ -213,5 +213,5 @@ def in_one_line(message: str) -> str:
     at = f", line {line[1]}" if line else ""
     if value:
         return f"{at}: {value[1]} is '{plain(value[2])}', expected a number"
-    lines = [text for text in message.splitlines() if text and not text.startswith("CSV Error on")]
+    lines = [text for text in message.splitlines() if text and "CSV Error on" not in text]
     return f"{at}: {plain(lines[0] if lines else message)}"

@@ -24,6 +24,7 @@ from seqbench.datasets.csv_file import (
     separator_of,
     texts_of_column,
 )
+from seqbench.datasets.text_file import decoded, read_bytes
 from seqbench.datasets.time_steps import DAY, is_business_days
 from seqbench.errors import ConfigError, DataError
 from seqbench.user_files import SEQUENCE_FILES, existing
@@ -218,6 +219,8 @@ def read_columns(path: str, keys: Sequence[str]) -> tuple[dict[str, str], dict[s
                     columns = rows.fetchnumpy()
             kinds = dict(zip(rows.columns, map(str, rows.types), strict=True))
     except duckdb.Error as error:
+        if "utf-8" in str(error) and file.suffix.lower() not in COMPRESSED:
+            decoded(read_bytes(path), path)
         if "sniffing" in str(error):
             check_lines(file, path)
         raise DataError(f"{path}{in_one_line(str(error))}") from error

@@ -99,6 +99,16 @@ def test_a_bad_file_is_refused_in_one_line(rows, said, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("row", [0, 30_000])
+def test_a_file_that_is_not_utf8_is_refused_with_the_place(row, tmp_path):
+    rows = ["1,a"] * 30_001
+    rows[row] = "1,größe"
+    path = tmp_path / "t.csv"
+    path.write_bytes("\n".join(["a,b", *rows]).encode("cp1252"))
+    with pytest.raises(DataError, match=rf"not UTF-8 text: byte 0xf6 at offset {8 + 4 * row} "):
+        read_table(str(path))
+
+
 def test_a_text_far_down_in_a_column_of_numbers_is_found(tmp_path):
     rows = [str(i) for i in range(30_000)] + ["oops"]
     with pytest.raises(DataError, match=r"row 30001: a is 'oops', expected a number"):
