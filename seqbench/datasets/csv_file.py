@@ -169,21 +169,21 @@ def offset_of(texts: Iterable[str]) -> np.timedelta64 | None:
     return -offset if sign == "-" else offset
 
 
-def texts_of_column(path: str, name: str) -> list[str]:
-    """Return the values of a column of a CSV file as they are written, without missing ones."""
+def texts_of_column(path: str, name: str, rows: int = 2**62) -> list[str]:
+    """Return the first values of a column of a CSV file as they are written, but missing ones."""
     import duckdb
 
     file = existing(path)
     separator = separator_of(file, path)
     with duckdb.connect(config=SETTINGS) as connection:
-        rows = connection.read_csv(
+        table = connection.read_csv(
             escaped(file),
             na_values=list(MISSING),
             hive_partitioning=False,
             sep=separator,
             dtype={name: "VARCHAR"},
         )
-        column = rows.select(duckdb.ColumnExpression(name)).fetchnumpy()[name]
+        column = table.select(duckdb.ColumnExpression(name)).limit(rows).fetchnumpy()[name]
     return [str(text) for text in np.ma.asarray(column).compressed()]
 
 

@@ -344,6 +344,8 @@ def as_time(column: Any, kind: str, path: str, name: str) -> tuple[NDArray[np.da
     local, zoned = np.ma.getdata(times), "ZONE" in kind
     if Path(path).suffix.lower() in PARQUET:
         return local, zoned
+    if not zoned and not any(map(DAY_OR_MONTH_FIRST.match, texts_of_column(path, name, rows=1))):
+        return local, False
     texts = texts_of_column(path, name)
     check_date_order(texts, path, name)
     offset = offset_of(texts) if zoned else np.timedelta64(0, "m")
