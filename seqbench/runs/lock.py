@@ -1,10 +1,12 @@
 """Prevent two processes from training the same run.
 
 On one machine the system's file lock does that; it is released when its holder dies. Across
-machines that share a folder a lease does: the holder renews it while it lives, and a lease that is
-not renewed for `LEASE` seconds has expired.
+machines that share a folder, and on file systems without file locks, a lease does: the holder
+renews it while it lives, and a lease that is not renewed for `LEASE` seconds has expired.
 """
 
+import errno
+import fcntl
 import os
 import pwd
 import re
@@ -12,10 +14,9 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import BinaryIO
 
 from seqbench.errors import RunLocked
 from seqbench.runs import atomic, foreign
@@ -25,6 +26,10 @@ LEASE, RENEWAL = 120.0, 20.0
 # Most bytes of a lease, and its content.
 LONGEST = 1000
 HOLDER = re.compile(r"process (?P<pid>\d+) on (?P<host>.+)")
+# Errors of a file system without file locks.
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+# The folders that this process holds, and their open lock files.
+HELD: dict[Path, BinaryIO] = {}
 
 
 @contextmanager
@@ -38,22 +43,26 @@ def held(folder: Path, what: str) -> Iterator[None]:
     Raises:
         RunLocked: if another process holds it; the message says which.
     """
-    lock, lease = FileLock(folder / ".lock"), folder / ".lease"
-    try:
-        lock.acquire(timeout=0)
-    except (Timeout, PermissionError) as error:
-        # Another user's lock file may not be writable, whether that user's process lives or not.
-        if isinstance(error, PermissionError) and not is_held(folder):
-            raise
-        raise RunLocked(f"{what} is being trained by {holder(lease)}") from None
-    try:
-        if is_elsewhere(lease) and age(lease, folder / ".lock") < LEASE:
+    lock, lease = folder / ".lock", folder / ".lease"
+    with ExitStack() as stack:
+        try:
+            opened = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            file = stack.enter_context(os.fdopen(opened, "rb"))
+            locked = acquire(file)
+        except (BlockingIOError, PermissionError) as error:
+            # Another user's file may not be writable, whether that user's process lives or not.
+            if isinstance(error, PermissionError) and not is_held(folder):
+                raise
+            raise RunLocked(f"{what} is being trained by {holder(lease)}") from None
+        taken = is_elsewhere(lease) and age(lease, lock) < LEASE if locked else is_held(folder)
+        if taken:
             raise RunLocked(
                 f"{what} is being trained by {holder(lease)}; if that is gone, it is free in "
                 f"{LEASE:.0f} seconds"
             )
         # Atomically: an empty lease names no machine, and would count as another machine's.
         atomic.write(lease, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        HELD[folder] = file
         over = threading.Event()
         renewal = threading.Thread(target=renew, args=(lease, over), daemon=True)
         renewal.start()
@@ -64,8 +73,34 @@ def held(folder: Path, what: str) -> Iterator[None]:
             renewal.join()
             with suppress(OSError):
                 lease.unlink()
-    finally:
-        lock.release()
+            HELD.pop(folder, None)
+
+
+def acquire(file: BinaryIO) -> bool:
+    """Lock a file; return False if its file system has no locks.
+
+    Raises:
+        BlockingIOError: if another process has locked it, or deletes it.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            return False
+        raise
+    if os.fstat(file.fileno()).st_nlink == 0:
+        raise BlockingIOError
+    return True
+
+
+def leave_to_parent() -> None:
+    """Close the lock files in a forked process: the locks are its parent's, and end with it."""
+    for file in HELD.values():
+        file.close()
+    HELD.clear()
+
+
+os.register_at_fork(after_in_child=leave_to_parent)
 
 
 def renew(lease: Path, over: threading.Event) -> None:

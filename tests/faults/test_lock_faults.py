@@ -1,15 +1,23 @@
 """Several processes train one run at the same time."""
 
+import errno
+import fcntl
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import yaml
 from small_run import difference, history, small
 
+from seqbench.errors import RunLocked
 from seqbench.runs import lock
 from seqbench.runs.run import Run
+
+OTHER = "process 42 on elsewhere"
 
 # Two processes start one run at the same instant, five times.
 MEETINGS = """
@@ -93,3 +101,64 @@ def test_a_folder_that_was_made_anew_gets_no_lease_of_an_earlier_holder(tmp_path
 
     lock.renew(tmp_path / ".lease", Once())
     assert list(tmp_path.iterdir()) == []
+
+
+HOLD = """
+import errno, fcntl, sys
+from pathlib import Path
+from seqbench.runs import lock
+
+def flock(file, operation):
+    raise OSError(errno.ENOSYS, "Function not implemented")
+
+fcntl.flock = flock
+with lock.held(Path(sys.argv[1]), "this run"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_without_file_locks_the_lease_decides(tmp_path, monkeypatch):
+    def flock(file, operation):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    lease = tmp_path / ".lease"
+    (tmp_path / ".lock").touch()  # alone it locks nothing
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], **pipes) as process:
+        assert process.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(RunLocked, match=f"by process {process.pid} on "),
+            lock.held(tmp_path, "this run"),
+        ):
+            pytest.fail("held twice")
+        process.kill()
+    with lock.held(tmp_path, "this run"):  # the holder died on this machine
+        pass
+    assert not lease.exists()
+    lease.write_text(OTHER)
+    with pytest.raises(RunLocked, match="on elsewhere"), lock.held(tmp_path, "this run"):
+        pytest.fail("held in spite of the lease")
+    os.utime(lease, (time.time() - lock.LEASE - 1,) * 2)
+    with lock.held(tmp_path, "this run"):
+        pass
+
+
+def test_a_lock_is_not_kept_by_what_its_dead_holder_forked(tmp_path):
+    told, tell = os.pipe()
+    wait, end = os.pipe()
+    if not (holder := os.fork()):
+        with lock.held(tmp_path, "this run"):
+            if not os.fork():
+                os.close(end)
+                os.read(wait, 1)
+                os._exit(0)
+            os.write(tell, b"x")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.read(told, 1)
+    os.waitpid(holder, 0)
+    with lock.held(tmp_path, "this run"):
+        pass
+    for descriptor in (told, tell, wait, end):
+        os.close(descriptor)
