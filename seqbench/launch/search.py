@@ -117,13 +117,17 @@ class Search:
                 for failed in study.get_trials(False, states=[TrialState.FAIL]):
                     study.enqueue_trial(failed.params)
                     self.trials += 1
-            self.run_trials(study, sweep, launch)
+            self.run_trials(study, sweep, launch, folder)
             if self.left(study) < 1:
                 sweep.stopped = None  # all trials had finished before the stop took effect
             sweep.summary = report(study, sweep, self.fixed, primary.metric, folder)
 
     def run_trials(
-        self, study: optuna.Study, sweep: Sweep, launch: Callable[[Sequence[Sequence[str]]], Any]
+        self,
+        study: optuna.Study,
+        sweep: Sweep,
+        launch: Callable[[Sequence[Sequence[str]]], Any],
+        folder: Path,
     ) -> None:
         """Run batches of trials until there are enough or the sweep is stopped."""
         trials: dict[Path, optuna.Trial] = {}
@@ -137,6 +141,7 @@ class Search:
             jobs = sweep.compose(words)
             trials = {job.run.folder: trial for job, trial in zip(jobs, batch, strict=True)}
             launch(words)
+            lock.check(folder / LOG)
             for trial, job in zip(batch, jobs, strict=True):
                 tell(study, trial, sweep, job)
             if not all(map(sweep.is_over, jobs)):

@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from seqbench.runs import lock
+
 
 def write(path: Path, content: bytes) -> None:
     """Replace a file by `content`, which is on disk when this returns.
@@ -13,6 +15,10 @@ def write(path: Path, content: bytes) -> None:
 
     A file must have one writer at a time. Its draft has a fixed name: the draft of a killed writer
     is overwritten by the next one.
+
+    Raises:
+        OSError: if the file cannot be written.
+        RunLocked: if another process has taken over the run of the file.
     """
     draft = path.with_name(f".{path.name}.draft")
     try:
@@ -20,6 +26,7 @@ def write(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        lock.check(path)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from seqbench.errors import RunError
-from seqbench.runs import foreign
+from seqbench.runs import foreign, lock
 from seqbench.runs.record import RecordError
 
 # Bytes at the end of an event log that are searched for its last complete line.
@@ -23,6 +23,8 @@ LARGEST_LOG = 2**30
 class EventLog:
     """The file of a run's metrics, one JSON object per line.
 
+    `append` and `sync` raise `RunLocked` if another process has taken over the run.
+
     Args:
         path: the file.
         offset: bytes to keep; events written after the checkpoint that the run resumes from are
@@ -33,6 +35,7 @@ class EventLog:
     """
 
     def __init__(self, path: Path, offset: int) -> None:
+        self.path = path
         self.file = path.open("ab")
         if self.file.tell() < offset:
             raise RunError(
@@ -44,12 +47,14 @@ class EventLog:
 
     def append(self, event: dict[str, Any]) -> None:
         """Append one event and flush it to the system; `sync` makes it durable."""
+        lock.check(self.path)
         line = json.dumps({k: finite(v) for k, v in event.items()}, allow_nan=False)
         self.file.write(line.encode() + b"\n")
         self.file.flush()
 
     def sync(self) -> None:
         """Write all events to disk."""
+        lock.check(self.path)
         os.fsync(self.file.fileno())
 
     @property

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from seqbench.errors import RunLocked
-from seqbench.runs import atomic, foreign
+from seqbench.runs import foreign
 
 # Seconds without renewal after which another machine may take over, and between renewals.
 LEASE, RENEWAL = 120.0, 20.0
@@ -28,8 +28,8 @@ LONGEST = 1000
 HOLDER = re.compile(r"process (?P<pid>\d+) on (?P<host>.+)")
 # Errors of a file system without file locks.
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
-# The folders that this process holds, and their open lock files.
-HELD: dict[Path, BinaryIO] = {}
+# The folders that this process holds: the open lock file, and what the process wrote to the lease.
+HELD: dict[Path, tuple[BinaryIO, bytes]] = {}
 
 
 @contextmanager
@@ -60,11 +60,17 @@ def held(folder: Path, what: str) -> Iterator[None]:
                 f"{what} is being trained by {holder(lease)}; if that is gone, it is free in "
                 f"{LEASE:.0f} seconds"
             )
-        # Atomically: an empty lease names no machine, and would count as another machine's.
-        atomic.write(lease, f"process {os.getpid()} on {socket.gethostname()}".encode())
-        HELD[folder] = file
+        content = f"process {os.getpid()} on {socket.gethostname()}".encode()
+        draft = folder / f".lease.{os.getpid()}"
+        try:
+            # Atomically: an empty lease names no machine, and would count as another machine's.
+            draft.write_bytes(content)
+            draft.replace(lease)
+        finally:
+            draft.unlink(missing_ok=True)
+        HELD[folder] = file, content
         over = threading.Event()
-        renewal = threading.Thread(target=renew, args=(lease, over), daemon=True)
+        renewal = threading.Thread(target=renew, args=(folder, over), daemon=True)
         renewal.start()
         try:
             yield
@@ -72,7 +78,8 @@ def held(folder: Path, what: str) -> Iterator[None]:
             over.set()
             renewal.join()
             with suppress(OSError):
-                lease.unlink()
+                if has_lease(folder):
+                    lease.unlink()
             HELD.pop(folder, None)
 
 
@@ -95,7 +102,7 @@ def acquire(file: BinaryIO) -> bool:
 
 def leave_to_parent() -> None:
     """Close the lock files in a forked process: the locks are its parent's, and end with it."""
-    for file in HELD.values():
+    for file, _ in HELD.values():
         file.close()
     HELD.clear()
 
@@ -103,11 +110,41 @@ def leave_to_parent() -> None:
 os.register_at_fork(after_in_child=leave_to_parent)
 
 
-def renew(lease: Path, over: threading.Event) -> None:
-    """Renew a lease until `over` is set."""
+def renew(folder: Path, over: threading.Event) -> None:
+    """Renew the lease of a held folder until `over` is set or another process takes over."""
     while not over.wait(RENEWAL):
         with suppress(OSError):  # a full disk must not end the lease before the training
-            os.utime(lease)
+            if not has_lease(folder):
+                return
+            os.utime(folder / ".lease")
+
+
+def has_lease(folder: Path) -> bool:
+    """Return True if this process holds a folder and the lease is still its own.
+
+    Raises:
+        OSError: if the lease cannot be read, or the folder is gone.
+    """
+    if folder not in HELD:
+        return False
+    try:
+        return foreign.read(folder / ".lease", LONGEST) == HELD[folder][1]
+    except FileNotFoundError:
+        folder.stat()
+        return False
+
+
+def check(path: Path) -> None:
+    """Raise `RunLocked` if another process has taken over a folder that this process held.
+
+    That can happen to a process that was suspended for `LEASE` seconds.
+
+    Args:
+        path: a file in the folder; nothing is raised if this process holds no folder above it.
+    """
+    for folder in path.parents:
+        if folder in HELD and not has_lease(folder):
+            raise RunLocked(f"stopped: {folder} was taken over by {holder(folder / '.lease')}")
 
 
 def read_lease(lease: Path) -> re.Match[str] | None:

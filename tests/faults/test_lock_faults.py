@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
 from small_run import difference, history, small
 
 from seqbench.errors import RunLocked
+from seqbench.experiment import run
 from seqbench.runs import lock
+from seqbench.runs.observer import Observer
 from seqbench.runs.run import Run
 
 OTHER = "process 42 on elsewhere"
@@ -91,16 +94,66 @@ def test_of_two_that_start_at_once_one_trains(i, meetings, undisturbed):
     assert difference(undisturbed, config) is None
 
 
+class Once:
+    """An event that lets a lease be renewed once."""
+
+    def __init__(self):
+        self.waits = iter([False, True])
+
+    def wait(self, seconds):
+        return next(self.waits)
+
+
 def test_a_folder_that_was_made_anew_gets_no_lease_of_an_earlier_holder(tmp_path):
     # A renewal comes too late: the folder is gone, and another run's may stand in its place.
-    class Once:
-        waits = iter([False, True])
+    with lock.held(tmp_path, "this run"):
+        for path in tmp_path.iterdir():
+            path.unlink()
+        lock.renew(tmp_path, Once())
+        assert list(tmp_path.iterdir()) == []
 
-        def wait(self, seconds):
-            return next(self.waits)
 
-    lock.renew(tmp_path / ".lease", Once())
-    assert list(tmp_path.iterdir()) == []
+class TakenOver(Observer):
+    """Let another machine take over a run at an event, counted from 0."""
+
+    def __init__(self, folder: Path, event: int) -> None:
+        self.folder, self.left, self.before = folder, event, {}
+
+    def event(self, event):
+        if self.left == 0:
+            (self.folder / ".lease").write_text(OTHER)
+            self.before = files(self.folder)
+        self.left -= 1
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Return the files that a training writes; `log.txt` also gets the lines of observers."""
+    paths = [*folder.glob("checkpoints/*"), *folder.glob("*.json*"), folder / ".lease"]
+    return {path.name: path.read_bytes() for path in paths}
+
+
+# The small run has 15 events. After the last one it tests and writes its record.
+@pytest.mark.parametrize("event", [0, 5, 6, 14])
+def test_a_process_that_lost_its_run_stops_and_writes_nothing(event, tmp_path, undisturbed):
+    config = small(tmp_path)
+    folder = Run.of(config).folder
+    other = TakenOver(folder, event)
+    with pytest.raises(RunLocked, match=f"stopped: {folder} was taken over by {OTHER}"):
+        run(config, other)
+    assert files(folder) == other.before
+    (folder / ".lease").unlink()  # the other one is done
+    assert run(config).status == "completed"
+    assert difference(undisturbed, config) is None
+
+
+def test_a_lease_of_another_holder_is_neither_renewed_nor_deleted(tmp_path):
+    lease = tmp_path / ".lease"
+    with lock.held(tmp_path, "this run"):
+        lease.write_text(OTHER)
+        os.utime(lease, (0, 0))
+        lock.renew(tmp_path, Once())
+        assert lease.stat().st_mtime == 0
+    assert lease.read_text() == OTHER
 
 
 HOLD = """

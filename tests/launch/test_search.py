@@ -22,7 +22,7 @@ from seqbench.runs.lock import holder
 from seqbench.runs.run import Run
 
 optuna = pytest.importorskip("optuna")
-from seqbench.launch.search import should_prune  # noqa: E402
+from seqbench.launch.search import Search, should_prune  # noqa: E402
 from seqbench.launch.search_space import dimension  # noqa: E402
 
 SEARCH = [
@@ -151,6 +151,21 @@ def test_of_two_at_once_the_second_says_who_is_at_it(tmp_path):
     folder.mkdir(parents=True)
     with lock.held(folder, "this search"), pytest.raises(RunLocked, match="trained by process"):
         sweep(words)
+
+
+def test_a_search_that_another_machine_took_over_stops(tmp_path, monkeypatch):
+    run = Search.run
+
+    def lose(words):
+        (lease,) = tmp_path.glob("sweeps/*/.lease")
+        lease.write_text("process 42 on elsewhere")
+
+    monkeypatch.setattr(Search, "run", lambda self, sweep, _, typed: run(self, sweep, lose, typed))
+    words = [*SEARCH, f"output_dir={tmp_path}"]
+    with pytest.raises(RunLocked, match="was taken over by process 42 on elsewhere"):
+        sweep(words)
+    study = study_of(sweep(words, policy=Policy(dry_run=True)), tmp_path)
+    assert {trial.state.name for trial in study.trials} == {"RUNNING"}
 
 
 def test_a_search_without_a_score_is_an_error_and_can_be_tried_again(tmp_path):
