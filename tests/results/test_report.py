@@ -25,6 +25,7 @@ from seqbench.results.report.content import build_content
 from seqbench.results.report.page import render
 from seqbench.results.summary import LOG_TAIL, log_end
 from seqbench.results.tables.reproduction import build_reproduction
+from seqbench.results.tables.table import FACTOR
 from seqbench.results.targets import targets
 
 HOSTILE = [
@@ -76,6 +77,15 @@ def test_everything_is_on_the_page(content):
     finished = [run["finished"] for run in content["runs"] if run["status"] != "unfinished"]
     assert finished == sorted(finished, reverse=True)
     json.dumps(content, allow_nan=False)
+
+
+def test_the_factor_of_a_geometric_mean_is_no_plus_or_minus(tmp_path):
+    for seed, value in enumerate([1e-5, 2e-5, 3e-5]):
+        write_run(tmp_path, make_record(model="tcn", seed=seed, value=value))
+        write_run(tmp_path, make_record(model="lstm", seed=seed, value=1000 * value))
+    rows = content_of(tmp_path)["table"]["rows"]
+    [tcn] = [row["entries"][0]["number"] for row in rows if row["label"] == "tcn"]
+    assert tcn == f"1.82e-5 {FACTOR} 4.0"
 
 
 def test_a_figure_draws_seeds_together_with_their_bounds(content):

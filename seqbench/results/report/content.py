@@ -17,6 +17,7 @@ from seqbench.results.report.comparison import figures_of, paper_for, verdicts_o
 from seqbench.results.report.run_page import run_page
 from seqbench.results.summary import finished
 from seqbench.results.tables.comparison import build_table
+from seqbench.results.tables.table import Table
 from seqbench.runs.record import Record
 from seqbench.wording import metric_name, plain
 
@@ -73,13 +74,23 @@ def build_content(
         "counts": dict(Counter(page["status"] for page in pages).most_common()),
         "left_out": [plain(line) for line in left_out[:100]],
         "models": [vars(look) for look in looks_of(cells, [page["model"] for page in pages])],
-        "table": asdict(build_table(cells, paper)) if cells else None,
+        "table": _table(build_table(cells, paper)) if cells else None,
         "verdicts": verdicts,
         "verdict_notes": explanation(row["verdict"] for row in verdicts),
         "figures": figures_of(cells, curves, indices, points),
         "metrics": {name: metric_name(name) for page in pages for name in _metrics(page)},
         "runs": pages,
     }
+
+
+def _table(table: Table) -> dict[str, Any]:
+    """Return a table as plain data, with the text of each number."""
+    data = asdict(table)
+    for row, shown in zip(table.rows, data["rows"], strict=True):
+        for entry, facts in zip(row.entries, shown["entries"], strict=True):
+            if entry:
+                facts["number"] = entry.number
+    return data
 
 
 def _metrics(page: dict[str, Any]) -> list[str]:

@@ -145,7 +145,7 @@ function caveatsOf(published) {
 
 function entryCell(entry) {
   if (!entry) return "";
-  const text = (entry.spread ? `${entry.value} ± ${entry.spread}` : entry.value) + entry.marks;
+  const text = entry.number + entry.marks;
   return [entry.best ? el("strong", {}, text) : text, ...entry.flags.map((flag) => el("small", {}, flag))];
 }
 
