@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from seqbench.cli.folders import Folders, OutputDir, Where, collect_runs, places_text
+from seqbench.wording import counted
 
 if TYPE_CHECKING:
     from seqbench.runs.record import Record
@@ -62,7 +63,7 @@ def table(
     from seqbench.cli.table_view import show_table
     from seqbench.errors import ConfigError
     from seqbench.results.cells import aggregate
-    from seqbench.results.compression import is_compressed
+    from seqbench.results.compression import uncompressed
     from seqbench.results.metric import ranked_by
     from seqbench.results.tables import export, markup
     from seqbench.results.tables.comparison import SHOWN, build_table
@@ -79,13 +80,13 @@ def table(
     if down == ("method",):
         by_method(records, format)
         return
-    compressed = [record for record in records if is_compressed(record)]
-    records = [record for record in records if not is_compressed(record)]
-    cells = aggregate(records if metric is None else ranked_by(records, metric))
+    shown = uncompressed(records)
+    compressed = len(records) - len(shown)
+    cells = aggregate(shown if metric is None else ranked_by(shown, metric))
     if not cells:
         hint = "try 'seqbench train model=tcn task=adding budget=quick'"
         if compressed:
-            hint = f"--rows method shows {len(compressed)} compressed runs"
+            hint = f"--rows method shows {counted(compressed, 'compressed run')}"
         elif found.records:
             hint = f'none of {len(found.records)} runs matches --where "{where}"'
         elif found.unfinished:
@@ -106,8 +107,8 @@ def table(
             count = len(found.unfinished)
             typer.echo(f"{count} unfinished, not in the table: see 'seqbench runs'", err=True)
         if compressed:
-            count = len(compressed)
-            typer.echo(f"{count} compressed, not in the table: --rows method shows them", err=True)
+            remark = f"{compressed} compressed, not in the table: --rows method shows them"
+            typer.echo(remark, err=True)
 
 
 def by_method(records: "list[Record]", format: str) -> None:

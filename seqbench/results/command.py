@@ -84,7 +84,7 @@ def _compress_command(config: dict[str, Any]) -> str:
     """Return the command line that makes a compressed run from its parent; see `command`."""
     check_compression(config)
     node, parent = config["compress"], str(config.get("init_run"))
-    compressed = Run.of_weights(Path(str(config["init_from"])))
+    compressed = Run.of_weights(Path(str(config.get("init_from"))))
     if not RUN_ID.fullmatch(parent) or compressed.run_id != parent:
         raise ConfigError("the folder of the run that was compressed is not known")
     before = nodes_of(read_config(compressed.config_path))

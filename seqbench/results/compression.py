@@ -58,6 +58,11 @@ def is_compressed(record: Record) -> bool:
     return method(record.config) is not None
 
 
+def uncompressed(records: Iterable[Record]) -> list[Record]:
+    """Return the records of runs that may be in a table beside others."""
+    return [record for record in records if not is_compressed(record)]
+
+
 def lines_of(records: Iterable[Record]) -> list[Line]:
     """Return the compressed runs among the records, each group below its parent.
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 from seqbench.errors import ConfigError
 from seqbench.results.cells import aggregate
 from seqbench.results.collect import Collected
+from seqbench.results.compression import uncompressed
 from seqbench.results.tables.export import Line, long_form
 from seqbench.runs.events import read_events
 from seqbench.runs.record import Measured, Record, RecordError, Score
@@ -137,7 +138,7 @@ def _fill(connection: "duckdb.DuckDBPyConnection", named: str, collected: Collec
             records.append(record)
     _insert(connection, "runs", runs)
     # Cells and events take longer to build: only if the query names them.
-    lines = long_form(aggregate(records)) if "cells" in named else ()
+    lines = long_form(aggregate(uncompressed(records))) if "cells" in named else ()
     _insert(connection, "cells", [_json(vars(line)) for line in lines])
     logs: list[str] = []
     for record in records if "events" in named else ():

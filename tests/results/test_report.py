@@ -12,7 +12,7 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 from record_factory import make_record, write_run, write_unfinished
-from report_sample import write_sample
+from report_sample import write_events, write_sample
 from typer.testing import CliRunner
 
 from seqbench.cli.report import report
@@ -86,6 +86,18 @@ def test_the_factor_of_a_geometric_mean_is_no_plus_or_minus(tmp_path):
     rows = content_of(tmp_path)["table"]["rows"]
     [tcn] = [row["entries"][0]["number"] for row in rows if row["label"] == "tcn"]
     assert tcn == f"1.82e-5 {FACTOR} 4.0"
+
+
+def test_compressed_runs_are_in_the_list_only(tmp_path):
+    parent = make_record(protocol="paper")
+    child = {"init_run": parent.run_id, "init_sha256": "0", "compress": {"quantize": "fp16"}}
+    for record in (parent, make_record(protocol="paper", **child)):
+        write_events(write_run(tmp_path, record), record)
+    found = content_of(tmp_path)
+    assert {run["label"] for run in found["runs"]} == {"tcn", "tcn (fp16)"}
+    assert [row["label"] for row in found["table"]["rows"] if not row["bound"]] == ["tcn"]
+    assert [row["label"] for row in found["verdicts"]] == ["tcn"]
+    assert {line["label"] for line in found["figures"][0]["charts"][0]["lines"]} == {"tcn"}
 
 
 def test_a_figure_draws_seeds_together_with_their_bounds(content):

@@ -90,6 +90,14 @@ def test_cells_are_those_of_the_table(collected):
     assert ask(collected, "select n, mean from cells where task = 'adding'") == [(3, 0.5), (3, 0.5)]
 
 
+def test_compressed_runs_are_in_no_cell(tmp_path):
+    for changes in ({}, {"init_sha256": "0", "compress": {"quantize": "fp16"}}):
+        write_run(tmp_path, make_record(**changes))
+    found = collect([tmp_path])
+    assert ask(found, "select count(*) from runs") == [(2,)]
+    assert ask(found, "select variant, n from cells") == [("", 1)]
+
+
 @pytest.mark.parametrize("table", TABLES)
 def test_no_column_is_a_reserved_word_and_types_are_as_declared(collected, table):
     names = ", ".join(TABLES[table])

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import seqbench
+from seqbench.config.compression import method
 from seqbench.results.cells import aggregate
 from seqbench.results.collect import Unfinished
+from seqbench.results.compression import uncompressed
 from seqbench.results.curves import read_curves
 from seqbench.results.looks import looks_of
 from seqbench.results.papers import explanation
@@ -48,7 +50,7 @@ def build_content(
     Raises:
         ConfigError: if there is no such paper.
     """
-    cells = aggregate(records)
+    cells = aggregate(uncompressed(records))
     paper = paper or paper_for(cells)
     # Half of the budget is for the curves of runs, half for those of cells.
     points = min(MOST, max(FEWEST, MOST_POINTS // 2 // max(1, len(records) + len(unfinished))))
@@ -57,7 +59,7 @@ def build_content(
     curves = {record.run_id: read_curves(folders[record.run_id]) for record in newest}
     pages = [
         run_page(record, folders[record.run_id], curves[record.run_id], points, paper)
-        | {"label": labels[record.run_id]}
+        | {"label": labels.get(record.run_id) or _compressed_label(record)}
         for record in newest
     ]
     pages += [
@@ -81,6 +83,10 @@ def build_content(
         "metrics": {name: metric_name(name) for page in pages for name in _metrics(page)},
         "runs": pages,
     }
+
+
+def _compressed_label(record: Record) -> str:
+    return plain(f"{record.model} ({method(record.config)})")
 
 
 def _table(table: Table) -> dict[str, Any]:
