@@ -227,10 +227,11 @@ class TransformerXL(SequenceModel):
             Layer(dim, num_heads, hidden_dim, dropout) for _ in range(num_layers)
         )
         self.output = nn.Linear(dim, spec.output_dim)
+        reads_features = isinstance(self.embedding, nn.Linear)
         for name, weight in self.named_parameters():
             # The input layer of real features keeps torch's weights: after smaller ones LayerNorm
             # would leave little of a feature's size.
-            if "norm" in name or (name.startswith("embedding") and weight.shape[0] == dim):
+            if "norm" in name or (reads_features and name.startswith("embedding")):
                 continue
             is_bias = name.endswith(".bias")
             nn.init.zeros_(weight) if is_bias else nn.init.normal_(weight, std=0.02)

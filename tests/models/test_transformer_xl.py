@@ -198,6 +198,13 @@ def test_the_size_of_a_feature_is_not_lost_in_the_first_norm(make):
     assert F.cosine_similarity(small, large, dim=-1).item() < 0.999
 
 
+@pytest.mark.parametrize("vocabulary", [15, 16])
+def test_embeddings_start_small_whatever_the_size_of_the_vocabulary(make, vocabulary):
+    spec = SequenceSpec(Tokens(vocabulary), Classes(vocabulary), "every", 12)
+    model = make("transformer_xl", spec, **(SMALL | {"dim": 16}))
+    assert model.embedding.weight.std().item() == pytest.approx(0.02, rel=0.3)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
