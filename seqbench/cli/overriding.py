@@ -1,5 +1,6 @@
-"""The class of commands that take overrides, `key=value`."""
+"""Check what commands are given: options in place of overrides, and options without effect."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from typer.core import TyperCommand
@@ -29,6 +30,18 @@ class OverrideCommand(TyperCommand):
             raise ConfigError(
                 f"no option {option}: expected {key}={value_of(option, given)}, without dashes"
             ) from error
+
+
+def refuse(options: Mapping[str, object], reason: str) -> None:
+    """Raise `ConfigError` for the first option that is given, since it would have no effect.
+
+    Args:
+        options: name -> value; a false value if it is not given.
+        reason: follows the name in the message.
+    """
+    for name, value in options.items():
+        if value:
+            raise ConfigError(f"{name} {reason}")
 
 
 def value_of(option: str, words: list[str]) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from seqbench.cli.eval import Trust
 from seqbench.cli.folders import Folders, OutputDir, Where, collect_runs, places_text, writable
+from seqbench.cli.overriding import refuse
 from seqbench.wording import counted
 
 if TYPE_CHECKING:
@@ -88,10 +89,15 @@ def plot(
     from seqbench.results.plots import figures
     from seqbench.results.where import select
 
-    if window is not None and kind != "forecast":
-        raise ConfigError(f"--window is for --kind forecast, not {kind}")
-    if by is not None and kind not in ("scaling", "pareto"):
-        raise ConfigError(f"--by is for --kind scaling and pareto, not {kind}")
+    if kind == "forecast":
+        options = {"--metric": metric, "--x": x, "--log": log, "--linear": log is False}
+        refuse(options, "is not for --kind forecast")
+    else:
+        refuse({"--window": window}, f"is for --kind forecast, not {kind}")
+    if kind not in ("scaling", "pareto"):
+        refuse({"--by": by}, f"is for --kind scaling and pareto, not {kind}")
+    if window is None:
+        refuse({"--trust": trust}, "is for --window")
     file = writable(output, Path(f"{kind}.svg"))
     if kind == "forecast":
         paths = [folder_of(path, output_dir) for path in paths or []]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from seqbench.cli.folders import Folders, OutputDir, Where, collect_runs, places_text
+from seqbench.cli.overriding import refuse
 from seqbench.wording import counted
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def table(
     from seqbench.results.metric import ranked_by
     from seqbench.results.tables import export, markup
     from seqbench.results.tables.comparison import SHOWN, build_table
+    from seqbench.results.tables.layout import COLS
     from seqbench.results.where import select
 
     down, across, beside = names(rows), names(cols), names(show)
@@ -75,9 +77,15 @@ def table(
             from seqbench.wording import suggestion
 
             raise ConfigError(f"--show knows no '{name}'{suggestion(name, SHOWN)}")
+    by_methods = down == ("method",)
+    if by_methods:
+        options = {"--cols": across != COLS, "--show": beside, "--metric": metric, "--paper": paper}
+        refuse(options | {"--against": against}, "is not for --rows method")
+    elif format in ("csv", "json"):
+        refuse({"--against": against}, f"is not for -f {format}")
     found = collect_runs(paths, output_dir)
     records = select(found.records, where)
-    if down == ("method",):
+    if by_methods:
         by_method(records, format)
         return
     shown = uncompressed(records)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from seqbench.cli import completion, sweep
+from seqbench.cli.overriding import refuse
 from seqbench.cli.sweep import ConfigDir, DryRun, FailFast, Force, MaxTime, Retry, Wait
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from seqbench.runs.record import Record
 
 MOST_SEEDS = 256
-NO_RESUME = "leave out --resume"
 
 EXAMPLES = """
 \b
@@ -66,24 +66,26 @@ def train(
     ] = None,
 ) -> None:
     """Train a model on a task, test it, and write a record."""
-    from seqbench.errors import ConfigError, RunError
+    from seqbench.errors import RunError
 
     words = overrides or []
+    if resume is None:
+        refuse({"--trust": trust}, "is for --resume")
+    else:
+        refuse({"--config-dir": config_dir}, "is not for --resume: a run keeps its settings")
     if multirun and resume is None:
         sweep.sweep(words, config_dir, force, retry, dry_run, fail_fast, max_time, wait)
         return
-    options = {
+    for_sweeps: dict[str, object] = {
         "-m": multirun,
         "--dry-run": dry_run,
         "--fail-fast": fail_fast,
-        "--max-time": max_time is not None,
+        "--max-time": max_time,
         "--no-wait": not wait,
     }
-    for_sweeps = [name for name, given in options.items() if given]
-    for_sweeps += [word for word in words if word.startswith(("launch", "search"))]
-    if for_sweeps:
-        hint = "add -m" if resume is None else NO_RESUME
-        raise ConfigError(f"{for_sweeps[0]} is for sweeps: {hint}")
+    for_sweeps |= {word: True for word in words if word.startswith(("launch", "search"))}
+    hint = "add -m" if resume is None else "leave out --resume"
+    refuse(for_sweeps, f"is for sweeps: {hint}")
     seeds = [word for word in words if word.startswith("seeds=")]
     if seeds and resume is None:
         others = [word for word in words if word not in seeds]

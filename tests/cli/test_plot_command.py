@@ -65,6 +65,8 @@ def test_paths_and_a_filter_choose_the_runs(outputs):
         (["--x", "length"], "curves go over steps or epochs, not 'length'"),
         (["-k", "scaling", "--metric", "loss"], "no run has a metric 'loss'"),
         (["-k", "pareto", "--x", "model.size"], "no run has a key 'model.size'"),
+        (["-k", "forecast", "--linear"], "--linear is not for --kind forecast"),
+        (["-k", "forecast", "--trust", "mine"], "--trust is for --window"),
     ],
 )
 def test_mistakes_cost_one_line_and_leave_no_file(outputs, arguments, message):

@@ -157,6 +157,8 @@ def test_a_dry_run_tells_from_which_step_a_run_goes_on(seqbench, tmp_path):
         (["train", "launch=slurm"], "launch=slurm is for sweeps: add -m"),
         (["train", "--max-time", "8h"], "--max-time is for sweeps: add -m"),
         (["train", "-m", "--resume", "0123"], "-m is for sweeps: leave out --resume"),
+        (["train", "-m", "--trust", "mine"], "--trust is for --resume"),
+        (["train", "--resume", "0123", "--config-dir", "mine"], "--config-dir is not for --resume"),
         (["train", "seed=0,1"], "a run takes one seed, not '0,1': 'seqbench sweep' takes several"),
         (
             ["sweep", "model=tcm,gru"],

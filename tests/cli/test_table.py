@@ -93,6 +93,9 @@ def test_where_and_paper(output_dir):
     [
         (["--where", "sed<1"], "did you mean 'seed'"),
         (["--paper", "tcn2017"], "did you mean 'tcn2018'"),
+        (["--rows", "method", "--metric", "loss"], "--metric is not for --rows method"),
+        (["--rows", "method", "--cols", "seed"], "--cols is not for --rows method"),
+        (["--against", "tcn", "-f", "csv"], "--against is not for -f csv"),
     ],
 )
 def test_mistakes_cost_one_line(output_dir, arguments, message):
