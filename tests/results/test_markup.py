@@ -21,7 +21,7 @@ from seqbench.results.tables.markup import (
     latex,
     markdown,
 )
-from seqbench.results.tables.table import Entry, Header, Row, Table
+from seqbench.results.tables.table import FACTOR, Entry, Header, Row, Table
 
 TAGS = {"table", "caption", "thead", "tbody", "tfoot", "tr", "th", "td"}
 TAGS |= {"ul", "li", "br", "strong", "small"}
@@ -192,6 +192,7 @@ def test_hostile_names_stay_in_their_cell_of_markdown():
         ("?`", r"?{}\textquoteleft{}"),
         ("é", r"\'{e}"),
         ("e\u0301", r"\'{e}"),
+        (f"{FACTOR}: a", r"$\times$$\div$: a"),
         ("模", "{[}U+6A21{]}"),
         ("a\nb\x1b", "ab"),
     ],

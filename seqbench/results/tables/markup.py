@@ -40,6 +40,7 @@ COMMANDS = {
     "±": r"$\pm$",
     "·": r"$\cdot$",
     "\u00d7": r"$\times$",
+    "÷": r"$\div$",
     "←": r"$\leftarrow$",
     "→": r"$\rightarrow$",
     "↑": r"$\uparrow$",
