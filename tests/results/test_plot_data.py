@@ -48,6 +48,13 @@ def test_a_power_law_is_found_again(exponent, factor, xs):
     assert law.half is None if len(xs) == 2 else law.half == pytest.approx(0, abs=1e-6)
 
 
+def test_a_steep_power_law_far_from_one_is_found():
+    points = [(x, 1e-5 * (x / 1e20) ** -20) for x in (1e20, 2e20, 4e20)]
+    law = power_law(points)
+    assert law.exponent == pytest.approx(-20)
+    assert [law.at(x) for x, _ in points] == pytest.approx([y for _, y in points])
+
+
 def test_the_interval_of_an_exponent_is_that_of_scipy():
     stats = pytest.importorskip("scipy.stats")
     points = [(2.0 ** (i // 3), 1 + 0.3 * ((7 * i) % 5)) for i in range(12)]

@@ -168,21 +168,21 @@ def front(
 
 
 class PowerLaw(NamedTuple):
-    """A fit of `y = factor * x ** exponent`.
+    """A fit of `y = exp(intercept) * x ** exponent`.
 
     Attributes:
         exponent: the exponent.
         half: half of the exponent's 95% confidence interval (Student's t); `None` for two points.
-        factor: the factor.
+        intercept: logarithm of the factor, which may be too large for a float.
     """
 
     exponent: float
     half: float | None
-    factor: float
+    intercept: float
 
     def at(self, x: float) -> float:
         """Return the fitted y at an x."""
-        return self.factor * x**self.exponent
+        return math.exp(self.intercept + self.exponent * math.log(x))
 
 
 def power_law(points: Sequence[tuple[float, float]]) -> PowerLaw:
@@ -199,7 +199,7 @@ def power_law(points: Sequence[tuple[float, float]]) -> PowerLaw:
     if (df := len(points) - 2) > 0:
         rest = math.fsum((b - v - exponent * (a - u)) ** 2 for a, b in zip(us, vs, strict=True))
         half = t_quantile(df) * math.sqrt(rest / df / spread)
-    return PowerLaw(exponent, half, math.exp(v - exponent * u))
+    return PowerLaw(exponent, half, v - exponent * u)
 
 
 def _listed(names: Iterable[str]) -> str:
