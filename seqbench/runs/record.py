@@ -1,7 +1,7 @@
 """Define the record of a run, a JSON file that is written once, when the run is over.
 
 Everything outside `measured` is the same, bit for bit, for two equal runs. JSON has no NaN and no
-infinity: such a number is written as null and read as `None`.
+infinity: such a number is written as null and read as `None`, as is a number too large for a float.
 """
 
 import json
@@ -25,8 +25,16 @@ MOST_LEVELS = MAX_DEPTH + 10
 # Names of the scores that a score is compared with, beside those of naive predictors.
 WITHOUT_MEMORY, BEST_POSSIBLE = "without memory", "best possible"
 
+# Whole numbers with more digits may be larger than any float.
+MOST_DIGITS = 308
+
+
+def _int(text: str) -> int | None:
+    return int(text) if len(text) <= MOST_DIGITS else None
+
+
 # A file that seqbench did not write may hold NaN, which strict JSON does not have.
-_decode = json.JSONDecoder(parse_constant=lambda name: None).decode
+_decode = json.JSONDecoder(parse_constant=lambda name: None, parse_int=_int).decode
 
 
 class RecordError(SeqbenchError):

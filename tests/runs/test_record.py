@@ -53,6 +53,14 @@ def test_non_finite_numbers_become_null(tmp_path, value):
     assert (read.baseline, read.optimum, read.notes) == (None, None, {"x": None})
 
 
+def test_a_whole_number_too_large_for_a_float_is_null(tmp_path):
+    path = tmp_path / "record.json"
+    facts = make_record().to_json() | {"measured": {"throughput": 10**308, "threads": -1}}
+    path.write_text(json.dumps(facts | {"baseline": 10**400}))
+    read = read_record(path)
+    assert (read.baseline, read.measured) == (None, {"throughput": None, "threads": -1})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
