@@ -1,3 +1,4 @@
+import math
 import os
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from seqbench.results.collect import collect
 from seqbench.results.metric import ranked_by
 from seqbench.results.plots.axes import is_logit, styles_of
 from seqbench.results.plots.figures import learning_curves, pareto, scaling, write
+from seqbench.results.plots.forecasts import forecasts
+from seqbench.runs.forecasts import ForecastWindow, Lines, write_forecasts
 
 HOSTILE = [
     "$\\evil{}$",
@@ -319,6 +322,18 @@ def test_a_law_is_of_the_distance_to_the_best_possible_score():
     law = drawn(figure)[0]
     assert [law[0], law[-1]] == [(at, pytest.approx(values[at])) for at in (100, 400)]
     assert "power law of the distance to the best possible" in texts(figure)
+
+
+def test_a_forecast_too_large_to_draw_is_a_gap(tmp_path):
+    record = make_record()
+    folder = write_run(tmp_path, record)
+    lines = Lines(past=[0.0, 1.0], truth=[1.5, None], forecast=[2.0, 1e308], naive=[1.0, -1e308])
+    window = ForecastWindow("worst", "", 1.0, [0, 1, 2, 3], "last value", {"load": lines})
+    write_forecasts(folder / "forecasts.json", [window])
+    figure = forecasts(aggregate([record]), {record.run_id: folder})
+    write(figure, tmp_path / "forecasts.png")
+    values = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].get_lines()}
+    assert values["forecast"] == [2.0, pytest.approx(math.nan, nan_ok=True)]
 
 
 def test_a_line_for_each_value_of_a_setting():

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from seqbench.errors import ConfigError
 from seqbench.results.cells import Cell
 from seqbench.results.plots.axes import COLOURS, GREY, STYLE, fitted
-from seqbench.runs.forecasts import ForecastWindow, Lines, read_forecasts
+from seqbench.results.plots.data import LARGEST
+from seqbench.runs.forecasts import ForecastWindow, Lines, Numbers, read_forecasts
 from seqbench.wording import number, plain, task_with_size
 
 PANEL = 3.4, 2.1
@@ -84,7 +85,7 @@ def draw(axes: Axes, window: ForecastWindow, own: Lines) -> None:
     times: Sequence[Any] = moments(window.times)
     start = max(0, len(own.past) - 1)
     # The truth goes on from the last past value; forecasts begin one step later.
-    truth = [math.nan if value is None else value for value in own.past + own.truth]
+    truth = drawable(own.past + own.truth)
     ahead = times[len(own.past) :]
     mark = "o" if len(ahead) == 1 else ""
     axes.plot(times, truth, color="0.2", linewidth=1.1, label="truth", marker=mark, markersize=3)
@@ -93,10 +94,9 @@ def draw(axes: Axes, window: ForecastWindow, own: Lines) -> None:
         "forecast": (own.forecast, FORECAST, "-"),
     }
     for name, (values, shade, dash) in shown.items():
-        line = [math.nan if value is None else value for value in values]
         axes.plot(
             ahead,
-            line,
+            drawable(values),
             color=shade,
             linestyle=dash,
             linewidth=1.5,
@@ -111,6 +111,11 @@ def draw(axes: Axes, window: ForecastWindow, own: Lines) -> None:
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     else:
         axes.set_xlabel("row")
+
+
+def drawable(values: Numbers) -> list[float]:
+    """Return values with NaN, a gap in a line, for those missing or too large for an axis."""
+    return [v if v is not None and abs(v) < LARGEST else math.nan for v in values]
 
 
 def moments(times: Sequence[str | int]) -> list[Any]:
