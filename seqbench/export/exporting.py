@@ -156,9 +156,11 @@ def content_of(saved: SavedRun, graph: Graph, samples: Samples, *, strict: bool)
     }
     after = [replace(port, name=f"next_{name}") for name, port in state.items()]
     batch = len(leaves[0]) if leaves else EXAMPLES
+    # Torch takes a size of 1 as a constant.
+    least = 2 if "time" in interface.inputs[0].axes else 1
     model = to_onnx(
         graph,
-        [*samples.inputs(batch, saved.spec.length), *leaves],
+        [*samples.inputs(batch, max(least, saved.spec.length)), *leaves],
         [*interface.inputs, *state.values()],
         [interface.output, *after],
         strict=strict,

@@ -131,6 +131,7 @@ def inputs_of(saved, batch, time):
         ("rnn", ADDING),
         ("transformer_xl", TOKENS),
         ("tcn_attention", ADDING),
+        ("gru", (*TOKENS, "task.length=1")),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
