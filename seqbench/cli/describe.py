@@ -71,8 +71,8 @@ def describe_table(config: "Config", console: "Console") -> None:
 
     from seqbench.cli.rich_tables import columns_table
     from seqbench.config.build import build
-    from seqbench.datasets.table import moment, read_table
-    from seqbench.datasets.time_steps import step_name
+    from seqbench.datasets.table import read_table
+    from seqbench.datasets.time_steps import moment, step_name
     from seqbench.experiment.build import build_task
     from seqbench.tasks.forecast import Forecast, named_columns
     from seqbench.wording import count, score

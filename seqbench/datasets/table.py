@@ -25,7 +25,7 @@ from seqbench.datasets.csv_file import (
     texts_of_column,
 )
 from seqbench.datasets.text_file import decoded, read_bytes
-from seqbench.datasets.time_steps import DAY, is_business_days
+from seqbench.datasets.time_steps import DAY, is_business_days, moment
 from seqbench.errors import ConfigError, DataError
 from seqbench.user_files import SEQUENCE_FILES, existing
 from seqbench.wording import plain, suggestion
@@ -394,9 +394,3 @@ def check_order(table: Table) -> None:
             if not name:
                 fault += ", or name the column of each row's series with task.group"
             raise DataError(f"{table.place(rows.start + at + 1)}: the time{of} is {fault}")
-
-
-def moment(time: np.datetime64) -> str:
-    """Return a time without the parts that are zero, as in `2020-12-31 23:00`."""
-    text = str(time).replace("T", " ").removesuffix(".000000").removesuffix(":00")
-    return text.removesuffix(" 00:00")

@@ -37,6 +37,12 @@ def step_name(step: np.timedelta64) -> str:
     return str(step.astype("timedelta64[us]").astype(object)).removesuffix(", 0:00:00")
 
 
+def moment(time: np.datetime64) -> str:
+    """Return a time without the parts that are zero, as in `2020-12-31 23:00`."""
+    text = str(time).replace("T", " ").removesuffix(".000000").removesuffix(":00")
+    return text.removesuffix(" 00:00")
+
+
 def is_business_days(times: NDArray[np.datetime64], step: np.timedelta64) -> bool:
     """Return True if times with a step of a day are business days, and more than five."""
     days = times.astype("datetime64[D]")

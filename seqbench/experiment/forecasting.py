@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seqbench.datasets.table import Table, moment, read_table
-from seqbench.datasets.time_steps import following, nominal, step_name, without_midnight
+from seqbench.datasets.table import Table, read_table
+from seqbench.datasets.time_steps import following, moment, nominal, step_name, without_midnight
 from seqbench.errors import ConfigError, DataError, RunError
 from seqbench.experiment.saved_run import SavedRun
 from seqbench.spec import Values

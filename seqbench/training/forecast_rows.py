@@ -7,8 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seqbench.datasets.table import moment
-from seqbench.datasets.time_steps import without_midnight
+from seqbench.datasets.time_steps import moment, without_midnight
 from seqbench.errors import ConfigError
 from seqbench.runs.forecasts import ForecastWindow, Lines
 from seqbench.tasks.naive import filled_forward
