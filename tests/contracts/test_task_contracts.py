@@ -65,7 +65,9 @@ def test_tasks_on_real_data_hold_every_contract(real_data):
 
 
 class Unmeasured(Adding):
-    baseline = math.nan
+    def __init__(self, *args, **build):
+        super().__init__(*args, **build)
+        self.baseline = math.nan
 
 
 class WorseThanBaseline(Adding):
