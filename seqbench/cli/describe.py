@@ -72,7 +72,7 @@ def describe_table(config: "Config", console: "Console") -> None:
     from seqbench.cli.rich_tables import columns_table
     from seqbench.config.build import build
     from seqbench.datasets.table import read_table
-    from seqbench.datasets.time_steps import moment, step_name
+    from seqbench.datasets.time_steps import moment, step_name, zone_name
     from seqbench.experiment.build import build_task
     from seqbench.tasks.forecast import Forecast, named_columns
     from seqbench.wording import count, score
@@ -99,7 +99,7 @@ def describe_table(config: "Config", console: "Console") -> None:
     rows = {"rows": count(len(table.values)), "series": count(len(table.series))}
     if table.time is not None and table.step is not None:
         rows["time"] = f"{moment(table.time.min())} to {moment(table.time.max())}"
-        rows["time"] += " (UTC)" if table.utc else ""
+        rows["time"] += "" if table.offset is None else f" ({zone_name(table.offset)})"
         rows["time step"] = step_name(table.step)
         rows["gaps"] = count(table.gaps)
     rows["season"] = f"{table.period} time steps" if table.period else "none found"

@@ -33,7 +33,7 @@ DAY_FIRST = {
     r"\d+\.\d+\.\d{4} \d+:\d+:\d+": {"timestamp_format": "%d.%m.%Y %H:%M:%S"},
 }
 # Dates such as `01/02/2010`.
-DAY_OR_MONTH_FIRST = re.compile(r"([0-2]?\d|3[01])[/-]([0-2]?\d|3[01])[/-](\d{4}|\d\d)")
+DAY_OR_MONTH_FIRST = re.compile(r"([0-2]?\d|3[01])[/-]([0-2]?\d|3[01])[/-](\d{4}|\d\d)(?=$|[ T,])")
 # The offset from UTC at the end of a time.
 OFFSET = re.compile(r"([+-])(\d\d):?(\d\d)?$|Z$")
 # Numbers with commas between thousands, or with three decimals after one comma.
@@ -104,7 +104,7 @@ def read_csv(
             if texts_in(comma) < texts_in(rows):
                 check_thousands(rows, comma, path)
                 rows, options = comma, options | {"decimal": ","}
-        first = [str(value) for row in rows.limit(1).fetchall() for value in row]
+        first = [str(value) for column in rows.limit(1).fetchnumpy().values() for value in column]
         for pattern, form in DAY_FIRST.items():
             if any(re.fullmatch(pattern, value) for value in first):
                 options |= form
@@ -158,12 +158,12 @@ def check_date_order(texts: Iterable[str], path: str, name: str) -> None:
         )
 
 
-def offset_of(texts: Iterable[str]) -> np.timedelta64 | None:
-    """Return the offset from UTC of all times of a column; `None` if they have several or none."""
+def offset_of(texts: Iterable[str]) -> np.timedelta64:
+    """Return the offset from UTC of all times of a column; 0 if they have several or none."""
     found = {match[0] if (match := OFFSET.search(text)) else "" for text in texts}
     match = OFFSET.search(found.pop())
     if found or match is None:
-        return None
+        return np.timedelta64(0, "m")
     sign, hours, minutes = match.groups(default="0")
     offset = np.timedelta64(60 * int(hours) + int(minutes), "m")
     return -offset if sign == "-" else offset

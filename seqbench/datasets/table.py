@@ -48,7 +48,7 @@ class Table:
         time_column: its name.
         series: name -> the rows of a series; one without a name unless the table has a group.
         ignored: names of the columns that are neither numbers nor the time nor the group.
-        utc: the times are in UTC, as the file has no single offset from it.
+        offset: of the times from UTC, 0 if the file has several; `None`: they have none.
     """
 
     path: str
@@ -59,7 +59,7 @@ class Table:
     time_column: str | None
     series: dict[str, slice]
     ignored: tuple[str, ...]
-    utc: bool = False
+    offset: np.timedelta64 | None = None
 
     @cached_property
     def step(self) -> np.timedelta64 | None:
@@ -171,16 +171,16 @@ def read_table(
     values = np.empty((len(found[columns[0]]), len(columns)))
     for i, name in enumerate(columns):
         values[:, i] = np.ma.filled(np.ma.asarray(found.pop(name)).astype(np.float64), np.nan)
-    times, utc = None, False
+    times = offset = None
     if time is not None:
-        times, utc = as_time(found[time], kinds[time], path, time)
+        times, offset = as_time(found[time], kinds[time], path, time)
     numbers, series = np.arange(1, len(values) + 1), {"": slice(0, len(values))}
     if group is not None:
         order, series = series_of(found[group], path, group)
         values, numbers = values[order], numbers[order]
         times = None if times is None else times[order]
     ignored = tuple(name for name in others if name not in (time, *columns))
-    table = Table(path, tuple(columns), values, numbers, times, time, series, ignored, utc)
+    table = Table(path, tuple(columns), values, numbers, times, time, series, ignored, offset)
     check_order(table)
     return table
 
@@ -303,8 +303,9 @@ def check_text(column: Any, name: str, path: str, kind: Literal["number", "time"
 
 
 def is_code(column: Any) -> bool:
-    """Return True if a column of texts has one with a leading zero, as `01` and `01234`."""
-    return any(re.fullmatch(r"0\d+", str(text)) for text in np.ma.asarray(column).compressed())
+    """Return True if a column of texts holds digits, some after a zero, as `01` and `01234`."""
+    texts = [str(text) for text in np.ma.asarray(column).compressed()]
+    return all(map(str.isdecimal, texts)) and any(re.fullmatch(r"0\d+", text) for text in texts)
 
 
 def is_number(text: str) -> bool:
@@ -325,10 +326,12 @@ def is_time(text: str) -> bool:
     return True
 
 
-def as_time(column: Any, kind: str, path: str, name: str) -> tuple[NDArray[np.datetime64], bool]:
-    """Return a time column as datetime64[us] in local time, and False; or in UTC, and True.
+def as_time(
+    column: Any, kind: str, path: str, name: str
+) -> tuple[NDArray[np.datetime64], np.timedelta64 | None]:
+    """Return a time column as datetime64[us], and its offset from UTC; `None` without a time zone.
 
-    Times with offsets, such as `2020-12-31 23:00+09:00`, are local if all have the same offset.
+    Times such as `2020-12-31 23:00+09:00` are local if all have the same offset, and else in UTC.
     Parquet files hold UTC.
 
     Raises:
@@ -341,15 +344,16 @@ def as_time(column: Any, kind: str, path: str, name: str) -> tuple[NDArray[np.da
     missing = np.ma.getmaskarray(times) | np.isnat(np.ma.getdata(times))
     if missing.any():
         raise DataError(f"{path}, row {int(missing.argmax()) + 1}: {name} is missing")
-    local, zoned = np.ma.getdata(times), "ZONE" in kind
+    read = np.ma.getdata(times)
+    offset = np.timedelta64(0, "m") if "ZONE" in kind else None
     if Path(path).suffix.lower() in PARQUET:
-        return local, zoned
-    if not zoned and not any(map(DAY_OR_MONTH_FIRST.match, texts_of_column(path, name, rows=1))):
-        return local, False
-    texts = texts_of_column(path, name)
-    check_date_order(texts, path, name)
-    offset = offset_of(texts) if zoned else np.timedelta64(0, "m")
-    return (local, True) if offset is None else (local + offset, False)
+        return read, offset
+    if offset is None:
+        if any(map(DAY_OR_MONTH_FIRST.match, texts_of_column(path, name, rows=1))):
+            check_date_order(texts_of_column(path, name), path, name)
+        return read, None
+    local = offset_of(texts_of_column(path, name))
+    return read + local, local
 
 
 def series_of(column: Any, path: str, name: str) -> tuple[NDArray[np.intp], dict[str, slice]]:

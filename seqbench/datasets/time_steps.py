@@ -43,6 +43,13 @@ def moment(time: np.datetime64) -> str:
     return text.removesuffix(" 00:00")
 
 
+def zone_name(offset: np.timedelta64) -> str:
+    """Return a time zone by its offset from UTC: `UTC`, `UTC+09:00`."""
+    minutes = int(offset / np.timedelta64(1, "m"))
+    hours, rest = divmod(abs(minutes), 60)
+    return f"UTC{'-' if minutes < 0 else '+'}{hours:02}:{rest:02}" if minutes else "UTC"
+
+
 def is_business_days(times: NDArray[np.datetime64], step: np.timedelta64) -> bool:
     """Return True if times with a step of a day are business days, and more than five."""
     days = times.astype("datetime64[D]")

@@ -1,6 +1,7 @@
 """Forecast the series of a new table with the weights of a run; no training data are needed."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -122,7 +123,25 @@ def read_new_table(saved: SavedRun, path: str) -> tuple[TableFeatures, Table]:
     table = read_table(path, features.time, features.group, features.columns)
     table.check_columns(features.columns, "columns of the run")
     check_time_step(table, features)
-    return features, table
+    return features, in_time_zone(table, features)
+
+
+def in_time_zone(table: Table, features: TableFeatures) -> Table:
+    """Return a table with its times in UTC if those of the training data were.
+
+    Raises:
+        DataError: if its times are in UTC, and the model read the calendar of local times.
+    """
+    if table.time is None or table.offset is None:
+        return table
+    if features.utc:
+        return replace(table, time=table.time - table.offset, offset=np.timedelta64(0, "m"))
+    if features.calendar and not table.offset:
+        raise DataError(
+            f"{table.path}: the times are in UTC, and the model was trained with local times: "
+            "write them with one offset from UTC, or without"
+        )
+    return table
 
 
 def check_time_step(table: Table, features: TableFeatures) -> None:

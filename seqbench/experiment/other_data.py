@@ -199,7 +199,7 @@ def other_task(saved: SavedRun, config: Config, words: str) -> tuple[dict[str, A
                 changes[f"task.{path}"] = node[path]
     # Without its test file, a task splits the test off the training file.
     if SPLITS & changes.keys() or changes.get("task.test_path", "") is None:
-        raise ConfigError(f"{words} draws other splits, so training examples would be scored")
+        raise ConfigError(f"{words} draws other splits, which may put training examples into them")
     config["task"] = known_tokens(saved, changes) | node
     # Where the training batch does not matter, its rows would need a longer text.
     size = 1 if changes and not node.get("drop_last") else saved.trainer.batch_size

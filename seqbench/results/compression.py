@@ -59,7 +59,7 @@ def is_compressed(record: Record) -> bool:
 
 
 def uncompressed(records: Iterable[Record]) -> list[Record]:
-    """Return the records of runs that may be in a table beside others."""
+    """Return the records of runs that are not compressed; tables show only these."""
     return [record for record in records if not is_compressed(record)]
 
 

@@ -1,6 +1,6 @@
 """Rank runs by another of their metrics, so that tasks with different scores compare."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -41,3 +41,10 @@ def ranked_by(records: Iterable[Record], metric: str) -> list[Record]:
     if known and metric not in known:
         raise ConfigError(f"no run has a metric '{metric}'{suggestion(metric, known)}")
     return kept
+
+
+def in_metric(metric: str, records: Sequence[Record]) -> Sequence[Record]:
+    """Return the records with `metric` as their score if all that have a score have it."""
+    scores = [(record.metrics, record.score) for record in records if record.score]
+    known = all(metric in metrics.get(score.split, {}) for metrics, score in scores)
+    return ranked_by(records, metric) if scores and known else records

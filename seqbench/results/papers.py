@@ -280,7 +280,8 @@ def differences(
         yield from amount_differences(record.config, row.protocol).values()
     if record.protocol not in (protocols() if any_protocol else {row.protocol}):
         here = f"protocol {record.protocol}" if record.protocol else "custom protocol"
-        yield f"{here} instead of {row.protocol}"
+        theirs = row.protocol if row.protocol in protocols() else "that of the paper"
+        yield f"{here} instead of {theirs}"
     small, large = sorted((record.parameters or 0, row.size or 0))
     if small and large / max(1, small) > SIZE_RATIO:
         yield f"{record.parameters:,} parameters instead of about {row.size:,}"

@@ -20,6 +20,7 @@ def write(path: Path, content: bytes) -> None:
         OSError: if the file cannot be written.
         RunLocked: if another process has taken over the run of the file.
     """
+    lock.check(path)  # the draft is the new holder's, too
     draft = path.with_name(f".{path.name}.draft")
     try:
         with draft.open("wb") as file:

@@ -82,6 +82,10 @@ class CharLM(CharTask):
         )
         ends = self.vocabulary.encode("\n") if dataset == "ptb" else [0]
         self.line_end = int(ends[0]) or None
+        if self.line_end is not None:
+            scored = self.texts["test"][1:]
+            added = (len(LINE_END) - 1) * int((scored == self.line_end).sum())
+            self.notes["baseline_bpc_eos"] = self.baseline * len(scored) / (len(scored) + added)
 
     def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[Tensor, int]]:
         found = super().metrics(outputs, batch)

@@ -105,6 +105,7 @@ class Forecast(WindowTask):
             masks=missing == "mask",
             mean=mean,
             std=std,
+            utc=table.offset is not None and not table.offset,
         )
         cut = [windows(table, name, own, length, horizon) for name, own in rows.items()]
         origins = {split: np.concatenate([own[split] for own in cut]) for split in SPLITS}

@@ -38,6 +38,7 @@ class TableFeatures:
         masks: missing values are allowed.
         mean: `(columns,)`, of the training rows.
         std: `(columns,)`, positive.
+        utc: the times are in UTC.
     """
 
     time: str | None
@@ -52,6 +53,7 @@ class TableFeatures:
     masks: bool
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
+    utc: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the attributes as a JSON-serializable dict, for `from_json`."""

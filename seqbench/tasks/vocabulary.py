@@ -58,7 +58,7 @@ class Vocabulary:
 
     @property
     def known(self) -> str:
-        """Return the characters without that of id 0 if it is of unknown ones, for `from_text`."""
+        """Return the characters of the training text: all but the U+FFFD of unknown ones."""
         return self.characters.removeprefix(REPLACEMENT)
 
     @property

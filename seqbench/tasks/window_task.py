@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seqbench.datasets.table import Table
+from seqbench.datasets.time_steps import zone_name
 from seqbench.errors import DataError
 from seqbench.spec import Features, SequenceSpec, Values
 from seqbench.tasks.naive import naive_scores
@@ -115,8 +116,8 @@ class WindowTask(Task):
             self.notes["season"] = f"{table.period} time steps"
         if table.gaps:
             self.notes["gaps_in_time"] = table.gaps
-        if table.utc:
-            self.notes["time_zone"] = "UTC"
+        if table.offset is not None:
+            self.notes["time_zone"] = zone_name(table.offset)
         if table.ignored:
             self.notes["columns_not_read"] = ", ".join(table.ignored)
 

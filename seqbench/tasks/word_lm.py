@@ -82,10 +82,11 @@ class WordTask(TextTask):
         self.notes["unknown_train"] = vocabulary.unknown_count(self.parts["train"])
         self.notes |= {f"{split}_tokens": len(self.texts[split]) for split in ("train", "test")}
         characters, spelled = (int(size[1:].sum()) for size in self.sizes("test"))
-        bits = self.baseline * (len(self.texts["test"]) - 1) + spelled * vocabulary.spelling_bits
+        bits_per_token = self.baseline
+        bits = bits_per_token * (len(self.texts["test"]) - 1) + spelled * vocabulary.spelling_bits
         self.notes["baseline_bpc"] = bits / characters
-        self.notes["baseline_cross_entropy"] = nats = self.baseline * math.log(2)
-        self.baseline = math.exp(nats)
+        self.notes["baseline_cross_entropy"] = bits_per_token * math.log(2)
+        self.baseline = 2.0**bits_per_token
         self.naive = {UNIGRAM: self.baseline}
 
     def sizes(self, split: Split) -> tuple[Tensor, Tensor]:

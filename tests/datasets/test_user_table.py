@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from seqbench.datasets.table import read_table
+from seqbench.datasets.time_steps import zone_name
 from seqbench.errors import ConfigError, DataError
 
 HOURS = [f"2024-01-{1 + i // 24:02} {i % 24:02}:00" for i in range(60)]
@@ -207,20 +208,31 @@ def test_dates_are_refused_if_the_day_or_the_month_may_be_first(form, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "hour", "utc"),
+    ("first", "second", "hour", "zone"),
     [
-        ("+09:00", "+09:00", 1, False),
-        ("-0330", "-0330", 1, False),
-        ("+02", "+02", 1, False),
-        ("Z", "Z", 1, False),
-        ("+01:00", "+00:00", 0, True),
+        ("+09:00", "+09:00", 1, "UTC+09:00"),
+        ("-0330", "-0330", 1, "UTC-03:30"),
+        ("+02", "+02", 1, "UTC+02:00"),
+        ("Z", "Z", 1, "UTC"),
+        ("+01:00", "+00:00", 0, "UTC"),
     ],
 )
-def test_times_with_one_offset_are_local(first, second, hour, utc, tmp_path):
-    rows = [f"2023-03-05 01:00:00{first},1", f"2023-03-05 02:00:00{second},2"]
-    table = read_table(write(tmp_path / "t.csv", rows, "time,a"))
+def test_times_with_one_offset_are_local(first, second, hour, zone, tmp_path):
+    rows = [f"2023-03-05 01:00:00{first},1,a", f"2023-03-05 02:00:00{second},2,b"]
+    table = read_table(write(tmp_path / "t.csv", rows, "time,a,note"))
     assert table.time is not None
-    assert (table.time[0], table.utc) == (np.datetime64(f"2023-03-05T{hour:02}:00"), utc)
+    assert table.offset is not None
+    assert table.time[0] == np.datetime64(f"2023-03-05T{hour:02}:00")
+    assert zone_name(table.offset) == zone
+
+
+def test_codes_that_are_neither_dates_nor_numbers_are_texts(tmp_path):
+    rows = [f"10-{i + 10}-3001-A,0{i},{i}" for i in range(9)]
+    table = read_table(write(tmp_path / "t.csv", rows, "part,zip,a"))
+    assert (table.columns, table.ignored) == (("a",), ("part", "zip"))
+    broken = write(tmp_path / "b.csv", ["1,00", "2,n.v.", "3,5", "4,6"], "a,z")
+    with pytest.raises(DataError, match=r"row 2: z is 'n\.v\.', expected a number"):
+        read_table(broken)
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,28 @@ def test_rows_without_times_are_numbered(tmp_path):
     assert found["row"][-3:].tolist() == [62, 63, 64]
 
 
+def zoned(path, rows, *offsets):
+    """Write rows of a series with a value every hour, at local times with an offset in hours."""
+    lines = []
+    for i in range(rows):
+        offset = offsets[i * len(offsets) // rows]
+        local = datetime(2024, 3, 30) + timedelta(hours=i + offset)
+        lines.append([f"{local}+{offset:02}:00", str(i % 24)])
+    return written(path, lines, ["time", "load"])
+
+
+def test_times_of_a_new_file_are_in_the_time_zone_of_the_training_data(tmp_path):
+    """A file over a clock change is in UTC, and so is a day of summer, which has one offset."""
+    changing = run_on(zoned(tmp_path / "year.csv", 80, 1, 2), "model=nlinear")
+    found = forecasts(changing, zoned(tmp_path / "day.csv", 24, 2))
+    assert found["time"][0] == np.datetime64("2024-03-31T00:00")
+    local = run_on(zoned(tmp_path / "winter.csv", 80, 1), "model=nlinear")
+    found = forecasts(local, zoned(tmp_path / "summer.csv", 24, 2))
+    assert found["time"][0] == np.datetime64("2024-03-31T02:00")
+    with pytest.raises(DataError, match="are in UTC, and the model was trained with local times"):
+        forecasts(local, tmp_path / "year.csv")
+
+
 def test_another_run_is_refused(trained, tmp_path):
     (tmp_path / "my.txt").write_text("the cat sat on the mat. " * 200)
     text = run_on(tmp_path / "my.txt", "model=gru", "model.hidden_size=4", task="char_file")

@@ -193,7 +193,9 @@ def test_other_splits_would_score_training_examples(tmp_path):
     words += ["task.text=text", "task.label=label", f"output_dir={tmp_path}"]
     config = compose([*words, f"task.test_path={tmp_path}/test.csv"])
     record, folder = run(config), Run.of(config).folder
-    said = " draws other splits, so training examples would be scored; seqbench eval RUN --input"
+    said = (
+        " draws other splits, which may put training examples into them; seqbench eval RUN --input"
+    )
     for word in ("split_seed=7", "valid_size=0.5", "test_size=0.5", "test_path=null"):
         failed = invoke(folder, f"task.{word}").exception
         assert f"task.{word}{said}" in str(failed)

@@ -104,7 +104,7 @@ def test_others_on_mnist_are_context():
     assert (found["smnist", "transformer"], found["pmnist", "trellisnet"]) == (0.989, 0.9813)
     record = make_record("smnist", "lstm")
     found = differences(record, number("smnist", "lstm", "s4_2022"))
-    assert list(found) == ["protocol ours instead of published"]
+    assert list(found) == ["protocol ours instead of that of the paper"]
 
 
 def test_papers_come_by_their_year_and_an_unknown_one_gets_a_near_miss():

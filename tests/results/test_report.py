@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -86,6 +87,17 @@ def test_the_factor_of_a_geometric_mean_is_no_plus_or_minus(tmp_path):
     rows = content_of(tmp_path)["table"]["rows"]
     [tcn] = [row["entries"][0]["number"] for row in rows if row["label"] == "tcn"]
     assert tcn == f"1.82e-5 {FACTOR} 4.0"
+
+
+def test_verdicts_are_on_the_metric_of_the_paper(tmp_path):
+    for seed, bits in enumerate([1.34, 1.35, 1.36]):
+        record = make_record("char_ptb", "tcn", seed, bits, parameters=3_000_000, protocol="paper")
+        test = record.metrics["test"] | {"bpc_eos": 0.968 * bits}
+        notes = record.notes | {"baseline_bpc_eos": 4.18}
+        write_run(tmp_path, replace(record, metrics={"test": test}, notes=notes))
+    [verdict] = content_of(tmp_path)["verdicts"]
+    assert (verdict["theirs"], verdict["verdict"]) == ("1.31 bpc", "reproduced")
+    assert verdict["ours"].startswith("1.307 ± ")
 
 
 def test_compressed_runs_are_in_the_list_only(tmp_path):

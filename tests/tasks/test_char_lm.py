@@ -110,6 +110,7 @@ def test_penn_treebank_has_the_vocabulary_and_size_of_the_paper(real_data):
     assert scores["bpc"] == pytest.approx(math.log2(51), rel=1e-5)
     ends = 449_944 + 4 * 3_761
     assert scores["bpc_eos"] == pytest.approx(scores["bpc"] * 449_944 / ends, rel=1e-6)
+    assert task.notes["baseline_bpc_eos"] == pytest.approx(task.baseline * 449_944 / ends)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """Build the report's comparison: verdicts against a paper, and curves over seeds."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from seqbench.results.cells import Cell, Column
+from seqbench.results.cells import Cell, Column, aggregate
 from seqbench.results.curves import Curve, Curves, band
+from seqbench.results.metric import in_metric
 from seqbench.results.papers import load_paper, papers, published, verdict
 from seqbench.results.report.run_page import MOST_CURVES, rounded
 from seqbench.results.tables.comparison import measured
@@ -28,7 +30,8 @@ def verdicts_of(cells: Sequence[Cell], paper: str | None) -> list[dict[str, Any]
         ConfigError: if there is no such paper.
     """
     found = [(c, published(paper, c.records[0])) for c in cells if paper]
-    judged = [(cell, theirs, verdict(cell, theirs)) for cell, theirs in found if theirs]
+    same = [(_in_metric(c, theirs.row.metric), theirs) for c, theirs in found if theirs]
+    judged = [(cell, theirs, verdict(cell, theirs)) for cell, theirs in same]
     return [
         {
             "task": plain(cell.column.task),
@@ -43,6 +46,16 @@ def verdicts_of(cells: Sequence[Cell], paper: str | None) -> list[dict[str, Any]
         }
         for cell, theirs, said in judged
     ]
+
+
+def _in_metric(cell: Cell, metric: str) -> Cell:
+    """Return a cell with a paper's metric as its score, if its runs have it."""
+    if cell.column.metric == metric:
+        return cell
+    [found] = aggregate(in_metric(metric, cell.records))
+    return replace(
+        found, column=replace(found.column, variant=cell.column.variant), variant=cell.variant
+    )
 
 
 def figures_of(

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from seqbench.results.cells import Cell, aggregate, standings
-from seqbench.results.metric import ranked_by
+from seqbench.results.metric import in_metric
 from seqbench.results.papers import PublishedCell, explanation, load_paper, read_paper, verdict
 from seqbench.results.statistics import FEWEST_SEEDS
 from seqbench.results.tables.comparison import SHOWN, measured
@@ -32,7 +32,7 @@ def build_reproduction(
         found: target -> its records; empty if it was not measured.
         seeds: number of seeds requested.
     """
-    found = {target: _in_metric(target.row.metric, records) for target, records in found.items()}
+    found = {target: in_metric(target.row.metric, records) for target, records in found.items()}
     # A target has one cell, or several if its runs differ in more than the seed (such as the data).
     cells = aggregate(record for records in found.values() for record in records)
     rows: list[tuple[Target, Cell | None]] = []
@@ -84,13 +84,6 @@ def build_reproduction(
         ),
         stub="task, model",
     )
-
-
-def _in_metric(metric: str, records: Sequence[Record]) -> Sequence[Record]:
-    """Return the records with the metric as their score; unchanged if none has it."""
-    scores = ((record, record.score) for record in records if record.score)
-    known = any(metric in record.metrics.get(score.split, {}) for record, score in scores)
-    return ranked_by(records, metric) if known else records
 
 
 def _difference(cell: Cell, published: PublishedCell) -> str:
