@@ -271,7 +271,7 @@ def number_columns(
 
 
 def first_time(kinds: Mapping[str, str], found: Mapping[str, Any], path: str) -> str | None:
-    """Return the name of the first column of dates or timestamps; `None` if there is none.
+    """Return the name of the first column of dates or timestamps, or `None`.
 
     Raises:
         DataError: if a column before it holds broken times.
