@@ -4,7 +4,8 @@ The sampler proposes a few trials at a time, their runs are launched as those of
 receives their validation scores; the test split is not used. The pruner stops runs that score worse
 than others did at the same step. The study is a file in the sweep's folder, named by a hash of what
 is searched, so an interrupted search can resume and a finished one can get more trials. Each trial
-is an ordinary run, which is not trained twice.
+is an ordinary run, which is not trained twice. If asked for, the best trials are trained with
+further seeds, and the best mean is chosen: a single run may score well by chance.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from seqbench.config.build import build
-from seqbench.errors import ConfigError
+from seqbench.errors import ConfigError, RunError
 from seqbench.experiment.build import build_task
 from seqbench.launch.job import Job
 from seqbench.launch.progress import Progress
@@ -30,6 +31,7 @@ from seqbench.launch.sweep import Sweep, short_hash
 from seqbench.runs import lock
 from seqbench.runs.identity import run_id
 from seqbench.user_files import make_folders
+from seqbench.wording import counted
 
 STUDY, LOG = "search", "optuna.log"
 # Keys with a single value per search: scores across several values cannot be compared.
@@ -48,6 +50,9 @@ class Search:
         space: name of a search space in configs/search_space or in the user's config folder;
             `none`: search only the overrides with several values; `None`: the search space named
             after the model, if there is one.
+        repeats: number of further seeds that the best trials are trained with; if there are any,
+            the trial with the best mean over its seeds is chosen.
+        finalists: number of best trials that are repeated.
 
     Raises:
         ConfigError: if a number is not positive.
@@ -61,11 +66,16 @@ class Search:
         pruner: Literal["median", "hyperband", "none"],
         seed: int,
         space: str | None,
+        repeats: int,
+        finalists: int,
     ) -> None:
-        if trials < 1 or parallel < 1:
-            raise ConfigError("search.trials and search.parallel must be positive")
+        if min(trials, parallel, finalists) < 1 or repeats < 0:
+            raise ConfigError(
+                "search.trials, parallel and finalists must be positive, search.repeats 0 or more"
+            )
         self.trials, self.parallel, self.seed, self.space = trials, parallel, seed, space
         self.sampler, self.pruner = sampler, pruner
+        self.repeats, self.finalists = repeats, finalists
 
     def run(
         self, sweep: Sweep, launch: Callable[[Sequence[Sequence[str]]], Any], typed: list[str]
@@ -80,7 +90,7 @@ class Search:
         Raises:
             ConfigError: if there is nothing to search, or the overrides do not suit a search.
             RunLocked: if another process runs this search.
-            RunError: if all trials ended and none completed.
+            RunError: if all trials ended and none completed, or no finalist with all its seeds.
         """
         if sweep.policy.force or not sweep.policy.wait:
             option = "--force" if sweep.policy.force else "--no-wait"
@@ -104,11 +114,7 @@ class Search:
             study = self.study(folder / LOG, primary.direction, keep=False)
             batch, left = self.next_batch(study)
             launch([self.words(trial) for trial in batch])
-            if left > len(batch):
-                sweep.summary = (
-                    f"{len(batch)} of {left} trials; the settings of the other {left - len(batch)} "
-                    "follow from how they end"
-                )
+            sweep.summary = self.plan(len(batch), left)
             return
         make_folders(folder)
         with lock.held(folder, "this search"):
@@ -118,9 +124,12 @@ class Search:
                     study.enqueue_trial(failed.params)
                     self.trials += 1
             self.run_trials(study, sweep, launch, folder)
-            if self.left(study) < 1:
+            if self.left(study) < 1 and not self.repeats:
                 sweep.stopped = None  # all trials had finished before the stop took effect
-            sweep.summary = report(study, sweep, self.fixed, primary.metric, folder)
+            repeated = self.repeat(study, sweep, launch, config["seed"])
+            sweep.summary = report(study, sweep, self.fixed, primary.metric, folder, repeated)
+            if self.repeats and sweep.stopped:
+                sweep.summary += "\nits best trials are not all repeated yet"
 
     def run_trials(
         self,
@@ -146,6 +155,82 @@ class Search:
                 tell(study, trial, sweep, job)
             if not all(map(sweep.is_over, jobs)):
                 sweep.stopped = sweep.stopped or "a run was interrupted"
+
+    def plan(self, count: int, left: int) -> str | None:
+        """Return what a dry run cannot show: trials and seeds that follow from others' scores.
+
+        Args:
+            count: trials that are shown.
+            left: trials that are left, including these.
+        """
+        lines = []
+        if left > count:
+            rest = f"the settings of the other {left - count} follow from how they end"
+            lines.append(f"{count} of {left} trials; {rest}")
+        if self.repeats:
+            lines.append(
+                f"then the {self.finalists} best with {counted(self.repeats, 'further seed')} each"
+            )
+        return "\n".join(lines) or None
+
+    def repeat(
+        self,
+        study: optuna.Study,
+        sweep: Sweep,
+        launch: Callable[[Sequence[Sequence[str]]], Any],
+        seed: int,
+    ) -> dict[int, dict[int, float]]:
+        """Run the best trials with further seeds.
+
+        Args:
+            study: the study.
+            sweep: the sweep that the jobs belong to.
+            launch: runs one job per list of overrides, and returns when all have ended.
+            seed: seed of the trials.
+
+        Returns:
+            Trial number -> seed -> validation score, for the finalists that completed with all
+            seeds; empty if none is repeated, or the sweep was stopped.
+
+        Raises:
+            RunError: if no finalist completed with all seeds.
+        """
+        trials = study.get_trials(False, states=[TrialState.COMPLETE])
+        if not self.repeats or sweep.stopped or not trials:
+            return {}
+        sweep.prune = None
+        maximize = study.direction is optuna.study.StudyDirection.MAXIMIZE
+        ranked = sorted(trials, key=lambda trial: trial.values[0], reverse=maximize)
+        distinct: dict[tuple[str, ...], optuna.trial.FrozenTrial] = {}
+        for trial in ranked:  # trials with the same settings are the same run
+            distinct.setdefault(tuple(overrides(trial.params)), trial)
+        finalists = list(distinct.values())[: self.finalists]
+        seeds = range(seed + 1, seed + 1 + self.repeats)
+        shared = [word for word in self.fixed if word.partition("=")[0] != "seed"]
+        words = {
+            (trial.number, other): [*shared, *overrides(trial.params), f"seed={other}"]
+            for trial in finalists
+            for other in seeds
+        }
+        jobs = dict(zip(words, sweep.compose(list(words.values())), strict=True))
+        launch(list(words.values()))
+        if not all(map(sweep.is_over, jobs.values())):
+            sweep.stopped = sweep.stopped or "a run was interrupted"
+            return {}
+        sweep.stopped = None  # all runs had finished before the stop took effect
+        scores = {trial.number: {seed: trial.values[0]} for trial in finalists}
+        for (number, other), job in jobs.items():
+            score = valid_score(job) if sweep.endings[job.run.folder].how == "completed" else None
+            if score is None:
+                scores.pop(number, None)
+            elif number in scores:
+                scores[number][other] = score
+        if not scores:
+            raise RunError(
+                f"of the {counted(len(finalists), 'best trial')}, none completed with "
+                f"{counted(self.repeats, 'further seed')}; --retry runs them again"
+            )
+        return scores
 
     def next_batch(self, study: optuna.Study) -> tuple[list[optuna.Trial], int]:
         """Return the trials to run next, and the number of trials left including these.
@@ -238,14 +323,21 @@ def tell(study: optuna.Study, trial: optuna.Trial, sweep: Sweep, job: Job) -> No
     if not sweep.is_over(job):
         return
     ending = sweep.endings[job.run.folder]
-    if ending.how == "completed":
-        record = job.run.record
-        assert record is not None
-        assert record.score is not None
-        if "valid" not in record.metrics:
-            raise ConfigError("a search needs a validation score: leave out trainer.watch=test")
-        value = record.metrics["valid"][record.score.metric]
-        if value is not None:
-            study.tell(trial, value)
-            return
+    if ending.how == "completed" and (value := valid_score(job)) is not None:
+        study.tell(trial, value)
+        return
     study.tell(trial, state=TrialState.PRUNED if ending.how == "pruned" else TrialState.FAIL)
+
+
+def valid_score(job: Job) -> float | None:
+    """Return the validation score of a completed run; `None` if it is not a finite number.
+
+    Raises:
+        ConfigError: if the record has no validation score.
+    """
+    record = job.run.record
+    assert record is not None
+    assert record.score is not None
+    if "valid" not in record.metrics:
+        raise ConfigError("a search needs a validation score: leave out trainer.watch=test")
+    return record.metrics["valid"][record.score.metric]

@@ -5,10 +5,12 @@ import json
 import shlex
 from collections import Counter
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import yaml
 from optuna import Study
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from seqbench.config.overrides import as_typed
@@ -17,6 +19,7 @@ from seqbench.launch.job import Job
 from seqbench.launch.search_space import overrides
 from seqbench.launch.sweep import Sweep
 from seqbench.runs import atomic
+from seqbench.wording import counted
 
 WORDS = {
     TrialState.COMPLETE: "completed",
@@ -27,7 +30,14 @@ WORDS = {
 }
 
 
-def report(study: Study, sweep: Sweep, fixed: list[str], metric: str, folder: Path) -> str:
+def report(
+    study: Study,
+    sweep: Sweep,
+    fixed: list[str],
+    metric: str,
+    folder: Path,
+    repeated: dict[int, dict[int, float]],
+) -> str:
     """Write the best trial as a recipe and all trials as CSV; return a summary.
 
     Args:
@@ -36,6 +46,8 @@ def report(study: Study, sweep: Sweep, fixed: list[str], metric: str, folder: Pa
         fixed: overrides that all trials share.
         metric: metric of the score.
         folder: the sweep's folder; files go to its folder `recipe`.
+        repeated: trial number -> seed -> validation score, of trials that were trained with
+            several seeds; if there are any, the best mean is the best trial.
 
     Raises:
         RunError: if no trial completed, and the search was not stopped.
@@ -48,7 +60,7 @@ def report(study: Study, sweep: Sweep, fixed: list[str], metric: str, folder: Pa
             failed = f"none of {len(trials)} trials completed: {counts}"
             raise RunError(f"{failed}; --retry runs them again")
         return f"no trial completed yet: {counts}"
-    best = study.best_trial
+    best, value = best_of(study, repeated)
     # Compare with a config of the same task, budget and duration: the recipe holds all else.
     bare = [word for word in fixed if not in_recipe(word)]
     chosen = overrides(best.params)
@@ -56,18 +68,36 @@ def report(study: Study, sweep: Sweep, fixed: list[str], metric: str, folder: Pa
     task, model = job.config["choices"]["task"], job.config["choices"]["model"]
     file = folder / "recipe" / f"{task}_{model}.yaml"
     file.parent.mkdir(exist_ok=True)
-    text = yaml.safe_dump(recipe(job, without, metric, best, len(trials)), sort_keys=False)
+    source = f"search of {len(trials)} trials by Optuna, all of them in {task}_{model}.trials.csv"
+    score = f"valid {metric} {value:.4g}"
+    if repeated:
+        seeds = len(repeated[best.number])
+        source += f"; best mean of {counted(len(repeated), 'trial')} with {seeds} seeds"
+        score += f", mean of {seeds} seeds"
+    text = yaml.safe_dump(recipe(job, without, metric, best, value, source), sort_keys=False)
     atomic.write(file, f"# @package _global_\n{text}".encode())
-    write_trials(file.with_suffix(".trials.csv"), trials, metric)
+    write_trials(file.with_suffix(".trials.csv"), trials, metric, repeated)
     rest = [word for word in as_typed(bare) if word.partition("=")[0] not in ("model", "task")]
     command = ["seqbench", "train", *as_typed(fixed), *chosen]
     with_recipe = ["--config-dir", str(folder), f"model={model}", f"task={task}", *rest]
     return (
-        f"best of {len(trials)} trials ({counts}): valid {metric} {best.value:.4g}\n"
+        f"best of {len(trials)} trials ({counts}): {score}\n"
         f"  {shlex.join(command)}\n"
         f"as a recipe, with its trials: {file}\n"
         f"  {shlex.join(['seqbench', 'train', *with_recipe])}"
     )
+
+
+def best_of(
+    study: Study, repeated: dict[int, dict[int, float]]
+) -> tuple[FrozenTrial, float | None]:
+    """Return the best trial and its score, the mean over seeds of those that have several."""
+    if not repeated:
+        return study.best_trial, study.best_value
+    means = {number: fmean(scores.values()) for number, scores in repeated.items()}
+    better = max if study.direction is StudyDirection.MAXIMIZE else min
+    number = better(means, key=lambda number: means[number])
+    return study.get_trials(False)[number], means[number]
 
 
 def in_recipe(word: str) -> bool:
@@ -78,18 +108,31 @@ def in_recipe(word: str) -> bool:
     return chosen and key not in ("trainer.steps", "trainer.epochs")
 
 
-def write_trials(path: Path, trials: list[FrozenTrial], metric: str) -> None:
-    """Write number, state, score and hyperparameters of each trial as CSV."""
+def write_trials(
+    path: Path,
+    trials: list[FrozenTrial],
+    metric: str,
+    repeated: dict[int, dict[int, float]],
+) -> None:
+    """Write number, state, score, scores of further seeds and hyperparameters of trials as CSV."""
     keys = sorted({key for trial in trials for key in trial.params})
+    seeds = sorted({seed for scores in repeated.values() for seed in scores})
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["trial", "state", f"valid_{metric}", *keys])
+        several = [*(f"seed={seed}" for seed in seeds), "mean"] if repeated else []
+        writer.writerow(["trial", "state", f"valid_{metric}", *several, *keys])
         for trial in trials:
+            scores = repeated.get(trial.number)
+            further = [*scores.values(), fmean(scores.values())] if scores else [""] * len(several)
             values = [trial.params.get(key, "") for key in keys]
-            writer.writerow([trial.number, trial.state.name.lower(), trial.value, *values])
+            writer.writerow(
+                [trial.number, trial.state.name.lower(), trial.value, *further, *values]
+            )
 
 
-def recipe(job: Job, without: Job, metric: str, best: FrozenTrial, count: int) -> dict[str, Any]:
+def recipe(
+    job: Job, without: Job, metric: str, best: FrozenTrial, value: float | None, source: str
+) -> dict[str, Any]:
     """Return the best trial in the format of `configs/recipe`.
 
     It holds the searched hyperparameters, and what the recipe in force during the search and the
@@ -100,19 +143,19 @@ def recipe(job: Job, without: Job, metric: str, best: FrozenTrial, count: int) -
         without: the job of the same task, budget and duration with `recipe=none`.
         metric: metric of the score.
         best: the best trial.
-        count: number of trials.
+        value: its score, or the mean of its scores.
+        source: what the recipe comes from, in words.
     """
     config, bare = job.config, without.config
-    name = f"{config['choices']['task']}_{config['choices']['model']}"
     lengths = {key: config["trainer"][key] for key in ("steps", "epochs")}
     length = " ".join(f"{key}={value}" for key, value in lengths.items() if value is not None)
     result: dict[str, Any] = {
         "recipe": {
-            "source": f"search of {count} trials by Optuna, all of them in {name}.trials.csv",
+            "source": source,
             "expected": {
                 "split": "valid",
                 "metric": metric,
-                "value": best.value,
+                "value": value,
                 "at": f"budget={config['budget']} {length}",
             },
         }

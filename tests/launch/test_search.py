@@ -6,7 +6,9 @@ import shlex
 import shutil
 import signal
 from pathlib import Path
+from statistics import fmean
 
+import numpy as np
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -231,6 +233,68 @@ def test_a_search_of_which_the_best_run_is_gone_still_knows_its_settings(tmp_pat
     done = sweep(words)
     shutil.rmtree(tmp_path / "runs")
     assert sweep(words).summary == done.summary
+
+
+@pytest.fixture(params=["min", "max"])
+def repeating(request, tmp_path):
+    """A search of a score to be minimized or maximized, with repeats, as words."""
+    words = [*SEARCH, "search.trials=4", "search.finalists=2", "search.repeats=2", "seed=5"]
+    if request.param == "max":
+        draw = np.random.default_rng(0)
+        arrays = {"x": draw.normal(size=(60, 5, 1)), "y": draw.integers(3, size=60)}
+        np.savez(tmp_path / "my.npz", **arrays)
+        words = [word for word in words if not word.startswith("task")]
+        words += ["task=classify_file", f"task.path={tmp_path / 'my.npz'}"]
+    return [*words, f"output_dir={tmp_path}"]
+
+
+def test_the_best_trials_are_repeated_and_the_best_mean_is_chosen(repeating, tmp_path):
+    done = sweep(repeating)
+    study = study_of(done, tmp_path)
+    maximize = study.direction.name == "MAXIMIZE"
+    name = "classify_file_gru" if maximize else "adding_gru"
+    place = tmp_path / "sweeps" / done.id / "recipe"
+    rows = list(csv.DictReader((place / f"{name}.trials.csv").open()))
+    metric = next(key for key in rows[0] if key.startswith("valid_"))
+    scores = [float(row[metric]) for row in rows]
+    finalists = [float(row[metric]) for row in rows if row["mean"]]
+    assert sorted(finalists, reverse=maximize) == sorted(scores, reverse=maximize)[:2]
+
+    # The columns hold what the records say of the same settings.
+    of_seed = {}
+    for job in done.jobs.values():
+        settings = job.config["model"]["hidden_size"], job.config["optimizer"]["lr"]
+        valid = job.run.record.metrics["valid"][job.run.record.score.metric]
+        of_seed.setdefault(settings, {})[job.config["seed"]] = valid
+    assert sorted(map(len, of_seed.values())) == [1, 1, 3, 3]
+    means = {}
+    for row in (row for row in rows if row["mean"]):
+        settings = int(row["model.hidden_size"]), float(f"{float(row['optimizer.lr']):.4g}")
+        assert of_seed[settings] == {seed: float(row[f"seed={seed}"]) for seed in (5, 6, 7)}
+        means[settings] = fmean(of_seed[settings].values())
+        assert float(row["mean"]) == means[settings]
+
+    recipe = yaml.safe_load((place / f"{name}.yaml").read_text())
+    assert recipe["recipe"]["source"].endswith("; best mean of 2 trials with 3 seeds")
+    best = recipe["model"]["hidden_size"], recipe["recipe"]["optimizer"]["lr"]
+    assert means[best] == recipe["recipe"]["expected"]["value"]
+    assert means[best] == (max if maximize else min)(means.values())
+    assert ", mean of 3 seeds\n" in done.summary
+    again = sweep(repeating)
+    assert again.summary == done.summary
+    assert [found for _, _, found in again.view.ends] == [True] * 4
+
+
+def test_a_search_that_was_cut_off_while_it_repeats_goes_on(tmp_path):
+    words = [*SEARCH, "search.trials=2", "search.repeats=1", f"output_dir={tmp_path}"]
+    plan = sweep(words, policy=Policy(dry_run=True)).summary
+    assert plan == "then the 4 best with 1 further seed each"
+    cut = sweep(words, view=CutAfter(3))
+    assert cut.stopped == "interrupted"
+    assert cut.summary.endswith("\nits best trials are not all repeated yet")
+    assert len(records(tmp_path)) < 4
+    assert "mean of 2 seeds" in sweep(words).summary
+    assert len(records(tmp_path)) == 4
 
 
 @pytest.mark.parametrize("policy", [Policy(force=True), Policy(wait=False)])
