@@ -64,7 +64,8 @@ def report(
     # Compare with a config of the same task, budget and duration: the recipe holds all else.
     bare = [word for word in fixed if not in_recipe(word)]
     chosen = overrides(best.params)
-    job, without = sweep.compose([[*fixed, *chosen], [*bare, "recipe=none", *chosen]])
+    others = [word for word in chosen if not word.startswith("recipe=")]
+    job, without = sweep.compose([[*fixed, *chosen], [*bare, "recipe=none", *others]])
     task, model = job.config["choices"]["task"], job.config["choices"]["model"]
     file = folder / "recipe" / f"{task}_{model}.yaml"
     file.parent.mkdir(exist_ok=True)

@@ -62,6 +62,26 @@ def test_the_recipe_keeps_what_the_one_in_force_says(tmp_path):
     assert Run.of(compose(shlex.split(last)[4:], str(place))).run_id == job.run.run_id
 
 
+def test_settings_that_belong_together_are_searched_as_recipes(tmp_path):
+    """A recipe that was chosen among several is part of the recipe that is found."""
+    mine = tmp_path / "mine" / "recipe"
+    mine.mkdir(parents=True)
+    for layers, units in ((1, 6), (2, 4)):
+        node = f"model: {{num_layers: {layers}, hidden_size: {units}}}"
+        (mine / f"layers{layers}.yaml").write_text(f"# @package _global_\n{node}\n")
+    words = [word for word in SMALL if not word.startswith(("model", "recipe"))]
+    words += ["model=gru", "recipe=layers1,layers2", "optimizer=adam", "search=optuna"]
+    words += ["search.space=none", "search.pruner=none", "search.trials=2"]
+    words += ["optimizer.lr=tag(log,interval(1e-4,1e-1))"]
+    done = sweep([*words, f"output_dir={tmp_path}"], str(mine.parent))
+    found = yaml.safe_load((tmp_path / "sweeps" / done.id / "recipe/adding_gru.yaml").read_text())
+    shapes = {job.run.run_id: job.config["model"]["num_layers"] for job in done.jobs.values()}
+    assert (found["model"]["num_layers"], found["model"]["hidden_size"]) in {(1, 6), (2, 4)}
+    last = done.summary.splitlines()[-1]
+    again = compose(shlex.split(last)[4:], str(tmp_path / "sweeps" / done.id))
+    assert shapes[Run.of(again).run_id] == found["model"]["num_layers"]
+
+
 def records(folder):
     return list(folder.glob("runs/*/*/*/record.json"))
 
