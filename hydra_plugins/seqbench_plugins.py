@@ -116,7 +116,7 @@ class OptunaSweeper(Sweeper):
     """A sweeper that searches with Optuna instead of running every combination.
 
     Args:
-        **settings: arguments of `Search`.
+        **settings: fields of `Settings` in seqbench/launch/study.py.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -130,12 +130,13 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         try:
-            from seqbench.launch.search import Search
+            from seqbench.launch.search import search
+            from seqbench.launch.study import Settings
         except ModuleNotFoundError as error:
             if error.name != "optuna":
                 raise
             raise ConfigError("search=optuna needs Optuna: pip install 'seqbench[hpo]'") from None
         launcher = self.launcher
         assert launcher is not None
-        search = Search(**checked("search", f"{Search.__module__}.Search", self.settings))
-        search.run(self.task_function, lambda words: launcher.launch(words, 0), arguments)
+        settings = Settings(**checked("search", f"{Settings.__module__}.Settings", self.settings))
+        search(settings, self.task_function, lambda words: launcher.launch(words, 0), arguments)

@@ -21,6 +21,7 @@ seqbench sweep model=tcn,lstm,gru task=adding,copy seed=0,1,2 budget=quick
 seqbench sweep model=tcn 'seed=range(5)' optimizer.lr=1e-3,3e-3 --dry-run
 seqbench sweep 'model=glob(*)' task=adding launch.workers=4 --max-time 8h
 seqbench sweep model=tcn seed=0,1,2 launch=slurm launch.partition=gpu
+seqbench sweep model=tcn,lstm task=copy search=optuna search.trials=20
 
 The same sweep, run again, trains what is missing. Sweeps that overlap share the work.
 Ctrl-C stops it with checkpoints; a second Ctrl-C kills its jobs. It exits with 0 if all runs
@@ -98,6 +99,8 @@ def sweep(
         report_missing(sweep)
         return
     typer.echo(sweep.summary)
+    if sweep.error is not None:
+        raise sweep.error
     if sweep.stopped:  # failed trials are part of the summary, not an error
         code = 130 if sweep.was_interrupted else 1
         raise RunError(f"{sweep.stopped}: the search is not over; {RESUME}", code)

@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import optuna
 import yaml
-from optuna import Study
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -17,8 +17,10 @@ from seqbench.config.overrides import as_typed
 from seqbench.errors import RunError
 from seqbench.launch.job import Job
 from seqbench.launch.search_space import overrides
+from seqbench.launch.study import Study
 from seqbench.launch.sweep import Sweep
 from seqbench.runs import atomic
+from seqbench.user_files import make_folders
 from seqbench.wording import counted
 
 WORDS = {
@@ -30,67 +32,57 @@ WORDS = {
 }
 
 
-def report(
-    study: Study,
-    sweep: Sweep,
-    fixed: list[str],
-    metric: str,
-    folder: Path,
-    repeated: dict[int, dict[int, float]],
-) -> str:
+def report(study: Study, sweep: Sweep, folder: Path, repeated: dict[int, dict[int, float]]) -> str:
     """Write the best trial as a recipe and all trials as CSV; return a summary.
 
     Args:
         study: the study.
         sweep: the sweep of its runs.
-        fixed: overrides that all trials share.
-        metric: metric of the score.
-        folder: the sweep's folder; files go to its folder `recipe`.
+        folder: files go to its folder `recipe`.
         repeated: trial number -> seed -> validation score, of trials that were trained with
             several seeds; if there are any, the best mean is the best trial.
 
     Raises:
         RunError: if no trial completed, and the search was not stopped.
     """
-    trials = study.get_trials(False)
+    trials = study.study.get_trials(False)
+    task, model = study.config["choices"]["task"], study.config["choices"]["model"]
     states = Counter(WORDS[trial.state] for trial in trials)
     counts = ", ".join(f"{count} {state}" for state, count in states.most_common())
     if "completed" not in states:
         if sweep.stopped is None:
-            failed = f"none of {len(trials)} trials completed: {counts}"
+            failed = f"none of {len(trials)} trials of {study.name} completed: {counts}"
             raise RunError(f"{failed}; --retry runs them again")
-        return f"no trial completed yet: {counts}"
-    best, value = best_of(study, repeated)
+        return f"no trial of {study.name} completed yet: {counts}"
+    best, value = best_of(study.study, repeated)
     # Compare with a config of the same task, budget and duration: the recipe holds all else.
-    bare = [word for word in fixed if not in_recipe(word)]
+    bare = [word for word in study.fixed if not in_recipe(word)]
     chosen = overrides(best.params)
     others = [word for word in chosen if not word.startswith("recipe=")]
-    job, without = sweep.compose([[*fixed, *chosen], [*bare, "recipe=none", *others]])
-    task, model = job.config["choices"]["task"], job.config["choices"]["model"]
+    job, without = sweep.compose([[*study.fixed, *chosen], [*bare, "recipe=none", *others]])
     file = folder / "recipe" / f"{task}_{model}.yaml"
-    file.parent.mkdir(exist_ok=True)
+    make_folders(file.parent)
     source = f"search of {len(trials)} trials by Optuna, all of them in {task}_{model}.trials.csv"
-    score = f"valid {metric} {value:.4g}"
+    score = f"valid {study.metric} {value:.4g}"
     if repeated:
         seeds = len(repeated[best.number])
         source += f"; best mean of {counted(len(repeated), 'trial')} with {seeds} seeds"
         score += f", mean of {seeds} seeds"
-    text = yaml.safe_dump(recipe(job, without, metric, best, value, source), sort_keys=False)
+    elif study.settings.repeats:
+        score += "; the best trials are not all repeated yet"
+    text = yaml.safe_dump(recipe(job, without, study.metric, best, value, source), sort_keys=False)
     atomic.write(file, f"# @package _global_\n{text}".encode())
-    write_trials(file.with_suffix(".trials.csv"), trials, metric, repeated)
-    rest = [word for word in as_typed(bare) if word.partition("=")[0] not in ("model", "task")]
-    command = ["seqbench", "train", *as_typed(fixed), *chosen]
-    with_recipe = ["--config-dir", str(folder), f"model={model}", f"task={task}", *rest]
+    write_trials(file.with_suffix(".trials.csv"), trials, study.metric, repeated)
+    command = ["seqbench", "train", *as_typed(study.fixed), *chosen]
     return (
-        f"best of {len(trials)} trials ({counts}): {score}\n"
+        f"{study.name}, best of {len(trials)} trials ({counts}): {score}\n"
         f"  {shlex.join(command)}\n"
-        f"as a recipe, with its trials: {file}\n"
-        f"  {shlex.join(['seqbench', 'train', *with_recipe])}"
+        f"as a recipe, with its trials: {file}"
     )
 
 
 def best_of(
-    study: Study, repeated: dict[int, dict[int, float]]
+    study: optuna.Study, repeated: dict[int, dict[int, float]]
 ) -> tuple[FrozenTrial, float | None]:
     """Return the best trial and its score, the mean over seeds of those that have several."""
     if not repeated:

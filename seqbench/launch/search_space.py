@@ -110,3 +110,14 @@ def overrides(params: dict[str, Any]) -> list[str]:
         f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
         for key, value in params.items()
     ]
+
+
+def first_values(searched: dict[str, BaseDistribution]) -> list[str]:
+    """Return the lowest or first value of each hyperparameter as overrides."""
+    values: dict[str, Any] = {}
+    for key, distribution in searched.items():
+        if isinstance(distribution, CategoricalDistribution):
+            values[key] = distribution.choices[0]
+        elif isinstance(distribution, FloatDistribution | IntDistribution):
+            values[key] = distribution.low
+    return overrides(values)

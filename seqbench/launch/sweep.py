@@ -93,6 +93,7 @@ class Sweep:
         stopped: reason why the sweep stopped early; `None` if it did not.
         pruned: folders of the runs that `prune` has stopped.
         summary: result of a search as text.
+        error: of one of several searches, to be raised once the results of the others are shown.
         engine: function that builds the engine; `None` before the launcher is called.
     """
 
@@ -109,6 +110,7 @@ class Sweep:
     stopped: str | None = None
     pruned: set[Path] = field(default_factory=set)
     summary: str | None = None
+    error: SeqbenchError | None = None
     engine: Callable[[], Engine] | None = None
 
     def __post_init__(self) -> None:

@@ -24,8 +24,8 @@ from seqbench.runs.lock import holder
 from seqbench.runs.run import Run
 
 optuna = pytest.importorskip("optuna")
-from seqbench.launch.search import Search, should_prune  # noqa: E402
 from seqbench.launch.search_space import dimension  # noqa: E402
+from seqbench.launch.study import Study, should_prune  # noqa: E402
 
 SEARCH = [
     *(word for word in SMALL if not word.startswith("model")),
@@ -80,6 +80,60 @@ def test_settings_that_belong_together_are_searched_as_recipes(tmp_path):
     last = done.summary.splitlines()[-1]
     again = compose(shlex.split(last)[4:], str(tmp_path / "sweeps" / done.id))
     assert shapes[Run.of(again).run_id] == found["model"]["num_layers"]
+
+
+@pytest.fixture
+def two_models(tmp_path):
+    """A search of two models with search spaces of their own, as words, and their folder."""
+    spaces = tmp_path / "mine" / "search_space"
+    spaces.mkdir(parents=True)
+    for model, rates in (("gru", "1e-3,1e-2"), ("lstm", "2e-3,2e-2")):
+        (spaces / f"{model}.yaml").write_text(f"optimizer.lr: {rates}\n")
+    words = [word for word in SMALL if not word.startswith(("model", "recipe"))]
+    words += ["model=gru,lstm", "model.hidden_size=4", "optimizer=adam", "search=optuna"]
+    words += ["search.trials=2", "search.pruner=none", f"output_dir={tmp_path}"]
+    return words, spaces.parent
+
+
+def test_each_model_has_a_search_of_its_own(two_models, tmp_path):
+    words, mine = two_models
+    dry = sweep(words, str(mine), policy=Policy(dry_run=True))
+    assert [job.config["choices"]["model"] for job in dry.jobs.values()] == ["gru"] * 2 + [
+        "lstm"
+    ] * 2
+    done = sweep(words, str(mine))
+    assert len(done.jobs) == 4
+    chosen = {}
+    for model in ("gru", "lstm"):
+        jobs = [job for job in done.jobs.values() if job.config["choices"]["model"] == model]
+        best = min(jobs, key=lambda job: job.run.record.metrics["valid"]["mse"])
+        chosen[model] = best.run.run_id
+    folder = tmp_path / "sweeps" / done.id
+    assert {path.stem for path in folder.glob("recipe/*.yaml")} == {"adding_gru", "adding_lstm"}
+    command = shlex.split(done.summary.splitlines()[-1])
+    assert command[:5] == ["seqbench", "sweep", "--config-dir", str(folder), "model=gru,lstm"]
+    for model, run_id in chosen.items():
+        again = compose([f"model={model}", *command[5:]], str(folder))
+        assert Run.of(again).run_id == run_id
+    alone = [word.replace("gru,lstm", "gru") for word in words]
+    assert sweep(alone, str(mine)).jobs == {}, "the same search, which is over"
+
+
+def test_a_search_that_fails_leaves_the_others_their_result(two_models):
+    words, mine = two_models
+    (mine / "search_space" / "gru.yaml").write_text("optimizer.lr: 1e30,1e31\n")
+    done = sweep([*words, "trainer.clip=null"], str(mine))
+    assert "none of 2 trials of gru on adding completed: 2 failed" in str(done.error)
+    assert done.summary.startswith("lstm on adding, best of 2 trials (2 completed): ")
+    assert "--config-dir" not in done.summary
+
+
+def test_what_cannot_be_searched_is_an_error_before_the_first_search(two_models):
+    words, mine = two_models
+    (mine / "search_space" / "lstm.yaml").write_text("model.chanels: 1,2\n")
+    with pytest.raises(ConfigError, match="chanels"):
+        sweep(words, str(mine))
+    assert not records(mine.parent)
 
 
 def records(folder):
@@ -147,7 +201,7 @@ def test_a_search_that_was_cut_off_goes_on_and_loses_no_trial(tmp_path):
     done = sweep(words)
     states = [trial.state.name for trial in study_of(done, tmp_path).trials]
     assert states == ["COMPLETE"] * 6
-    assert done.summary.startswith("best of 6 trials (6 completed): valid mse ")
+    assert done.summary.startswith("gru on adding, best of 6 trials (6 completed): valid mse ")
     histories = [history(path.parent) for path in records(tmp_path)]
     # A run may be told to end after its record was written and before its history says so.
     assert [one for one in histories if one.count("started") + one.count("completed") > 2] == []
@@ -176,13 +230,13 @@ def test_of_two_at_once_the_second_says_who_is_at_it(tmp_path):
 
 
 def test_a_search_that_another_machine_took_over_stops(tmp_path, monkeypatch):
-    run = Search.run
+    run = Study.run
 
     def lose(words):
         (lease,) = tmp_path.glob("sweeps/*/.lease")
         lease.write_text("process 42 on elsewhere")
 
-    monkeypatch.setattr(Search, "run", lambda self, sweep, _, typed: run(self, sweep, lose, typed))
+    monkeypatch.setattr(Study, "run", lambda self, sweep, _: run(self, sweep, lose))
     words = [*SEARCH, f"output_dir={tmp_path}"]
     with pytest.raises(RunLocked, match="was taken over by process 42 on elsewhere"):
         sweep(words)
@@ -194,10 +248,10 @@ def test_a_search_without_a_score_is_an_error_and_can_be_tried_again(tmp_path):
     words = [*(word for word in SEARCH if not word.startswith("optimizer.lr"))]
     words += ["optimizer.lr=1e30,1e31", "trainer.clip=null", "search.trials=2"]
     for _ in range(2):
-        with pytest.raises(RunError, match="none of 2 trials completed: 2 failed"):
+        with pytest.raises(RunError, match="none of 2 trials of gru on adding completed: 2 failed"):
             sweep([*words, f"output_dir={tmp_path}"])
     view = Seen()
-    with pytest.raises(RunError, match="none of 4 trials completed: 4 failed"):
+    with pytest.raises(RunError, match="none of 4 trials of gru on adding completed: 4 failed"):
         sweep([*words, f"output_dir={tmp_path}"], policy=Policy(retry=True), view=view)
     assert [(how, found) for _, how, found in view.ends] == [("diverged", False)] * 2
 
@@ -221,7 +275,7 @@ def test_a_run_that_was_interrupted_alone_ends_the_search_for_now(slow):
     assert cut.stopped == "a run was interrupted"
     states = [trial.state.name for trial in study_of(cut, Path("out")).trials]
     assert "RUNNING" in states
-    assert sweep(words, "own").summary.startswith("best of 2 trials (2 completed)")
+    assert "best of 2 trials (2 completed)" in sweep(words, "own").summary
 
 
 def test_settings_that_were_not_all_drawn_are_drawn_when_it_goes_on(tmp_path):
@@ -306,12 +360,13 @@ def test_the_best_trials_are_repeated_and_the_best_mean_is_chosen(repeating, tmp
 
 
 def test_a_search_that_was_cut_off_while_it_repeats_goes_on(tmp_path):
-    words = [*SEARCH, "search.trials=2", "search.repeats=1", f"output_dir={tmp_path}"]
+    words = [word for word in SEARCH if not word.startswith("launch")]
+    words += ["launch.workers=1", "search.trials=2", "search.repeats=1", f"output_dir={tmp_path}"]
     plan = sweep(words, policy=Policy(dry_run=True)).summary
     assert plan == "then the 4 best with 1 further seed each"
     cut = sweep(words, view=CutAfter(3))
     assert cut.stopped == "interrupted"
-    assert cut.summary.endswith("\nits best trials are not all repeated yet")
+    assert "; the best trials are not all repeated yet\n" in cut.summary
     assert len(records(tmp_path)) < 4
     assert "mean of 2 seeds" in sweep(words).summary
     assert len(records(tmp_path)) == 4
@@ -348,7 +403,7 @@ def test_a_range_without_values_costs_a_line(word):
         dimension(override)
 
 
-@pytest.mark.parametrize("several", ["model=gru,lstm", "task=adding,copy", "seed=0,1"])
+@pytest.mark.parametrize("several", ["budget=quick,full", "seed=0,1"])
 def test_scores_of_unlike_runs_are_not_searched(tmp_path, several):
     key = several.partition("=")[0]
     words = [word for word in SEARCH if not word.startswith(f"{key}=")]
