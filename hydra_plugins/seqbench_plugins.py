@@ -124,6 +124,7 @@ class OptunaSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
         self.task_function: Sweep = task_function
+        self.parser = OverridesParser.create(hydra_context.config_loader)
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -139,4 +140,5 @@ class OptunaSweeper(Sweeper):
         launcher = self.launcher
         assert launcher is not None
         settings = Settings(**checked("search", f"{Settings.__module__}.Settings", self.settings))
-        search(settings, self.task_function, lambda words: launcher.launch(words, 0), arguments)
+        typed = self.parser.parse_overrides(arguments)
+        search(settings, self.task_function, lambda words: launcher.launch(words, 0), typed)

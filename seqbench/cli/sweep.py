@@ -99,11 +99,11 @@ def sweep(
         report_missing(sweep)
         return
     typer.echo(sweep.summary)
-    if sweep.error is not None:
-        raise sweep.error
     if sweep.stopped:  # failed trials are part of the summary, not an error
         code = 130 if sweep.was_interrupted else 1
         raise RunError(f"{sweep.stopped}: the search is not over; {RESUME}", code)
+    if sweep.error is not None:
+        raise sweep.error
 
 
 sweep.__doc__ = f"{sweep.__doc__}\n{EXAMPLES}"

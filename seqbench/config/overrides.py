@@ -84,6 +84,13 @@ def for_hydra(overrides: Iterable[str], config_dir: str | None = None) -> list[s
 
 
 def as_typed(words: Iterable[str]) -> list[str]:
-    """Remove the `++` and the unset steps or epochs that `for_hydra` added."""
-    plain = (word.lstrip("+") for word in words)
+    """Remove what `for_hydra` added: `++`, quotes of paths, the unset steps or epochs."""
+    plain = (without_quotes(word.lstrip("+")) for word in words)
     return [word for word in plain if word not in ADDED_NULLS]
+
+
+def without_quotes(override: str) -> str:
+    """Return the override of a path without quotes, if `as_text` adds the same quotes again."""
+    key, _, value = override.partition("=")
+    inner = value[1:-1].replace(r"\'", "'")
+    return f"{key}={inner}" if as_text(f"{key}={inner}") == override else override

@@ -32,29 +32,31 @@ WORDS = {
 }
 
 
-def report(study: Study, sweep: Sweep, folder: Path, repeated: dict[int, dict[int, float]]) -> str:
+def report(study: Study, sweep: Sweep, folder: Path) -> str:
     """Write the best trial as a recipe and all trials as CSV; return a summary.
+
+    The best trial is that with the best mean of its seeds, if trials were repeated.
 
     Args:
         study: the study.
         sweep: the sweep of its runs.
         folder: files go to its folder `recipe`.
-        repeated: trial number -> seed -> validation score, of trials that were trained with
-            several seeds; if there are any, the best mean is the best trial.
 
     Raises:
-        RunError: if no trial completed, and the search was not stopped.
+        RunError: if no trial completed and the search was not stopped, or if none of those that
+            were repeated completed with all seeds.
     """
     trials = study.study.get_trials(False)
     task, model = study.config["choices"]["task"], study.config["choices"]["model"]
     states = Counter(WORDS[trial.state] for trial in trials)
     counts = ", ".join(f"{count} {state}" for state, count in states.most_common())
     if "completed" not in states:
-        if sweep.stopped is None:
-            failed = f"none of {len(trials)} trials of {study.name} completed: {counts}"
+        if study.is_over or sweep.stopped is None:
+            failed = f"none of {counted(len(trials), 'trial')} of {study.name} completed: {counts}"
             raise RunError(f"{failed}; --retry runs them again")
         return f"no trial of {study.name} completed yet: {counts}"
-    best, value = best_of(study.study, repeated)
+    complete = means(study)
+    best, value = best_of(study.study, complete)
     # Compare with a config of the same task, budget and duration: the recipe holds all else.
     bare = [word for word in study.fixed if not in_recipe(word)]
     chosen = overrides(best.params)
@@ -62,35 +64,50 @@ def report(study: Study, sweep: Sweep, folder: Path, repeated: dict[int, dict[in
     job, without = sweep.compose([[*study.fixed, *chosen], [*bare, "recipe=none", *others]])
     file = folder / "recipe" / f"{task}_{model}.yaml"
     make_folders(file.parent)
-    source = f"search of {len(trials)} trials by Optuna, all of them in {task}_{model}.trials.csv"
+    source = f"search of {counted(len(trials), 'trial')} by Optuna, see {task}_{model}.trials.csv"
     score = f"valid {study.metric} {value:.4g}"
-    if repeated:
-        seeds = len(repeated[best.number])
-        source += f"; best mean of {counted(len(repeated), 'trial')} with {seeds} seeds"
-        score += f", mean of {seeds} seeds"
-    elif study.settings.repeats:
+    if complete:
+        seeds = counted(study.settings.repeats + 1, "seed")
+        source += f"; best mean of {counted(len(complete), 'trial')} with {seeds}"
+        score += f", mean of {seeds}"
+    elif study.settings.repeats and not study.scores:
         score += "; the best trials are not all repeated yet"
+    for number in study.scores.keys() - complete.keys():
+        score += f"; without trial {number}, which failed with a further seed"
     text = yaml.safe_dump(recipe(job, without, study.metric, best, value, source), sort_keys=False)
     atomic.write(file, f"# @package _global_\n{text}".encode())
-    write_trials(file.with_suffix(".trials.csv"), trials, study.metric, repeated)
-    command = ["seqbench", "train", *as_typed(study.fixed), *chosen]
+    write_trials(file.with_suffix(".trials.csv"), study, complete)
+    if study.scores and not complete:
+        raise RunError(
+            f"of the {counted(len(study.scores), 'best trial')} of {study.name}, none completed "
+            f"with all seeds; {file} has the best single run; --retry trains the failed ones again"
+        )
+    own = sweep.composer.config_dir
+    command = ["seqbench", "train", *([] if own is None else ["--config-dir", own])]
     return (
-        f"{study.name}, best of {len(trials)} trials ({counts}): {score}\n"
-        f"  {shlex.join(command)}\n"
+        f"{study.name}, best of {counted(len(trials), 'trial')} ({counts}): {score}\n"
+        f"  {shlex.join([*command, *as_typed(study.fixed), *chosen])}\n"
         f"as a recipe, with its trials: {file}"
     )
 
 
-def best_of(
-    study: optuna.Study, repeated: dict[int, dict[int, float]]
-) -> tuple[FrozenTrial, float | None]:
-    """Return the best trial and its score, the mean over seeds of those that have several."""
-    if not repeated:
+def means(study: Study) -> dict[int, float]:
+    """Return trial number -> mean score of the trials that completed with all seeds."""
+    found = {}
+    for number, scores in study.scores.items():
+        values = [score for score in scores.values() if score is not None]
+        if len(values) == len(scores):
+            found[number] = fmean(values)
+    return found
+
+
+def best_of(study: optuna.Study, complete: dict[int, float]) -> tuple[FrozenTrial, float | None]:
+    """Return the trial with the best mean, and the mean; without means, the best single run."""
+    if not complete:
         return study.best_trial, study.best_value
-    means = {number: fmean(scores.values()) for number, scores in repeated.items()}
     better = max if study.direction is StudyDirection.MAXIMIZE else min
-    number = better(means, key=lambda number: means[number])
-    return study.get_trials(False)[number], means[number]
+    number = better(complete, key=lambda number: complete[number])
+    return study.get_trials(False)[number], complete[number]
 
 
 def in_recipe(word: str) -> bool:
@@ -101,26 +118,28 @@ def in_recipe(word: str) -> bool:
     return chosen and key not in ("trainer.steps", "trainer.epochs")
 
 
-def write_trials(
-    path: Path,
-    trials: list[FrozenTrial],
-    metric: str,
-    repeated: dict[int, dict[int, float]],
-) -> None:
-    """Write number, state, score, scores of further seeds and hyperparameters of trials as CSV."""
+def write_trials(path: Path, study: Study, complete: dict[int, float]) -> None:
+    """Write number, state, scores and hyperparameters of each trial as CSV.
+
+    Args:
+        path: the file.
+        study: the study.
+        complete: trial number -> mean score, of trials that completed with all seeds.
+    """
+    trials = study.study.get_trials(False)
     keys = sorted({key for trial in trials for key in trial.params})
-    seeds = sorted({seed for scores in repeated.values() for seed in scores})
+    seeds = next(iter(study.scores.values()), {})
+    several = [*(f"seed={seed}" for seed in seeds), "mean"] if study.scores else []
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        several = [*(f"seed={seed}" for seed in seeds), "mean"] if repeated else []
-        writer.writerow(["trial", "state", f"valid_{metric}", *several, *keys])
+        writer.writerow(["trial", "state", f"valid_{study.metric}", *several, *keys])
         for trial in trials:
-            scores = repeated.get(trial.number)
-            further = [*scores.values(), fmean(scores.values())] if scores else [""] * len(several)
+            scores = study.scores.get(trial.number, {})
+            further = [*scores.values(), complete.get(trial.number)] if scores else []
+            further += [None] * (len(several) - len(further))
             values = [trial.params.get(key, "") for key in keys]
-            writer.writerow(
-                [trial.number, trial.state.name.lower(), trial.value, *further, *values]
-            )
+            state = trial.state.name.lower()
+            writer.writerow([trial.number, state, trial.value, *further, *values])
 
 
 def recipe(

@@ -47,7 +47,7 @@ def dimensions(typed: list[Override], space: list[str]) -> dict[str, BaseDistrib
         space: overrides of the search space.
 
     Raises:
-        ConfigError: if there is nothing to search, or an override cannot be searched.
+        ConfigError: if an override cannot be searched.
     """
     parsed = OverridesParser.create().parse_overrides(space)
     searched = {plain_key(override): override for override in parsed}
@@ -55,8 +55,6 @@ def dimensions(typed: list[Override], space: list[str]) -> dict[str, BaseDistrib
         searched.pop(plain_key(override), None)
         if override.is_sweep_override():
             searched[plain_key(override)] = override
-    if not searched:
-        raise ConfigError("there is nothing to search: give a value as in a sweep")
     return {key: dimension(override) for key, override in searched.items()}
 
 

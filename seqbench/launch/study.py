@@ -22,14 +22,13 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from seqbench.config import Config
-from seqbench.errors import ConfigError, RunError
+from seqbench.errors import ConfigError
 from seqbench.launch.job import Job
 from seqbench.launch.progress import Progress
 from seqbench.launch.search_space import overrides
 from seqbench.launch.sweep import Sweep, short_hash
 from seqbench.runs import lock
 from seqbench.runs.identity import run_id
-from seqbench.wording import counted
 
 STUDY, LOG = "search", "optuna.log"
 # Runs one job per list of overrides, and returns when all have ended.
@@ -83,6 +82,14 @@ class Study:
         dimensions: key -> distribution of each hyperparameter.
         metric: metric of the score.
         direction: of a better score, `min` or `max`.
+
+    Attributes:
+        id: names the study; a hash of the config and of what is searched.
+        is_over: True once `run` has run all trials and repeats.
+        scores: trial number -> seed -> validation score of the trials that are repeated; `None`:
+            the run failed. Empty until all repeats are over.
+        study: Optuna's study, once `open` was called.
+        trials: number of trials; more than in the settings if failed ones are run again.
     """
 
     def __init__(
@@ -97,7 +104,8 @@ class Study:
         self.settings, self.config, self.fixed = settings, config, fixed
         self.dimensions, self.metric, self.direction = dimensions, metric, direction
         self.id = study_id(run_id(config), dimensions)
-        self.is_over = False  # True once `run` has run all that was asked for
+        self.is_over = False
+        self.scores: dict[int, dict[int, float | None]] = {}
 
     @property
     def name(self) -> str:
@@ -140,29 +148,23 @@ class Study:
         self.study = study
         self.trials = self.settings.trials
 
-    def run(self, sweep: Sweep, launch: Launch) -> dict[int, dict[int, float]]:
+    def run(self, sweep: Sweep, launch: Launch) -> None:
         """Run trials until there are enough, and repeat the best, unless the sweep is stopped.
 
         Args:
             sweep: the sweep that the trials' jobs belong to.
             launch: runs the jobs.
-
-        Returns:
-            Trial number -> seed -> validation score, for the repeated trials that completed with
-            all seeds; empty if none is repeated, or the sweep was stopped.
-
-        Raises:
-            RunError: if no repeated trial completed with all seeds.
         """
         if sweep.policy.retry:
             for failed in self.study.get_trials(False, states=[TrialState.FAIL]):
                 self.study.enqueue_trial(failed.params)
                 self.trials += 1
         self.run_trials(sweep, launch)
-        if self.settings.repeats:
-            return {} if sweep.stopped else self.repeat(sweep, launch)
-        self.is_over = self.left() < 1
-        return {}
+        words = self.further_runs() if self.left() < 1 else {}
+        if words and not sweep.stopped:
+            self.repeat(words, sweep, launch)
+        elif not words:
+            self.is_over = self.left() < 1
 
     def run_trials(self, sweep: Sweep, launch: Launch) -> None:
         """Run batches of trials until there are enough or the sweep is stopped."""
@@ -183,45 +185,38 @@ class Study:
             if not all(map(sweep.is_over, jobs)):
                 sweep.stopped = sweep.stopped or "a run was interrupted"
 
-    def repeat(self, sweep: Sweep, launch: Launch) -> dict[int, dict[int, float]]:
-        """Run the best trials with further seeds; see `run`."""
+    def further_runs(self) -> dict[tuple[int, int], list[str]]:
+        """Return (trial number, seed) -> overrides of the runs that repeat the best trials."""
         trials = self.study.get_trials(False, states=[TrialState.COMPLETE])
-        if not trials:
-            return {}
-        sweep.prune = None
         maximize = self.study.direction is StudyDirection.MAXIMIZE
         ranked = sorted(trials, key=lambda trial: trial.values[0], reverse=maximize)
         distinct: dict[tuple[str, ...], FrozenTrial] = {}
         for trial in ranked:  # trials with the same settings are the same run
             distinct.setdefault(tuple(overrides(trial.params)), trial)
-        finalists = list(distinct.values())[: self.settings.finalists]
-        seed = self.config["seed"]
-        seeds = range(seed + 1, seed + 1 + self.settings.repeats)
-        shared = [word for word in self.fixed if word.partition("=")[0] != "seed"]
-        words = {
-            (trial.number, other): [*shared, *overrides(trial.params), f"seed={other}"]
-            for trial in finalists
-            for other in seeds
+        first = self.config["seed"] + 1
+        shared = [word for word in self.fixed if word.lstrip("+").partition("=")[0] != "seed"]
+        return {
+            (trial.number, seed): [*shared, *chosen, f"seed={seed}"]
+            for chosen, trial in list(distinct.items())[: self.settings.finalists]
+            for seed in range(first, first + self.settings.repeats)
         }
+
+    def repeat(self, words: dict[tuple[int, int], list[str]], sweep: Sweep, launch: Launch) -> None:
+        """Run the best trials with further seeds, and store their scores in `scores`."""
+        sweep.prune = None
         jobs = dict(zip(words, sweep.compose(list(words.values())), strict=True))
         launch(list(words.values()))
         if not all(map(sweep.is_over, jobs.values())):
             sweep.stopped = sweep.stopped or "a run was interrupted"
-            return {}
+            return
         self.is_over = True
-        scores = {trial.number: {seed: trial.values[0]} for trial in finalists}
-        for (number, other), job in jobs.items():
-            score = valid_score(job) if sweep.endings[job.run.folder].how == "completed" else None
-            if score is None:
-                scores.pop(number, None)
-            elif number in scores:
-                scores[number][other] = score
-        if not scores:
-            raise RunError(
-                f"of the {counted(len(finalists), 'best trial')} of {self.name}, none completed "
-                f"with {counted(self.settings.repeats, 'further seed')}; --retry runs them again"
+        trials = self.study.get_trials(False)
+        for (number, seed), job in jobs.items():
+            of_trial = self.scores.setdefault(
+                number, {self.config["seed"]: trials[number].values[0]}
             )
-        return scores
+            is_completed = sweep.endings[job.run.folder].how == "completed"
+            of_trial[seed] = valid_score(job) if is_completed else None
 
     def next_batch(self) -> tuple[list[optuna.Trial], int]:
         """Return the trials to run next, and the number of trials left including these.
@@ -277,7 +272,7 @@ def tell(study: optuna.Study, trial: optuna.Trial, sweep: Sweep, job: Job) -> No
     """Report a run's ending to the study, unless it was interrupted: then the trial stays open.
 
     Raises:
-        ConfigError: if the record has no validation score.
+        ConfigError: if the run scored no validation split.
     """
     if not sweep.is_over(job):
         return
@@ -289,10 +284,10 @@ def tell(study: optuna.Study, trial: optuna.Trial, sweep: Sweep, job: Job) -> No
 
 
 def valid_score(job: Job) -> float | None:
-    """Return the validation score of a completed run; `None` if it is not a finite number.
+    """Return the validation score of a completed run; `None` if its record has none.
 
     Raises:
-        ConfigError: if the record has no validation score.
+        ConfigError: if the run scored no validation split.
     """
     record = job.run.record
     assert record is not None

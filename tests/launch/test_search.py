@@ -2,6 +2,7 @@
 
 import csv
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 from small_search import SEARCH, CutAfter, records, study_of
 from small_sweep import SMALL, sweep
 
+from seqbench.config.choices import CONFIG_FOLDER
 from seqbench.config.compose import Composer, compose
 from seqbench.errors import ConfigError, RunLocked
 from seqbench.launch.sweep import Policy
@@ -16,6 +18,9 @@ from seqbench.runs import lock
 from seqbench.runs.run import Run
 
 optuna = pytest.importorskip("optuna")
+
+
+DRY = Policy(dry_run=True)
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +92,7 @@ def test_each_model_has_a_search_of_its_own(two_models, tmp_path):
     folder = tmp_path / "sweeps" / done.id
     assert {path.stem for path in folder.glob("recipe/*.yaml")} == {"adding_gru", "adding_lstm"}
     command = shlex.split(done.summary.splitlines()[-1])
-    assert command[:5] == ["seqbench", "sweep", "--config-dir", str(folder), "model=gru,lstm"]
+    assert command[:5] == ["seqbench", "sweep", "--config-dir", str(mine), "model=gru,lstm"]
     for model, run_id in chosen.items():
         again = compose([f"model={model}", *command[5:]], str(folder))
         assert Run.of(again).run_id == run_id
@@ -95,13 +100,53 @@ def test_each_model_has_a_search_of_its_own(two_models, tmp_path):
     assert sweep(alone, str(mine)).jobs == {}, "the same search, which is over"
 
 
-def test_a_search_that_fails_leaves_the_others_their_result(two_models):
+def test_a_search_that_fails_leaves_the_others_their_result(two_models, tmp_path):
     words, mine = two_models
-    (mine / "search_space" / "gru.yaml").write_text("optimizer.lr: 1e30,1e31\n")
-    done = sweep([*words, "trainer.clip=null"], str(mine))
-    assert "none of 2 trials of gru on adding completed: 2 failed" in str(done.error)
-    assert done.summary.startswith("lstm on adding, best of 2 trials (2 completed): ")
-    assert "--config-dir" not in done.summary
+    for model, rates in (("gru", "1e30,1e31"), ("rnn", "1e-3,1e-2")):
+        (mine / "search_space" / f"{model}.yaml").write_text(f"optimizer.lr: {rates}\n")
+    words, alone = (
+        [word.replace("gru,lstm", models) for word in [*words, "trainer.clip=null"]]
+        for models in ("gru,rnn,lstm", "rnn")
+    )
+    folder = tmp_path / "sweeps" / sweep(alone, str(mine), DRY).id
+    folder.mkdir(parents=True)
+    with lock.held(folder, "this search"):
+        done = sweep(words, str(mine))
+    lines = done.summary.splitlines()
+    assert lines[0].startswith("lstm on adding, best of 2 trials (2 completed): ")
+    assert lines[-2].startswith("none of 2 trials of gru on adding completed: 2 failed")
+    assert lines[-1].startswith("the search of rnn on adding is being trained by process")
+    assert str(done.error) == "2 of 3 searches found nothing"
+
+
+def test_the_last_lines_train_a_model_of_the_users_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mine = tmp_path / "my choices"
+    (mine / "model").mkdir(parents=True)
+    (mine / "model" / "mine.yaml").write_text((CONFIG_FOLDER / "model" / "gru.yaml").read_text())
+    words = [word for word in SMALL if not word.startswith(("model", "recipe"))]
+    words += [
+        "model=glob(min*)",
+        "model.hidden_size=4",
+        "optimizer=adam",
+        "optimizer.lr=1e-3,1e-2",
+        "search=optuna",
+    ]
+    done = sweep([*words, "search.trials=2", "search.pruner=none"], "my choices")
+    lines = done.summary.splitlines()
+    subprocess.run(lines[-2], shell=True, check=True)
+    best = min(done.jobs.values(), key=lambda job: job.run.record.metrics["valid"]["mse"])
+    for line in (lines[1], lines[-1]):
+        command = shlex.split(line)
+        assert command[:4] == ["seqbench", "train", "--config-dir", "my choices"]
+        assert Run.of(compose(command[4:], "my choices")).run_id == best.run.run_id
+
+
+def test_a_length_of_training_is_searched(tmp_path):
+    words = [word for word in SEARCH if not word.startswith(("trainer.steps", "search.trials"))]
+    words += ["trainer.epochs=1,2", "search.trials=2", f"output_dir={tmp_path}"]
+    done = sweep(words, policy=DRY)
+    assert {job.config["trainer"]["epochs"] for job in done.jobs.values()} <= {1, 2}
 
 
 def test_what_cannot_be_searched_is_an_error_before_the_first_search(two_models):
@@ -192,7 +237,7 @@ def test_what_makes_no_sense_for_a_search_is_refused(tmp_path, policy):
         sweep([*SEARCH, f"output_dir={tmp_path}"], policy=policy)
 
 
-@pytest.mark.parametrize("several", ["budget=quick,full", "seed=0,1"])
+@pytest.mark.parametrize("several", ["budget=quick,full", "seed=0,1", "task.path=a.csv,b.csv"])
 def test_scores_of_unlike_runs_are_not_searched(tmp_path, several):
     key = several.partition("=")[0]
     words = [word for word in SEARCH if not word.startswith(f"{key}=")]

@@ -1,6 +1,7 @@
 """Searches of one model: trials, repeats, pruning, interruptions."""
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -62,8 +63,9 @@ def test_a_search_without_a_score_is_an_error_and_can_be_tried_again(tmp_path):
     words = [*(word for word in SEARCH if not word.startswith("optimizer.lr"))]
     words += ["optimizer.lr=1e30,1e31", "trainer.clip=null", "search.trials=2"]
     for _ in range(2):
-        with pytest.raises(RunError, match="none of 2 trials of gru on adding completed: 2 failed"):
-            sweep([*words, f"output_dir={tmp_path}"])
+        for policy in (Policy(), Policy(fail_fast=True)):
+            with pytest.raises(RunError, match="none of 2 trials of gru on adding completed"):
+                sweep([*words, f"output_dir={tmp_path}"], policy=policy)
     view = Seen()
     with pytest.raises(RunError, match="none of 4 trials of gru on adding completed: 4 failed"):
         sweep([*words, f"output_dir={tmp_path}"], policy=Policy(retry=True), view=view)
@@ -165,13 +167,49 @@ def test_a_search_that_was_cut_off_while_it_repeats_goes_on(tmp_path):
     words = [word for word in SEARCH if not word.startswith("launch")]
     words += ["launch.workers=1", "search.trials=2", "search.repeats=1", f"output_dir={tmp_path}"]
     plan = sweep(words, policy=Policy(dry_run=True)).summary
-    assert plan == "then the 4 best with 1 further seed each"
+    assert plan == "then the 2 best with 1 further seed each"
     cut = sweep(words, view=CutAfter(3))
     assert cut.stopped == "interrupted"
     assert "; the best trials are not all repeated yet\n" in cut.summary
     assert len(records(tmp_path)) < 4
-    assert "mean of 2 seeds" in sweep(words).summary
+    dry = sweep(words, policy=Policy(dry_run=True))
+    assert (len(dry.jobs), dry.summary) == (2, None), "all that is left is known"
+    done = sweep(words).summary
+    assert "mean of 2 seeds" in done
+    assert done.splitlines()[-1].endswith("'seed=range(2,7)'"), "seeds that were not used"
     assert len(records(tmp_path)) == 4
+
+
+def fail(path):
+    """Turn the record of a completed run into that of a failed one."""
+    record = json.loads(path.read_text())
+    record |= {"status": "failed", "reason": "out of memory"}
+    path.write_text(json.dumps(record))
+
+
+def test_a_trial_that_failed_with_a_further_seed_is_not_chosen(tmp_path):
+    words = [*SEARCH, "search.trials=2", "search.repeats=1", f"output_dir={tmp_path}"]
+    done = sweep(words)
+    best = study_of(done, tmp_path).best_trial.number
+    further = [job for job in done.jobs.values() if job.config["seed"] == 1]
+    rate = float(f"{study_of(done, tmp_path).best_params['optimizer.lr']:.4g}")
+    of_best, other = sorted(further, key=lambda job: job.config["optimizer"]["lr"] != rate)
+    fail(of_best.run.record_path)
+    found = sweep(words)
+    assert f"; without trial {best}, which failed with a further seed\n" in found.summary
+    place = tmp_path / "sweeps" / done.id / "recipe"
+    recipe = yaml.safe_load((place / "adding_gru.yaml").read_text())
+    assert recipe["recipe"]["optimizer"]["lr"] == other.config["optimizer"]["lr"]
+    rows = list(csv.DictReader((place / "adding_gru.trials.csv").open()))
+    assert rows[best]["seed=0"]
+    assert rows[best]["seed=1"] == rows[best]["mean"] == ""
+
+    fail(other.run.record_path)
+    with pytest.raises(RunError, match="of the 2 best trials of gru on adding, none completed"):
+        sweep(words)
+    recipe = yaml.safe_load((place / "adding_gru.yaml").read_text())
+    assert recipe["recipe"]["optimizer"]["lr"] == rate, "the best single run"
+    assert sweep(words, policy=Policy(retry=True)).summary == done.summary
 
 
 def test_a_run_without_prospects_is_stopped(slow):
