@@ -74,7 +74,8 @@ def report(study: Study, sweep: Sweep, folder: Path) -> str:
         score += "; the best trials are not all repeated yet"
     for number in study.scores.keys() - complete.keys():
         score += f"; without trial {number}, which failed with a further seed"
-    text = yaml.safe_dump(recipe(job, without, study.metric, best, value, source), sort_keys=False)
+    found = recipe(job, without, study.metric, best, value, source)
+    text = yaml.safe_dump(found, sort_keys=False, width=100)
     atomic.write(file, f"# @package _global_\n{text}".encode())
     write_trials(file.with_suffix(".trials.csv"), study, complete)
     if study.scores and not complete:
