@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqbench.config.overrides import as_text, quoted
+from seqbench.config.overrides import as_text, as_typed, quoted
 
 NAMES = st.text("ab.한국 []()~,'\"\\=#$:{};&%@!+-", min_size=1, max_size=9)
 # What a command line need not quote: the rest is quoted by the user.
@@ -37,6 +37,15 @@ def test_every_file_name_is_read_as_it_is(tmp_path_factory, names):
         found = swept(f"task.path={form}")
         assert found == paths
         assert all(map(os.path.exists, found))
+
+
+@given(st.sampled_from(["output_dir", "task.path"]), NAMES)
+def test_a_path_that_is_printed_can_be_typed_again(key, name):
+    composed = as_text(f"{key}={name}")
+    [printed] = as_typed([f"++{composed}"])
+    assert as_text(printed) == composed
+    if name.isalnum():
+        assert printed == f"{key}={name}", "no quotes where none are needed"
 
 
 @pytest.mark.parametrize(

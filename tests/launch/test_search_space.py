@@ -1,4 +1,4 @@
-"""What a search draws from."""
+"""Search spaces: overrides become the distributions that hyperparameters are drawn from."""
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
